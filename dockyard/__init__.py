@@ -1,0 +1,1 @@
+"""A complete, Docker-compatible container platform in Python."""
