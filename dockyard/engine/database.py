@@ -28,7 +28,10 @@ class Collection(Generic[T]):
         self._database = database
         self._decode = msgspec.json.Decoder(kind).decode
         self._encode = msgspec.json.Encoder().encode
-        self._put = f"INSERT INTO {name} (key, document) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET document = excluded.document"
+        self._put = (
+            f"INSERT INTO {name} (key, document) VALUES (?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET document = excluded.document"
+        )
         self._get = f"SELECT document FROM {name} WHERE key = ?"
         self._delete = f"DELETE FROM {name} WHERE key = ?"
         self._all = f"SELECT key, document FROM {name} ORDER BY rowid"
@@ -71,7 +74,9 @@ class Database:
             self.connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self.connection.close()
-            raise SystemFailure(f"cannot open the state database {self.path}: {error}; is another daemon using it?") from error
+            raise SystemFailure(
+                f"cannot open the state database {self.path}: {error}; is another daemon using it?"
+            ) from error
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""

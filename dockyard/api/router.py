@@ -1,0 +1,289 @@
+"""From an HTTP request to the handler of its operation, and from its result or error back to HTTP.
+
+The API's paths may start with a version (`/v1.44/containers/json`) and image names may hold slashes, which no
+generic router is made for; this one knows both. It stands on aiohttp's low-level server, so a handler has the bare
+connection at hand when it must take it over (api/streams.py).
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+from multidict import MultiMapping
+
+from dockyard import errors
+from dockyard.version import VERSION
+
+log = logging.getLogger("dockyard.api")
+
+T = TypeVar("T")
+
+NEWEST_VERSION = (1, 51)
+OLDEST_VERSION = (1, 24)
+# What a JSON body may hold at most; archives are streamed and have no such bound.
+LARGEST_BODY = 8 << 20
+
+
+
+def version_text(version: tuple[int, int]) -> str:
+    """(1, 51) as "1.51"."""
+    return f"{version[0]}.{version[1]}"
+
+
+COMMON_HEADERS = {
+    "Api-Version": version_text(NEWEST_VERSION),
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": f"Dockyard/{VERSION} (linux)",
+}
+
+STATUS: dict[type[errors.DockyardError], int] = {
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.InvalidParameter: 400,
+    errors.Forbidden: 403,
+    errors.Unauthorized: 401,
+    errors.Unavailable: 503,
+    errors.SystemFailure: 500,
+    errors.NotModified: 304,
+    errors.NotImplementedHere: 501,
+    errors.Gone: 410,
+}
+
+_encode = msgspec.json.Encoder().encode
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that tells `error`; 500 for what no one foresaw."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return 500
+
+
+class Call:
+    """One request: its path parameters, query, API version and body, parsed into types on demand."""
+
+    __slots__ = ("http", "params", "query", "version")
+
+    def __init__(self, http: web.BaseRequest, params: dict[str, str], version: tuple[int, int]) -> None:
+        self.http = http
+        self.params = params
+        self.version = version
+        self.query: MultiMapping[str] = http.query
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean of the query, as Docker reads it: absent, empty, 0, no, false and none are false."""
+        value = self.query.get(name)
+        if value is None:
+            return default
+        return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string of the query."""
+        return self.query.get(name, default)
+
+    def texts(self, name: str) -> list[str]:
+        """Every value of a repeated key of the query."""
+        return self.query.getall(name, [])
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """An integer of the query. Raises InvalidParameter when it is no integer."""
+        value = self.query.get(name)
+        if not value:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise errors.InvalidParameter(
+                f'invalid value for {name}: strconv.Atoi: parsing "{value}": invalid syntax'
+            ) from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` of the query: {name: [values]}; both of Docker's JSON forms are taken.
+
+        Raises InvalidParameter when it is not JSON of that shape.
+        """
+        value = self.query.get("filters")
+        if not value:
+            return {}
+        try:
+            given = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
+        except msgspec.DecodeError as error:
+            raise errors.InvalidParameter(f"invalid filter: {error}") from None
+        return {
+            name: [key for key, on in values.items() if on] if isinstance(values, dict) else values
+            for name, values in given.items()
+        }
+
+    async def read(self) -> bytes:
+        """The whole body. Raises InvalidParameter when it is larger than a JSON body may be."""
+        parts = []
+        size = 0
+        async for part in self.chunks():
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise errors.InvalidParameter("http: request body too large")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def body(self, kind: type[T]) -> T:
+        """The JSON body as a `kind`. Raises InvalidParameter when it is missing, malformed or of another shape."""
+        data = await self.read()
+        if not data.strip():
+            raise errors.InvalidParameter("invalid JSON: got EOF while reading request body")
+        try:
+            return msgspec.json.decode(data, type=kind, strict=False)
+        except msgspec.DecodeError as error:
+            raise errors.InvalidParameter(f"invalid JSON: {error}") from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; for archives."""
+        content = self.http.content
+        while part := await content.readany():
+            yield part
+
+    async def open_stream(
+        self, content_type: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
+    ) -> web.StreamResponse:
+        """Send the head of a response whose body follows piece by piece, at once."""
+        response = web.StreamResponse(status=status, headers={**COMMON_HEADERS, **(headers or {})})
+        response.content_type = content_type
+        if self.http.version < (1, 1):
+            response.force_close()
+        else:
+            response.enable_chunked_encoding()
+        await response.prepare(self.http)
+        return response
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An operation: method, path pattern without version, and who does it.
+
+    `{name}` stands for one path segment, `{name:path}` for one or more of them.
+    """
+
+    method: str
+    pattern: str
+    handler: Handler
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """`value` (msgspec structs, dicts, lists …) as the JSON body of a response."""
+    return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json", headers=headers)
+
+
+def no_content(status: int = 204) -> web.Response:
+    """A response without a body."""
+    return web.Response(status=status)
+
+
+def error_response(error: Exception) -> web.Response:
+    """What the API says of `error`: {"message": …} and the status of its type."""
+    status = status_of(error)
+    if status == 304:
+        return web.Response(status=304)
+    return json_response({"message": str(error) or type(error).__name__}, status)
+
+
+class Router:
+    """Finds the handler of a request and turns what it raises into the API's error responses."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        # first segment -> [(method, segments, handler)]; a pattern with more fixed words stands before one with fewer
+        self._routes: dict[str, list[tuple[str, tuple[str, ...], Handler]]] = {}
+        for route in routes:
+            segments = tuple(route.pattern.strip("/").split("/"))
+            self._routes.setdefault(segments[0], []).append((route.method, segments, route.handler))
+        for entries in self._routes.values():
+            entries.sort(key=lambda entry: sum(segment.startswith("{") for segment in entry[1]))
+
+    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | int:
+        """The handler and path parameters for `segments`, or the status (404, 405) when there is none."""
+        status = 404
+        for wanted, pattern, handler in self._routes.get(segments[0], ()):
+            params = _match(pattern, segments)
+            if params is not None:
+                if wanted == method:
+                    return handler, params
+                status = 405
+        return status
+
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        response = await self._respond(http)
+        if not response.prepared:
+            response.headers.update(COMMON_HEADERS)
+        return response
+
+    async def _respond(self, http: web.BaseRequest) -> web.StreamResponse:
+        segments = [unquote(segment) for segment in http.rel_url.raw_path.strip("/").split("/")]
+        version = NEWEST_VERSION
+        if len(segments) > 1 and segments[0][:1] == "v" and segments[0][1:2].isdigit():
+            try:
+                version = _supported(segments.pop(0)[1:])
+            except errors.InvalidParameter as error:
+                return error_response(error)
+        found = self.find(http.method, segments)
+        if isinstance(found, int):
+            message = "page not found" if found == 404 else "method not allowed"
+            return json_response({"message": message}, found)
+        handler, params = found
+        try:
+            return await handler(Call(http, params, version))
+        except errors.DockyardError as error:
+            log.debug("%s %s: %s", http.method, http.path, error)
+            return error_response(error)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", http.method, http.path)
+            return error_response(error)
+
+
+def _supported(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    if not (major.isdigit() and minor.isdigit()):
+        raise errors.InvalidParameter(f"invalid API version: {version}")
+    asked = (int(major), int(minor))
+    if asked < OLDEST_VERSION:
+        raise errors.InvalidParameter(
+            f"client version {version} is too old. Minimum supported API version is {version_text(OLDEST_VERSION)}, "
+            "please upgrade your client to a newer version"
+        )
+    if asked > NEWEST_VERSION:
+        raise errors.InvalidParameter(
+            f"client version {version} is too new. Maximum supported API version is {version_text(NEWEST_VERSION)}"
+        )
+    return asked
+
+
+def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    """The parameters that make `pattern` equal `segments`, or None."""
+    extra = len(segments) - len(pattern)
+    if extra < 0:
+        return None
+    params: dict[str, str] = {}
+    position = 0
+    for part in pattern:
+        if part.endswith(":path}"):
+            end = position + 1 + extra
+            params[part[1:-6]] = "/".join(segments[position:end])
+            position, extra = end, 0
+        elif part.startswith("{"):
+            params[part[1:-1]] = segments[position]
+            position += 1
+        else:
+            if segments[position] != part:
+                return None
+            position += 1
+    if position != len(segments) or "" in params.values():
+        return None
+    return params

@@ -1,0 +1,173 @@
+"""Responses that are more than one JSON value: taken-over connections and progress streams."""
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from dockyard import errors
+from dockyard.api.router import Call, error_response
+
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TakenOver(web.Response):
+    """What a handler returns to aiohttp once the connection no longer belongs to it: nothing is written or awaited."""
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:  # type: ignore[override]  # there is no writer to return
+        self.force_close()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return
+
+
+async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, TakenOver]:
+    """Take the client's connection away from HTTP: (a connected, non-blocking stream socket's fd, what to return).
+
+    The head of the response (101 when the client asked for an upgrade, else 200) has been sent. The fd belongs to the
+    caller; bytes written to it reach the client, its end of stream is the client's half-close. On a plain connection it
+    is the client's own socket, so that another process can go on serving it when the daemon is gone; on TLS
+    it is one end of a socket pair between which and the client the daemon copies.
+    """
+    transport = call.http.transport
+    if transport is None:
+        raise ConnectionResetError("client went away")
+    transport.pause_reading()  # nothing that the client sends from here on may end in the HTTP parser
+    if call.http.headers.get("Upgrade"):
+        head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    else:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+    transport.write((head + "\r\n").encode())
+    response = TakenOver()
+    if transport.get_extra_info("ssl_object") is not None:
+        return await _pump(transport), response
+    while transport.get_write_buffer_size():
+        await asyncio.sleep(0.001)
+        if transport.is_closing():
+            raise ConnectionResetError("client went away")
+    fd = os.dup(transport.get_extra_info("socket").fileno())
+    # Closes the loop's own descriptor only: the connection lives on in the duplicate.
+    transport.abort()
+    return fd, response
+
+
+async def _pump(transport: asyncio.Transport) -> int:
+    """Copy between a TLS client and a socket pair; returns the other end's fd."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    client = _Half()
+    transport.set_protocol(client)
+    inner_transport, _ = await loop.create_connection(lambda: _Half(peer=transport, partner=client), sock=ours)
+    client.peer = inner_transport
+    transport.resume_reading()
+    return theirs.detach()
+
+
+class _Half(asyncio.Protocol):
+    """One direction of a pump: what arrives here is written to the peer, with back-pressure and half-close."""
+
+    def __init__(self, peer: asyncio.WriteTransport | None = None, partner: "_Half | None" = None) -> None:
+        self.peer = peer
+        self.partner = partner
+        self.transport: Any = None
+        if partner is not None:
+            partner.partner = self
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None and not self.peer.is_closing():
+            self.peer.write(data)
+
+    def eof_received(self) -> bool:
+        if self.peer is not None and self.peer.can_write_eof():
+            self.peer.write_eof()
+            return True
+        if self.peer is not None:
+            self.peer.close()
+        return False
+
+    def pause_writing(self) -> None:
+        # our transport's buffer is full: the partner, who feeds it, must read no more
+        if self.partner is not None and self.partner.transport is not None:
+            self.partner.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.partner is not None and self.partner.transport is not None:
+            self.partner.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.peer is not None:
+            self.peer.close()
+
+
+class ProgressStream:
+    """A response of one JSON object a line.
+
+    It is opened by the first of them, so that an error before it still has a status of its own.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._response: web.StreamResponse | None = None
+        self._queue: list[bytes] = []
+        self._wake = asyncio.Event()
+
+    def send(self, message: Any) -> None:
+        """Queue one message; may be called from the event loop's thread only, never blocks."""
+        self._queue.append(_encode(message) + b"\r\n")
+        self._wake.set()
+
+    async def run(self, work: "asyncio.Future[Any] | Any") -> web.StreamResponse:
+        """Await `work` (an awaitable that calls `send`) while its messages go out; returns the response.
+
+        An error before the first message becomes an ordinary error response; one after it becomes the stream's last
+        message, `{"errorDetail": {"message": …}, "error": …}`. When the client goes away, the work is cancelled.
+        """
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (task.done() and not self._queue):
+                await self._wake.wait()
+                self._wake.clear()
+                await self._flush()
+        except (ConnectionError, asyncio.CancelledError):
+            task.cancel()
+            raise
+        error = task.exception()
+        if error is not None:
+            if self._response is None:
+                if isinstance(error, errors.DockyardError):
+                    raise error
+                return error_response(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            detail: dict[str, Any] = {"message": str(error)}
+            code = getattr(error, "exit_code", None)
+            if code is not None:
+                detail["code"] = code
+            self.send({"errorDetail": detail, "error": str(error)})
+        await self._flush(final=True)
+        assert self._response is not None
+        await self._response.write_eof()
+        return self._response
+
+    async def _flush(self, final: bool = False) -> None:
+        if self._queue or final:
+            if self._response is None:
+                self._response = await self._call.open_stream()
+            data = b"".join(self._queue)
+            self._queue.clear()
+            if data:
+                await self._response.write(data)
