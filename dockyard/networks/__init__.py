@@ -1,0 +1,1 @@
+"""Container networks: sandboxes, endpoints and networks as in the Container Network Model."""

@@ -1,0 +1,115 @@
+"""What a network, an endpoint and a sandbox are, as data. Everything here can be stored as JSON."""
+
+import msgspec
+
+# {"80/tcp": [(host address, host port)]}; an empty host port asks for any free one, "8000-8010" for one of a range.
+PortBindings = dict[str, list[tuple[str, str]]]
+
+
+class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One address pool of a network, in CIDR and address notation; empty means: choose, or none."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = {}
+
+
+class Network(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A network; `id` is 64 hex digits, `created` RFC 3339 with nanoseconds."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    scope: str = "local"
+    pools: list[Pool] = []
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] | None = None
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    predefined: bool = False
+    bridge: str = ""
+
+
+class EndpointConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """How a container wishes to be attached to one network; empty values leave the choice to us."""
+
+    aliases: list[str] = []
+    links: list[str] = []
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    link_local_ips: list[str] = []
+    mac_address: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+
+
+class EndpointState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A container's attachment to one network as it is. `interface` is inside, `host_interface` outside."""
+
+    network_id: str
+    endpoint_id: str
+    ip: str = ""
+    prefix_len: int = 0
+    gateway: str = ""
+    ipv6: str = ""
+    ipv6_prefix_len: int = 0
+    ipv6_gateway: str = ""
+    mac: str = ""
+    aliases: list[str] = []
+    links: list[str] = []
+    dns_names: list[str] = []
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+    interface: str = ""
+    host_interface: str = ""
+
+
+class Sandbox(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A container's network namespace with its endpoints by network name, and its published ports as bound.
+
+    `netns_path` is None when the container uses the host's namespace; in container:<id> mode it is the other's.
+    """
+
+    sandbox_id: str = ""
+    sandbox_key: str = ""
+    netns_path: str | None = None
+    endpoints: dict[str, EndpointState] = {}
+    ports: PortBindings = {}
+
+
+class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """All that decides a container's networking at its start.
+
+    `mode` is "none", "host", "default", "bridge", "container:<id>" or the name or id of a network. `port_bindings` are
+    {"80/tcp": [(host ip or "", host port, range or "")]}. `links` (of the default bridge only) are "NAME:ALIAS".
+    `joined_netns` is, for container:<id>, the path of the other's namespace (/proc/<pid>/ns/net or its netns_path)
+    and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared.
+    """
+
+    container_id: str
+    name: str
+    hostname: str = ""
+    domainname: str = ""
+    mode: str = "default"
+    endpoints: dict[str, EndpointConfig] = {}
+    port_bindings: PortBindings = {}
+    exposed_ports: set[str] = set()
+    publish_all: bool = False
+    links: list[str] = []
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    extra_hosts: list[str] = []
+    sysctls: dict[str, str] = {}
+    files_dir: str = ""
+    joined_netns: str = ""
+    joined_files_dir: str = ""
