@@ -24,7 +24,7 @@ class TakenOver(web.Response):
     def prepared(self) -> bool:
         return True
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # type: ignore[override]  # there is no writer to return
+    async def prepare(self, request: web.BaseRequest) -> None:
         self.force_close()
 
     async def write_eof(self, data: bytes = b"") -> None:

@@ -1,0 +1,375 @@
+"""The daemon's settings: dockerd's command line flags and daemon.json keys, from one table of fields.
+
+A field's type says how its flag is read and what daemon.json may hold; its description is its help text.
+Where both the file and the command line set the same thing, the daemon refuses to guess.
+"""
+
+import os
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dockyard.errors import InvalidParameter
+
+DEFAULT_FILE = "/etc/dockyard/daemon.json"
+DEFAULT_SOCKET = "unix:///run/dockyard/docker.sock"
+
+
+def _about(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class Runtime(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An OCI runtime that a container may ask for by name: the program's path and arguments before its command."""
+
+    path: str
+    runtime_args: list[str] = []
+
+
+class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A range to cut networks of `size` prefix bits from, e.g. base 172.30.0.0/16, size 24."""
+
+    base: str
+    size: int
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """Every setting, with its default."""
+
+    hosts: Annotated[list[str], _about("Daemon socket(s) to connect to")] = []
+    tls: Annotated[bool | None, _about("Use TLS; implied by --tlsverify")] = None
+    tlsverify: Annotated[bool | None, _about("Use TLS and verify the remote")] = None
+    tlscacert: Annotated[str, _about("Trust certs signed only by this CA")] = "~/.docker/ca.pem"
+    tlscert: Annotated[str, _about("Path to TLS certificate file")] = "~/.docker/cert.pem"
+    tlskey: Annotated[str, _about("Path to TLS key file")] = "~/.docker/key.pem"
+    group: Annotated[str, _about("Group for the unix socket")] = "docker"
+    data_root: Annotated[str, _about("Root directory of persistent state")] = "/var/lib/dockyard"
+    exec_root: Annotated[str, _about("Root directory for execution state files")] = "/run/dockyard"
+    pidfile: Annotated[str, _about("Path to use for daemon PID file")] = ""
+    debug: Annotated[bool, _about("Enable debug mode")] = False
+    log_level: Annotated[str, _about('Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")')] = "info"
+    storage_driver: Annotated[str, _about("Storage driver to use")] = ""
+    storage_opts: Annotated[list[str], _about("Storage driver options")] = []
+    bridge: Annotated[str, _about("Attach containers to a network bridge, created when missing")] = ""
+    bip: Annotated[str, _about("IPv4 address for the default bridge, in CIDR notation")] = ""
+    fixed_cidr: Annotated[str, _about("IPv4 subnet for fixed IPs")] = ""
+    mtu: Annotated[int, _about("Set the MTU of the default bridge")] = 1500
+    icc: Annotated[bool, _about("Enable inter-container communication on the default bridge")] = True
+    ip: Annotated[str, _about("Host IP for port publishing from the default bridge")] = "0.0.0.0"
+    iptables: Annotated[bool, _about("Enable addition of firewall rules")] = True
+    ip_forward: Annotated[bool, _about("Enable net.ipv4.ip_forward")] = True
+    ip_masq: Annotated[bool, _about("Enable IP masquerading")] = True
+    userland_proxy: Annotated[bool, _about("Use userland proxy for loopback traffic")] = True
+    default_address_pools: Annotated[list[AddressPool], _about("Default address pools for networks")] = []
+    dns: Annotated[list[str], _about("DNS server to use")] = []
+    dns_opts: Annotated[list[str], _about("DNS options to use")] = []
+    dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
+    host_gateway_ip: Annotated[str, _about("IP that host-gateway in --add-host means; default: the bridge's")] = ""
+    cgroup_parent: Annotated[str, _about("Set parent cgroup for all containers")] = ""
+    live_restore: Annotated[bool, _about("Keep containers running while the daemon is down")] = True
+    init: Annotated[bool, _about("Run an init in the container to forward signals and reap processes")] = False
+    init_path: Annotated[str, _about("Path to the docker-init binary")] = ""
+    default_runtime: Annotated[str, _about("Default OCI runtime for containers")] = "runc"
+    runtimes: Annotated[dict[str, Runtime], _about("Register an additional OCI compatible runtime")] = {}
+    default_shm_size: Annotated[int | str, _about("Default shm size for containers")] = 64 << 20
+    default_ipc_mode: Annotated[str, _about('Default mode for containers ipc ("shareable"|"private")')] = "private"
+    no_new_privileges: Annotated[bool, _about("Set no-new-privileges by default for new containers")] = False
+    seccomp_profile: Annotated[str, _about('Path to seccomp profile; "unconfined" disables the default one')] = ""
+    log_driver: Annotated[str, _about("Default driver for container logs")] = "json-file"
+    log_opts: Annotated[dict[str, str], _about("Default log driver options for containers")] = {}
+    registry_mirrors: Annotated[list[str], _about("Preferred registry mirror")] = []
+    insecure_registries: Annotated[list[str], _about("Enable insecure registry communication")] = []
+    max_concurrent_downloads: Annotated[int, _about("Set the max concurrent downloads")] = 3
+    max_concurrent_uploads: Annotated[int, _about("Set the max concurrent uploads")] = 5
+    labels: Annotated[list[str], _about("Set key=value labels to the daemon")] = []
+    shutdown_timeout: Annotated[int, _about("Set the shutdown timeout, in seconds")] = 15
+    experimental: Annotated[bool, _about("Enable experimental features")] = False
+    features: Annotated[dict[str, bool], _about("Enable a feature")] = {}
+
+    @property
+    def pid_path(self) -> str:
+        """Where the daemon's PID is written."""
+        return self.pidfile or f"{self.exec_root}/dockyard.pid"
+
+    @property
+    def listeners(self) -> list[str]:
+        """The addresses to listen on."""
+        return self.hosts or [DEFAULT_SOCKET]
+
+
+# A list's flag names one element of it.
+FLAG_NAMES = {
+    "hosts": "host",
+    "storage_opts": "storage-opt",
+    "dns_opts": "dns-opt",
+    "runtimes": "add-runtime",
+    "log_opts": "log-opt",
+    "registry_mirrors": "registry-mirror",
+    "insecure_registries": "insecure-registry",
+    "labels": "label",
+    "default_address_pools": "default-address-pool",
+    "features": "feature",
+}
+SHORT_FLAGS = {
+    "H": "hosts",
+    "D": "debug",
+    "l": "log_level",
+    "s": "storage_driver",
+    "b": "bridge",
+    "G": "group",
+    "p": "pidfile",
+}
+# What a running daemon takes up on SIGHUP (dockerd's set, as far as it applies).
+RELOADABLE = frozenset(
+    {
+        "debug",
+        "log_level",
+        "labels",
+        "live_restore",
+        "shutdown_timeout",
+        "registry_mirrors",
+        "insecure_registries",
+        "max_concurrent_downloads",
+        "max_concurrent_uploads",
+        "default_runtime",
+        "runtimes",
+        "features",
+    }
+)
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+class CommandLine(msgspec.Struct):
+    """What the daemon was asked on its command line: settings, and what is no setting."""
+
+    settings: dict[str, Any] = {}
+    config_file: str = ""
+    validate: bool = False
+    show_help: bool = False
+    show_version: bool = False
+
+
+def _kinds() -> dict[str, tuple[Any, str]]:
+    """Every field's plain type and help text."""
+    kinds = {}
+    for name, hint in get_type_hints(Config, include_extras=True).items():
+        plain, meta = get_args(hint)
+        kinds[name] = (plain, meta.description)
+    return kinds
+
+
+def parse_command_line(arguments: Sequence[str]) -> CommandLine:
+    """Read dockerd's flags. Raises InvalidParameter in dockerd's words for one that is unknown or malformed."""
+    kinds = _kinds()
+    by_flag = {FLAG_NAMES.get(name, name.replace("_", "-")): name for name in kinds}
+    line = CommandLine(settings={})
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-h", "--help"):
+            line.show_help = True
+            continue
+        if argument in ("-v", "--version"):
+            line.show_version = True
+            continue
+        if argument.startswith("--") and len(argument) > 2:
+            flag, has_value, value = argument[2:].partition("=")
+            shown = f"--{flag}"
+            if flag == "validate":
+                line.validate = _boolean(shown, value if has_value else "true")
+                continue
+            if flag == "config-file":
+                line.config_file = value if has_value else _next(rest, shown)
+                continue
+            name = by_flag.get(flag, "")
+            if not name:
+                raise InvalidParameter(f"unknown flag: {shown}")
+        elif argument.startswith("-") and len(argument) > 1:
+            name = SHORT_FLAGS.get(argument[1], "")
+            if not name:
+                raise InvalidParameter(f"unknown shorthand flag: {argument[1]!r} in {argument}")
+            value = argument[2:].removeprefix("=")
+            has_value = value
+            shown = f"-{argument[1]}"
+        else:
+            raise InvalidParameter(f'unknown command: dockyardd {argument}\nSee "dockyardd --help".')
+        kind = kinds[name][0]
+        if _is_boolean(kind):
+            line.settings[name] = _boolean(shown, value if has_value else "true")
+            continue
+        if not has_value:
+            value = _next(rest, shown)
+        _set(line.settings, name, kind, shown, value)
+    return line
+
+
+def _next(rest: list[str], flag: str) -> str:
+    if not rest:
+        raise InvalidParameter(f"flag needs an argument: {flag}")
+    return rest.pop(0)
+
+
+def _is_boolean(kind: Any) -> bool:
+    return kind is bool or (isinstance(kind, types.UnionType) and bool in get_args(kind))
+
+
+def _boolean(flag: str, value: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidParameter(
+        f'invalid argument "{value}" for "{flag}" flag: strconv.ParseBool: parsing "{value}": invalid syntax'
+    )
+
+
+def _set(settings: dict[str, Any], name: str, kind: Any, flag: str, value: str) -> None:
+    """Put one flag's value into `settings`; lists and maps gather."""
+    if name == "runtimes":
+        key, separator, path = value.partition("=")
+        if not (key and separator and path):
+            raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want NAME=PATH')
+        settings.setdefault(name, {})[key] = Runtime(path=path)
+    elif name == "default_address_pools":
+        pairs = dict(part.partition("=")[::2] for part in value.split(","))
+        if set(pairs) != {"base", "size"} or not pairs["size"].isdigit():
+            raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want base=CIDR,size=BITS')
+        settings.setdefault(name, []).append(AddressPool(base=pairs["base"], size=int(pairs["size"])))
+    elif get_origin(kind) is dict:
+        key, separator, item = value.partition("=")
+        settings.setdefault(name, {})[key] = _boolean(flag, item or "true") if name == "features" else item
+    elif get_origin(kind) is list:
+        settings.setdefault(name, []).append(value)
+    elif kind is int:
+        try:
+            settings[name] = int(value)
+        except ValueError:
+            raise InvalidParameter(
+                f'invalid argument "{value}" for "{flag}" flag: strconv.ParseInt: parsing "{value}": invalid syntax'
+            ) from None
+    else:
+        settings[name] = value
+
+
+def read_file(path: str, *, required: bool) -> dict[str, Any]:
+    """daemon.json's settings by field name; {} when there is no file and none is required.
+
+    Raises InvalidParameter for bad JSON, an unknown key or a value of the wrong type.
+    """
+    prefix = f"unable to configure the daemon with file {path}"
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        if required:
+            raise InvalidParameter(f"{prefix}: open {path}: no such file or directory") from None
+        return {}
+    except OSError as error:
+        raise InvalidParameter(f"{prefix}: {error.strerror}") from None
+    if not data.strip():
+        return {}
+    try:
+        given = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"{prefix}: invalid JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InvalidParameter(f"{prefix}: invalid JSON: want an object, got {type(given).__name__}")
+    known = {field.encode_name: field.name for field in msgspec.structs.fields(Config)}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        names = ", ".join(unknown)
+        raise InvalidParameter(f"{prefix}: the following directives don't match any configuration option: {names}")
+    try:
+        config = msgspec.json.decode(data, type=Config)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(f"{prefix}: {error}") from None
+    return {known[key]: getattr(config, known[key]) for key in given}
+
+
+def load(arguments: Sequence[str]) -> tuple[CommandLine, Config]:
+    """The command line and the settings it and daemon.json give together.
+
+    Raises InvalidParameter with one line that names what is wrong.
+    """
+    line = parse_command_line(arguments)
+    if line.show_help or line.show_version:
+        return line, Config()
+    return line, merge(line)
+
+
+def merge(line: CommandLine) -> Config:
+    """daemon.json (read anew) with the command line's settings on top. Raises InvalidParameter."""
+    path = line.config_file or DEFAULT_FILE
+    from_file = read_file(path, required=bool(line.config_file))
+    twice = sorted(set(from_file) & set(line.settings))
+    if twice:
+        said = ", ".join(
+            f"{FLAG_NAMES.get(name, name.replace('_', '-'))}: "
+            f"(from flag: {_shown(line.settings[name])}, from file: {_shown(from_file[name])})"
+            for name in twice
+        )
+        raise InvalidParameter(
+            f"unable to configure the daemon with file {path}: "
+            f"the following directives are specified both as a flag and in the configuration file: {said}"
+        )
+    config = Config(**from_file, **line.settings)
+    _check(config)
+    return config
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check(config: Config) -> None:
+    if config.log_level not in LOG_LEVELS:
+        raise InvalidParameter(f'invalid logging level: "{config.log_level}"')
+    for name in ("data_root", "exec_root"):
+        if not os.path.isabs(getattr(config, name)):
+            raise InvalidParameter(f"{name.replace('_', '-')} must be an absolute path: {getattr(config, name)!r}")
+    for host in config.listeners:
+        scheme = host.partition("://")[0]
+        if scheme not in ("unix", "tcp", "fd"):
+            raise InvalidParameter(f"invalid bind address ({host}): unsupported proto {scheme}")
+    for label in config.labels:
+        if "=" not in label:
+            raise InvalidParameter(f"bad attribute format: {label}")
+    if config.bridge == "none" and config.bip:
+        raise InvalidParameter("--bip cannot be used with --bridge=none")
+    if config.mtu < 68:
+        raise InvalidParameter(f"invalid default MTU: {config.mtu}")
+    if config.max_concurrent_downloads < 1 or config.max_concurrent_uploads < 1:
+        raise InvalidParameter("max concurrent downloads and uploads must be at least 1")
+    if config.default_runtime != "runc" and config.default_runtime not in config.runtimes:
+        raise InvalidParameter(f'specified default runtime "{config.default_runtime}" does not exist')
+
+
+def help_text() -> str:
+    """What `dockyardd --help` prints."""
+    short = {name: letter for letter, name in SHORT_FLAGS.items()}
+    rows = []
+    for name, (kind, description) in _kinds().items():
+        flag = FLAG_NAMES.get(name, name.replace("_", "-"))
+        origin = get_origin(kind)
+        value = ""
+        if origin is list:
+            value = " list"
+        elif origin is dict:
+            value = " map"
+        elif kind is int:
+            value = " int"
+        elif not _is_boolean(kind):
+            value = " string"
+        rows.append((flag, short.get(name, ""), value, description))
+    rows.append(("config-file", "", " string", f"Daemon configuration file (default {DEFAULT_FILE})"))
+    rows.append(("validate", "", "", "Validate daemon configuration and exit"))
+    rows.append(("help", "", "", "Print usage"))
+    rows.append(("version", "v", "", "Print version information and quit"))
+    lines = ["", "Usage:  dockyardd [OPTIONS]", "", "A self-sufficient runtime for containers.", "", "Options:"]
+    width = max(len(flag + value) for flag, _, value, _ in rows) + 3
+    for flag, letter, value, description in sorted(rows):
+        head = f"  -{letter}, --" if letter else "      --"
+        lines.append(f"{head}{flag + value:<{width}}{description}")
+    return "\n".join(lines) + "\n"
