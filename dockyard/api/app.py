@@ -1,0 +1,25 @@
+"""Every operation of the API, put together."""
+
+import asyncio
+
+from aiohttp import web
+
+from dockyard.api import absent, archive, build, containers, execs, images, networks, stats, system, volumes
+from dockyard.api.router import Router
+from dockyard.api.services import Services
+
+RESOURCES = (system, containers, execs, archive, stats, images, build, volumes, networks, absent)
+
+
+def build_server(services: Services) -> web.Server:
+    """The protocol factory that serves the API: give it to `loop.create_server` or `create_unix_server`."""
+    router = Router(route for resource in RESOURCES for route in resource.routes(services))
+    return web.Server(
+        router,
+        access_log=None,
+        auto_decompress=False,  # a request body is an archive or JSON; who sends gzip means it to stay gzip
+        read_bufsize=1 << 18,
+        keepalive_timeout=3600,  # clients pool connections and expect Go's patience
+        lingering_time=0,
+        loop=asyncio.get_running_loop(),
+    )

@@ -1,0 +1,34 @@
+"""What the API's handlers are given: the engine's services, one each."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the modules are wired by the composition root; here only their types are meant
+    from dockyard.build.builder import Builder
+    from dockyard.engine.archive import ArchiveService
+    from dockyard.engine.containers import ContainerService
+    from dockyard.engine.events import Events
+    from dockyard.engine.execs import ExecService
+    from dockyard.engine.images import ImageService
+    from dockyard.engine.layers import LayerStore
+    from dockyard.engine.networks import NetworkService
+    from dockyard.engine.stats import StatsService
+    from dockyard.engine.system import SystemService
+    from dockyard.engine.volumes import VolumeService
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every use case of the engine."""
+
+    containers: "ContainerService"
+    execs: "ExecService"
+    images: "ImageService"
+    layers: "LayerStore"
+    networks: "NetworkService"
+    volumes: "VolumeService"
+    archive: "ArchiveService"
+    builder: "Builder"
+    stats: "StatsService"
+    system: "SystemService"
+    events: "Events"

@@ -1,0 +1,342 @@
+"""GET /_ping, /version, /info, /events, /system/df and POST /auth."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from dockyard import errors
+from dockyard.api.router import (
+    NEWEST_VERSION,
+    OLDEST_VERSION,
+    Call,
+    Route,
+    json_response,
+    version_text,
+)
+from dockyard.api.services import Services
+from dockyard.engine.events import Event
+from dockyard.version import VERSION
+
+# GOARCH's names, which the API speaks, for uname's.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
+
+# What `/version` calls this engine's release for clients that compare Docker versions.
+DOCKER_VERSION = "28.2.2"
+
+
+def routes(services: Services) -> list[Route]:
+    """Operations about the engine itself."""
+    system = System(services)
+    return [
+        Route("GET", "/_ping", system.ping),
+        Route("HEAD", "/_ping", system.ping),
+        Route("GET", "/version", system.version),
+        Route("GET", "/info", system.info),
+        Route("GET", "/events", system.events),
+        Route("GET", "/system/df", system.disk_usage),
+        Route("POST", "/auth", system.auth),
+    ]
+
+
+def rfc3339(time_ns: int) -> str:
+    """UNIX nanoseconds as 2006-01-02T15:04:05.999999999Z."""
+    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 1_000_000_000:09d}Z"
+
+
+class Credentials(msgspec.Struct, rename="lower"):
+    """The body of POST /auth."""
+
+    username: str = ""
+    password: str = ""
+    email: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+
+
+class System:
+    """Handlers of the operations about the engine itself."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def ping(self, call: Call) -> web.StreamResponse:
+        headers = {"Builder-Version": "1", "Swarm": "inactive", "Cache-Control": "no-cache", "Pragma": "no-cache"}
+        return web.Response(body=b"" if call.http.method == "HEAD" else b"OK", content_type="text/plain", headers=headers)
+
+    async def version(self, call: Call) -> web.StreamResponse:
+        system = self._services.system
+        host = system.host
+        details = {
+            "ApiVersion": version_text(NEWEST_VERSION),
+            "MinAPIVersion": version_text(OLDEST_VERSION),
+            "Arch": ARCHITECTURES.get(host.architecture, host.architecture),
+            "Os": "linux",
+            "KernelVersion": host.kernel,
+            "GitCommit": VERSION,
+            "GoVersion": "none (Python)",
+            "BuildTime": _build_time(),
+            "Experimental": str(system.config.experimental).lower(),
+        }
+        return json_response(
+            {
+                "Platform": {"Name": f"Dockyard {VERSION}"},
+                "Components": [
+                    {"Name": "Engine", "Version": DOCKER_VERSION, "Details": details},
+                    {"Name": "dockyard-runc", "Version": VERSION, "Details": {"GitCommit": VERSION}},
+                ],
+                "Version": DOCKER_VERSION,
+                **{key: value for key, value in details.items() if key != "Experimental"},
+                **({"Experimental": True} if system.config.experimental else {}),
+            }
+        )
+
+    async def info(self, call: Call) -> web.StreamResponse:
+        services = self._services
+        system = services.system
+        config, host = system.config, system.host
+        states = [container.state.status for container in services.containers.all()]
+        driver = services.layers.driver
+        v1 = host.cgroup_version == 1
+        return json_response(
+            {
+                "ID": system.id,
+                "Containers": len(states),
+                "ContainersRunning": states.count("running"),
+                "ContainersPaused": states.count("paused"),
+                "ContainersStopped": sum(state not in ("running", "paused") for state in states),
+                "Images": services.images.count(),
+                "Driver": driver.name,
+                "DriverStatus": [list(row) for row in driver.status()],
+                "Plugins": {
+                    "Volume": ["local"],
+                    "Network": ["bridge", "host", "null"],
+                    "Authorization": None,
+                    "Log": ["json-file", "local", "none"],
+                },
+                "MemoryLimit": True,
+                "SwapLimit": not v1 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+                "CpuCfsPeriod": True,
+                "CpuCfsQuota": True,
+                "CPUShares": True,
+                "CPUSet": True,
+                "PidsLimit": True,
+                "IPv4Forwarding": _reads("/proc/sys/net/ipv4/ip_forward") == "1",
+                "Debug": config.debug,
+                "NFd": _count("/proc/self/fd"),
+                "OomKillDisable": v1,
+                "NGoroutines": len(asyncio.all_tasks()),
+                "SystemTime": rfc3339(time.time_ns()),
+                "LoggingDriver": config.log_driver,
+                "CgroupDriver": "cgroupfs",
+                "CgroupVersion": str(host.cgroup_version),
+                "NEventsListener": 0,
+                "KernelVersion": host.kernel,
+                "OperatingSystem": host.operating_system,
+                "OSVersion": host.os_version,
+                "OSType": "linux",
+                "Architecture": host.architecture,
+                "IndexServerAddress": "https://index.docker.io/v1/",
+                "RegistryConfig": {
+                    "AllowNondistributableArtifactsCIDRs": None,
+                    "AllowNondistributableArtifactsHostnames": None,
+                    "InsecureRegistryCIDRs": [
+                        "::1/128",
+                        "127.0.0.0/8",
+                        *(name for name in config.insecure_registries if "/" in name),
+                    ],
+                    "IndexConfigs": {
+                        "docker.io": {
+                            "Name": "docker.io",
+                            "Mirrors": config.registry_mirrors,
+                            "Secure": True,
+                            "Official": True,
+                        },
+                        **{
+                            name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                            for name in config.insecure_registries
+                            if "/" not in name
+                        },
+                    },
+                    "Mirrors": config.registry_mirrors,
+                },
+                "NCPU": host.cpus,
+                "MemTotal": host.memory,
+                "GenericResources": None,
+                "DockerRootDir": config.data_root,
+                "HttpProxy": "",
+                "HttpsProxy": "",
+                "NoProxy": "",
+                "Name": host.name,
+                "Labels": config.labels,
+                "ExperimentalBuild": config.experimental,
+                "ServerVersion": DOCKER_VERSION,
+                "Runtimes": {
+                    "runc": {"path": "dockyard-runc"},
+                    **{
+                        name: {"path": runtime.path, "runtimeArgs": runtime.runtime_args}
+                        for name, runtime in config.runtimes.items()
+                    },
+                },
+                "DefaultRuntime": config.default_runtime,
+                "Swarm": {
+                    "NodeID": "",
+                    "NodeAddr": "",
+                    "LocalNodeState": "inactive",
+                    "ControlAvailable": False,
+                    "Error": "",
+                    "RemoteManagers": None,
+                },
+                "LiveRestoreEnabled": config.live_restore,
+                "Isolation": "",
+                "InitBinary": "docker-init",
+                "ContainerdCommit": {"ID": "", "Expected": ""},
+                "RuncCommit": {"ID": VERSION, "Expected": VERSION},
+                "InitCommit": {"ID": "", "Expected": ""},
+                "SecurityOptions": [
+                    *(["name=apparmor"] if host.has_apparmor else []),
+                    "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
+                    *([] if v1 else ["name=cgroupns"]),
+                ],
+                "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],
+                "Warnings": self._warnings(),
+            }
+        )
+
+    def _warnings(self) -> list[str] | None:
+        config = self._services.system.config
+        secure = config.tls or config.tlsverify
+        return [
+            f"[DEPRECATION NOTICE]: API is accessible on {address} without encryption."
+            for address in config.hosts
+            if address.startswith("tcp://") and not secure
+        ] or None
+
+    async def events(self, call: Call) -> web.StreamResponse:
+        filters = call.filters()
+        known = {
+            "config", "container", "daemon", "event", "image", "label", "network", "node",
+            "plugin", "scope", "secret", "service", "type", "volume",
+        }  # fmt: skip
+        for name in filters:
+            if name not in known:
+                raise errors.InvalidParameter(f"invalid filter '{name}'")
+        since, until = _moment(call, "since"), _moment(call, "until")
+        if since is not None and until is not None and until < since:
+            raise errors.InvalidParameter("`since` time cannot be after `until` time")
+        found = self._services.events.subscribe(lambda event: matches(filters, event), since, until)
+        response = await call.open_stream("application/json")
+        try:
+            async for event in found:
+                await response.write(msgspec.json.encode(event_json(event)) + b"\n")
+        except ConnectionError:
+            return response
+        await response.write_eof()
+        return response
+
+    async def disk_usage(self, call: Call) -> web.StreamResponse:
+        wanted = set(call.texts("type")) or {"container", "image", "volume", "build-cache"}
+        unknown = wanted - {"container", "image", "volume", "build-cache"}
+        if unknown:
+            raise errors.InvalidParameter(f"unknown object type: {min(unknown)}")
+        from dockyard.api.disk_usage import disk_usage
+
+        return json_response(await disk_usage(self._services, wanted))
+
+    async def auth(self, call: Call) -> web.StreamResponse:
+        credentials = await call.body(Credentials)
+        token = await self._services.images.login(
+            credentials.serveraddress, credentials.username, credentials.password, credentials.identitytoken
+        )
+        return json_response({"Status": "Login Succeeded", "IdentityToken": token})
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An event as the API tells it; containers' and images' carry the pre-1.22 fields too."""
+    old: dict[str, Any] = {}
+    if event.type == "container":
+        old = {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image", "")}
+    elif event.type == "image":
+        old = {"status": event.action, "id": event.actor_id}
+    return {
+        **old,
+        "Type": event.type,
+        "Action": event.action,
+        "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},
+        "scope": event.scope,
+        "time": event.time_ns // 1_000_000_000,
+        "timeNano": event.time_ns,
+    }
+
+
+def matches(filters: dict[str, list[str]], event: Event) -> bool:
+    """Whether `event` passes Docker's event filters: one of each name's values must fit."""
+    attributes = event.attributes
+    for name, values in filters.items():
+        if not values:
+            continue
+        if name == "type":
+            fits = event.type in values
+        elif name == "event":
+            # `exec_create: sh -c …` is found by `exec_create`
+            fits = event.action in values or event.action.partition(":")[0] in values
+        elif name == "scope":
+            fits = event.scope in values
+        elif name == "label":
+            fits = all(_has_label(attributes, value) for value in values)
+        elif name == "image":
+            image = attributes.get("image", "") if event.type == "container" else attributes.get("name", "")
+            names = {event.actor_id if event.type == "image" else "", image, image.partition(":")[0]}
+            fits = event.type in ("image", "container") and bool(names & set(values))
+        else:
+            fits = event.type == name and any(
+                event.actor_id == value
+                or attributes.get("name") == value
+                or (name == "container" and len(value) >= 3 and event.actor_id.startswith(value))
+                for value in values
+            )
+            if name == "container" and event.type == "network" and attributes.get("container") in values:
+                fits = True
+        if not fits:
+            return False
+    return True
+
+
+def _has_label(attributes: Any, wanted: str) -> bool:
+    key, has_value, value = wanted.partition("=")
+    return key in attributes and (not has_value or attributes[key] == value)
+
+
+def _moment(call: Call, name: str) -> int | None:
+    """A time of the query, "SECONDS[.NANOSECONDS]" or RFC 3339, in UNIX ns; None when absent."""
+    value = call.text(name)
+    if not value:
+        return None
+    seconds, _, fraction = value.partition(".")
+    if seconds.lstrip("-").isdigit():
+        return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+    try:
+        return int(datetime.fromisoformat(value).timestamp() * 1e9)
+    except ValueError:
+        raise errors.InvalidParameter(f'invalid value for {name}: failed to parse value as time: "{value}"') from None
+
+
+def _reads(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _count(path: str) -> int:
+    return sum(1 for _ in Path(path).iterdir())
+
+
+def _build_time() -> str:
+    """When this code was installed."""
+    return rfc3339(int(Path(__file__).stat().st_mtime) * 1_000_000_000)
