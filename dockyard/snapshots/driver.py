@@ -1,0 +1,143 @@
+"""What a storage driver is, and how one is chosen.
+
+A snapshot is a directory tree under a name: an image layer (immutable once something stands on it), a container's
+init layer, or a container's own writable layer. Drivers are plain blocking code and know nothing of images, digests
+or containers; `engine/layers.py` is their only caller and does the book-keeping.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, Protocol
+
+from dockyard.errors import DockyardError, NotImplementedHere
+
+
+class ChangeKind(IntEnum):
+    """The numbers are those of the Engine API's `GET /containers/{id}/changes`."""
+
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path (absolute, as the container sees it) that differs from the snapshot below."""
+
+    kind: ChangeKind
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """A path that must exist in a container's init layer: a directory, an empty file, or a symlink to `target`."""
+
+    path: str
+    kind: Literal["directory", "file", "symlink"]
+    target: str = ""
+
+
+class Driver(Protocol):
+    """One way to stack snapshots. Every method may block; none may be called twice at once for the same `id`."""
+
+    name: str
+    home: str
+    # how the layer unpacker has to record deletions in `diff_path`
+    whiteouts: Literal["overlay", "plain"]
+
+    def status(self) -> list[tuple[str, str]]:
+        """Rows for `docker info`, in order."""
+
+    def create(self, id: str, parent: str | None) -> str:
+        """Make the image layer `id` on `parent` and return the directory to unpack into (see `diff_path`)."""
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str | None,
+        *,
+        fixtures: Sequence[Fixture] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the writable snapshot `id` on `parent`, with `fixtures` in a layer `<id>-init` between the two.
+
+        No init layer is made when `fixtures` is empty. Raises InvalidParameter for an option it cannot honour.
+        """
+
+    def get(self, id: str, *, volatile: bool = False) -> str:
+        """Make the whole tree of `id` visible and return its path. `volatile`: its data need not survive a crash."""
+
+    def put(self, id: str) -> None:
+        """Undo `get`. No error when nothing is mounted."""
+
+    def remove(self, id: str) -> None:
+        """Make `id` (and its init layer) vanish at once; the space is freed in the background."""
+
+    def exists(self, id: str) -> bool:
+        """Whether the snapshot is there."""
+
+    def diff_path(self, id: str) -> str:
+        """The directory with the layer's own content: overlay2's `diff`, or the whole tree for plain drivers."""
+
+    def layer_path(self, id: str) -> str:
+        """The directory that holds the snapshot and everything the driver keeps about it."""
+
+    def parents(self, id: str) -> list[str]:
+        """The diff paths under `id`, nearest first."""
+
+    def changes(self, id: str) -> list[Change]:
+        """What the writable snapshot `id` changed, parents before children."""
+
+    def difference(self, id: str) -> AbstractContextManager[str]:
+        """What the snapshot adds to its parent, as a directory with overlay's whiteouts; valid inside the block."""
+
+    def size(self, id: str) -> int:
+        """Bytes in the regular files and symlinks of the layer's own content, each inode once."""
+
+    def metadata(self, id: str) -> dict[str, str]:
+        """GraphDriver.Data of `docker inspect`."""
+
+    def sweep(self, known: Collection[str]) -> list[str]:
+        """Remove every snapshot not in `known` and whatever a crash left half done; return their names."""
+
+    def cleanup(self) -> None:
+        """Finish background work; called once when the daemon ends. Mounts stay."""
+
+
+def choose(name: str | None, root: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Driver:
+    """The driver called `name`, or the best that works on `root` (the data root) when None.
+
+    `options` are the daemon's `--storage-opt` settings, for example {"overlay2.override_kernel_check": "true"}.
+    Raises NotImplementedHere when the named driver is unknown or the kernel or file system lacks what it needs.
+    """
+    from dockyard.snapshots.overlay2 import Overlay2
+    from dockyard.snapshots.vfs import Vfs
+
+    drivers: dict[str, Callable[[str, Mapping[str, str]], Driver]] = {"overlay2": Overlay2, "vfs": Vfs}
+    home = os.fspath(root)
+    if name:
+        if name not in drivers:
+            known = ", ".join(drivers)
+            raise NotImplementedHere(f"storage driver {name} is not supported; choose one of {known}")
+        return drivers[name](os.path.join(home, name), options or {})
+    # A data root that already holds layers keeps its driver, or its images would seem to be gone.
+    order = sorted(drivers, key=lambda driver: not _holds_layers(os.path.join(home, driver)))
+    problems = []
+    for candidate in order:
+        try:
+            return drivers[candidate](os.path.join(home, candidate), options or {})
+        except (DockyardError, OSError) as error:
+            problems.append(f"{candidate}: {error}")
+    raise NotImplementedHere(f"no storage driver works on {home}: {'; '.join(problems)}")
+
+
+def _holds_layers(home: str) -> bool:
+    try:
+        return any(name != "l" for name in os.listdir(home))
+    except FileNotFoundError:
+        return False

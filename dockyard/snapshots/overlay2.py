@@ -1,0 +1,641 @@
+"""The overlay2 driver: layers stacked by the kernel's overlay file system, in Docker's on-disk layout.
+
+    <home>/l/<26 characters>      symlink to ../<id>/diff; short, so that 128 of them fit into one page of mount options
+    <home>/<id>/diff              what this layer adds to those below
+    <home>/<id>/link              the name of its symlink in l/
+    <home>/<id>/lower             the layers below, nearest first: l/AAA…:l/BBB…
+    <home>/<id>/work              overlayfs's own
+    <home>/<id>/committed         there when another layer stands on this one: it must not change any more
+    <home>/<id>/merged            the mount, while it is mounted
+    <home>/<id>-init              a container's init layer, between the image and the container's own
+    <home>/<id>-removing          on its way out
+
+Kernel: Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import secrets
+import stat
+import tempfile
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal
+
+from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
+from dockyard.linux import mounts, syscalls
+from dockyard.snapshots import trees
+from dockyard.snapshots.driver import Change, ChangeKind, Fixture
+
+log = logging.getLogger("dockyard.snapshots.overlay2")
+
+# The kernel's own bound is 500 lower layers; with more than 128 the options would not fit into a page.
+MAX_DEPTH = 128
+LINK_LENGTH = 26
+_LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_OPTIONS_LIMIT = os.sysconf("SC_PAGE_SIZE") - 1
+_OPAQUE = "trusted.overlay.opaque"
+
+FILE_SYSTEMS = {
+    0xEF53: "extfs",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0x794C7630: "overlayfs",
+    0x6969: "nfs",
+    0x2FC12FC1: "zfs",
+    0x65735546: "fuse",
+    0xF2F52010: "f2fs",
+    0x61756673: "aufs",
+}
+
+
+class Overlay2:
+    """See `snapshots.driver.Driver`."""
+
+    name = "overlay2"
+    whiteouts: Literal["overlay", "plain"] = "overlay"
+
+    def __init__(self, home: str, options: Mapping[str, str]) -> None:
+        """Open or make the driver's directory `home`. Raises NotImplementedHere when overlayfs does not work there."""
+        for key in options:
+            if key.startswith("overlay2.") and key not in ("overlay2.override_kernel_check", "overlay2.size"):
+                raise InvalidParameter(f"overlay2: unknown option {key}")
+        if options.get("overlay2.size"):
+            raise NotImplementedHere(
+                "Storage Option overlay2.size only supported for backingFS XFS with project quotas; remove the option"
+            )
+        self.home = home
+        self._links = os.path.join(home, "l")
+        os.makedirs(home, 0o710, exist_ok=True)
+        os.makedirs(self._links, 0o700, exist_ok=True)
+        self._volatile_works = True
+        self._options = _base_options()
+        self._backing = file_system_name(home)
+        _probe(home, self._options)
+        # Deleting is slow and nobody waits for it: one thread, at its own pace.
+        self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="overlay2-remove")
+        self._committed: set[str] = set()
+        self._plans: dict[tuple[str, tuple[Fixture, ...]], list[_Step]] = {}
+
+    def status(self) -> list[tuple[str, str]]:
+        return [
+            ("Backing Filesystem", self._backing),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ]
+
+    # -- making
+
+    def create(self, id: str, parent: str | None) -> str:
+        self._create(id, parent)
+        return self.diff_path(id)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str | None,
+        *,
+        fixtures: Sequence[Fixture] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        for option in options or {}:
+            if option == "size":
+                raise InvalidParameter(
+                    "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+                )
+            raise InvalidParameter(f"Unknown option {option}")
+        if not fixtures:
+            self._create(id, parent)
+            return
+        init = f"{id}-init"
+        plan = self._plan(parent, tuple(fixtures))
+        self._create(init, parent)
+        try:
+            for step in plan:
+                step.apply(self.diff_path(init))
+            self._create(id, init)
+        except BaseException:
+            self._discard(init)
+            raise
+
+    def _create(self, id: str, parent: str | None) -> None:
+        directory = self.layer_path(id)
+        lower = None if parent is None else self._lower_of_child(parent)
+        os.mkdir(directory, 0o710)
+        link = _random_link()
+        try:
+            os.mkdir(f"{directory}/diff", 0o755)
+            os.symlink(f"../{id}/diff", f"{self._links}/{link}")
+            _write(f"{directory}/link", link)
+            if parent is not None and lower is not None:
+                os.mkdir(f"{directory}/work", 0o700)
+                self._mark_committed(parent)
+                _write(f"{directory}/lower", lower)
+        except BaseException:
+            _unlink(f"{self._links}/{link}")
+            trees.remove_tree(directory)
+            raise
+
+    def _lower_of_child(self, parent: str) -> str:
+        directory = self.layer_path(parent)
+        lower = "l/" + _read(f"{directory}/link")
+        below = _read_if_there(f"{directory}/lower")
+        if below:
+            lower = f"{lower}:{below}"
+        if lower.count(":") >= MAX_DEPTH:
+            raise InvalidParameter("max depth exceeded")
+        return lower
+
+    def _mark_committed(self, id: str) -> None:
+        if id in self._committed:
+            return
+        os.close(os.open(f"{self.layer_path(id)}/committed", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not id.endswith("-init"):
+            self._committed.add(id)
+
+    # -- the init layer
+
+    def _plan(self, parent: str | None, fixtures: tuple[Fixture, ...]) -> list[_Step]:
+        """What has to be written into an init layer on `parent` so that all `fixtures` are there.
+
+        Computed once per image from the layers' directories, without a mount: in the way stand non-directories,
+        which are replaced, and directories whose owner and mode the init layer must repeat.
+        """
+        key = (parent or "", fixtures)
+        plan = self._plans.get(key)
+        if plan is None:
+            layers = [] if parent is None else [self.diff_path(parent), *self.parents(parent)]
+            plan = _plan_fixtures(layers, fixtures)
+            if len(self._plans) > 256:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    # -- mounting
+
+    def get(self, id: str, *, volatile: bool = False) -> str:
+        directory = self.layer_path(id)
+        lower = _read_if_there(f"{directory}/lower")
+        if lower is None:
+            if not os.path.isdir(f"{directory}/diff"):
+                raise SystemFailure(f"layer {id} has no directory {directory}/diff")
+            return f"{directory}/diff"
+        if not lower:
+            raise SystemFailure(f"layer {id} is damaged: {directory}/lower is empty")
+        merged = f"{directory}/merged"
+        try:
+            os.mkdir(merged, 0o700)
+        except FileExistsError:
+            if os.stat(merged).st_dev != os.stat(directory).st_dev:
+                return merged  # left mounted by an earlier daemon whose container runs on
+        try:
+            self._mount(id, lower, volatile and self._volatile_works)
+        except BaseException:
+            os.rmdir(merged)
+            raise
+        return merged
+
+    def _mount(self, id: str, lower: str, volatile: bool) -> None:
+        if os.path.exists(f"{self.layer_path(id)}/committed"):
+            absolute = f"lowerdir={self.home}/{id}/diff:" + ":".join(f"{self.home}/{link}" for link in lower.split(":"))
+            relative = f"lowerdir={id}/diff:{lower}"
+            extra = ""
+        else:
+            base = f"{self.home}/{id}"
+            absolute = "lowerdir=" + ":".join(f"{self.home}/{link}" for link in lower.split(":"))
+            absolute += f",upperdir={base}/diff,workdir={base}/work"
+            relative = f"lowerdir={lower},upperdir={id}/diff,workdir={id}/work"
+            # A volatile mount leaves this mark and the kernel then refuses the directories until it is gone.
+            if os.path.exists(f"{base}/work/work/incompat"):
+                trees.remove_tree(f"{base}/work/work/incompat")
+            extra = "volatile," if volatile else ""
+        options = self._options + extra
+        try:
+            if len(options) + len(absolute) <= _OPTIONS_LIMIT:
+                mounts.mount("overlay", f"{self.home}/{id}/merged", "overlay", 0, options + absolute)
+            else:
+                _mount_from(self.home, f"{id}/merged", options + relative)
+        except OSError as error:
+            if extra and error.errno == errno.EINVAL:
+                # Linux < 5.10 knows no volatile mounts.
+                self._volatile_works = False
+                self._mount(id, lower, False)
+                return
+            raise SystemFailure(
+                f"error creating overlay mount to {self.home}/{id}/merged: {os.strerror(error.errno or 0)}"
+            ) from error
+
+    def put(self, id: str) -> None:
+        merged = f"{self.layer_path(id)}/merged"
+        try:
+            mounts.unmount(merged, syscalls.MNT_DETACH)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
+            if error.errno != errno.EINVAL:
+                raise SystemFailure(f"cannot unmount {merged}: {error.strerror}") from error
+        # Removing the mount point also unmounts the copies of this mount in other mount namespaces
+        # (Linux 8ed936b5671b), which would keep the layer busy.
+        try:
+            os.rmdir(merged)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+                raise SystemFailure(f"cannot remove {merged}: {error.strerror}") from error
+
+    # -- removing
+
+    def remove(self, id: str) -> None:
+        for name in (id, f"{id}-init"):
+            self._discard(name)
+
+    def _discard(self, id: str) -> None:
+        directory = self.layer_path(id)
+        link = _read_if_there(f"{directory}/link")
+        if link:
+            _unlink(f"{self._links}/{link}")
+        aside = f"{directory}-removing"
+        if os.path.lexists(aside):
+            aside = f"{directory}.{secrets.token_hex(4)}-removing"
+        try:
+            os.rename(directory, aside)
+        except FileNotFoundError:
+            return
+        self._committed.discard(id)
+        self._undertaker.submit(self._bury, aside)
+
+    def _bury(self, directory: str) -> None:
+        try:
+            trees.remove_tree(directory)
+        except OSError as error:
+            log.warning("cannot remove %s yet: %s", directory, error)
+
+    def sweep(self, known: Collection[str]) -> list[str]:
+        keep = set(known)
+        mounted = {mount.target for mount in mounts.mount_table() if mount.target.startswith(self.home + "/")}
+        swept = []
+        targets = set()
+        for name in os.listdir(self.home):
+            if name == "l":
+                continue
+            if name in keep or (name.endswith("-init") and name.removesuffix("-init") in keep):
+                targets.add(f"../{name}/diff")
+                continue
+            swept.append(name)
+            if f"{self.home}/{name}/merged" in mounted:
+                self.put(name)
+            if name.endswith("-removing"):
+                self._undertaker.submit(self._bury, f"{self.home}/{name}")
+            else:
+                self._discard(name)
+        for link in os.listdir(self._links):
+            path = f"{self._links}/{link}"
+            if os.readlink(path) not in targets:
+                os.unlink(path)
+        return swept
+
+    def cleanup(self) -> None:
+        self._undertaker.shutdown(wait=True)
+
+    # -- looking
+
+    def exists(self, id: str) -> bool:
+        return os.path.isdir(self.layer_path(id))
+
+    def layer_path(self, id: str) -> str:
+        return f"{self.home}/{id}"
+
+    def diff_path(self, id: str) -> str:
+        return f"{self.home}/{id}/diff"
+
+    def parents(self, id: str) -> list[str]:
+        lower = _read_if_there(f"{self.layer_path(id)}/lower")
+        if not lower:
+            return []
+        return [os.path.normpath(f"{self._links}/{os.readlink(f'{self.home}/{link}')}") for link in lower.split(":")]
+
+    def size(self, id: str) -> int:
+        return trees.tree_size(self.diff_path(id))
+
+    @contextmanager
+    def difference(self, id: str) -> Iterator[str]:
+        yield self.diff_path(id)
+
+    def metadata(self, id: str) -> dict[str, str]:
+        directory = self.layer_path(id)
+        data = {}
+        parents = self.parents(id)
+        if parents:
+            data["LowerDir"] = ":".join(parents)
+        data["MergedDir"] = f"{directory}/merged"
+        data["UpperDir"] = f"{directory}/diff"
+        data["WorkDir"] = f"{directory}/work"
+        return data
+
+    def changes(self, id: str) -> list[Change]:
+        found: list[Change] = []
+        with self._lower_mounted(id) as lower, trees.opened_directory(self.diff_path(id)) as upper:
+            if lower is None:
+                _compare(upper, None, "", found, 0)
+            else:
+                with trees.opened_directory(lower) as below:
+                    _compare(upper, below, "", found, 0)
+        return found
+
+    @contextmanager
+    def _lower_mounted(self, id: str) -> Iterator[str | None]:
+        """What lies under `id` as one read-only tree, mounted for the time of the block at a place of its own."""
+        parents = self.parents(id)
+        if not parents:
+            yield None
+            return
+        if len(parents) == 1:
+            yield parents[0]
+            return
+        lower = _read(f"{self.layer_path(id)}/lower")
+        # Under the layer's own directory, so that a crash leaves it where the sweep looks.
+        with tempfile.TemporaryDirectory(prefix="compare-", dir=self.layer_path(id)) as place:
+            _mount_from(self.home, os.path.relpath(place, self.home), f"{self._options}lowerdir={lower}")
+            try:
+                yield place
+            finally:
+                mounts.unmount(place, syscalls.MNT_DETACH)
+
+
+# -- probing
+
+
+def _base_options() -> str:
+    """The options that keep a layer's directory complete by itself, whatever the kernel's defaults."""
+    options = ""
+    for name in ("index", "redirect_dir", "metacopy"):
+        try:
+            with open(f"/sys/module/overlay/parameters/{name}") as parameter:
+                value = parameter.read().strip()
+        except FileNotFoundError:
+            continue  # an old kernel that has no such feature
+        # index=off always, as Docker does: with it the same upperdir could not be mounted from two places.
+        if name == "index" or value == "Y":
+            options += f"{name}=off,"
+    return options
+
+
+def _probe(home: str, options: str) -> None:
+    """Mount a small overlay under `home` and see that files merge and deletions become whiteouts."""
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=home) as place:
+        for name in ("lower", "upper", "work", "merged"):
+            os.mkdir(f"{place}/{name}")
+        _write(f"{place}/lower/file", "")
+        data = f"{options}lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+        try:
+            mounts.mount("overlay", f"{place}/merged", "overlay", 0, data)
+        except OSError as error:
+            raise NotImplementedHere(
+                f"storage driver overlay2 does not work on {home} ({file_system_name(home)}): "
+                f"mounting an overlay failed: {os.strerror(error.errno or 0)}"
+            ) from error
+        try:
+            os.unlink(f"{place}/merged/file")
+            status = os.lstat(f"{place}/upper/file")
+            with os.scandir(place) as found:
+                # Without d_type in directory entries the kernel can't tell whiteouts when listing.
+                typed = all(entry.is_dir(follow_symlinks=False) for entry in found)
+        finally:
+            mounts.unmount(f"{place}/merged", syscalls.MNT_DETACH)
+        if not typed or not is_whiteout(status):
+            raise NotImplementedHere(
+                f"storage driver overlay2 does not work on {home}: its file system ({file_system_name(home)}) "
+                "lacks d_type or whiteouts"
+            )
+
+
+class _StatFs(ctypes.Structure):
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248))
+
+
+def file_system_name(path: str) -> str:
+    """The kind of file system `path` lies on, in the words Docker uses ("extfs", "xfs", …)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = _StatFs()
+    if libc.statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+        raise OSError(ctypes.get_errno(), "statfs", path)
+    return FILE_SYSTEMS.get(buffer.f_type & 0xFFFFFFFF, "<unknown>")
+
+
+# -- init layer plans
+
+
+class _Step:
+    """One directory, file or symlink to make in an init layer."""
+
+    __slots__ = ("like", "path", "status", "target")
+
+    def __init__(self, path: str, target: str | None, like: str | None, status: os.stat_result | None) -> None:
+        self.path = path
+        self.target = target  # None: a directory; "": an empty file; else a symlink to it
+        self.like = like  # the directory below whose owner, mode and attributes a directory repeats
+        self.status = status
+
+    def apply(self, diff: str) -> None:
+        path = f"{diff}{self.path}"
+        if self.target is None:
+            os.mkdir(path, 0o755)
+            if self.like is not None and self.status is not None:
+                trees.copy_attributes(self.like, path, self.status)
+        elif self.target == "":
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+        else:
+            os.symlink(self.target, path)
+
+
+def _plan_fixtures(layers: Sequence[str], fixtures: Sequence[Fixture]) -> list[_Step]:
+    steps: dict[str, _Step] = {}
+
+    def need_directory(path: str) -> None:
+        if path in ("", "/") or path in steps:
+            return
+        need_directory(os.path.dirname(path))
+        found = _lookup(layers, path)
+        if found is not None and stat.S_ISDIR(found[1].st_mode):
+            plain = stat.S_IMODE(found[1].st_mode) == 0o755 and not found[1].st_uid and not found[1].st_gid
+            if plain and not _carried_attributes(found[0]):
+                steps[path] = _Step(path, None, None, None)
+            else:
+                steps[path] = _Step(path, None, found[0], found[1])
+        else:
+            steps[path] = _Step(path, None, None, None)
+
+    for fixture in fixtures:
+        found = _lookup(layers, fixture.path)
+        if fixture.kind == "directory":
+            if found is None or not stat.S_ISDIR(found[1].st_mode):
+                need_directory(fixture.path)
+            continue
+        if found is not None and stat.S_ISDIR(found[1].st_mode):
+            continue  # Docker, too, leaves a directory of that name alone
+        need_directory(os.path.dirname(fixture.path))
+        steps[fixture.path] = _Step(fixture.path, fixture.target if fixture.kind == "symlink" else "", None, None)
+    return list(steps.values())
+
+
+def _carried_attributes(path: str) -> list[str]:
+    return [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("trusted.overlay.")]
+
+
+def _lookup(layers: Sequence[str], path: str) -> tuple[str, os.stat_result] | None:
+    """Where the merged tree of `layers` (top first) has `path`, and its status; no symlink is followed."""
+    components = path.strip("/").split("/")
+    for layer in layers:
+        place = layer
+        hidden = False
+        for index, component in enumerate(components):
+            place = f"{place}/{component}"
+            try:
+                status = os.lstat(place)
+            except FileNotFoundError:
+                break
+            if is_whiteout(status):
+                return None
+            if index == len(components) - 1:
+                return place, status
+            if not stat.S_ISDIR(status.st_mode):
+                return None
+            hidden = hidden or is_opaque(place)
+        if hidden:
+            return None
+    return None
+
+
+# -- comparing
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether this is overlayfs's mark for "deleted": a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_opaque(path: str | int) -> bool:
+    """Whether the directory hides everything of its name in the layers below."""
+    try:
+        return os.getxattr(path, _OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def _compare(upper: int, lower: int | None, path: str, found: list[Change], depth: int) -> None:
+    """Append to `found` what `upper` (a directory of an upper layer) changes in `lower` (of the merged tree below)."""
+    if depth > trees.DEPTH_LIMIT:
+        raise SystemFailure(f"cannot compare {path[:200]}…: directories are nested too deep")
+    names = set()
+    for entry in trees.entries(upper):
+        name = f"{path}/{entry.name}"
+        names.add(entry.name)
+        try:
+            status = os.stat(entry.name, dir_fd=upper, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        below = None
+        if lower is not None:
+            try:
+                below = os.stat(entry.name, dir_fd=lower, follow_symlinks=False)
+            except FileNotFoundError:
+                pass
+        if is_whiteout(status):
+            if below is not None:
+                found.append(Change(ChangeKind.DELETED, name))
+            continue
+        before = len(found)
+        listed = True
+        if below is None:
+            found.append(Change(ChangeKind.ADDED, name))
+        elif trees.differs(status, below):
+            found.append(Change(ChangeKind.MODIFIED, name))
+        else:
+            listed = False
+        if stat.S_ISDIR(status.st_mode):
+            try:
+                with trees.opened_directory(entry.name, upper) as child:
+                    if below is not None and stat.S_ISDIR(below.st_mode):
+                        with trees.opened_directory(entry.name, lower) as child_below:
+                            _compare(child, child_below, name, found, depth + 1)
+                    else:
+                        _compare(child, None, name, found, depth + 1)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it was replaced while we looked
+            # A directory in which something changed is itself reported as changed, ahead of its content.
+            if len(found) > before and not listed:
+                found.insert(before, Change(ChangeKind.MODIFIED, name))
+    if lower is not None and is_opaque(upper):
+        found.extend(
+            Change(ChangeKind.DELETED, f"{path}/{entry.name}")
+            for entry in trees.entries(lower)
+            if entry.name not in names
+        )
+
+
+# -- small files and mounts
+
+
+def _random_link() -> str:
+    bits = secrets.randbits(5 * LINK_LENGTH)
+    return "".join(_LINK_ALPHABET[bits >> shift & 31] for shift in range(0, 5 * LINK_LENGTH, 5))
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 8192).decode()
+    finally:
+        os.close(descriptor)
+
+
+def _read_if_there(path: str) -> str | None:
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _mount_from(directory: str, target: str, options: str) -> None:
+    """Mount an overlay with all paths relative to `directory`, so that the options fit into one page.
+
+    The working directory belongs to the process; a thread of its own that has unshared it can change it alone.
+    """
+    failure: list[OSError] = []
+
+    def mount() -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_FS)
+            os.chdir(directory)
+            mounts.mount("overlay", target, "overlay", 0, options)
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=mount, name="overlay2-mount")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]

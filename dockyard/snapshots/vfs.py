@@ -1,0 +1,377 @@
+"""The vfs driver: every layer is a whole copy of the one below. Slow and large, but works on any file system.
+
+    <home>/dir/<id>               the whole tree
+
+Blocks are shared where the file system can (FICLONE), so on btrfs and xfs a copy costs little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal
+
+from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.snapshots import trees
+from dockyard.snapshots.driver import Change, ChangeKind, Fixture
+
+log = logging.getLogger("dockyard.snapshots.vfs")
+
+FICLONE = 0x40049409
+
+
+class Vfs:
+    """See `snapshots.driver.Driver`."""
+
+    name = "vfs"
+    whiteouts: Literal["overlay", "plain"] = "plain"
+
+    def __init__(self, home: str, options: Mapping[str, str]) -> None:
+        for key in options:
+            if key.startswith("vfs."):
+                raise InvalidParameter(f"vfs: unknown option {key}")
+        self.home = home
+        self._trees = os.path.join(home, "dir")
+        # What a snapshot was copied from, as a symlink; needed to say later what it changed.
+        self._parents = os.path.join(home, "parents")
+        os.makedirs(home, 0o710, exist_ok=True)
+        os.makedirs(self._trees, 0o700, exist_ok=True)
+        os.makedirs(self._parents, 0o700, exist_ok=True)
+        self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="vfs-remove")
+
+    def status(self) -> list[tuple[str, str]]:
+        return []
+
+    def create(self, id: str, parent: str | None) -> str:
+        tree = self.layer_path(id)
+        os.mkdir(tree, 0o755)
+        try:
+            if parent is not None:
+                os.symlink(parent, f"{self._parents}/{id}")
+                copy_tree(self.layer_path(parent), tree)
+        except BaseException:
+            self._discard(id)
+            raise
+        return tree
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str | None,
+        *,
+        fixtures: Sequence[Fixture] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        for option in options or {}:
+            raise InvalidParameter(f"vfs: unknown option {option}")
+        if not fixtures:
+            self.create(id, parent)
+            return
+        init = f"{id}-init"
+        self.create(init, parent)
+        try:
+            for fixture in fixtures:
+                _place(self.layer_path(init), fixture)
+            self.create(id, init)
+        except BaseException:
+            self._discard(init)
+            raise
+
+    def get(self, id: str, *, volatile: bool = False) -> str:
+        tree = self.layer_path(id)
+        if not os.path.isdir(tree):
+            raise SystemFailure(f"layer {id} has no directory {tree}")
+        return tree
+
+    def put(self, id: str) -> None:
+        return
+
+    def remove(self, id: str) -> None:
+        for name in (id, f"{id}-init"):
+            self._discard(name)
+
+    def _discard(self, id: str) -> None:
+        tree = self.layer_path(id)
+        aside = f"{tree}.{secrets.token_hex(4)}-removing"
+        try:
+            os.unlink(f"{self._parents}/{id}")
+        except FileNotFoundError:
+            pass
+        try:
+            os.rename(tree, aside)
+        except FileNotFoundError:
+            return
+        self._undertaker.submit(self._bury, aside)
+
+    def _bury(self, tree: str) -> None:
+        try:
+            trees.remove_tree(tree)
+        except OSError as error:
+            log.warning("cannot remove %s yet: %s", tree, error)
+
+    def exists(self, id: str) -> bool:
+        return os.path.isdir(self.layer_path(id))
+
+    def layer_path(self, id: str) -> str:
+        return f"{self._trees}/{id}"
+
+    def diff_path(self, id: str) -> str:
+        return self.layer_path(id)
+
+    def parents(self, id: str) -> list[str]:
+        found = []
+        parent = self._parent(id)
+        while parent is not None:
+            found.append(self.layer_path(parent))
+            parent = self._parent(parent)
+        return found
+
+    def _parent(self, id: str) -> str | None:
+        try:
+            return os.readlink(f"{self._parents}/{id}")
+        except FileNotFoundError:
+            return None
+
+    def changes(self, id: str) -> list[Change]:
+        parent = self._parent(id)
+        found: list[Change] = []
+        with trees.opened_directory(self.layer_path(id)) as upper:
+            if parent is None:
+                _compare(upper, None, "", found, 0)
+            else:
+                with trees.opened_directory(self.layer_path(parent)) as lower:
+                    _compare(upper, lower, "", found, 0)
+        return found
+
+    @contextmanager
+    def difference(self, id: str) -> Iterator[str]:
+        """A copy of what changed; see `Driver.difference`."""
+        if self._parent(id) is None:
+            yield self.layer_path(id)
+            return
+        place = tempfile.mkdtemp(prefix="difference-", dir=self.home)
+        try:
+            with trees.opened_directory(self.layer_path(id)) as source, trees.opened_directory(place) as target:
+                for change in self.changes(id):
+                    _carry(source, target, change)
+            yield place
+        finally:
+            trees.remove_tree(place)
+
+    def size(self, id: str) -> int:
+        total = 0
+        with trees.opened_directory(self.layer_path(id)) as source:
+            for change in self.changes(id):
+                if change.kind is ChangeKind.DELETED:
+                    continue
+                with _parent_directory(source, change.path) as (directory, name):
+                    try:
+                        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                if not stat.S_ISDIR(status.st_mode):
+                    total += status.st_size
+        return total
+
+    def metadata(self, id: str) -> dict[str, str]:
+        return {}
+
+    def sweep(self, known: Collection[str]) -> list[str]:
+        keep = set(known)
+        swept = []
+        for name in os.listdir(self.home):
+            if name.startswith("difference-"):
+                self._undertaker.submit(self._bury, f"{self.home}/{name}")
+        for name in os.listdir(self._trees):
+            if name in keep or (name.endswith("-init") and name.removesuffix("-init") in keep):
+                continue
+            swept.append(name)
+            self._discard(name)
+        for name in os.listdir(self._parents):
+            if not os.path.isdir(f"{self._trees}/{name}"):
+                os.unlink(f"{self._parents}/{name}")
+        return swept
+
+    def cleanup(self) -> None:
+        self._undertaker.shutdown(wait=True)
+
+
+def copy_tree(source: str, target: str) -> None:
+    """Copy everything in the directory `source` into the existing directory `target`, with all attributes."""
+    links: dict[tuple[int, int], str] = {}
+    with trees.opened_directory(source) as below, trees.opened_directory(target) as above:
+        _copy_children(below, above, links, target, "", 0)
+        _copy_attributes(below, above, os.fstat(below))
+
+
+def _copy_children(
+    source: int, target: int, links: dict[tuple[int, int], str], top: str, path: str, depth: int
+) -> None:
+    if depth > trees.DEPTH_LIMIT:
+        raise SystemFailure(f"cannot copy {path[:200]}…: directories are nested more than {trees.DEPTH_LIMIT} deep")
+    for entry in trees.entries(source):
+        status = os.stat(entry.name, dir_fd=source, follow_symlinks=False)
+        name = f"{path}/{entry.name}"
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            inode = (status.st_dev, status.st_ino)
+            if inode in links:
+                os.link(links[inode], entry.name, dst_dir_fd=target, follow_symlinks=False)
+                continue
+            links[inode] = f"{top}{name}"
+        if stat.S_ISDIR(status.st_mode):
+            os.mkdir(entry.name, 0o700, dir_fd=target)
+            with (
+                trees.opened_directory(entry.name, source) as child,
+                trees.opened_directory(entry.name, target) as copy,
+            ):
+                _copy_children(child, copy, links, top, name, depth + 1)
+                _copy_attributes(child, copy, status)
+        else:
+            _copy_leaf(source, target, entry.name, status)
+
+
+def _copy_leaf(source: int, target: int, name: str, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        given = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+        copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
+        try:
+            _copy_content(given, copy)
+            _copy_attributes(given, copy, status)
+        finally:
+            os.close(given)
+            os.close(copy)
+        return
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+    else:
+        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+    os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+
+def _copy_content(source: int, target: int) -> None:
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+        return
+    except OSError:
+        pass  # this file system can't share blocks
+    while os.copy_file_range(source, target, 1 << 30):
+        pass
+
+
+def _copy_attributes(source: int, target: int, status: os.stat_result) -> None:
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _place(tree: str, fixture: Fixture) -> None:
+    """Make `fixture` in `tree`; what stands in the way and is no directory is replaced, as Docker does."""
+    with trees.opened_directory(tree) as top:
+        directory = os.dup(top)
+        components = fixture.path.strip("/").split("/")
+        try:
+            for component in components[:-1]:
+                _make_directory(component, directory)
+                with trees.opened_directory(component, directory) as child:
+                    os.dup2(child, directory, inheritable=False)
+            name = components[-1]
+            if fixture.kind == "directory":
+                _make_directory(name, directory)
+                return
+            try:
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
+            except IsADirectoryError:
+                return
+            if fixture.kind == "symlink":
+                os.symlink(fixture.target, name, dir_fd=directory)
+            else:
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755, dir_fd=directory))
+        finally:
+            os.close(directory)
+
+
+def _make_directory(name: str, parent: int) -> None:
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    os.mkdir(name, 0o755, dir_fd=parent)
+
+
+def _compare(upper: int, lower: int | None, path: str, found: list[Change], depth: int) -> None:
+    """Append to `found` how the whole tree `upper` differs from the whole tree `lower`."""
+    if depth > trees.DEPTH_LIMIT:
+        raise SystemFailure(f"cannot compare {path[:200]}…: directories are nested too deep")
+    below_names = {entry.name for entry in trees.entries(lower)} if lower is not None else set()
+    for entry in trees.entries(upper):
+        name = f"{path}/{entry.name}"
+        try:
+            status = os.stat(entry.name, dir_fd=upper, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        below = None
+        if entry.name in below_names:
+            below_names.discard(entry.name)
+            below = os.stat(entry.name, dir_fd=lower, follow_symlinks=False)
+        before = len(found)
+        listed = below is None or trees.differs(status, below)
+        if listed:
+            found.append(Change(ChangeKind.ADDED if below is None else ChangeKind.MODIFIED, name))
+        if stat.S_ISDIR(status.st_mode):
+            try:
+                with trees.opened_directory(entry.name, upper) as child:
+                    if below is not None and stat.S_ISDIR(below.st_mode):
+                        with trees.opened_directory(entry.name, lower) as child_below:
+                            _compare(child, child_below, name, found, depth + 1)
+                    else:
+                        _compare(child, None, name, found, depth + 1)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if len(found) > before and not listed:
+                found.insert(before, Change(ChangeKind.MODIFIED, name))
+    found.extend(Change(ChangeKind.DELETED, f"{path}/{name}") for name in sorted(below_names))
+
+
+@contextmanager
+def _parent_directory(top: int, path: str) -> Iterator[tuple[int, str]]:
+    """The directory that holds `path` under `top`, and the last name; no symlink is followed."""
+    components = path.strip("/").split("/")
+    directory = os.dup(top)
+    try:
+        for component in components[:-1]:
+            with trees.opened_directory(component, directory) as child:
+                os.dup2(child, directory, inheritable=False)
+        yield directory, components[-1]
+    finally:
+        os.close(directory)
+
+
+def _carry(source: int, target: int, change: Change) -> None:
+    """Repeat one change of the tree `source` in `target`, a tree of differences with overlay's whiteouts."""
+    with _parent_directory(target, change.path) as (there, name):
+        if change.kind is ChangeKind.DELETED:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=there)
+            return
+        with _parent_directory(source, change.path) as (here, _):
+            status = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                _copy_leaf(here, there, name, status)
+                return
+            os.mkdir(name, 0o700, dir_fd=there)
+            with trees.opened_directory(name, here) as given, trees.opened_directory(name, there) as copy:
+                _copy_attributes(given, copy, status)
