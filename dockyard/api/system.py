@@ -67,7 +67,8 @@ class System:
 
     async def ping(self, call: Call) -> web.StreamResponse:
         headers = {"Builder-Version": "1", "Swarm": "inactive", "Cache-Control": "no-cache", "Pragma": "no-cache"}
-        return web.Response(body=b"" if call.http.method == "HEAD" else b"OK", content_type="text/plain", headers=headers)
+        body = b"" if call.http.method == "HEAD" else b"OK"
+        return web.Response(body=body, content_type="text/plain", headers=headers)
 
     async def version(self, call: Call) -> web.StreamResponse:
         system = self._services.system
@@ -203,7 +204,9 @@ class System:
                     "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                     *([] if v1 else ["name=cgroupns"]),
                 ],
-                "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],
+                "DefaultAddressPools": [
+                    {"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools
+                ],
                 "Warnings": self._warnings(),
             }
         )

@@ -1,0 +1,46 @@
+# Everything a newcomer types: `make run` and `make test`. Each sets up what it needs, printing what it installs.
+
+PYTHON ?= /usr/bin/python3
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run test test-slow lint venv system bench conformance clean help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: venv ## start the engine if need be and run a busybox shell (a command, without a terminal)
+	@$(SUDO) packaging/run
+
+test: venv ## lint, type-check and test on the real kernel; ends with a check that nothing is left behind
+	@$(SUDO) packaging/system-packages test
+	@$(MAKE) --no-print-directory lint
+	@$(SUDO) $(BIN)/python -m pytest -m 'not slow'
+
+test-slow: venv ## what takes minutes
+	@$(SUDO) packaging/system-packages test
+	@$(SUDO) $(BIN)/python -m pytest -m slow
+
+lint: venv ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: venv ## the engines on this machine side by side, through the stock docker client
+	@$(SUDO) packaging/system-packages bench
+	@$(SUDO) $(BIN)/python -m benchmarks.engines
+
+conformance: venv ## third-party suites against this engine
+	@$(SUDO) packaging/system-packages conformance
+	@$(SUDO) conformance/docker-py
+
+venv: $(BIN)/.ready ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
+
+$(BIN)/.ready: pyproject.toml packaging/system-packages
+	@$(SUDO) packaging/system-packages run
+	@echo "Preparing .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean: ## remove what make made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,166 @@
+"""dockyardd: the composition root. Reads the settings, builds every service, wires them, serves the API."""
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from dockyard import listeners
+from dockyard.config import CommandLine, Config, help_text, load, merge
+from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
+from dockyard.version import VERSION
+
+log = logging.getLogger("dockyard.daemon")
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "fatal": logging.FATAL}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `dockyardd` command. Returns its exit status; what stops it from starting is one line on stderr."""
+    try:
+        line, config = load(sys.argv[1:] if arguments is None else arguments)
+        if line.show_help:
+            sys.stdout.write(help_text())
+            return 0
+        if line.show_version:
+            print(f"Dockyard version {VERSION}")
+            return 0
+        if line.validate:
+            print("configuration OK")
+            return 0
+        if os.geteuid() != 0:
+            raise SystemFailure("dockyardd needs to be started with root privileges")
+        _set_up_logging(config)
+        with PidFile(config.pid_path):
+            asyncio.run(_run(line, config))
+        return 0
+    except DockyardError as error:
+        print(f"dockyardd: {error}", file=sys.stderr)
+        return 1
+
+
+class PidFile:
+    """Holds `path` locked with our PID in it while the daemon runs, so that two daemons never share a root."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        os.makedirs(os.path.dirname(self._path), mode=0o711, exist_ok=True)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(self._fd, 32).decode().strip()
+            os.close(self._fd)
+            raise SystemFailure(f"failed to start daemon: process with PID {pid} is still running ({self._path})") from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, str(os.getpid()).encode())
+
+    def __exit__(self, *failure: object) -> None:
+        os.unlink(self._path)
+        os.close(self._fd)
+
+
+def _set_up_logging(config: Config) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        format='time="%(asctime)s.%(msecs)03dZ" level=%(levelname)s module=%(name)s msg="%(message)s"',
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        force=True,
+    )
+    logging.Formatter.converter = __import__("time").gmtime
+    _set_level(config)
+
+
+def _set_level(config: Config) -> None:
+    logging.getLogger().setLevel(logging.DEBUG if config.debug else LEVELS[config.log_level])
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+async def _run(line: CommandLine, config: Config) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from dockyard.api.app import build_server
+    from dockyard.engine.assembly import Engine
+
+    # Every container costs the daemon a few descriptors, every client one.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20), hard))
+    os.umask(0o022)
+    for root in (config.data_root, config.exec_root):
+        os.makedirs(root, mode=0o711, exist_ok=True)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        sockets = listeners.open_listeners(config)
+        for address, opened, _ in sockets:
+            stack.callback(_close_listener, address, opened)
+        engine = Engine(config)
+        stack.push_async_callback(engine.close)
+        await engine.open()
+        server = build_server(engine.services)
+        for _, opened, context in sockets:
+            stack.push_async_callback(_stop_serving, await _serve(loop, server, opened, context))
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signo, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _reload, line, engine)
+        # What was imported stays for good: out of the collector's way, and collections then are rare and short.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        for address, _, _ in sockets:
+            log.info("API listen on %s", address)
+        listeners.notify("READY=1")
+        await stop.wait()
+        listeners.notify("STOPPING=1")
+        log.info("Daemon shutdown")
+        engine.services.events.end()
+        await asyncio.wait_for(server.shutdown(1), 5)
+
+
+async def _serve(
+    loop: asyncio.AbstractEventLoop, server: object, opened: socket.socket, context: ssl.SSLContext | None
+) -> asyncio.AbstractServer:
+    opened.setblocking(False)
+    if opened.family == socket.AF_UNIX:
+        return await loop.create_unix_server(server, sock=opened, backlog=1024)  # type: ignore[arg-type]  # web.Server is a protocol factory
+    return await loop.create_server(server, sock=opened, ssl=context, backlog=1024)  # type: ignore[arg-type]  # as above
+
+
+async def _stop_serving(running: asyncio.AbstractServer) -> None:
+    running.close()
+
+
+def _close_listener(address: str, opened: socket.socket) -> None:
+    opened.close()
+    scheme, _, path = address.partition("://")
+    if scheme == "unix":
+        Path(path).unlink(missing_ok=True)
+
+
+def _reload(line: CommandLine, engine: "object") -> None:
+    """SIGHUP: read daemon.json anew and take up what can change while running; a bad file changes nothing."""
+    from dockyard.engine.assembly import Engine
+
+    assert isinstance(engine, Engine)
+    try:
+        config = merge(line)
+    except InvalidParameter as error:
+        log.error("cannot reload the configuration: %s", error)
+        return
+    engine.reload(config)
+    _set_level(config)
+    log.info("Reloaded configuration")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""What every test may ask for: a running engine of its own, and the check that the run leaves nothing behind."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engine_process import EngineProcess
+from tests.leaks import Census, take_census
+
+CENSUS = pytest.StashKey[Census]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[CENSUS] = take_census()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a whole run that leaves anything behind; a run of chosen tests only tells."""
+    leaks: list[str] = []
+    for _ in range(40):  # network namespaces and processes end a moment after the last test
+        leaks = take_census().leaks_since(session.config.stash[CENSUS])
+        if not leaks:
+            return
+        time.sleep(0.25)
+    print("\nLeft behind by this test run:")
+    for leak in leaks:
+        print("  " + leak)
+    if session.config.args_source is not pytest.Config.ArgsSource.ARGS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """One engine for the whole run, with roots, socket and bridge of its own, driven through the docker client."""
+    process = EngineProcess(tmp_path_factory.mktemp("engine"), bridge="dytest0", bip="10.213.0.1/16")
+    process.start()
+    try:
+        yield process
+    finally:
+        process.clean_up()

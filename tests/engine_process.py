@@ -1,0 +1,128 @@
+"""A dockyardd process for tests, with everything it keeps in a folder of its own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class EngineProcess:
+    """Starts, drives, kills and cleans up one daemon."""
+
+    def __init__(self, folder: Path, *, bridge: str, bip: str, arguments: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        # A UNIX socket's path may hold 107 bytes and pytest's folders are long.
+        self.run = Path(f"/run/dytest-{os.getpid()}-{bridge}")
+        self.socket = self.run / "docker.sock"
+        self.data_root = folder / "data"
+        self.bridge = bridge
+        self.arguments = [
+            f"--host=unix://{self.socket}",
+            f"--data-root={self.data_root}",
+            f"--exec-root={self.run}",
+            f"--pidfile={self.run}/pid",
+            f"--bridge={bridge}",
+            f"--bip={bip}",
+            f"--cgroup-parent={bridge}",
+            *arguments,
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        """What DOCKER_HOST must be."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dockyard.daemon", "--debug", *self.arguments], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(self.socket))
+                    return
+                except OSError:
+                    pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the daemon did not start:\n{self.log()}")
+            time.sleep(0.02)
+
+    def log(self) -> str:
+        """What the daemon has said."""
+        return (self.folder / "daemon.log").read_text()
+
+    def stop(self) -> None:
+        """Ask the daemon to stop and wait for it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def docker(self, *arguments: str, input: bytes | None = None, check: bool = True, timeout: float = 60) -> str:
+        """Run the stock docker client; its stdout. Fails the test with stderr when it fails and `check` is set."""
+        done = self.run_docker(*arguments, input=input, timeout=timeout)
+        if check and done.returncode != 0:
+            command = " ".join(arguments)
+            raise AssertionError(f"docker {command}: exit {done.returncode}: {done.stderr.decode()}\n{done.stdout.decode()}")
+        return done.stdout.decode()
+
+    def run_docker(
+        self, *arguments: str, input: bytes | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the stock docker client; everything it gave back."""
+        return subprocess.run(
+            ["docker", *arguments],
+            input=input if input is not None else b"",
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": self.host},
+        )
+
+    def inspect(self, name: str) -> Any:
+        """`docker inspect` of one object."""
+        return json.loads(self.docker("inspect", name))[0]
+
+    def clean_up(self) -> None:
+        """Remove every container and network, stop the daemon, and take away its bridge and folders."""
+        if self.process is not None and self.process.poll() is not None:
+            self.start()
+        containers = self.docker("ps", "-aq").split()
+        if containers:
+            self.docker("rm", "-f", *containers)
+        self.docker("network", "prune", "-f")
+        self.stop()
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        _remove_cgroups(self.bridge)
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _remove_cgroups(parent: str) -> None:
+    """rmdir the (empty) cgroup parent in every hierarchy."""
+    root = Path("/sys/fs/cgroup")
+    for top in (root, *root.iterdir()):
+        group = top / parent
+        if group.is_dir():
+            for folder, _, _ in os.walk(group, topdown=False):
+                try:
+                    os.rmdir(folder)
+                except OSError:
+                    pass
