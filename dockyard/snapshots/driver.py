@@ -56,6 +56,9 @@ class Driver(Protocol):
     def create(self, id: str, parent: str | None) -> str:
         """Make the image layer `id` on `parent` and return the directory to unpack into (see `diff_path`)."""
 
+    def set_parent(self, id: str, parent: str) -> None:
+        """Put the layer `id`, made and filled without a parent, onto `parent`. Only with overlay whiteouts."""
+
     def create_read_write(
         self,
         id: str,

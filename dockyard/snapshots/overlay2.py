@@ -99,6 +99,12 @@ class Overlay2:
         self._create(id, parent)
         return self.diff_path(id)
 
+    def set_parent(self, id: str, parent: str) -> None:
+        lower = self._lower_of_child(parent)
+        os.mkdir(f"{self.layer_path(id)}/work", 0o700)
+        self._mark_committed(parent)
+        _write(f"{self.layer_path(id)}/lower", lower)
+
     def create_read_write(
         self,
         id: str,

@@ -61,6 +61,9 @@ class Vfs:
             raise
         return tree
 
+    def set_parent(self, id: str, parent: str) -> None:
+        raise SystemFailure("a vfs layer must be made on its parent")
+
     def create_read_write(
         self,
         id: str,

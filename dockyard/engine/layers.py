@@ -1,0 +1,511 @@
+"""The layer store: which layers exist, who holds them, and what every container has on top of them.
+
+A layer is known by its chain ID (what it is together with all below it) and lies in a snapshot with a random name.
+Layers are shared: an image, a container or another layer holds the layer it stands on, and what nobody holds goes.
+Rows are written after a snapshot is complete and deleted before it is removed, so a crash leaves at worst a snapshot
+without a row, which the sweep at the next start removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from dockyard.content import unpack
+from dockyard.engine.database import Database
+from dockyard.errors import NotFound, SystemFailure
+from dockyard.snapshots.driver import Change, Driver, Fixture
+
+log = logging.getLogger("dockyard.layers")
+
+R = TypeVar("R")
+
+# What every container finds at these places, whatever its image holds (moby daemon/initlayer): mount points for the
+# runtime's mounts and for the files the engine writes.
+FIXTURES = (
+    Fixture("/dev/pts", "directory"),
+    Fixture("/dev/shm", "directory"),
+    Fixture("/proc", "directory"),
+    Fixture("/sys", "directory"),
+    Fixture("/.dockerenv", "file"),
+    Fixture("/etc/resolv.conf", "file"),
+    Fixture("/etc/hosts", "file"),
+    Fixture("/etc/hostname", "file"),
+    Fixture("/dev/console", "file"),
+    Fixture("/etc/mtab", "symlink", "/proc/mounts"),
+)
+
+# A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
+LayerSource = BinaryIO | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One registered layer; `size` is in bytes and its own alone, `parent` the chain ID below it."""
+
+    chain_id: str
+    diff_id: str
+    size: int
+    parent: str | None
+
+
+class LayerRow(msgspec.Struct, frozen=True):
+    """A layer as the database keeps it, under its chain ID."""
+
+    diff_id: str
+    size: int
+    parent: str | None
+    snapshot: str
+
+
+class ContainerRow(msgspec.Struct, frozen=True):
+    """A container's writable layer, under the container's ID, which also names its snapshot."""
+
+    chain_id: str | None
+    volatile: bool = False
+
+
+def chain_of(parent: str | None, diff_id: str) -> str:
+    """The chain ID of the layer `diff_id` on `parent` (OCI image-spec, config.md, "Layer ChainID")."""
+    if parent is None:
+        return diff_id
+    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
+
+
+def chains_of(diff_ids: Iterable[str]) -> list[str]:
+    """The chain ID at every height of a stack of layers, bottom first."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        chains.append(chain_of(chains[-1] if chains else None, diff_id))
+    return chains
+
+
+@dataclass(slots=True)
+class _Mounted:
+    """A container's layer in memory: how many want it mounted, and the lock under which that changes."""
+
+    row: ContainerRow
+    users: int = 0
+    path: str | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unmounting: asyncio.Future[None] | None = None
+
+
+class LayerStore:
+    """Registers layers, stacks containers on them, and lets go of both."""
+
+    def __init__(self, driver: Driver, database: Database, root: str | os.PathLike[str]) -> None:
+        """Take up what the database knows. `root` is the data root; call `sweep` once all holders have spoken."""
+        self.driver = driver
+        self._records = Path(root) / "image" / driver.name / "layerdb"
+        self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._rows = database.collection(f"layers_{driver.name}", LayerRow)
+        self._container_rows = database.collection(f"container_layers_{driver.name}", ContainerRow)
+        self._layers: dict[str, LayerRow] = dict(self._rows.all())
+        self._holds: dict[str, int] = dict.fromkeys(self._layers, 0)
+        self._containers: dict[str, _Mounted] = {}
+        # registrations under way, by the chain ID they will have when that is known beforehand
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._snapshots_under_way: set[str] = set()
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="layers")
+        self._background: set[asyncio.Future[None]] = set()
+        for row in self._layers.values():
+            if row.parent is not None:
+                self._holds[row.parent] += 1
+        for container_id, container in self._container_rows.all():
+            self._containers[container_id] = _Mounted(container)
+            if container.chain_id is not None and container.chain_id in self._holds:
+                self._holds[container.chain_id] += 1
+
+    def sweep(self) -> None:
+        """Remove what nobody holds and what a crash left behind. Called once at start, after the images are loaded."""
+        for chain_id in list(self._layers):
+            if chain_id in self._layers and not self._holds[chain_id]:
+                self._forget(chain_id)
+        known = {row.snapshot for row in self._layers.values()} | set(self._containers) | self._snapshots_under_way
+        swept = self.driver.sweep(known)
+        if swept:
+            log.info("removed %d leftover snapshots", len(swept))
+        for record in self._records.iterdir():
+            if record.name.partition(".")[0] not in known:
+                record.unlink()
+
+    async def close(self) -> None:
+        """Finish what runs in the background; mounted containers stay mounted."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+        await self._run(self.driver.cleanup)
+        self._threads.shutdown()
+
+    async def _run(self, work: Callable[..., R], *arguments: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    # -- layers
+
+    def get(self, chain_id: str) -> Layer:
+        """The layer `chain_id`. Raises NotFound."""
+        row = self._layers.get(chain_id)
+        if row is None:
+            raise NotFound(f"layer does not exist: {chain_id}")
+        return Layer(chain_id, row.diff_id, row.size, row.parent)
+
+    def __contains__(self, chain_id: str) -> bool:
+        return chain_id in self._layers
+
+    def all(self) -> dict[str, Layer]:
+        """Every layer by chain ID."""
+        return {
+            chain_id: Layer(chain_id, row.diff_id, row.size, row.parent) for chain_id, row in self._layers.items()
+        }
+
+    def total_size(self, chain_id: str | None) -> int:
+        """Bytes of the layer and all below it."""
+        total = 0
+        while chain_id is not None:
+            row = self._layers[chain_id]
+            total += row.size
+            chain_id = row.parent
+        return total
+
+    def hold(self, chain_id: str) -> None:
+        """Keep the layer until `drop` is called as often. Raises NotFound when it does not exist."""
+        if chain_id not in self._layers:
+            raise NotFound(f"layer does not exist: {chain_id}")
+        self._holds[chain_id] += 1
+
+    def drop(self, chain_id: str) -> list[Layer]:
+        """Undo one `hold`; returns the layers that went because nobody holds them any more, top first."""
+        self._holds[chain_id] -= 1
+        gone = []
+        current: str | None = chain_id
+        while current is not None and not self._holds[current]:
+            layer = self.get(current)
+            gone.append(layer)
+            self._remove(current)
+            current = layer.parent
+            if current is not None:
+                self._holds[current] -= 1
+        return gone
+
+    def _forget(self, chain_id: str) -> None:
+        self._holds[chain_id] += 1
+        self.drop(chain_id)
+
+    def _remove(self, chain_id: str) -> None:
+        row = self._layers.pop(chain_id)
+        del self._holds[chain_id]
+        self._rows.delete(chain_id)
+        self._discard(row.snapshot)
+
+    def _discard(self, snapshot: str) -> None:
+        self._record(snapshot).unlink(missing_ok=True)
+        self.driver.remove(snapshot)
+
+    def _record(self, snapshot: str) -> Path:
+        """Where it is kept how the layer's tar stream was laid out, so that the same bytes can be made again."""
+        return self._records / f"{snapshot}.split"
+
+    async def register(
+        self,
+        parent: str | None | Awaitable[str | None],
+        source: LayerSource | Callable[[], Awaitable[LayerSource]],
+        *,
+        diff_id: str | None = None,
+        chain_id: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Layer:
+        """Unpack an uncompressed or compressed layer tar onto `parent` and return the layer, held once for the caller.
+
+        When drivers allow it, unpacking begins before an awaited `parent` is known, so that the layers of an image
+        can be unpacked side by side. With `diff_id` given, the content must have that digest; with `chain_id`
+        given, too, a layer that is already there or being registered is not unpacked again (then `source` is
+        not read). `progress` is called with the number of compressed bytes consumed so far. Raises
+        InvalidParameter for a broken or malicious archive.
+        """
+        if chain_id is None:
+            return await self._register_new(parent, source, diff_id, progress)
+        while chain_id not in self._layers:
+            other = self._under_way.get(chain_id)
+            if other is None:
+                mine = self._under_way[chain_id] = asyncio.get_running_loop().create_future()
+                try:
+                    return await self._register_new(parent, source, diff_id, progress)
+                finally:
+                    del self._under_way[chain_id]
+                    mine.set_result(None)
+            await asyncio.shield(other)
+        self.hold(chain_id)
+        return self.get(chain_id)
+
+    async def _register_new(
+        self,
+        parent: str | None | Awaitable[str | None],
+        source: LayerSource | Callable[[], Awaitable[LayerSource]],
+        diff_id: str | None,
+        progress: Callable[[int], None] | None,
+    ) -> Layer:
+        snapshot = secrets.token_hex(32)
+        self._snapshots_under_way.add(snapshot)
+        try:
+            if not isinstance(parent, Awaitable):
+                return await self._register(parent, source, snapshot, diff_id, progress)
+            if self.driver.whiteouts == "plain":  # the snapshot starts as a copy of its parent
+                return await self._register(await parent, source, snapshot, diff_id, progress)
+            return await self._register_ahead(parent, source, snapshot, diff_id, progress)
+        finally:
+            self._snapshots_under_way.discard(snapshot)
+
+    async def _register(
+        self,
+        parent: str | None,
+        source: LayerSource | Callable[[], Awaitable[LayerSource]],
+        snapshot: str,
+        diff_id: str | None,
+        progress: Callable[[int], None] | None,
+    ) -> Layer:
+        below = None if parent is None else self._layers[parent].snapshot
+        if parent is not None:
+            self.hold(parent)
+        try:
+            target = await self._run(self.driver.create, snapshot, below)
+            try:
+                unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
+            except BaseException:
+                self._discard(snapshot)
+                raise
+            return self._enter(parent, unpacked.diff_id, unpacked.size, snapshot)
+        finally:
+            if parent is not None:
+                self.drop(parent)
+
+    async def _register_ahead(
+        self,
+        parent: Awaitable[str | None],
+        source: LayerSource | Callable[[], Awaitable[LayerSource]],
+        snapshot: str,
+        diff_id: str | None,
+        progress: Callable[[int], None] | None,
+    ) -> Layer:
+        """Unpack while the parent is still being made, then put the layer onto it."""
+        target = await self._run(self.driver.create, snapshot, None)
+        try:
+            unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
+            below = await parent
+            if below is not None and chain_of(below, unpacked.diff_id) not in self._layers:
+                self.hold(below)
+                try:
+                    await self._run(self.driver.set_parent, snapshot, self._layers[below].snapshot)
+                finally:
+                    self.drop(below)
+        except BaseException:
+            self._discard(snapshot)
+            raise
+        return self._enter(below, unpacked.diff_id, unpacked.size, snapshot)
+
+    async def _unpack(
+        self,
+        source: LayerSource | Callable[[], Awaitable[LayerSource]],
+        target: str,
+        snapshot: str,
+        diff_id: str | None,
+        progress: Callable[[int], None] | None,
+    ) -> unpack.UnpackedLayer:
+        stream = await source() if callable(source) else source
+        unpacked = await unpack.unpack_layer(
+            stream, target, self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
+        )
+        if diff_id is not None and unpacked.diff_id != diff_id:
+            raise SystemFailure(f"layer is not what it should be: expected {diff_id}, got {unpacked.diff_id}")
+        return unpacked
+
+    def _enter(self, parent: str | None, diff_id: str, size: int, snapshot: str) -> Layer:
+        """Make the finished snapshot a layer (or drop it when the same layer came first), held once."""
+        chain_id = chain_of(parent, diff_id)
+        if chain_id in self._layers:
+            self._discard(snapshot)
+        else:
+            row = LayerRow(diff_id, size, parent, snapshot)
+            self._rows.put(chain_id, row)
+            self._layers[chain_id] = row
+            self._holds[chain_id] = 0
+            if parent is not None:
+                self._holds[parent] += 1
+        self.hold(chain_id)
+        return self.get(chain_id)
+
+    @asynccontextmanager
+    async def held(self, chain_id: str | None) -> AsyncIterator[None]:
+        """Keep a layer for the time of the block."""
+        if chain_id is None:
+            yield
+            return
+        self.hold(chain_id)
+        try:
+            yield
+        finally:
+            self.drop(chain_id)
+
+    async def pack(self, chain_id: str) -> AsyncIterator[bytes]:
+        """The layer's tar stream, byte for byte as it was registered. Raises NotFound."""
+        row = self._layers.get(chain_id)
+        if row is None:
+            raise NotFound(f"layer does not exist: {chain_id}")
+        async with self.held(chain_id):
+            async for piece in unpack.pack_layer(self.driver.diff_path(row.snapshot), self._record(row.snapshot)):
+                yield piece
+
+    def graph_data(self, id: str | None) -> dict[str, str]:
+        """GraphDriver.Data of a layer (by chain ID) or of a container (by container ID)."""
+        if id is None:
+            return {}
+        if id in self._layers:
+            return self.driver.metadata(self._layers[id].snapshot)
+        self._container(id)
+        return self.driver.metadata(id)
+
+    # -- containers
+
+    async def create_container_layer(
+        self,
+        container_id: str,
+        chain_id: str | None,
+        *,
+        volatile: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the writable layer of a container on the layer `chain_id` (None: on nothing).
+
+        `volatile`: nobody wants its data after a power cut (`--rm`), so it need never be synced to disk.
+        `options` are `--storage-opt`'s. Raises NotFound, and InvalidParameter for an option the driver lacks.
+        """
+        parent = None
+        if chain_id is not None:
+            self.hold(chain_id)
+            parent = self._layers[chain_id].snapshot
+        self._snapshots_under_way.add(container_id)
+        try:
+            await self._run(self._create_read_write, container_id, parent, options)
+            row = ContainerRow(chain_id, volatile)
+            self._container_rows.put(container_id, row)
+            self._containers[container_id] = _Mounted(row)
+        except BaseException:
+            if chain_id is not None:
+                self.drop(chain_id)
+            raise
+        finally:
+            self._snapshots_under_way.discard(container_id)
+
+    def _create_read_write(self, id: str, parent: str | None, options: Mapping[str, str] | None) -> None:
+        self.driver.create_read_write(id, parent, fixtures=FIXTURES, options=options)
+
+    def _container(self, container_id: str) -> _Mounted:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise NotFound(f"no writable layer for container {container_id}")
+        return container
+
+    def container_ids(self) -> list[str]:
+        """The containers that have a layer here; to release, at start, those that nobody knows any more."""
+        return list(self._containers)
+
+    async def mount(self, container_id: str) -> str:
+        """Mount the container's root file system and return its path; each call wants an `unmount`."""
+        container = self._container(container_id)
+        async with container.lock:
+            if container.unmounting is not None:
+                await container.unmounting
+            if container.path is None:
+                container.path = await self._run(self._get, container_id, container.row.volatile)
+            container.users += 1
+            return container.path
+
+    def _get(self, id: str, volatile: bool) -> str:
+        return self.driver.get(id, volatile=volatile)
+
+    async def unmount(self, container_id: str) -> None:
+        """Undo one `mount`. The last one unmounts in the background: the next `mount` or `release` waits for it."""
+        container = self._container(container_id)
+        async with container.lock:
+            container.users -= 1
+            if container.users <= 0:
+                container.users = 0
+                container.path = None
+                container.unmounting = asyncio.ensure_future(self._put(container, container_id))
+                self._background.add(container.unmounting)
+                container.unmounting.add_done_callback(self._background.discard)
+
+    async def _put(self, container: _Mounted, container_id: str) -> None:
+        try:
+            # syncs the file system below unless the mount is volatile, so it may take its time
+            await self._run(self.driver.put, container_id)
+        except (OSError, SystemFailure) as error:
+            log.warning("cannot unmount container %s: %s", container_id, error)
+        finally:
+            container.unmounting = None
+
+    @asynccontextmanager
+    async def mounted(self, container_id: str) -> AsyncIterator[str]:
+        """The container's root file system, mounted for the time of the block."""
+        path = await self.mount(container_id)
+        try:
+            yield path
+        finally:
+            await self.unmount(container_id)
+
+    async def release(self, container_id: str) -> None:
+        """Give up the container's layer, mounted or not. No error when there is none."""
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        async with container.lock:
+            if container.unmounting is not None:
+                await container.unmounting
+            if self._containers.pop(container_id, None) is None:
+                return
+            self._container_rows.delete(container_id)
+            self._snapshots_under_way.add(container_id)
+            try:
+                await self._run(self._put_and_remove, container_id)
+            finally:
+                self._snapshots_under_way.discard(container_id)
+            if container.row.chain_id is not None:
+                self.drop(container.row.chain_id)
+
+    def _put_and_remove(self, id: str) -> None:
+        self.driver.put(id)
+        self.driver.remove(id)
+
+    async def changes(self, container_id: str) -> list[Change]:
+        """What the container changed in its image, as `docker diff` tells it, parents before children."""
+        container = self._container(container_id)
+        async with container.lock:
+            return await self._run(self.driver.changes, container_id)
+
+    async def diff(self, container_id: str) -> AsyncIterator[bytes]:
+        """The container's changes as a layer tar stream, with `.wh.` files for what it deleted."""
+        self._container(container_id)
+        with self.driver.difference(container_id) as directory:
+            async for piece in unpack.tar_directory(directory):
+                yield piece
+
+    async def commit(self, container_id: str) -> Layer:
+        """Register the container's changes as a new layer on its image's, held once for the caller."""
+        container = self._container(container_id)
+        return await self.register(container.row.chain_id, self.diff(container_id))
+
+    async def sizes(self, container_id: str) -> tuple[int, int]:
+        """(bytes the container itself wrote, those and its image's together)."""
+        container = self._container(container_id)
+        own = await self._run(self.driver.size, container_id)
+        return own, own + self.total_size(container.row.chain_id)
