@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,7 +22,13 @@ from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.daemon")
 
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "fatal": logging.FATAL}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.FATAL,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +69,9 @@ class PidFile:
         except BlockingIOError:
             pid = os.read(self._fd, 32).decode().strip()
             os.close(self._fd)
-            raise SystemFailure(f"failed to start daemon: process with PID {pid} is still running ({self._path})") from None
+            raise SystemFailure(
+                f"failed to start daemon: process with PID {pid} is still running ({self._path})"
+            ) from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, str(os.getpid()).encode())
 
@@ -78,7 +87,7 @@ def _set_up_logging(config: Config) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
     )
-    logging.Formatter.converter = __import__("time").gmtime
+    logging.Formatter.converter = time.gmtime
     _set_level(config)
 
 

@@ -79,8 +79,8 @@ class EngineProcess:
         """Run the stock docker client; its stdout. Fails the test with stderr when it fails and `check` is set."""
         done = self.run_docker(*arguments, input=input, timeout=timeout)
         if check and done.returncode != 0:
-            command = " ".join(arguments)
-            raise AssertionError(f"docker {command}: exit {done.returncode}: {done.stderr.decode()}\n{done.stdout.decode()}")
+            said = f"{done.stderr.decode()}\n{done.stdout.decode()}"
+            raise AssertionError(f"docker {' '.join(arguments)}: exit {done.returncode}: {said}")
         return done.stdout.decode()
 
     def run_docker(
