@@ -1,0 +1,292 @@
+"""/images/… and /distribution/…: what is here, and how it comes, goes and is called."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from dockyard import errors
+from dockyard.api.router import Call, Route, json_response
+from dockyard.api.services import Services
+from dockyard.api.streams import ProgressStream
+from dockyard.content.registry import Credentials
+from dockyard.engine.images import Image, ImageService
+from dockyard.oci.reference import Reference
+
+# What the image's own "Config" may lack and clients of these API versions rely on (moby router/image/inspect_response.go).
+CONFIG_DEFAULTS: dict[str, Any] = {
+    "Cmd": None,
+    "Entrypoint": None,
+    "Env": None,
+    "Labels": None,
+    "OnBuild": None,
+    "User": "",
+    "Volumes": None,
+    "WorkingDir": "",
+}
+OLDER_CONFIG_DEFAULTS: dict[str, Any] = {
+    **CONFIG_DEFAULTS,
+    "AttachStderr": False,
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "Domainname": "",
+    "Hostname": "",
+    "Image": "",
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Tty": False,
+}
+
+
+class AuthHeader(msgspec.Struct, rename="lower"):
+    """The JSON document in X-Registry-Auth."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    email: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+
+
+def routes(services: Services) -> list[Route]:
+    """Operations on images."""
+    images = Images(services)
+    return [
+        Route("GET", "/images/json", images.list),
+        Route("POST", "/images/create", images.create),
+        Route("POST", "/images/load", images.load),
+        Route("GET", "/images/get", images.save),
+        Route("GET", "/images/search", images.search),
+        Route("POST", "/images/prune", images.prune),
+        Route("GET", "/images/{name:path}/get", images.save),
+        Route("GET", "/images/{name:path}/json", images.inspect),
+        Route("GET", "/images/{name:path}/history", images.history),
+        Route("POST", "/images/{name:path}/push", images.push),
+        Route("POST", "/images/{name:path}/tag", images.tag),
+        Route("DELETE", "/images/{name:path}", images.remove),
+        Route("GET", "/distribution/{name:path}/json", images.distribution),
+    ]
+
+
+class Images:
+    """Handlers of the operations on images."""
+
+    def __init__(self, services: Services) -> None:
+        self._images: ImageService = services.images
+        self._driver = services.layers.driver.name
+        self._graph_data = services.layers.graph_data
+
+    async def list(self, call: Call) -> web.StreamResponse:
+        filters = call.filters()
+        if call.version < (1, 25) and call.text("filter") and "reference" not in filters:
+            filters["reference"] = [call.text("filter")]
+        images = await self._images.list(filters, all=call.flag("all"))
+        shared = call.flag("shared-size") and call.version >= (1, 42)
+        return json_response([self._summary(image, call.version, shared) for image in images])
+
+    def _summary(self, image: Image, version: tuple[int, int], shared: bool) -> dict[str, Any]:
+        tags, digests = image.repo_tags, image.repo_digests
+        if version < (1, 43) and not tags and not digests:
+            tags, digests = ["<none>:<none>"], ["<none>@<none>"]
+        created = image.created_ns
+        summary = {
+            "Containers": len(self._images.users_of(image.id)) if version >= (1, 51) else -1,
+            "Created": created // 1_000_000_000 if created is not None else 0,
+            "Id": image.id,
+            "Labels": image.labels or None,
+            "ParentId": image.parent or "",
+            "RepoDigests": digests,
+            "RepoTags": tags,
+            "SharedSize": self._images.shared_size(image) if shared else -1,
+            "Size": image.size,
+        }
+        if version < (1, 44):
+            summary["VirtualSize"] = image.size
+        return summary
+
+    async def inspect(self, call: Call) -> web.StreamResponse:
+        image = await self._images.get(call.params["name"])
+        document = msgspec.json.decode(image.raw)
+        history = document.get("history") or []
+        comment = document.get("comment") or (history[-1].get("comment") if history else "") or ""
+        defaults = CONFIG_DEFAULTS if call.version >= (1, 50) else OLDER_CONFIG_DEFAULTS
+        created = document.get("created") or ("0001-01-01T00:00:00Z" if call.version < (1, 44) else "")
+        answer: dict[str, Any] = {
+            "Id": image.id,
+            "RepoTags": image.repo_tags,
+            "RepoDigests": image.repo_digests,
+            "Parent": image.parent or "",
+            "Comment": comment,
+            **({"Created": created} if created else {}),
+            "DockerVersion": document.get("docker_version", ""),
+            "Author": document.get("author", ""),
+            "Config": {**defaults, **(document.get("config") or {})},
+            "Architecture": document.get("architecture", ""),
+            **({"Variant": document["variant"]} if document.get("variant") else {}),
+            "Os": document.get("os") or "linux",
+            **({"OsVersion": document["os.version"]} if document.get("os.version") else {}),
+            "Size": image.size,
+            "GraphDriver": {"Data": self._graph_data(image.chain_id) or None, "Name": self._driver},
+            "RootFS": {
+                "Type": document.get("rootfs", {}).get("type") or "layers",
+                **({"Layers": image.config.rootfs.diff_ids} if image.config.rootfs.diff_ids else {}),
+            },
+            "Metadata": {"LastTagTime": _moment(image.last_tag_ns)},
+        }
+        if call.version < (1, 44):
+            answer["VirtualSize"] = image.size
+        if call.version < (1, 45):
+            answer["Container"] = document.get("container", "")
+            answer["ContainerConfig"] = {**OLDER_CONFIG_DEFAULTS, **(document.get("container_config") or {})}
+        return json_response(answer)
+
+    async def history(self, call: Call) -> web.StreamResponse:
+        entries = await self._images.history(call.params["name"])
+        return json_response(
+            [
+                {
+                    "Comment": entry.comment,
+                    "Created": entry.created,
+                    "CreatedBy": entry.created_by,
+                    "Id": entry.id,
+                    "Size": entry.size,
+                    "Tags": entry.tags,
+                }
+                for entry in entries
+            ]
+        )
+
+    async def tag(self, call: Call) -> web.StreamResponse:
+        name = tagged_reference(call.text("repo"), call.text("tag"))
+        if name is None:
+            raise errors.InvalidParameter("repository name must have at least one component")
+        if name.familiar().partition(":")[0] == "sha256":
+            raise errors.InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+        self._images.tag(self._images.resolve(call.params["name"]), name)
+        return web.Response(status=201)
+
+    async def remove(self, call: Call) -> web.StreamResponse:
+        name = call.params["name"]
+        if not name.strip():
+            raise errors.InvalidParameter("image name cannot be blank")
+        return json_response(
+            await self._images.remove(name, force=call.flag("force"), prune=not call.flag("noprune"))
+        )
+
+    async def prune(self, call: Call) -> web.StreamResponse:
+        records, freed = await self._images.prune(call.filters())
+        return json_response({"ImagesDeleted": records or None, "SpaceReclaimed": freed})
+
+    async def search(self, call: Call) -> web.StreamResponse:
+        if not call.text("term"):
+            raise errors.InvalidParameter("no search term given: GET /images/search needs term=…")
+        raise errors.Unavailable(
+            f'cannot search for "{call.text("term")}": searching is an operation of Docker Hub\'s own index, '
+            "which this engine does not ask; the registry protocol has none. Pull by name instead"
+        )
+
+    async def create(self, call: Call) -> web.StreamResponse:
+        progress = ProgressStream(call)
+        platform = call.text("platform") if call.version >= (1, 32) else ""
+        if call.text("fromImage"):
+            name = Reference.parse(call.text("fromImage").removesuffix(":"))
+            tag = call.text("tag")
+            if tag:
+                separator = "@" if ":" in tag else ":"
+                name = Reference.parse(f"{name.domain}/{name.path}{separator}{tag}")
+            every = not tag and name.tag is None and name.digest is None and call.version >= (1, 24)
+            work = self._images.pull(
+                name, auth=credentials(call), platform=platform, progress=progress.send, all_tags=every
+            )
+            return await progress.run(work)
+        source = call.text("fromSrc")
+        if not source:
+            raise errors.InvalidParameter("POST /images/create needs fromImage or fromSrc")
+        name_for = tagged_reference(call.text("repo"), call.text("tag"))
+
+        async def run() -> None:
+            chunks = call.chunks() if source == "-" else await self._images.download(source, progress.send)
+            image = await self._images.import_(
+                chunks,
+                name=name_for,
+                changes=call.texts("changes"),
+                message=call.text("message") or f"Imported from {source}",
+                platform=platform,
+            )
+            progress.send({"status": image.id})
+
+        return await progress.run(run())
+
+    async def push(self, call: Call) -> web.StreamResponse:
+        name = Reference.parse(call.params["name"])
+        tag = call.text("tag")
+        if tag:
+            name = Reference.parse(f"{name.domain}/{name.path}:{tag}")
+        progress = ProgressStream(call)
+        return await progress.run(self._images.push(name, auth=credentials(call), progress=progress.send))
+
+    async def load(self, call: Call) -> web.StreamResponse:
+        progress = ProgressStream(call)
+        return await progress.run(
+            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send)
+        )
+
+    async def save(self, call: Call) -> web.StreamResponse:
+        names = [call.params["name"]] if "name" in call.params else call.texts("names")
+        pieces: AsyncIterator[bytes] = self._images.save(names)
+        first = await anext(pieces, b"")  # an unknown name must still become a proper error
+        response = await call.open_stream("application/x-tar")
+        await response.write(first)
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def distribution(self, call: Call) -> web.StreamResponse:
+        return json_response(await self._images.distribution(call.params["name"], auth=credentials(call)))
+
+
+def credentials(call: Call) -> Credentials | None:
+    """Who the client says it is in X-Registry-Auth; None when it does not, or not legibly (as Docker forgives)."""
+    header = call.http.headers.get("X-Registry-Auth", "")
+    try:
+        decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        given = msgspec.json.decode(decoded, type=AuthHeader)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return None
+    if given.auth and not given.username:
+        try:
+            given.username, _, given.password = base64.b64decode(given.auth).decode().partition(":")
+        except (binascii.Error, ValueError):
+            return None
+    if not (given.username or given.identitytoken or given.registrytoken):
+        return None
+    return Credentials(
+        username=given.username,
+        password=given.password,
+        identity_token=given.identitytoken,
+        registry_token=given.registrytoken,
+    )
+
+
+def tagged_reference(repo: str, tag: str) -> Reference | None:
+    """The name that `repo` and `tag` make; None without a repo. Raises InvalidParameter for a digest."""
+    if not repo:
+        return None
+    name = Reference.parse(repo)
+    if name.digest is not None:
+        raise errors.InvalidParameter("cannot import digest reference")
+    if tag:
+        return Reference.parse(f"{name.domain}/{name.path}:{tag}")
+    return name if name.tag is not None else Reference.parse(f"{name.domain}/{name.path}:latest")
+
+
+def _moment(time_ns: int) -> str:
+    from dockyard.api.system import rfc3339
+
+    return rfc3339(time_ns) if time_ns else "0001-01-01T00:00:00Z"
