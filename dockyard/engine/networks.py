@@ -1,10 +1,25 @@
 """The use cases of networks: create, remove, list and inspect them, and attach containers to them."""
 
+import builtins
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
+from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from dockyard.linux.netlink import RouteSocket
+from dockyard.linux.nftables import NftablesMissing
+from dockyard.networks import iptables
+from dockyard.networks.controller import Controller, Settings
+from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU, NAME
+from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
 from dockyard.networks.model import (
     EndpointConfig,
     EndpointState,
@@ -27,6 +42,12 @@ __all__ = [
     "Sandbox",
 ]
 
+log = logging.getLogger("dockyard.networks")
+
+PREDEFINED = ("bridge", "host", "none")
+# Drivers that Docker has and we know of, but have not got.
+FOREIGN_DRIVERS = ("macvlan", "ipvlan", "overlay")
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -47,6 +68,7 @@ class NetworkOptions:
     dns_search: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)
     default_address_pools: list[tuple[str, int]] = field(default_factory=list)
+    host_gateway_ip: str = ""
 
 
 class NetworkService:
@@ -57,36 +79,417 @@ class NetworkService:
     """
 
     def __init__(self, exec_root: Path, database: Database, events: Events, options: NetworkOptions) -> None:
-        raise NotImplementedError
+        self._options = options
+        self._events = events
+        self._store = database.collection("networks", Network)
+        self._subnets = Subnets(options.default_address_pools)
+        self._by_id: dict[str, Network] = {}
+        self._by_name: dict[str, Network] = {}
+        # names being made or removed at this moment
+        self._busy: set[str] = set()
+        bridge = options.bridge or "docker0"
+        settings = Settings(
+            instance="dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", exec_root.name if bridge == "none" else bridge),
+            firewall=options.iptables,
+            userland_proxy=options.userland_proxy,
+            host_binding=options.ip,
+            host_gateway=options.host_gateway_ip,
+            dns=tuple(options.dns),
+            dns_search=tuple(options.dns_search),
+            dns_options=tuple(options.dns_options),
+        )
+        try:
+            self._controller = Controller(exec_root, settings)
+        except NftablesMissing as error:
+            raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
 
-    async def open(self) -> None: ...
-    async def close(self) -> None: ...
-    async def sweep(self) -> None: ...
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Know and make every network; containers that run go on undisturbed."""
+        await self._controller.open()
+        if self._options.ip_forward:
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        for _, network in self._store.all():
+            self._by_id[network.id] = network
+            self._by_name[network.name] = network
+        for name, driver in (("none", "null"), ("host", "host")):
+            if name not in self._by_name:
+                self._remember(Network(id=_new_id(), name=name, driver=driver, created=_now(), predefined=True))
+        self._prepare_default_bridge()
+        for network in list(self._by_id.values()):
+            self._controller.adopt(network)
+            try:
+                await self._controller.create(network)
+            except (OSError, InvalidParameter) as error:
+                if network.predefined:
+                    raise
+                log.error("cannot make network %s: %s", network.name, error)
+        await self._let_through()
+
+    async def close(self) -> None:
+        """Let go of everything; what containers need stays in the kernel."""
+        await self._controller.close()
+
+    async def sweep(self) -> None:
+        """Remove what earlier daemons left behind and no container uses."""
+        await self._controller.sweep()
+
+    async def _let_through(self) -> None:
+        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
+        if self._options.iptables:
+            await iptables.let_through([network.bridge for network in self._by_id.values() if network.bridge])
+
+    def _remember(self, network: Network) -> None:
+        self._store.put(network.id, network)
+        self._by_id[network.id] = network
+        self._by_name[network.name] = network
+
+    def _forget(self, network: Network) -> None:
+        self._store.delete(network.id)
+        self._by_id.pop(network.id, None)
+        self._by_name.pop(network.name, None)
+
+    def _prepare_default_bridge(self) -> None:
+        """Bring the network "bridge" in line with the daemon's options."""
+        options = self._options
+        known = self._by_name.get("bridge")
+        if options.bridge == "none":
+            if known is not None:
+                self._forget(known)
+            return
+        name = options.bridge or "docker0"
+        pool = self._default_pool(name, known)
+        settings = {
+            DEFAULT_BRIDGE: "true",
+            ICC: "true" if options.icc else "false",
+            MASQUERADE: "true" if options.ip_masq else "false",
+            HOST_BINDING: options.ip,
+            NAME: name,
+            MTU: str(options.mtu or 1500),
+        }
+        network = Network(
+            id=known.id if known else _new_id(),
+            name="bridge",
+            driver="bridge",
+            created=known.created if known else _now(),
+            pools=[pool],
+            options=settings,
+            predefined=True,
+            bridge=name,
+        )
+        self._remember(network)
+
+    def _default_pool(self, name: str, known: Network | None) -> Pool:
+        options = self._options
+        with RouteSocket() as host:
+            link = host.link(name)
+            present = [
+                f"{found}/{length}"
+                for _, found, length in (host.addresses(link.index) if link else ())
+                if found.version == 4
+            ]
+        if options.bip:
+            try:
+                interface = ip_interface(options.bip)
+            except ValueError:
+                raise InvalidParameter(f"invalid --bip {options.bip!r}: address/prefix-length is needed") from None
+        elif present:
+            interface = ip_interface(present[0])
+        elif known is not None and known.bridge == name and self._is_free(ip_network(known.pools[0].subnet), known):
+            return known.pools[0]
+        else:
+            subnet = self._subnets.choose(self._taken())
+            interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+        gateway = str(interface.ip)
+        auxiliary = {}
+        if options.default_gateway:
+            auxiliary["DefaultGatewayIPv4"], gateway = gateway, gateway
+        ip_range = str(ip_network(options.fixed_cidr, strict=False)) if options.fixed_cidr else ""
+        return Pool(subnet=str(interface.network), gateway=gateway, ip_range=ip_range, auxiliary=auxiliary)
+
+    def _taken(self, but: Network | None = None) -> list[Subnet]:
+        """The subnets of our networks and of the host's routes."""
+        with RouteSocket() as host:
+            routes = host.routes()
+        taken: list[Subnet] = [ip_network(f"{where}/{length}") for where, length, _ in routes]
+        for network in self._by_id.values():
+            if network is not but:
+                taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
+        return taken
+
+    def _is_free(self, subnet: Subnet, owner: Network) -> bool:
+        return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
+
+    # -- networks -----------------------------------------------------------------------------------------------------
+
+    def get(self, reference: str) -> Network:
+        """The network of that name, id or unambiguous id prefix. Raises NotFound, InvalidParameter when ambiguous."""
+        found = self._by_id.get(reference) or self._by_name.get("bridge" if reference == "default" else reference)
+        if found is not None:
+            return found
+        matches = [network for network in self._by_id.values() if reference and network.id.startswith(reference)]
+        if len(matches) > 1:
+            raise InvalidParameter(
+                f"network {reference} is ambiguous ({len(matches)} matches found based on ID prefix)"
+            )
+        if not matches:
+            raise NotFound(f"network {reference} not found")
+        return matches[0]
+
+    def list(self, matches: Callable[[Network], bool] = lambda network: True) -> Sequence[Network]:
+        """Every network that `matches`."""
+        return [network for network in self._by_id.values() if matches(network)]
+
+    def members(self, network: Network) -> Sequence[tuple[JoinRequest, EndpointState]]:
+        """Who is attached to `network` now, with their endpoints."""
+        return self._controller.members(network.id)
+
+    async def create(self, network: Network, config_from: str = "") -> Network:
+        """Make a network as described; id, date, bridge and what its pools leave open are filled in.
+
+        Raises Conflict when the name is taken, InvalidParameter, Forbidden, NotFound for an unknown driver.
+        """
+        name = network.name
+        if name in (*PREDEFINED, "default"):
+            raise Forbidden(f"operation is not permitted on predefined {name} network ")
+        if not name.strip():
+            raise InvalidParameter("invalid network name: name is empty")
+        if name in self._by_name or name in self._busy:
+            raise Conflict(f"network with name {name} already exists")
+        if config_from:
+            network = self._configured_from(network, config_from)
+        if network.driver in FOREIGN_DRIVERS:
+            raise NotImplementedHere(f"network driver {network.driver!r} is not supported yet; use bridge")
+        driver = self._controller.driver(network.driver)
+        if network.ipam_driver not in ("", "default"):
+            raise NotFound(f"could not find IPAM driver {network.ipam_driver}: plugin not found")
+        check_pools(network.pools)
+        network.id = _new_id()
+        network.created = _now()
+        if network.config_only:
+            self._remember(network)
+            return network
+        network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
+        driver.check(network)
+        if any(other.bridge == network.bridge for other in self._by_id.values()):
+            raise Forbidden(f"bridge name {network.bridge} is already used by another network")
+        network.pools = self._settle_pools(network)
+        self._busy.add(name)
+        try:
+            self._controller.adopt(network)
+            try:
+                await self._controller.create(network)
+            except BaseException:
+                await self._controller.forget(network)
+                raise
+            self._remember(network)
+        finally:
+            self._busy.discard(name)
+        await self._let_through()
+        self._emit("create", network)
+        return network
+
+    def _configured_from(self, network: Network, source: str) -> Network:
+        base = self.get(source)
+        if not base.config_only:
+            raise Forbidden(f"configuration network {source!r} is not a config-only network")
+        network.config_from = base.name
+        network.pools, network.ipv6, network.internal = list(base.pools), base.ipv6, base.internal
+        network.options = {**base.options, **network.options}
+        network.labels = {**base.labels, **network.labels}
+        return network
+
+    def _settle_pools(self, network: Network) -> "builtins.list[Pool]":
+        """The pools with subnet and gateway chosen where that was left to us. Raises Forbidden on an overlap."""
+        taken = self._taken()
+        ours = [ip_network(pool.subnet) for other in self._by_id.values() for pool in other.pools if pool.subnet]
+        settled = []
+        given = [pool for pool in network.pools if pool.subnet]
+        versions = {ip_network(pool.subnet, strict=False).version for pool in given}
+        if network.ipv4 and 4 not in versions:
+            given.insert(0, Pool(subnet=str(self._subnets.choose(taken))))
+        if network.ipv6 and 6 not in versions:
+            given.append(Pool(subnet=str(self._subnets.choose(taken, 6, network.id))))
+        for pool in given:
+            subnet = ip_network(pool.subnet, strict=False)
+            if (subnet.version == 6 and not network.ipv6) or (subnet.version == 4 and not network.ipv4):
+                continue
+            if any(subnet.version == other.version and subnet.overlaps(other) for other in ours):
+                raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+            gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
+            settled.append(
+                Pool(subnet=str(subnet), gateway=gateway, ip_range=pool.ip_range, auxiliary=dict(pool.auxiliary))
+            )
+        return settled
+
+    async def remove(self, reference: str) -> Network:
+        """Remove a network. Raises Forbidden while it is in use or when it is predefined."""
+        network = self.get(reference)
+        if network.predefined:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.name in self._busy:
+            raise Conflict(f"network {network.name} is being removed")
+        members = self.members(network)
+        if members:
+            users = ", ".join(f'name:"{request.name}" id:"{state.endpoint_id[:12]}"' for request, state in members)
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({users})")
+        users = ", ".join(other.name for other in self._by_id.values() if other.config_from == network.name)
+        if network.config_only and users:
+            raise Forbidden(f"error while removing network: configuration network {network.name} is in use by {users}")
+        self._busy.add(network.name)
+        try:
+            if not network.config_only:
+                await self._controller.forget(network)
+            self._forget(network)
+        finally:
+            self._busy.discard(network.name)
+        self._emit("destroy", network)
+        return network
+
+    async def prune(self, matches: Callable[[Network], bool] = lambda network: True) -> "builtins.list[str]":
+        """Remove every network of users that nobody is attached to and that `matches`; returns their names."""
+        removed = []
+        for network in self.list(matches):
+            if network.predefined or self.members(network) or network.name in self._busy:
+                continue
+            try:
+                await self.remove(network.id)
+            except (Forbidden, Conflict, NotFound) as error:
+                log.debug("not pruned: %s", error)
+            else:
+                removed.append(network.name)
+        return removed
+
+    # -- containers ---------------------------------------------------------------------------------------------------
 
     async def join(self, request: JoinRequest) -> Sandbox:
-        """Give a container that is about to start its sandbox, endpoints, ports and files; undone when it raises."""
-        raise NotImplementedError
+        """Give a container that is about to start its sandbox, endpoints, ports and files; undone when it raises.
+
+        Raises NotFound for an unknown network, Conflict for an address in use, SystemFailure for a port in use.
+        """
+        if request.mode.startswith("container:"):
+            return self._controller.join_container(request)
+        mode = "bridge" if request.mode in ("", "default") else request.mode
+        if mode == "host":
+            sandbox = self._controller.join_host(request)
+        else:
+            sandbox = await self._controller.join(request, self._wanted(mode, request))
+        for state in sandbox.endpoints.values():
+            self._emit("connect", self._by_id[state.network_id], request.container_id)
+        return sandbox
+
+    def _wanted(self, mode: str, request: JoinRequest) -> "builtins.list[tuple[Network, EndpointConfig]]":
+        """The networks a container is to join, the one of its mode first."""
+        if mode == "bridge" and "bridge" not in self._by_name:
+            mode = "none"
+        first = self.get(mode)
+        wanted = {first.id: (first, EndpointConfig())}
+        for reference in sorted(request.endpoints):
+            network = self.get(mode if reference == "default" else reference)
+            if network.config_only:
+                raise Forbidden(f"configuration network {network.name} cannot be joined")
+            wanted[network.id] = (network, request.endpoints[reference])
+        names = [network.name for network, _ in wanted.values()]
+        if len(wanted) > 1 and first.driver in ("host", "null"):
+            raise Conflict(
+                f"container cannot be connected to multiple networks with one of the networks in private ({mode}) mode"
+            )
+        for network, config in wanted.values():
+            self._check_endpoint(network, config)
+        log.debug("%s joins %s", request.name, names)
+        return list(wanted.values())
+
+    def _check_endpoint(self, network: Network, config: EndpointConfig) -> None:
+        if network.name in PREDEFINED:
+            if config.ipv4_address or config.ipv6_address:
+                raise InvalidParameter(
+                    "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
+                )
+            if config.aliases and network.name != "bridge":
+                raise InvalidParameter(
+                    "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
+                )
 
     async def leave(self, container_id: str) -> None:
         """Take down what `join` made; no error when there is nothing."""
+        sandbox = self._controller.sandbox(container_id)
+        await self._controller.leave(container_id)
+        for state in sandbox.endpoints.values() if sandbox else ():
+            network = self._by_id.get(state.network_id)
+            if network is not None:
+                self._emit("disconnect", network, container_id)
 
     async def restore(self, container_id: str, sandbox: Sandbox, request: JoinRequest) -> None:
         """Take up a running container's networking again after a restart of the daemon."""
+        await self._controller.restore(sandbox, request)
 
     async def connect(self, network: str, container_id: str, config: EndpointConfig) -> EndpointState:
-        """Attach a running container to one more network, live."""
-        raise NotImplementedError
+        """Attach a running container to one more network, live. Raises Forbidden when it is attached already."""
+        found = self.get(network)
+        sandbox = self._running(container_id)
+        if found.name in sandbox.endpoints:
+            name = self._name_of(found, container_id)
+            raise Forbidden(f"endpoint with name {name} already exists in network {found.name}")
+        if found.driver in ("host", "null"):
+            raise Conflict(f"container cannot be connected to {found.name} network")
+        if any(self._by_id[state.network_id].driver in ("host", "null") for state in sandbox.endpoints.values()):
+            raise Conflict("container cannot be disconnected from host network or connected to another while on it")
+        self._check_endpoint(found, config)
+        state = await self._controller.connect(container_id, found, config)
+        self._emit("connect", found, container_id)
+        return state
 
     async def disconnect(self, network: str, container_id: str, force: bool = False) -> None:
-        """Detach a running container from a network, live."""
+        """Detach a running container from a network, live. Raises Forbidden when it is not attached."""
+        found = self.get(network)
+        sandbox = self._running(container_id)
+        if found.driver == "host":
+            raise Conflict("container cannot be disconnected from host network")
+        if found.name not in sandbox.endpoints:
+            raise Forbidden(f"container {container_id} is not connected to network {found.name}")
+        await self._controller.disconnect(container_id, found)
+        self._emit("disconnect", found, container_id)
+
+    def _running(self, container_id: str) -> Sandbox:
+        sandbox = self._controller.sandbox(container_id)
+        if sandbox is None:
+            raise Conflict(f"container {container_id} is not running")
+        return sandbox
+
+    def _name_of(self, network: Network, container_id: str) -> str:
+        for request, _ in self.members(network):
+            if request.container_id == container_id:
+                return request.name
+        return container_id
 
     def rename(self, container_id: str, name: str) -> None:
         """Tell the networks that a container has a new name."""
+        self._controller.rename(container_id, name)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A running container's sandbox as it is now (live connects and disconnects included)."""
-        raise NotImplementedError
+        return self._controller.sandbox(container_id)
 
-    def get(self, reference: str) -> Network:
-        """The network of that name, id or unambiguous id prefix. Raises NotFound."""
-        raise NotImplementedError
+    def _emit(self, action: str, network: Network, container_id: str = "") -> None:
+        attributes = {"name": network.name, "type": network.driver}
+        if container_id:
+            attributes["container"] = container_id
+        self._events.emit("network", action, network.id, attributes)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(32)
+
+
+def _now() -> str:
+    now = time.time_ns()
+    return f"{datetime.fromtimestamp(now // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{now % 10**9:09d}Z"
+
+
+def _first_gateway(subnet: Subnet, pool: Pool) -> str:
+    """The first address that is not spoken for."""
+    scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
+    spoken = {address(value) for value in pool.auxiliary.values()}
+    hosts: Iterable[object] = scope if scope.num_addresses <= 2 else scope.hosts()
+    return str(next(host for host in hosts if host not in spoken and host != subnet.network_address))

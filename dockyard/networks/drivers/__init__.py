@@ -1,0 +1,8 @@
+"""How each kind of network is made in the kernel."""
+
+from dockyard.networks.drivers.base import Driver, Plan
+from dockyard.networks.drivers.bridge import BridgeDriver
+from dockyard.networks.drivers.host import HostDriver
+from dockyard.networks.drivers.null import NullDriver
+
+__all__ = ["BridgeDriver", "Driver", "HostDriver", "NullDriver", "Plan"]

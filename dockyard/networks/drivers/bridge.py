@@ -1,0 +1,224 @@
+"""Bridge networks: a Linux bridge that is the containers' switch and gateway, and a veth pair for each of them."""
+
+import errno
+import logging
+import re
+import secrets
+import socket
+from ipaddress import ip_address, ip_network
+
+from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.linux.netlink import (
+    NetlinkError,
+    RouteSocket,
+    default_route,
+    delete_address,
+    delete_default_route,
+    delete_link,
+    new_address,
+    new_bridge,
+    new_veth,
+    set_link,
+)
+from dockyard.networks.drivers.base import Plan
+from dockyard.networks.firewall import BridgeRules
+from dockyard.networks.model import Network
+from dockyard.networks.sandboxes import Namespace, entered, write_sysctl
+
+log = logging.getLogger("dockyard.networks")
+
+NAME = "com.docker.network.bridge.name"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+ICC = "com.docker.network.bridge.enable_icc"
+HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
+INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+MTU = "com.docker.network.driver.mtu"
+PREFIX = "com.docker.network.container_iface_prefix"
+INTERFACE_NAME = "com.docker.network.endpoint.ifname"
+_BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+
+
+def option_flag(network: Network, name: str, default: bool) -> bool:
+    """A boolean driver option as Go reads it. Raises InvalidParameter."""
+    value = network.options.get(name)
+    if value is None or value == "":
+        return default
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidParameter(f'failed to parse {name} value: "{value}" (must be a boolean)')
+
+
+def _number(network: Network, name: str) -> int:
+    value = network.options.get(name) or "0"
+    if not value.isdigit():
+        raise InvalidParameter(f'failed to parse {name} value: "{value}" (must be an integer)')
+    return int(value)
+
+
+def rules_of(network: Network) -> BridgeRules:
+    """What the packet filter has to know of a bridge network."""
+    return BridgeRules(
+        bridge=network.bridge,
+        subnets=tuple(ip_network(pool.subnet, strict=False) for pool in network.pools if pool.subnet),
+        internal=network.internal,
+        icc=option_flag(network, ICC, True),
+        masquerade=option_flag(network, MASQUERADE, True),
+    )
+
+
+class BridgeDriver:
+    """Bridges and veth pairs by rtnetlink; one request makes a pair, places it and raises it."""
+
+    name = "bridge"
+    creates = True
+
+    def check(self, network: Network) -> None:
+        for name in (MASQUERADE, ICC, INHIBIT_IPV4):
+            option_flag(network, name, True)
+        _number(network, MTU)
+        # The name also becomes part of names in the packet filter, whose language it must not be able to speak.
+        if not _BRIDGE_NAME.fullmatch(network.bridge):
+            raise InvalidParameter(
+                f"invalid bridge name {network.bridge!r}: 1 to 15 letters, digits, dots, underscores and hyphens, "
+                "starting with a letter"
+            )
+
+    def create(self, network: Network) -> None:
+        name = network.bridge
+        with RouteSocket() as host:
+            link = host.link(name)
+            if link is None:
+                mac = "02:42:" + secrets.token_bytes(4).hex(":")
+                host.do(new_bridge(name, mac, _number(network, MTU)))
+                link = host.link(name)
+                if link is None:
+                    raise SystemFailure(f"bridge {name} vanished while it was made")
+            elif link.kind != "bridge":
+                raise InvalidParameter(f"existing interface {name} is not a bridge")
+            self._address(host, link.index, network)
+            if not link.up:
+                host.do(set_link(link.index, up=True))
+        # Published ports are reached from 127.0.0.1 too; the packet filter keeps containers from the host's loopback.
+        write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+
+    def _address(self, host: RouteSocket, index: int, network: Network) -> None:
+        """Give the bridge the gateways' addresses and no others of those subnets."""
+        if option_flag(network, INHIBIT_IPV4, False):
+            return
+        present = [(address, prefix_len) for _, address, prefix_len in host.addresses(index)]
+        wanted = []
+        for pool in network.pools:
+            subnet = ip_network(pool.subnet, strict=False)
+            if pool.gateway:
+                wanted.append((ip_address(pool.gateway), subnet.prefixlen))
+        if any(address.version == 6 for address, _ in wanted):
+            write_sysctl(f"net/ipv6/conf/{network.bridge}/disable_ipv6", "0")
+        for address, prefix_len in present:
+            if (address, prefix_len) not in wanted and not (address.version == 6 and address.is_link_local):
+                host.do(delete_address(index, address, prefix_len))
+        for address, prefix_len in wanted:
+            if (address, prefix_len) not in present:
+                host.do(new_address(index, address, prefix_len))
+
+    def remove(self, network: Network) -> None:
+        with RouteSocket() as host:
+            link = host.link(network.bridge)
+            if link is not None and link.kind == "bridge":
+                host.do(delete_link(link.index))
+
+    def attach(self, namespace: Namespace, plan: Plan) -> None:
+        state = plan.state
+        mtu = _number(plan.network, MTU)
+        try:
+            master = socket.if_nametoindex(plan.network.bridge)
+        except OSError:
+            raise SystemFailure(
+                f"bridge {plan.network.bridge} of network {plan.network.name} has been removed from the host; "
+                "remove the network and create it anew"
+            ) from None
+        with RouteSocket() as host:
+            for attempt in range(8):
+                pair = new_veth(
+                    state.host_interface, state.interface, netns=namespace.fd, mac=state.mac, master=master, mtu=mtu
+                )
+                try:
+                    host.do(pair)
+                    break
+                except NetlinkError as error:
+                    if error.errno != errno.EEXIST or attempt == 7:
+                        raise SystemFailure(f"failed to create a veth pair: {error.strerror}") from error
+                    state.host_interface = veth_name()
+        try:
+            self._configure(namespace, plan)
+        except OSError as error:
+            self.detach(namespace, plan)
+            raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
+
+    def _configure(self, namespace: Namespace, plan: Plan) -> None:
+        state = plan.state
+        route = namespace.route
+        link = route.link(state.interface)
+        if link is None:
+            raise OSError(errno.ENODEV, "the new link is not there")
+        if state.ipv6 or plan.sysctls:
+            with entered(namespace.fd):
+                if state.ipv6:
+                    write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
+                for name, value in plan.sysctls:
+                    write_sysctl(name, value)
+        # Address before raising: going up is what announces it to the neighbours (arp_notify).
+        acts = []
+        if state.ip:
+            acts.append(new_address(link.index, ip_address(state.ip), state.prefix_len))
+        if state.ipv6:
+            acts.append(new_address(link.index, ip_address(state.ipv6), state.ipv6_prefix_len))
+        acts.append(set_link(link.index, up=True))
+        if plan.default_route:
+            acts += [default_route(link.index, ip_address(gw)) for gw in (state.gateway, state.ipv6_gateway) if gw]
+        route.do(*acts)
+
+    def detach(self, namespace: Namespace, plan: Plan) -> None:
+        try:
+            with RouteSocket() as host:
+                host.do(delete_link(socket.if_nametoindex(plan.state.host_interface)))
+        except OSError as error:
+            log.debug("link %s: %s", plan.state.host_interface, error)
+
+    def vacate(self, namespace: Namespace, plan: Plan) -> None:
+        state = plan.state
+        try:
+            link = namespace.route.link(state.interface)
+            if link is None:
+                return
+            acts = []
+            if state.ip:
+                acts.append(delete_address(link.index, ip_address(state.ip), state.prefix_len))
+            if state.ipv6:
+                acts.append(delete_address(link.index, ip_address(state.ipv6), state.ipv6_prefix_len))
+            namespace.route.do(*acts)
+        except OSError as error:
+            # the container may have taken the address away or renamed the link itself
+            log.debug("address of %s: %s", state.interface, error)
+
+    def route(self, namespace: Namespace, plan: Plan, present: bool) -> None:
+        """Make this endpoint the sandbox's way out, or no longer."""
+        state = plan.state
+        link = namespace.route.link(state.interface)
+        if link is None:
+            return
+        make = default_route if present else delete_default_route
+        for gateway in (state.gateway, state.ipv6_gateway):
+            if gateway:
+                try:
+                    namespace.route.do(make(link.index, ip_address(gateway)))
+                except NetlinkError as error:
+                    if error.errno != errno.ESRCH:
+                        raise
+
+
+def veth_name() -> str:
+    """A name for the host's end of a veth pair, as Docker's: veth and seven hex digits."""
+    return "veth" + secrets.token_hex(4)[:7]

@@ -1,0 +1,31 @@
+"""The network "none": a sandbox with nothing but its loopback."""
+
+from dockyard.errors import Forbidden
+from dockyard.networks.drivers.base import Plan
+from dockyard.networks.model import Network
+from dockyard.networks.sandboxes import Namespace
+
+
+class NullDriver:
+    """Makes nothing."""
+
+    name = "null"
+    creates = False
+
+    def check(self, network: Network) -> None:
+        raise Forbidden('only one instance of "null" network is allowed')
+
+    def create(self, network: Network) -> None:
+        return
+
+    def remove(self, network: Network) -> None:
+        return
+
+    def attach(self, namespace: Namespace, plan: Plan) -> None:
+        return
+
+    def detach(self, namespace: Namespace, plan: Plan) -> None:
+        return
+
+    def vacate(self, namespace: Namespace, plan: Plan) -> None:
+        return

@@ -1,0 +1,227 @@
+"""The packet filter of one daemon's bridges: masquerading, isolation and published ports, in one nftables table.
+
+The table is named after the daemon's instance, so that several daemons share a host. Its whole text follows from the
+networks and ports it serves; a network's change replaces the table in one transaction, a port's change only adds or
+deletes an element of a map.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from dockyard.errors import SystemFailure
+from dockyard.linux.nftables import Nftables, NftablesError
+
+log = logging.getLogger("dockyard.networks")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """What the packet filter has to know of a bridge network."""
+
+    bridge: str
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+    internal: bool = False
+    icc: bool = True
+    masquerade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """Traffic for `host_ip:host_port` (unspecified: any of the host's addresses) goes to `ip:port`."""
+
+    protocol: str
+    host_ip: str
+    host_port: int
+    ip: str
+    port: int
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return ip_address(self.ip).version
+
+
+class Firewall:
+    """Keeps one daemon's tables (`ip NAME`, and `ip6 NAME` where a network has IPv6) as they should be.
+
+    Blocking, thread-safe; each call is one transaction. Raises SystemFailure when the kernel refuses it.
+    """
+
+    def __init__(self, name: str, enabled: bool = True) -> None:
+        self.name = name
+        self._bridges: dict[str, BridgeRules] = {}
+        self._ports: set[PublishedPort] = set()
+        self._nft = Nftables() if enabled else None
+        self._families: set[int] = set()
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Let go of the handle; the rules stay in force."""
+        if self._nft is not None:
+            self._nft.close()
+
+    def set_bridges(self, bridges: Iterable[BridgeRules]) -> None:
+        """Replace the networks served, without telling the kernel; see `rewrite`."""
+        with self._lock:
+            self._bridges = {rules.bridge: rules for rules in bridges}
+
+    def adopt(self, ports: Iterable[PublishedPort]) -> None:
+        """Count `ports` among the published ones, without telling the kernel; see `rewrite`."""
+        with self._lock:
+            self._ports.update(ports)
+
+    def publish(self, ports: Iterable[PublishedPort]) -> None:
+        """Send traffic for these host ports to their containers."""
+        with self._lock:
+            added = [port for port in ports if port not in self._ports]
+            if self._nft is not None and added:
+                self._run("".join(f"add element {self._element(port)}\n" for port in added))
+            self._ports.update(added)
+
+    def unpublish(self, ports: Iterable[PublishedPort]) -> None:
+        """Undo `publish`; what is not published is passed over."""
+        with self._lock:
+            removed = [port for port in ports if port in self._ports]
+            self._ports.difference_update(removed)
+            if self._nft is not None and removed:
+                try:
+                    self._run("".join(f"delete element {self._element(port)}\n" for port in removed))
+                except SystemFailure:
+                    # somebody flushed the table under us: write down what is left
+                    self.rewrite()
+
+    def rewrite(self) -> None:
+        """Write the tables from what we know, in one transaction."""
+        with self._lock:
+            if self._nft is None:
+                return
+            wanted = {4}
+            if any(net.version == 6 for rules in self._bridges.values() for net in rules.subnets):
+                wanted.add(6)
+            text = "".join(self._table(version) for version in sorted(wanted))
+            for version in self._families - wanted:
+                text += f"delete table {_family(version)} {self.name}\n"
+            self._run(text)
+            self._families = wanted
+
+    def remove(self) -> None:
+        """Delete the tables."""
+        if self._nft is not None:
+            for family in ("ip", "ip6"):
+                # `add` first: deleting a table that is not there is an error
+                self._run(f"add table {family} {self.name}\ndelete table {family} {self.name}\n")
+            self._families = set()
+
+    def _run(self, commands: str) -> None:
+        assert self._nft is not None
+        try:
+            self._nft.run(commands)
+        except NftablesError as error:
+            raise SystemFailure(f"the packet filter refused a change: {error}") from error
+
+    def _element(self, port: PublishedPort) -> str:
+        family = _family(port.version)
+        target = f"{port.ip} . {port.port}"
+        if ip_address(port.host_ip).is_unspecified:
+            return f"{family} {self.name} published {{ {port.protocol} . {port.host_port} : {target} }}"
+        key = f"{port.host_ip} . {port.protocol} . {port.host_port}"
+        return f"{family} {self.name} published_at {{ {key} : {target} }}"
+
+    def _table(self, version: int) -> str:
+        family = _family(version)
+        kind = f"{'ipv4' if version == 4 else 'ipv6'}_addr"
+        ours = [rules for rules in self._bridges.values() if any(net.version == version for net in rules.subnets)]
+        ports = [port for port in self._ports if port.version == version]
+        loopback = "127.0.0.0/8" if version == 4 else "::1"
+        ports_only = "meta l4proto { tcp, udp, sctp }"
+        lines = [
+            f"add table {family} {self.name}",
+            f"delete table {family} {self.name}",
+            f"table {family} {self.name} {{",
+            f" map published {{ type inet_proto . inet_service : {kind} . inet_service; }}",
+            f" map published_at {{ type {kind} . inet_proto . inet_service : {kind} . inet_service; }}",
+            " chain publish {",
+            f"  {ports_only} dnat {family} to {family} daddr . meta l4proto . th dport map @published_at",
+            f"  {ports_only} dnat {family} to meta l4proto . th dport map @published",
+            " }",
+            " chain prerouting {",
+            "  type nat hook prerouting priority dstnat;",
+            # what was published on loopback stays there: a neighbour could send us packets for 127.0.0.1
+            f"  iifname != lo {family} daddr {loopback} return",
+            "  fib daddr type local jump publish",
+            " }",
+            " chain output {",
+            "  type nat hook output priority -100;",
+            "  fib daddr type local jump publish",
+            " }",
+        ]
+        lines += _raw(ours, family, version)
+        lines += _postrouting(ours, family, version)
+        lines += _forward(ours)
+        lines.append("}")
+        lines += [f"add element {self._element(port)}" for port in ports]
+        return "\n".join(lines) + "\n"
+
+
+def _family(version: int) -> str:
+    return "ip" if version == 4 else "ip6"
+
+
+def _raw(ours: list[BridgeRules], family: str, version: int) -> list[str]:
+    """Bridges route loopback addresses (for published ports), so containers must be kept from the host's own."""
+    if not ours or version == 6:
+        return []
+    names = ", ".join(f'"{rules.bridge}"' for rules in ours)
+    return [
+        " chain raw {",
+        "  type filter hook prerouting priority raw;",
+        f"  iifname {{ {names} }} {family} daddr 127.0.0.0/8 drop",
+        " }",
+    ]
+
+
+def _postrouting(ours: list[BridgeRules], family: str, version: int) -> list[str]:
+    lines = [" chain postrouting {", "  type nat hook postrouting priority srcnat;"]
+    for rules in ours:
+        name = f'"{rules.bridge}"'
+        if version == 4:
+            lines.append(f"  oifname {name} ip saddr 127.0.0.0/8 masquerade")
+        # hairpin: without it the answer would go straight to the asking container, from an address it never asked
+        lines += [
+            f"  oifname {name} {family} saddr {net} ct status dnat masquerade"
+            for net in rules.subnets
+            if net.version == version
+        ]
+        if rules.masquerade and not rules.internal:
+            lines += [
+                f"  oifname != {name} {family} saddr {net} masquerade"
+                for net in rules.subnets
+                if net.version == version
+            ]
+    return [*lines, " }"]
+
+
+def _forward(ours: list[BridgeRules]) -> list[str]:
+    lines = []
+    for rules in ours:
+        name = f'"{rules.bridge}"'
+        lines.append(f" chain to-{rules.bridge} {{")
+        lines.append("  ct state established,related accept")
+        if not rules.internal:
+            lines.append("  ct status dnat accept")
+        if rules.icc:
+            lines.append(f"  iifname {name} accept")
+        lines += ["  drop", " }"]
+    lines += [" chain forward {", "  type filter hook forward priority filter;"]
+    for rules in ours:
+        if rules.internal:
+            lines.append(f'  iifname "{rules.bridge}" oifname != "{rules.bridge}" drop')
+    if ours:
+        entries = ", ".join(f'"{rules.bridge}" : jump to-{rules.bridge}' for rules in ours)
+        lines.append(f"  oifname vmap {{ {entries} }}")
+    return [*lines, " }"]
+
+
