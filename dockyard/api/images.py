@@ -12,11 +12,12 @@ from dockyard import errors
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
+from dockyard.api.system import rfc3339
 from dockyard.content.registry import Credentials
 from dockyard.engine.images import Image, ImageService
 from dockyard.oci.reference import Reference
 
-# What the image's own "Config" may lack and clients of these API versions rely on (moby router/image/inspect_response.go).
+# What an image's own "Config" may lack and clients rely on (moby daemon/server/router/image/inspect_response.go).
 CONFIG_DEFAULTS: dict[str, Any] = {
     "Cmd": None,
     "Entrypoint": None,
@@ -287,6 +288,4 @@ def tagged_reference(repo: str, tag: str) -> Reference | None:
 
 
 def _moment(time_ns: int) -> str:
-    from dockyard.api.system import rfc3339
-
     return rfc3339(time_ns) if time_ns else "0001-01-01T00:00:00Z"

@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from dockyard.oci.image_config import ImageConfig
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.content.registry import Credentials, RegistryClient
+    from dockyard.content.registry import RegistryClient
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -57,6 +57,11 @@ class Image:
     repo_digests: list[str]
     size: int
     last_tag_ns: int
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The image's labels; empty when it has none."""
+        return (self.config.config.labels if self.config.config else None) or {}
 
     @property
     def created_ns(self) -> int | None:
@@ -382,10 +387,9 @@ class ImageService:
             return True
         if until and (image.created_ns is None or image.created_ns > until[0]):
             return True
-        labels = (image.config.config.labels if image.config.config else None) or {}
-        if not matches_labels(filters.get("label", ()), labels):
+        if not matches_labels(filters.get("label", ()), image.labels):
             return True
-        if filters.get("label!") and matches_labels(filters["label!"], labels):
+        if filters.get("label!") and matches_labels(filters["label!"], image.labels):
             return True
         return dangling_only and bool(image.repo_tags)
 
@@ -409,8 +413,7 @@ class ImageService:
                 continue
             if since and (created is None or created <= max(since)):
                 continue
-            labels = (image.config.config.labels if image.config.config else None) or {}
-            if not matches_labels(filters.get("label", ()), labels):
+            if not matches_labels(filters.get("label", ()), image.labels):
                 continue
             if dangling and self._children.get(image.id):
                 continue
@@ -527,12 +530,13 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 *
 
 
 def parse_until(text: str) -> int:
-    """The moment a filter means, in UNIX ns: a duration back from now (1h30m), a UNIX time, a date with or without time.
+    """The moment a filter means, in UNIX ns: a duration back from now (1h30m), a UNIX time, a date.
 
     Raises InvalidParameter.
     """
     if re.fullmatch(r"(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+", text):
-        back = sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ns|us|µs|ms|s|m|h)", text))
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+        back = sum(float(number) * _UNITS[unit] for number, unit in parts)
         return time.time_ns() - int(back)
     if found := re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", text):
         return int(found[1]) * 1_000_000_000 + int((found[2] or "0").ljust(9, "0"))
@@ -542,7 +546,9 @@ def parse_until(text: str) -> int:
     try:
         return int(datetime.fromisoformat(text).timestamp()) * 1_000_000_000
     except ValueError:
-        raise InvalidParameter(f"invalid value for 'until' filter: failed to parse value as time or duration: {text!r}") from None
+        raise InvalidParameter(
+            f"invalid value for 'until' filter: failed to parse value as time or duration: {text!r}"
+        ) from None
 
 
 def check_filters(filters: Mapping[str, Sequence[str]], known: Sequence[str]) -> None:

@@ -48,6 +48,8 @@ FIXTURES = (
 
 # A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
 LayerSource = BinaryIO | AsyncIterator[bytes]
+# The chain ID below a new layer (None: nothing), or how to wait for it.
+Parent = str | None | Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ class LayerStore:
 
     async def register(
         self,
-        parent: str | None | Awaitable[str | None],
+        parent: Parent,
         source: LayerSource | Callable[[], Awaitable[LayerSource]],
         *,
         diff_id: str | None = None,
@@ -227,8 +229,8 @@ class LayerStore:
     ) -> Layer:
         """Unpack an uncompressed or compressed layer tar onto `parent` and return the layer, held once for the caller.
 
-        When drivers allow it, unpacking begins before an awaited `parent` is known, so that the layers of an image
-        can be unpacked side by side. With `diff_id` given, the content must have that digest; with `chain_id`
+        When the driver allows it, unpacking begins before a `parent` that is yet to come is known, so that the layers
+        of an image can be unpacked side by side. With `diff_id` given, the content must have that digest; with `chain_id`
         given, too, a layer that is already there or being registered is not unpacked again (then `source` is
         not read). `progress` is called with the number of compressed bytes consumed so far. Raises
         InvalidParameter for a broken or malicious archive.
@@ -250,7 +252,7 @@ class LayerStore:
 
     async def _register_new(
         self,
-        parent: str | None | Awaitable[str | None],
+        parent: Parent,
         source: LayerSource | Callable[[], Awaitable[LayerSource]],
         diff_id: str | None,
         progress: Callable[[int], None] | None,
@@ -258,10 +260,10 @@ class LayerStore:
         snapshot = secrets.token_hex(32)
         self._snapshots_under_way.add(snapshot)
         try:
-            if not isinstance(parent, Awaitable):
+            if not callable(parent):
                 return await self._register(parent, source, snapshot, diff_id, progress)
             if self.driver.whiteouts == "plain":  # the snapshot starts as a copy of its parent
-                return await self._register(await parent, source, snapshot, diff_id, progress)
+                return await self._register(await parent(), source, snapshot, diff_id, progress)
             return await self._register_ahead(parent, source, snapshot, diff_id, progress)
         finally:
             self._snapshots_under_way.discard(snapshot)
@@ -291,7 +293,7 @@ class LayerStore:
 
     async def _register_ahead(
         self,
-        parent: Awaitable[str | None],
+        parent: Callable[[], Awaitable[str | None]],
         source: LayerSource | Callable[[], Awaitable[LayerSource]],
         snapshot: str,
         diff_id: str | None,
@@ -301,7 +303,7 @@ class LayerStore:
         target = await self._run(self.driver.create, snapshot, None)
         try:
             unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
-            below = await parent
+            below = await parent()
             if below is not None and chain_of(below, unpacked.diff_id) not in self._layers:
                 self.hold(below)
                 try:
@@ -495,9 +497,13 @@ class LayerStore:
     async def diff(self, container_id: str) -> AsyncIterator[bytes]:
         """The container's changes as a layer tar stream, with `.wh.` files for what it deleted."""
         self._container(container_id)
-        with self.driver.difference(container_id) as directory:
+        difference = self.driver.difference(container_id)
+        directory = await self._run(difference.__enter__)
+        try:
             async for piece in unpack.tar_directory(directory):
                 yield piece
+        finally:
+            await self._run(difference.__exit__, None, None, None)
 
     async def commit(self, container_id: str) -> Layer:
         """Register the container's changes as a new layer on its image's, held once for the caller."""

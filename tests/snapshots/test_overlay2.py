@@ -119,9 +119,9 @@ def test_changes_name_what_was_added_modified_and_deleted_with_the_directories_a
 def test_a_stack_of_128_layers_mounts_and_one_more_is_refused(driver: Overlay2) -> None:
     parent = None
     for number in range(MAX_DEPTH):
-        id = f"{number:064d}"
-        Path(driver.create(id, parent), f"file{number}").write_text("")
-        parent = id
+        layer = f"{number:064d}"
+        Path(driver.create(layer, parent), f"file{number}").write_text("")
+        parent = layer
     driver.create_read_write("f" * 64, parent)
     assert len(os.listdir(driver.get("f" * 64))) == MAX_DEPTH
     driver.create("e" * 64, parent)
