@@ -341,6 +341,8 @@ class NetworkService:
         try:
             if not network.config_only:
                 await self._controller.forget(network)
+                if self._options.iptables:
+                    await iptables.forget(network.bridge)
             self._forget(network)
         finally:
             self._busy.discard(network.name)

@@ -23,7 +23,8 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP = 0x300
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 2
@@ -138,6 +139,14 @@ def set_link(index: int, *, up: bool | None = None, name: str = "", master: int 
     if master is not None:
         body += _number(IFLA_MASTER, master)
     return RTM_SETLINK, 0, body
+
+
+def set_bridge_port(name: str, *, hairpin: bool = False, isolated: bool = False) -> Message:
+    """Whether the bridge port `name` may get its own frames back, and whether it is kept from other isolated ports."""
+    data = _attr(IFLA_BRPORT_MODE, bytes([hairpin])) + _attr(IFLA_BRPORT_ISOLATED, bytes([isolated]))
+    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + _attr(IFLA_INFO_SLAVE_DATA | NLA_F_NESTED, data)
+    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_LINKINFO | NLA_F_NESTED, info)
+    return RTM_NEWLINK, 0, body
 
 
 def delete_link(index: int) -> Message:

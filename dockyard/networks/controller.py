@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -112,12 +112,15 @@ class Controller:
         # network id -> lower-case name -> endpoints
         self._names: dict[str, dict[str, list[EndpointState]]] = {}
         self._host_has_ipv6 = _host_has_ipv6()
+        # namespaces that were there before us
+        self._found: set[str] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Get ready for joins."""
         self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._found = {str(path) for path in self._directory.iterdir()}
 
     async def close(self) -> None:
         """Let go of everything that needs us; running containers keep links, addresses and published ports."""
@@ -141,12 +144,12 @@ class Controller:
     async def sweep(self) -> None:
         """Remove what earlier daemons left and nobody uses: namespaces, links of our bridges, packet filter rules."""
         await self._write_firewall()
-        known = {active.namespace.path for active in self._active.values() if active.namespace} | self.pool.owned()
+        known = {active.namespace.path for active in self._active.values() if active.namespace}
         links = {
             state.host_interface for active in self._active.values() for state in active.sandbox.endpoints.values()
         }
         bridges = {network.bridge for network in self._networks.values() if network.bridge}
-        await self._do(_sweep, self._directory, known, bridges, links)
+        await self._do(_sweep, self._found - known, bridges, links)
         self.pool.fill()
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -249,7 +252,7 @@ class Controller:
         namespace = await self.pool.take()
         sandbox = Sandbox(sandbox_id=namespace.sandbox_id, sandbox_key=namespace.path, netns_path=namespace.path)
         active = Active(request, sandbox, namespace)
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
             undo.callback(self._destroy_later, namespace)
             for network, config in networks:
                 state = self._allocate(active, network, config)
@@ -258,13 +261,24 @@ class Controller:
             active.gateway_network = self._choose_gateway(active)
             self._hold_ports(active)
             undo.callback(self._release_ports, active)
-            sockets = await self._do(self._build, active)
-            if sockets is not None:
-                undo.callback(sockets.close)
-            self._write_files(active)
-            self._start(active, sockets)
+            building = self._do(self._build, active)
+            undo.push_async_callback(self._unbuild, active, building)
+            self._write_files(active)  # meanwhile
+            self._start(active, await asyncio.shield(building))
             undo.pop_all()
         return sandbox
+
+    async def _unbuild(self, active: Active, building: asyncio.Future[DnsSockets | None]) -> None:
+        """Undo `_build`, which may still be at work; the links go with the namespace."""
+        await asyncio.wait({building})
+        if building.exception() is not None:
+            return
+        sockets = building.result()
+        if sockets is not None:
+            sockets.close()
+        rules = [publication.rule for publication in active.publications if publication.rule]
+        if rules:
+            await self._do(self.firewall.unpublish, rules)
 
     def join_host(self, request: JoinRequest) -> Sandbox:
         """Let a container share the host's network."""
@@ -374,7 +388,12 @@ class Controller:
 
     def _plan(self, active: Active, name: str) -> Plan:
         state = active.sandbox.endpoints[name]
-        return Plan(self._networks[state.network_id], state, name == active.gateway_network)
+        return Plan(
+            self._networks[state.network_id],
+            state,
+            default_route=name == active.gateway_network,
+            publishes=bool(active.request.port_bindings or active.request.publish_all),
+        )
 
     def _choose_gateway(self, active: Active) -> str:
         """The network through which the container reaches the world: highest priority, then first by name."""
@@ -474,16 +493,15 @@ class Controller:
             undo.callback(self._free, state)
             undo.callback(active.sandbox.endpoints.pop, network.name)
             before = active.gateway_network
-            gateway = self._choose_gateway(active)
-            plan = Plan(network, state, default_route=gateway == network.name)
-            await self._do(self._drivers[network.driver].attach, namespace, plan)
+            active.gateway_network = self._choose_gateway(active)
+            undo.callback(setattr, active, "gateway_network", before)
+            await self._do(self._drivers[network.driver].attach, namespace, self._plan(active, network.name))
             undo.callback(self._destroy_link, state.host_interface)
-            active.gateway_network = gateway
-            if before != gateway:
+            if before != active.gateway_network:
                 # the new default route has replaced the old one
                 await self._move_ports(active)
             if active.dns is None and self._names_wanted(active):
-                self._serve_names(active, await self._do(_open_dns, namespace))
+                self._serve_names(active, await self._do(_open_dns, namespace, True))
             self._write_files(active)
             self._add_names(state)
             undo.pop_all()
@@ -747,7 +765,7 @@ class Controller:
         self.firewall.adopt(publication.rule for publication in active.publications if publication.rule)
         if self._firewall_current:
             await self._do(self.firewall.rewrite)
-        sockets = await self._do(_open_dns, active.namespace) if self._names_wanted(active) else None
+        sockets = await self._do(_open_dns, active.namespace, True) if self._names_wanted(active) else None
         self._start(active, sockets)
 
     def _retake(self, network_id: str, text: str) -> None:
@@ -826,9 +844,9 @@ def _take(pools: list[AddressPool], wanted: str) -> tuple[AddressPool, object]:
     raise failure
 
 
-def _open_dns(namespace: sandboxes.Namespace) -> DnsSockets:
+def _open_dns(namespace: sandboxes.Namespace, again: bool = False) -> DnsSockets:
     with sandboxes.entered(namespace.fd):
-        return open_sockets()
+        return open_sockets(again)
 
 
 def _delete_links(names: Iterable[str]) -> None:
@@ -840,11 +858,10 @@ def _delete_links(names: Iterable[str]) -> None:
                 continue  # gone with its namespace, as it should be
 
 
-def _sweep(directory: Path, known: set[str], bridges: set[str], links: set[str]) -> None:
-    for path in directory.iterdir():
-        if str(path) not in known:
-            log.info("removing stale network namespace %s", path)
-            sandboxes.delete_file(str(path))
+def _sweep(paths: set[str], bridges: set[str], links: set[str]) -> None:
+    for path in paths:
+        log.info("removing stale network namespace %s", path)
+        sandboxes.delete_file(path)
     with RouteSocket() as host:
         present = host.links()
         masters = {link.index for link in present if link.name in bridges}

@@ -231,15 +231,19 @@ class DnsSockets:
         self.tcp.close()
 
 
-def open_sockets() -> DnsSockets:
-    """Open the resolver's sockets in the calling thread's namespace, and lead 127.0.0.11:53 to them."""
+def open_sockets(again: bool = False) -> DnsSockets:
+    """Open the resolver's sockets in the calling thread's namespace, and lead 127.0.0.11:53 to them.
+
+    `again`: in place of those of an earlier daemon. Replacing rules makes the kernel wait (10 ms), so not otherwise.
+    """
     sockets = _bind(0)
     udp_port, tcp_port = sockets.udp.getsockname()[1], sockets.tcp.getsockname()[1]
     try:
         rules = Nftables()
         try:
             rules.run(
-                f"add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n chain output {{\n"
+                (f"add table ip {TABLE}\ndelete table ip {TABLE}\n" if again else "")
+                + f"table ip {TABLE} {{\n chain output {{\n"
                 "  type nat hook output priority -100;\n"
                 f"  ip daddr {EMBEDDED_SERVER} udp dport 53 dnat to {EMBEDDED_SERVER}:{udp_port}\n"
                 f"  ip daddr {EMBEDDED_SERVER} tcp dport 53 dnat to {EMBEDDED_SERVER}:{tcp_port}\n"

@@ -29,6 +29,17 @@ async def let_through(bridges: Iterable[str]) -> None:
                 await _run(program, "-w", "5", "-I", "FORWARD", direction, bridge, "-j", "ACCEPT")
 
 
+async def forget(bridge: str) -> None:
+    """Take the rules for a bridge that is gone out of the host's FORWARD chain."""
+    program = shutil.which("iptables")
+    listed = await _run(program, "-w", "5", "-S", "FORWARD") if program else None
+    if program is None or listed is None:
+        return
+    for direction in ("-i", "-o"):
+        for _ in range(listed.splitlines().count(f"-A FORWARD {direction} {bridge} -j ACCEPT")):
+            await _run(program, "-w", "5", "-D", "FORWARD", direction, bridge, "-j", "ACCEPT")
+
+
 async def _run(*command: str) -> str | None:
     process = await asyncio.create_subprocess_exec(
         *command,

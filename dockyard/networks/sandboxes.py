@@ -127,10 +127,6 @@ class NamespacePool:
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
 
-    def owned(self) -> set[str]:
-        """The files of the namespaces that wait to be used."""
-        return {namespace.path for namespace in self._ready}
-
     async def take(self) -> Namespace:
         """A fresh namespace, which now belongs to the caller."""
         loop = asyncio.get_running_loop()

@@ -9,12 +9,15 @@ from dockyard.networks.sandboxes import Namespace
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One endpoint to be made: `state` says all, `default_route` whether it leads out of the sandbox."""
+    """One endpoint to be made: `state` says all, `default_route` whether it leads out of the sandbox.
+
+    `publishes`: host ports lead to it.
+    """
 
     network: Network
     state: EndpointState
     default_route: bool
-    sysctls: tuple[tuple[str, str], ...] = ()
+    publishes: bool = False
 
 
 class Driver(Protocol):

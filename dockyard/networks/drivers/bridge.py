@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.linux.netlink import (
+    Message,
     NetlinkError,
     RouteSocket,
     default_route,
@@ -18,6 +19,7 @@ from dockyard.linux.netlink import (
     new_address,
     new_bridge,
     new_veth,
+    set_bridge_port,
     set_link,
 )
 from dockyard.networks.drivers.base import Plan
@@ -145,7 +147,7 @@ class BridgeDriver:
                     state.host_interface, state.interface, netns=namespace.fd, mac=state.mac, master=master, mtu=mtu
                 )
                 try:
-                    host.do(pair)
+                    host.do(pair, *self._port(plan))
                     break
                 except NetlinkError as error:
                     if error.errno != errno.EEXIST or attempt == 7:
@@ -157,18 +159,25 @@ class BridgeDriver:
             self.detach(namespace, plan)
             raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
 
+    def _port(self, plan: Plan) -> list[Message]:
+        """What the bridge has to know of the endpoint's port, besides that it is there."""
+        # Where br_netfilter is on, a bridged packet to a published port is sent on to its container without leaving
+        # the bridge; a container that asks for its own port must get its packet back through the port it came from.
+        hairpin = plan.publishes
+        isolated = not option_flag(plan.network, ICC, True)
+        if hairpin or isolated:
+            return [set_bridge_port(plan.state.host_interface, hairpin=hairpin, isolated=isolated)]
+        return []
+
     def _configure(self, namespace: Namespace, plan: Plan) -> None:
         state = plan.state
         route = namespace.route
         link = route.link(state.interface)
         if link is None:
             raise OSError(errno.ENODEV, "the new link is not there")
-        if state.ipv6 or plan.sysctls:
+        if state.ipv6:
             with entered(namespace.fd):
-                if state.ipv6:
-                    write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
-                for name, value in plan.sysctls:
-                    write_sysctl(name, value)
+                write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
         # Address before raising: going up is what announces it to the neighbours (arp_notify).
         acts = []
         if state.ip:

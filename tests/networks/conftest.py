@@ -1,0 +1,181 @@
+"""A network service of its own for each test, containers that are namespaces without processes, and a neighbour host."""
+
+import itertools
+import json
+import os
+import secrets
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dockyard.engine.database import Database
+from dockyard.engine.events import Events
+from dockyard.engine.networks import JoinRequest, Network, NetworkOptions, NetworkService, Sandbox
+from dockyard.linux import netlink
+from dockyard.networks import iptables, sandboxes
+
+T = TypeVar("T")
+_counter = itertools.count(secrets.randbelow(150))
+
+
+def inside(path: str, work: Callable[[], T]) -> T:
+    """Do `work` in the network namespace at `path`."""
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            with sandboxes.entered(fd):
+                results.append(work())
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            os.close(fd)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def ip(path: str, *arguments: str) -> Any:
+    """What `ip -j ARGUMENTS` says in the namespace at `path`."""
+    output = subprocess.run(["nsenter", f"--net={path}", "ip", "-j", *arguments], capture_output=True, check=True).stdout
+    return json.loads(output or b"[]")
+
+
+class Host:
+    """A network service with its own bridge, subnet and roots; can be "killed" and begun anew."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        self.root = root
+        self.number = next(_counter) % 200
+        self.bridge = f"dyt{secrets.token_hex(3)}"
+        self.subnet = f"10.250.{self.number}"
+        self.options = NetworkOptions(**{"bridge": self.bridge, "bip": f"{self.subnet}.1/24", **options})
+        self.events = Events()
+        self._stack = ExitStack()
+
+    async def open(self) -> "Host":
+        self.database = Database(self.root / "state.db")
+        self.service = NetworkService(self.root / "exec", self.database, self.events, self.options)
+        await self.service.open()
+        return self
+
+    async def kill(self) -> None:
+        """End the service as a killed daemon ends: the kernel keeps everything but our sockets."""
+        await self.service.close()
+        self.database.close()
+
+    async def join(self, name: str, **request: Any) -> Sandbox:
+        files = self.root / "files" / name
+        files.mkdir(parents=True, exist_ok=True)
+        return await self.service.join(self.request(name, **request))
+
+    def request(self, name: str, **request: Any) -> JoinRequest:
+        """A request whose container's id follows from its name."""
+        container_id = name.encode().hex().ljust(64, "0")
+        return JoinRequest(
+            container_id=container_id,
+            name=name,
+            hostname=container_id[:12],
+            files_dir=str(self.root / "files" / name),
+            **request,
+        )
+
+    def id_of(self, name: str) -> str:
+        return self.request(name).container_id
+
+    def file(self, name: str, file: str) -> str:
+        return (self.root / "files" / name / file).read_text()
+
+    async def create(self, name: str, **fields: Any) -> Network:
+        return await self.service.create(Network(id="", name=name, driver="bridge", created="", **fields))
+
+    async def clean_up(self) -> None:
+        controller = self.service._controller
+        for container_id in list(controller._active):
+            await self.service.leave(container_id)
+        bridges = [network.bridge for network in self.service.list() if network.bridge]
+        controller.firewall.remove()
+        await self.service.close()
+        self.database.close()
+        with netlink.RouteSocket() as route:
+            for bridge in bridges:
+                route.do(netlink.delete_link_named(bridge))
+                await iptables.forget(bridge)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    made = await Host(tmp_path).open()
+    await made.service.sweep()
+    yield made
+    await made.clean_up()
+
+
+@pytest.fixture
+async def make_host(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Make any number of hosts with options of their own."""
+    hosts: list[Host] = []
+
+    async def make(**options: Any) -> Host:
+        root = tmp_path / str(len(hosts))
+        root.mkdir()
+        made = await Host(root, **options).open()
+        hosts.append(made)
+        await made.service.sweep()
+        return made
+
+    yield make
+    for made in hosts:
+        await made.clean_up()
+
+
+class Neighbour:
+    """Another machine, on a cable of its own to this one: `ours` is this machine's address on it."""
+
+    def __init__(self, path: str, address: str, ours: str) -> None:
+        self.path = path
+        self.address = address
+        self.ours = ours
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Iterator[Neighbour]:
+    number = next(_counter) % 200
+    ours, theirs = f"10.251.{number}.1", f"10.251.{number}.2"
+    cable = f"dyn{secrets.token_hex(3)}"
+    namespace = _in_thread(lambda: sandboxes.create(tmp_path))
+    with netlink.RouteSocket() as route:
+        route.do(netlink.new_veth(cable, "eth0", netns=namespace.fd, mac="", master=0))
+        link = route.link(cable)
+        assert link is not None
+        route.do(netlink.new_address(link.index, ip_address(ours), 24))
+        far = namespace.route.link("eth0")
+        assert far is not None
+        namespace.route.do(
+            netlink.new_address(far.index, ip_address(theirs), 24),
+            netlink.set_link(far.index, up=True),
+            netlink.default_route(far.index, ip_address(ours)),
+        )
+        yield Neighbour(namespace.path, theirs, ours)
+        route.do(netlink.delete_link(link.index))
+    sandboxes.destroy(namespace)
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]

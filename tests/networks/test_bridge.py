@@ -1,0 +1,375 @@
+"""What a container on a bridge network sees, and what it may reach."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from dockyard.engine.networks import EndpointConfig
+from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
+from tests.networks.conftest import Host, Neighbour, inside, ip
+
+
+@contextmanager
+def serving(path: str | None, port: int = 80, address: str = "0.0.0.0") -> Iterator[None]:
+    """A server, in the namespace at `path`, that tells each client the address it came from."""
+
+    def listen() -> socket.socket:
+        return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+    server = listen() if path is None else inside(path, listen)
+
+    def serve() -> None:
+        while True:
+            try:
+                client, where = server.accept()
+            except OSError:
+                return
+            client.sendall(where[0].encode())
+            client.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+def ask(address: str, port: int, path: str | None = None) -> str:
+    """What the server at address:port says our address is, asked from the namespace at `path`."""
+
+    def connect() -> str:
+        with socket.create_connection((address, port), timeout=0.5) as client:
+            return client.recv(100).decode()
+
+    return connect() if path is None else inside(path, connect)
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(work, *arguments)
+
+
+async def test_a_container_gets_address_mac_and_default_route(host: Host) -> None:
+    sandbox = await host.join("one")
+    endpoint = sandbox.endpoints["bridge"]
+    assert (endpoint.ip, endpoint.prefix_len, endpoint.gateway) == (f"{host.subnet}.2", 24, f"{host.subnet}.1")
+    assert endpoint.mac == f"02:42:0a:fa:{host.number:02x}:02"
+    assert sandbox.netns_path is not None
+    link = ip(sandbox.netns_path, "addr", "show", "eth0")[0]
+    assert link["address"] == endpoint.mac
+    assert "UP" in link["flags"]
+    assert link["addr_info"][0]["local"] == endpoint.ip
+    assert "UP" in ip(sandbox.netns_path, "link", "show", "lo")[0]["flags"]
+    routes = {route["dst"]: route for route in ip(sandbox.netns_path, "route")}
+    assert routes["default"]["gateway"] == endpoint.gateway
+
+
+async def test_containers_of_a_bridge_reach_each_other_and_the_gateway(host: Host) -> None:
+    one, two = await host.join("one"), await host.join("two")
+    with serving(one.netns_path):
+        assert await in_thread(ask, one.endpoints["bridge"].ip, 80, two.netns_path) == two.endpoints["bridge"].ip
+        assert await in_thread(ask, one.endpoints["bridge"].ip, 80) == f"{host.subnet}.1"
+
+
+async def test_addresses_are_given_lowest_first_and_again_after_leaving(host: Host) -> None:
+    await host.join("one")
+    await host.join("two")
+    await host.service.leave(host.id_of("one"))
+    again = await host.join("three")
+    assert again.endpoints["bridge"].ip == f"{host.subnet}.2"
+    with serving(again.netns_path):
+        # at once, although the kernel has not yet taken apart the first owner's namespace
+        assert await in_thread(ask, again.endpoints["bridge"].ip, 80)
+
+
+async def test_icc_off_keeps_containers_apart(make_host: Any) -> None:
+    host = await make_host(icc=False)
+    one, two = await host.join("one"), await host.join("two")
+    with serving(one.netns_path), pytest.raises(OSError):
+        await in_thread(ask, one.endpoints["bridge"].ip, 80, two.netns_path)
+
+
+async def test_networks_are_isolated_from_each_other(host: Host) -> None:
+    await host.create("lan")
+    one, two = await host.join("one"), await host.join("two", mode="lan")
+    with serving(one.netns_path), pytest.raises(OSError):
+        await in_thread(ask, one.endpoints["bridge"].ip, 80, two.netns_path)
+
+
+async def test_what_leaves_the_host_is_masqueraded(host: Host, neighbour: Neighbour) -> None:
+    one = await host.join("one")
+    with serving(neighbour.path):
+        assert await in_thread(ask, neighbour.address, 80, one.netns_path) == neighbour.ours
+
+
+async def test_an_internal_network_does_not_reach_the_world(host: Host, neighbour: Neighbour) -> None:
+    await host.create("inner", internal=True)
+    one, two = await host.join("one", mode="inner"), await host.join("two", mode="inner")
+    with serving(neighbour.path), pytest.raises(OSError):
+        await in_thread(ask, neighbour.address, 80, one.netns_path)
+    with serving(one.netns_path):
+        assert await in_thread(ask, one.endpoints["inner"].ip, 80, two.netns_path)
+
+
+async def test_a_container_cannot_reach_the_hosts_loopback(host: Host) -> None:
+    one = await host.join("one")
+    assert one.netns_path is not None
+    # it may send what it likes; this makes its kernel let 127.0.0.2 out by eth0
+    inside(one.netns_path, lambda: open("/proc/sys/net/ipv4/conf/eth0/route_localnet", "w").write("1"))
+    import subprocess
+
+    subprocess.run(
+        ["nsenter", f"--net={one.netns_path}", "sh", "-ec",
+         f"ip route del local 127.0.0.0/8 table local; ip route add 127.0.0.2 via {host.subnet}.1 dev eth0"],
+        check=True,
+    )
+    with serving(None, 18999, "127.0.0.2"), pytest.raises(OSError):
+        await in_thread(ask, "127.0.0.2", 18999, one.netns_path)
+
+
+async def test_a_published_port_answers_from_everywhere(host: Host, neighbour: Neighbour) -> None:
+    port = 20000 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    two = await host.join("two")
+    await host.create("lan")
+    three = await host.join("three", mode="lan")
+    assert ("0.0.0.0", str(port)) in one.ports["80/tcp"]
+    with serving(one.netns_path):
+        assert await in_thread(ask, "127.0.0.1", port) == f"{host.subnet}.1"
+        assert await in_thread(ask, neighbour.ours, port)
+        assert await in_thread(ask, neighbour.ours, port, neighbour.path) == neighbour.address
+        for path in (one.netns_path, two.netns_path, three.netns_path):
+            assert await in_thread(ask, neighbour.ours, port, path)
+        assert await in_thread(ask, "::1", port)
+
+
+async def test_an_unpublished_port_cannot_be_reached_from_outside(host: Host, neighbour: Neighbour) -> None:
+    one = await host.join("one")
+    with serving(one.netns_path), pytest.raises(OSError):
+        await in_thread(ask, one.endpoints["bridge"].ip, 80, neighbour.path)
+
+
+async def test_a_port_published_on_loopback_stays_there(host: Host, neighbour: Neighbour) -> None:
+    port = 20200 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("127.0.0.1", str(port))]})
+    with serving(one.netns_path):
+        assert await in_thread(ask, "127.0.0.1", port)
+        with pytest.raises(OSError):
+            await in_thread(ask, neighbour.ours, port, neighbour.path)
+
+
+async def test_ports_are_gone_after_leaving(host: Host) -> None:
+    port = 20400 + host.number
+    await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    await host.service.leave(host.id_of("one"))
+    with pytest.raises(ConnectionRefusedError):
+        await in_thread(ask, "127.0.0.1", port)
+
+
+async def test_a_taken_port_is_refused_in_dockers_words(host: Host) -> None:
+    port = 20600 + host.number
+    await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    with pytest.raises(SystemFailure) as caught:
+        await host.join("two", port_bindings={"80/tcp": [("", str(port))]})
+    assert "driver failed programming external connectivity on endpoint two (" in str(caught.value)
+    assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in str(caught.value)
+    # and nothing is left of the attempt
+    assert len(host.service.members(host.service.get("bridge"))) == 1
+    assert (await host.join("three")).endpoints["bridge"].ip == f"{host.subnet}.3"
+
+
+async def test_a_port_of_a_host_program_is_refused(host: Host) -> None:
+    port = 20800 + host.number
+    with socket.create_server(("0.0.0.0", port)), pytest.raises(SystemFailure, match="address already in use"):
+        await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+
+
+async def test_a_held_port_is_refused_to_host_programs(host: Host) -> None:
+    port = 21000 + host.number
+    await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    with pytest.raises(OSError), socket.create_server(("0.0.0.0", port)):
+        pass
+
+
+async def test_host_ports_are_chosen_when_left_open(host: Host) -> None:
+    one = await host.join("one", publish_all=True, exposed_ports={"80/tcp", "53/udp"})
+    two = await host.join("two", port_bindings={"80/tcp": [("127.0.0.1", "")]})
+    chosen = {one.ports["80/tcp"][0][1], two.ports["80/tcp"][0][1]}
+    assert len(chosen) == 2
+    assert all(int(port) >= 32768 for port in chosen)
+    assert one.ports["53/udp"]
+
+
+async def test_the_first_free_port_of_a_range_is_taken(host: Host) -> None:
+    port = 21200 + host.number
+    with socket.create_server(("0.0.0.0", port)):
+        one = await host.join("one", port_bindings={"80/tcp": [("", f"{port}-{port + 2}")]})
+    assert one.ports["80/tcp"][0] == ("0.0.0.0", str(port + 1))
+
+
+async def test_udp_is_published_too(host: Host) -> None:
+    port = 21400 + host.number
+    one = await host.join("one", port_bindings={"5353/udp": [("127.0.0.1", str(port))]})
+    assert one.netns_path is not None
+
+    def bind() -> socket.socket:
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.bind(("0.0.0.0", 5353))
+        bound.settimeout(2)
+        return bound
+
+    with inside(one.netns_path, bind) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.sendto(b"ping", ("127.0.0.1", port))
+        data, where = server.recvfrom(100)
+        server.sendto(data + b"-pong", where)
+        assert client.recvfrom(100) == (b"ping-pong", ("127.0.0.1", port))
+
+
+async def test_without_the_packet_filter_the_proxy_serves_published_ports(make_host: Any) -> None:
+    host = await make_host(iptables=False)
+    port = 21600 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    with serving(one.netns_path):
+        assert await in_thread(ask, "127.0.0.1", port) == f"{host.subnet}.1"
+
+
+async def test_two_daemons_share_a_host(make_host: Any) -> None:
+    first, second = await make_host(), await make_host()
+    port = 21800 + first.number
+    one = await first.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    await second.join("one")
+    with pytest.raises(SystemFailure, match="address already in use"):
+        await second.join("two", port_bindings={"80/tcp": [("", str(port))]})
+    await second.service.leave(second.id_of("one"))
+    with serving(one.netns_path):
+        assert await in_thread(ask, "127.0.0.1", port)
+
+
+async def test_fixed_addresses_and_interfaces_by_order(host: Host) -> None:
+    await host.create("lan")
+    subnet = host.service.get("lan").pools[0].subnet
+    base = subnet.rpartition(".")[0]
+    wish = EndpointConfig(ipv4_address=f"{base}.77", mac_address="02:42:ac:11:22:33", aliases=["db"])
+    one = await host.join("one", mode="lan", endpoints={"lan": wish, "bridge": EndpointConfig()})
+    assert one.endpoints["lan"].ip == f"{base}.77"
+    assert one.endpoints["lan"].mac == "02:42:ac:11:22:33"
+    assert (one.endpoints["lan"].interface, one.endpoints["bridge"].interface) == ("eth0", "eth1")
+    with pytest.raises(Conflict, match="Address already in use"):
+        await host.join("two", mode="lan", endpoints={"lan": wish})
+    await host.service.leave(host.id_of("one"))
+    assert (await host.join("two", mode="lan", endpoints={"lan": wish})).endpoints["lan"].ip == f"{base}.77"
+    with pytest.raises(InvalidParameter):
+        await host.join("three", endpoints={"bridge": EndpointConfig(ipv4_address=f"{host.subnet}.9")})
+
+
+async def test_other_modes(host: Host) -> None:
+    none = await host.join("none", mode="none")
+    assert none.netns_path is not None
+    assert [link["ifname"] for link in ip(none.netns_path, "link", "show", "up")] == ["lo"]
+    assert ip(none.netns_path, "route") == []
+    assert (await host.join("host", mode="host")).netns_path is None
+    shared = await host.join("shared", mode="container:none", joined_netns=none.netns_path)
+    assert shared.netns_path == none.netns_path
+    with pytest.raises(NotFound, match="network nowhere not found"):
+        await host.join("lost", mode="nowhere")
+
+
+async def test_networks_are_connected_and_disconnected_live(host: Host) -> None:
+    await host.create("lan")
+    port = 22000 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    two = await host.join("two", mode="lan")
+    state = await host.service.connect("lan", host.id_of("one"), EndpointConfig(aliases=["first"]))
+    assert state.interface == "eth1"
+    with serving(one.netns_path):
+        assert await in_thread(ask, state.ip, 80, two.netns_path)
+        with pytest.raises(Forbidden, match="already exists in network lan"):
+            await host.service.connect("lan", host.id_of("one"), EndpointConfig())
+        await host.service.disconnect("bridge", host.id_of("one"))
+        assert one.netns_path is not None
+        assert "eth0" not in [link["ifname"] for link in ip(one.netns_path, "link")]
+        # the way out, and the published port, have moved to the network that is left
+        assert await in_thread(ask, "127.0.0.1", port)
+    assert [route["gateway"] for route in ip(one.netns_path, "route") if route["dst"] == "default"] == [state.gateway]
+    with pytest.raises(Forbidden, match="is not connected to"):
+        await host.service.disconnect("bridge", host.id_of("one"))
+
+
+async def test_a_network_in_use_is_not_removed(host: Host) -> None:
+    await host.create("lan")
+    await host.join("one", mode="lan")
+    with pytest.raises(Forbidden, match="has active endpoints"):
+        await host.service.remove("lan")
+    assert await host.service.prune() == []
+    await host.service.leave(host.id_of("one"))
+    assert await host.service.prune() == ["lan"]
+    with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
+        await host.service.remove("bridge")
+
+
+async def test_networks_that_cannot_be_are_refused(host: Host) -> None:
+    await host.create("lan")
+    with pytest.raises(Conflict, match="network with name lan already exists"):
+        await host.create("lan")
+    with pytest.raises(Forbidden, match="Pool overlaps"):
+        await host.create("again", pools=[host.service.get("lan").pools[0]])
+    with pytest.raises(InvalidParameter, match="bridge name"):
+        await host.create("odd", options={"com.docker.network.bridge.name": 'x"; flush ruleset'})
+    host.service.get("lan").driver = "bridge"
+    from dockyard.engine.networks import Network
+
+    with pytest.raises(NotImplementedHere, match="macvlan"):
+        await host.service.create(Network(id="", name="mac", driver="macvlan", created=""))
+    with pytest.raises(NotFound):
+        await host.service.create(Network(id="", name="mac", driver="nosuch", created=""))
+
+
+async def test_a_new_daemon_takes_up_what_a_killed_one_left(host: Host) -> None:
+    port = 22200 + host.number
+    await host.create("lan")
+    bindings = {"80/tcp": [("", str(port))]}
+    one = await host.join("one", mode="lan", port_bindings=bindings)
+    stale = await host.join("stale")
+    await host.kill()
+    with serving(one.netns_path):
+        assert await in_thread(ask, "127.0.0.1", port)  # while no daemon runs
+        await host.open()
+        await host.service.restore(host.id_of("one"), one, host.request("one", mode="lan", port_bindings=bindings))
+        await host.service.sweep()
+        assert await in_thread(ask, "127.0.0.1", port)
+        two = await host.join("two", mode="lan")
+        assert two.endpoints["lan"].ip != one.endpoints["lan"].ip
+        assert await in_thread(ask, one.endpoints["lan"].ip, 80, two.netns_path)
+    import os
+
+    assert stale.netns_path is not None
+    assert not os.path.exists(stale.netns_path)
+    assert not os.path.exists(f"/sys/class/net/{stale.endpoints['bridge'].host_interface}")
+    with pytest.raises(SystemFailure, match="already allocated"):
+        await host.join("three", port_bindings=bindings)
+
+
+async def test_containers_files_say_who_and_where_they_are(host: Host) -> None:
+    one = await host.join("one", extra_hosts=["db:10.0.0.5", "gate:host-gateway"])
+    hosts = host.file("one", "hosts").splitlines()
+    assert hosts[0] == "127.0.0.1\tlocalhost"
+    assert f"{one.endpoints['bridge'].ip}\t{host.id_of('one')[:12]}" in hosts
+    assert "10.0.0.5\tdb" in hosts
+    assert f"{host.subnet}.1\tgate" in hosts
+    assert host.file("one", "hostname") == host.id_of("one")[:12] + "\n"
+    assert "127.0.0.11" not in host.file("one", "resolv.conf")
+    await host.create("lan")
+    await host.join("two", mode="lan", dns=["192.0.2.53"], dns_search=["example.org"])
+    resolv = host.file("two", "resolv.conf")
+    assert "nameserver 127.0.0.11\n" in resolv
+    assert "search example.org\n" in resolv
+    assert "options ndots:0\n" in resolv
