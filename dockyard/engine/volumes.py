@@ -1,0 +1,341 @@
+"""Volumes: which there are, who made them, who uses them, and when they may go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from dockyard.engine.database import Database
+from dockyard.engine.events import Events
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
+from dockyard.volumes.copy_up import copy_up
+from dockyard.volumes.driver import Driver
+
+log = logging.getLogger("dockyard.volumes")
+
+ANONYMOUS = "com.docker.volume.anonymous"
+LIST_FILTERS = ("dangling", "driver", "label", "name")
+PRUNE_FILTERS = ("label", "label!", "all")
+
+
+class VolumeRow(msgspec.Struct, frozen=True):
+    """A volume as the database keeps it, under its name."""
+
+    driver: str
+    options: dict[str, str]
+    labels: dict[str, str]
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume; `created_at` is RFC 3339, `options` those it was made with."""
+
+    name: str
+    driver: str
+    mountpoint: str
+    labels: Mapping[str, str]
+    options: Mapping[str, str]
+    created_at: str
+    scope: str
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the engine chose the name, because nobody else did."""
+        return ANONYMOUS in self.labels
+
+
+@dataclass(slots=True)
+class _Held:
+    """Who has a volume mounted, and the lock under which that changes."""
+
+    row: VolumeRow
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    mounted_by: set[str] = field(default_factory=set)
+
+
+class VolumeService:
+    """The volumes of this engine."""
+
+    def __init__(self, drivers: Sequence[Driver], database: Database, events: Events) -> None:
+        """`drivers`: the first is the one used when nobody names another."""
+        self._drivers = {driver.name: driver for driver in drivers}
+        self._default = drivers[0].name
+        self._rows = database.collection("volumes", VolumeRow)
+        self._events = events
+        self._pruning = False
+        # asked before a volume is removed: the IDs of the containers that use it; the container service adds itself
+        self.users: list[Callable[[str], Sequence[str]]] = []
+        self._volumes: dict[str, _Held] = {}
+        for name, row in list(self._rows.all()):
+            driver = self._drivers.get(row.driver)
+            if driver is not None and not driver.exists(name):
+                self._rows.delete(name)  # a crash came between the row and the directory, or someone removed it
+                continue
+            self._volumes[name] = _Held(row)
+        for driver in drivers:
+            self._adopt(driver)
+
+    def _adopt(self, driver: Driver) -> None:
+        """Take up volumes that are on disk but not in the database: their data must not be out of reach."""
+        for name in driver.sweep(self._volumes):
+            row = VolumeRow(driver.name, {}, {}, driver.created_ns(name))
+            self._rows.put(name, row)
+            self._volumes[name] = _Held(row)
+            log.info("found volume %s on disk", name)
+
+    @property
+    def drivers(self) -> list[str]:
+        """The names of the volume drivers."""
+        return sorted(self._drivers)
+
+    def _driver(self, name: str) -> Driver:
+        driver = self._drivers.get(name)
+        if driver is None:
+            raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
+        return driver
+
+    def _held(self, name: str) -> _Held:
+        held = self._volumes.get(name)
+        if held is None:
+            raise NotFound(f"get {name}: no such volume")
+        return held
+
+    def _describe(self, name: str) -> Volume:
+        row = self._held(name).row
+        driver = self._driver(row.driver)
+        return Volume(
+            name=name,
+            driver=row.driver,
+            mountpoint=driver.path(name),
+            labels=row.labels,
+            options=row.options,
+            created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.created_ns // 1_000_000_000)),
+            scope=driver.scope,
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._volumes
+
+    async def create(
+        self,
+        name: str | None = None,
+        driver: str | None = None,
+        driver_opts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume, under a name of the engine's choice when given none; an existing one is returned as it is.
+
+        Raises InvalidParameter, NotFound for an unknown driver, Conflict when the name is taken by another driver's.
+        """
+        labels = dict(labels or {})
+        if not name:
+            name = secrets.token_hex(32)
+            labels[ANONYMOUS] = ""
+        try:
+            chosen = self._driver(driver or self._default)
+            existing = self._volumes.get(name)
+            if existing is not None:
+                if driver and existing.row.driver != driver:
+                    raise Conflict("volume name must be unique")
+                return self._describe(name)
+            options = dict(driver_opts or {})
+            chosen.check(name, options)
+            row = VolumeRow(chosen.name, options, labels, time.time_ns())
+            self._rows.put(name, row)
+            try:
+                chosen.create(name, options)
+            except BaseException:
+                self._rows.delete(name)
+                raise
+        except DockyardError as error:
+            raise type(error)(f"create {name}: {error}") from error
+        self._volumes[name] = _Held(row)
+        self._events.emit("volume", "create", name, {"driver": chosen.name})
+        return self._describe(name)
+
+    async def get(self, name: str) -> Volume:
+        """The volume called `name`. Raises NotFound."""
+        return self._describe(name)
+
+    async def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Volume]:
+        """The volumes that match, by name. Raises InvalidParameter for an unknown filter."""
+        filters = filters or {}
+        _check_filters(filters, LIST_FILTERS)
+        dangling = _truth(filters, "dangling")
+        found = []
+        for name in sorted(self._volumes):
+            volume = self._describe(name)
+            if dangling is not None and bool(self.users_of(name)) == dangling:
+                continue
+            if "driver" in filters and volume.driver not in filters["driver"]:
+                continue
+            if not _has_labels(filters.get("label", ()), volume.labels):
+                continue
+            if filters.get("name") and not any(_name_matches(pattern, name) for pattern in filters["name"]):
+                continue
+            found.append(volume)
+        return found
+
+    def users_of(self, name: str) -> Sequence[str]:
+        """IDs of the containers that use the volume, running or not."""
+        held = self._volumes.get(name)
+        found = dict.fromkeys(user for users in self.users for user in users(name))
+        if held is not None:
+            found.update(dict.fromkeys(held.mounted_by))
+        return list(found)
+
+    async def size(self, name: str) -> int:
+        """Bytes the volume takes; -1 when its driver can't tell."""
+        driver = self._driver(self._held(name).row.driver)
+        return await asyncio.to_thread(driver.size, name)
+
+    async def remove(self, name: str, force: bool = False) -> None:
+        """Remove a volume and its data. `force`: no error when there is none. Raises NotFound, Conflict when in use."""
+        held = self._volumes.get(name)
+        if held is None and force:
+            return
+        held = self._held(name)
+        async with held.lock:
+            if self._volumes.get(name) is not held:
+                raise NotFound(f"get {name}: no such volume")
+            users = self.users_of(name)
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            driver = self._driver(held.row.driver)
+            del self._volumes[name]
+            try:
+                await asyncio.to_thread(driver.remove, name)
+            except BaseException:
+                self._volumes[name] = held
+                raise
+            self._rows.delete(name)
+        self._events.emit("volume", "destroy", name, {"driver": held.row.driver})
+
+    async def prune(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, named_too: bool = False
+    ) -> tuple[Sequence[str], int]:
+        """Remove volumes nobody uses, only anonymous ones unless `named_too` or filter all=true: (names, bytes freed).
+
+        Raises InvalidParameter for an unknown filter, Conflict when another prune is at work.
+        """
+        filters = filters or {}
+        _check_filters(filters, PRUNE_FILTERS)
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        every = named_too or bool(_truth(filters, "all"))
+        removed = []
+        freed = 0
+        self._pruning = True
+        try:
+            for volume in await self.list({"dangling": ["true"]}):
+                if not every and not volume.anonymous:
+                    continue
+                if not _has_labels(filters.get("label", ()), volume.labels):
+                    continue
+                if filters.get("label!") and _has_labels(filters["label!"], volume.labels):
+                    continue
+                try:
+                    size = await self.size(volume.name)
+                    await self.remove(volume.name)
+                except (Conflict, NotFound):
+                    continue  # taken into use, or gone, since it was listed
+                removed.append(volume.name)
+                freed += max(size, 0)
+        finally:
+            self._pruning = False
+        self._events.emit("volume", "prune", "", {"reclaimed": str(freed)})
+        return removed, freed
+
+    async def mount(self, name: str, container_id: str) -> str:
+        """Make the volume's data reachable for a container and return their path on the host.
+
+        Each container counts once, however often it asks; the last `unmount` unmounts. Calling it again after the
+        daemon was restarted finds a running container's volume mounted and takes it up. Raises NotFound, SystemFailure.
+        """
+        held = self._held(name)
+        driver = self._driver(held.row.driver)
+        if not held.row.options:
+            held.mounted_by.add(container_id)
+            return driver.path(name)
+        async with held.lock:
+            if self._volumes.get(name) is not held:
+                raise NotFound(f"get {name}: no such volume")
+            path = await asyncio.to_thread(driver.mount, name, held.row.options)
+            held.mounted_by.add(container_id)
+            return path
+
+    async def unmount(self, name: str, container_id: str) -> None:
+        """The container needs the volume no more; no error when it never did or the volume is gone."""
+        held = self._volumes.get(name)
+        if held is None or container_id not in held.mounted_by:
+            return
+        if not held.row.options:
+            held.mounted_by.discard(container_id)
+            return
+        async with held.lock:
+            held.mounted_by.discard(container_id)
+            if not held.mounted_by:
+                await asyncio.to_thread(self._driver(held.row.driver).unmount, name, held.row.options)
+
+    async def populate(self, name: str, rootfs: str, path: str) -> None:
+        """Fill an empty volume with what is at `path` (absolute) in the container whose root is `rootfs`."""
+        held = self._held(name)
+        user = f"populate-{secrets.token_hex(8)}"
+        target = await self.mount(name, user)
+        try:
+            async with held.lock:
+                await asyncio.to_thread(copy_up, rootfs, path, target)
+        finally:
+            await self.unmount(name, user)
+
+    async def disk_usage(self) -> Sequence[tuple[Volume, int, int]]:
+        """(volume, bytes, how many containers use it) of every volume."""
+        usage = []
+        for volume in await self.list():
+            usage.append((volume, await self.size(volume.name), len(self.users_of(volume.name))))
+        return usage
+
+
+def _check_filters(filters: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in filters:
+        if name not in known:
+            raise InvalidParameter(f"invalid filter '{name}'")
+
+
+def _truth(filters: Mapping[str, Sequence[str]], name: str) -> bool | None:
+    """What a filter that is true or false says; None when it is not given."""
+    values = filters.get(name)
+    if not values:
+        return None
+    words = {"1": True, "true": True, "t": True, "0": False, "false": False, "f": False}
+    truths = {words.get(value.lower()) for value in values}
+    if len(truths) != 1 or None in truths:
+        raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
+    return truths.pop()
+
+
+def _has_labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
+    for item in wanted:
+        key, separator, value = item.partition("=")
+        if key not in labels or (separator and labels[key] != value):
+            return False
+    return True
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    """As Docker: part of the name, or a regular expression that is found in it."""
+    if pattern in name:
+        return True
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
