@@ -427,7 +427,11 @@ class NetworkService:
         await self._controller.restore(sandbox, request)
 
     async def connect(self, network: str, container_id: str, config: EndpointConfig) -> EndpointState:
-        """Attach a running container to one more network, live. Raises Forbidden when it is attached already."""
+        """Attach a running container to one more network, live. Raises Forbidden when it is attached already.
+
+        The API asks ContainerService.connect_network(container, network, config), which for a running container
+        calls this and for any other only remembers the wish; disconnect_network(container, network, force) likewise.
+        """
         found = self.get(network)
         sandbox = self._running(container_id)
         if found.name in sandbox.endpoints:

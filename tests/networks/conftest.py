@@ -1,4 +1,4 @@
-"""A network service of its own for each test, containers that are namespaces without processes, and a neighbour host."""
+"""A network service for each test, containers that are namespaces without processes, and a neighbour host."""
 
 import itertools
 import json
@@ -47,9 +47,14 @@ def inside(path: str, work: Callable[[], T]) -> T:
     return results[0]
 
 
+def run_in(path: str, *command: str) -> bytes:
+    """The output of a command run in the namespace at `path`."""
+    return subprocess.run(["nsenter", f"--net={path}", *command], capture_output=True, check=True).stdout
+
+
 def ip(path: str, *arguments: str) -> Any:
     """What `ip -j ARGUMENTS` says in the namespace at `path`."""
-    output = subprocess.run(["nsenter", f"--net={path}", "ip", "-j", *arguments], capture_output=True, check=True).stdout
+    output = run_in(path, "ip", "-j", *arguments)
     return json.loads(output or b"[]")
 
 

@@ -1,5 +1,7 @@
 """What a container on a bridge network sees, and what it may reach."""
 
+import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine.networks import EndpointConfig
+from dockyard.engine.networks import EndpointConfig, Network
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
-from tests.networks.conftest import Host, Neighbour, inside, ip
+from dockyard.networks import sandboxes
+from tests.networks.conftest import Host, Neighbour, inside, ip, run_in
 
 
 @contextmanager
@@ -52,8 +55,6 @@ def ask(address: str, port: int, path: str | None = None) -> str:
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    import asyncio
-
     return await asyncio.to_thread(work, *arguments)
 
 
@@ -123,14 +124,9 @@ async def test_a_container_cannot_reach_the_hosts_loopback(host: Host) -> None:
     one = await host.join("one")
     assert one.netns_path is not None
     # it may send what it likes; this makes its kernel let 127.0.0.2 out by eth0
-    inside(one.netns_path, lambda: open("/proc/sys/net/ipv4/conf/eth0/route_localnet", "w").write("1"))
-    import subprocess
-
-    subprocess.run(
-        ["nsenter", f"--net={one.netns_path}", "sh", "-ec",
-         f"ip route del local 127.0.0.0/8 table local; ip route add 127.0.0.2 via {host.subnet}.1 dev eth0"],
-        check=True,
-    )
+    inside(one.netns_path, lambda: sandboxes.write_sysctl("net/ipv4/conf/eth0/route_localnet", "1"))
+    run_in(one.netns_path, "ip", "route", "del", "local", "127.0.0.0/8", "table", "local")
+    run_in(one.netns_path, "ip", "route", "add", "127.0.0.2", "via", f"{host.subnet}.1", "dev", "eth0")
     with serving(None, 18999, "127.0.0.2"), pytest.raises(OSError):
         await in_thread(ask, "127.0.0.2", 18999, one.netns_path)
 
@@ -324,9 +320,6 @@ async def test_networks_that_cannot_be_are_refused(host: Host) -> None:
         await host.create("again", pools=[host.service.get("lan").pools[0]])
     with pytest.raises(InvalidParameter, match="bridge name"):
         await host.create("odd", options={"com.docker.network.bridge.name": 'x"; flush ruleset'})
-    host.service.get("lan").driver = "bridge"
-    from dockyard.engine.networks import Network
-
     with pytest.raises(NotImplementedHere, match="macvlan"):
         await host.service.create(Network(id="", name="mac", driver="macvlan", created=""))
     with pytest.raises(NotFound):
@@ -349,8 +342,6 @@ async def test_a_new_daemon_takes_up_what_a_killed_one_left(host: Host) -> None:
         two = await host.join("two", mode="lan")
         assert two.endpoints["lan"].ip != one.endpoints["lan"].ip
         assert await in_thread(ask, one.endpoints["lan"].ip, 80, two.netns_path)
-    import os
-
     assert stale.netns_path is not None
     assert not os.path.exists(stale.netns_path)
     assert not os.path.exists(f"/sys/class/net/{stale.endpoints['bridge'].host_interface}")
