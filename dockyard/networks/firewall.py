@@ -6,12 +6,14 @@ deletes an element of a map.
 """
 
 import logging
+import socket
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from dockyard.errors import SystemFailure
+from dockyard.linux import conntrack
 from dockyard.linux.nftables import Nftables, NftablesError
 
 log = logging.getLogger("dockyard.networks")
@@ -80,6 +82,7 @@ class Firewall:
             if self._nft is not None and added:
                 self._run("".join(f"add element {self._element(port)}\n" for port in added))
             self._ports.update(added)
+            self._forget_flows(added)
 
     def unpublish(self, ports: Iterable[PublishedPort]) -> None:
         """Undo `publish`; what is not published is passed over."""
@@ -92,6 +95,18 @@ class Firewall:
                 except SystemFailure:
                     # somebody flushed the table under us: write down what is left
                     self.rewrite()
+            self._forget_flows(removed)
+
+    def _forget_flows(self, ports: Iterable[PublishedPort]) -> None:
+        """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway."""
+        if self._nft is None:
+            return
+        for port in ports:
+            if port.protocol == "udp":
+                try:
+                    conntrack.forget_requests_to(socket.IPPROTO_UDP, port.host_port, port.version)
+                except OSError as error:
+                    log.debug("tracked flows to port %s stay: %s", port.host_port, error)
 
     def rewrite(self) -> None:
         """Write the tables from what we know, in one transaction."""

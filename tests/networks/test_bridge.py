@@ -230,6 +230,33 @@ async def test_udp_is_published_too(host: Host) -> None:
         assert client.recvfrom(100) == (b"ping-pong", ("127.0.0.1", port))
 
 
+async def test_datagrams_follow_their_port_to_the_next_container(host: Host) -> None:
+    port = 22400 + host.number
+    bindings = {"5353/udp": [("127.0.0.1", str(port))]}
+
+    def bind() -> socket.socket:
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.bind(("0.0.0.0", 5353))
+        bound.settimeout(2)
+        return bound
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        first = await host.join("first", port_bindings=bindings)
+        assert first.netns_path is not None
+        with inside(first.netns_path, bind) as server:
+            client.send(b"one")
+            assert server.recvfrom(100)[0] == b"one"
+        await host.join("other")
+        await host.service.leave(host.id_of("first"))
+        await host.join("third")  # has the first one's address
+        second = await host.join("second", port_bindings=bindings)
+        assert second.netns_path is not None
+        with inside(second.netns_path, bind) as server:
+            client.send(b"two")
+            assert server.recvfrom(100)[0] == b"two"
+
+
 async def test_without_the_packet_filter_the_proxy_serves_published_ports(make_host: Any) -> None:
     host = await make_host(iptables=False)
     port = 21600 + host.number
