@@ -91,6 +91,7 @@ class NetworkService:
         settings = Settings(
             instance="dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", exec_root.name if bridge == "none" else bridge),
             firewall=options.iptables,
+            ip_forward=options.ip_forward,
             userland_proxy=options.userland_proxy,
             host_binding=options.ip,
             host_gateway=options.host_gateway_ip,

@@ -59,6 +59,7 @@ class Settings:
 
     instance: str
     firewall: bool = True
+    ip_forward: bool = True
     userland_proxy: bool = True
     host_binding: str = "0.0.0.0"
     host_gateway: str = ""
@@ -98,7 +99,7 @@ class Controller:
         self._directory = exec_root / "netns"
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="network")
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
-        bridge = BridgeDriver()
+        bridge = BridgeDriver(settings.ip_forward)
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, HostDriver(), NullDriver())}
         self._bridge = bridge
         self.firewall = Firewall(settings.instance, settings.firewall)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,6 +256,33 @@ async def test_datagrams_follow_their_port_to_the_next_container(host: Host) -> 
         with inside(second.netns_path, bind) as server:
             client.send(b"two")
             assert server.recvfrom(100)[0] == b"two"
+
+
+@pytest.fixture
+def ipv6_forwarding() -> Iterator[None]:
+    """Put back what an IPv6 network changes on the host."""
+    conf = Path("/proc/sys/net/ipv6/conf")
+    before = {path: path.read_text() for name in ("forwarding", "accept_ra") for path in conf.glob(f"*/{name}")}
+    yield
+    (conf / "all/forwarding").write_text(before[conf / "all/forwarding"])
+    for path, value in before.items():
+        if path.exists() and path.parent.name != "all":
+            path.write_text(value)
+
+
+@pytest.mark.usefixtures("ipv6_forwarding")
+async def test_a_network_may_have_ipv6(host: Host) -> None:
+    network = await host.create("six", ipv6=True)
+    assert [pool.subnet[:2] for pool in network.pools][1] == "fd"
+    port = 22600 + host.number
+    one = await host.join("one", mode="six", port_bindings={"80/tcp": [("", str(port))]})
+    two = await host.join("two", mode="six")
+    endpoint = one.endpoints["six"]
+    assert endpoint.ipv6.startswith("fd")
+    with serving(one.netns_path, address="::"):
+        assert await in_thread(ask, endpoint.ipv6, 80, two.netns_path) == two.endpoints["six"].ipv6
+        assert await in_thread(ask, endpoint.ipv6, 80) == endpoint.ipv6_gateway
+        assert await in_thread(ask, endpoint.ipv6_gateway, port)
 
 
 async def test_without_the_packet_filter_the_proxy_serves_published_ports(make_host: Any) -> None:

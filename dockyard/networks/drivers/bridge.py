@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.linux.netlink import (
@@ -77,6 +78,9 @@ class BridgeDriver:
     name = "bridge"
     creates = True
 
+    def __init__(self, ip_forward: bool = True) -> None:
+        self._ip_forward = ip_forward
+
     def check(self, network: Network) -> None:
         for name in (MASQUERADE, ICC, INHIBIT_IPV4):
             option_flag(network, name, True)
@@ -118,6 +122,8 @@ class BridgeDriver:
                 wanted.append((ip_address(pool.gateway), subnet.prefixlen))
         if any(address.version == 6 for address, _ in wanted):
             write_sysctl(f"net/ipv6/conf/{network.bridge}/disable_ipv6", "0")
+            if self._ip_forward:
+                forward_ipv6()
         for address, prefix_len in present:
             if (address, prefix_len) not in wanted and not (address.version == 6 and address.is_link_local):
                 host.do(delete_address(index, address, prefix_len))
@@ -226,6 +232,18 @@ class BridgeDriver:
                 except NetlinkError as error:
                     if error.errno != errno.ESRCH:
                         raise
+
+
+def forward_ipv6() -> None:
+    """Let the host route IPv6. Links that take their routes from advertisements go on doing so (accept_ra 2)."""
+    conf = Path("/proc/sys/net/ipv6/conf")
+    if (conf / "all/forwarding").read_text(encoding="ascii").strip() == "1":
+        return
+    for setting in conf.glob("*/accept_ra"):
+        if setting.parent.name != "all" and setting.read_text(encoding="ascii").strip() == "1":
+            write_sysctl(f"net/ipv6/conf/{setting.parent.name}/accept_ra", "2")
+    write_sysctl("net/ipv6/conf/default/forwarding", "1")
+    write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def veth_name() -> str:
