@@ -1,6 +1,8 @@
 """Creating, keeping and entering namespaces."""
 
+import ctypes
 import os
+import signal
 import threading
 
 from dockyard.linux.syscalls import (
@@ -14,13 +16,14 @@ from dockyard.linux.syscalls import (
     CLONE_NEWUTS,
     MNT_DETACH,
     MS_BIND,
+    SYS_CLONE,
     mount,
     setns,
     umount2,
     unshare,
 )
 
-__all__ = ["CLONE_FLAGS", "CLONE_NEWNET", "PROC_NAMES", "create_netns", "delete_netns", "setns", "unshare"]
+__all__ = ["CLONE_FLAGS", "CLONE_NEWNET", "PROC_NAMES", "create_netns", "delete_netns", "fork_into", "setns", "unshare"]
 
 # The OCI runtime spec's names of namespaces, and the kernel's of them.
 CLONE_FLAGS = {
@@ -34,6 +37,26 @@ CLONE_FLAGS = {
     "time": CLONE_NEWTIME,
 }
 PROC_NAMES = {"mount": "mnt", "network": "net"}  # the others are called in /proc/<pid>/ns as in the spec
+
+
+def fork_into(flags: int) -> int:
+    """fork(2) whose child is born in new namespaces, as clone(2) with `flags` makes them; returns like os.fork.
+
+    Only for single-threaded processes: the interpreter is told of the fork, the C library is not.
+    """
+    interpreter = ctypes.pythonapi
+    clone = ctypes.PyDLL(None, use_errno=True).syscall  # PyDLL: the lock that Python's fork holds must be held here too
+    clone.restype = ctypes.c_long
+    interpreter.PyOS_BeforeFork()
+    pid = int(clone(ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | signal.SIGCHLD), None, None, None, None))
+    if pid == 0:
+        interpreter.PyOS_AfterFork_Child()
+        return 0
+    failure = ctypes.get_errno()
+    interpreter.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(failure, os.strerror(failure))
+    return pid
 
 
 def create_netns(path: str) -> None:

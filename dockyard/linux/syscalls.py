@@ -108,12 +108,12 @@ SYS_PIDFD_OPEN, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 434, 436, 437,
 SYS_PIDFD_SEND_SIGNAL = 424
 
 _OLDER = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "capset": 126},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "capset": 91},
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "capset": 126, "clone": 56},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "capset": 91, "clone": 220},
 }
 _older = _OLDER.get(platform.machine(), _OLDER["aarch64"])  # aarch64's are the generic numbers
 SYS_PIVOT_ROOT, SYS_SECCOMP, SYS_BPF = _older["pivot_root"], _older["seccomp"], _older["bpf"]
-SYS_KEYCTL, SYS_CAPSET = _older["keyctl"], _older["capset"]
+SYS_KEYCTL, SYS_CAPSET, SYS_CLONE = _older["keyctl"], _older["capset"], _older["clone"]
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
