@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_interface, ip_network
@@ -495,8 +495,12 @@ def _now() -> str:
 
 
 def _first_gateway(subnet: Subnet, pool: Pool) -> str:
-    """The first address that is not spoken for."""
+    """The first address of the range that is not spoken for; Docker takes a range's very first one too."""
     scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
     spoken = {address(value) for value in pool.auxiliary.values()}
-    hosts: Iterable[object] = scope if scope.num_addresses <= 2 else scope.hosts()
-    return str(next(host for host in hosts if host not in spoken and host != subnet.network_address))
+    if subnet.num_addresses > 2:
+        spoken |= {subnet.network_address, subnet.broadcast_address}
+    for candidate in scope:
+        if candidate not in spoken:
+            return str(candidate)
+    raise InvalidParameter(f"no address of {scope} is left for the gateway")
