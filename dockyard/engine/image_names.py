@@ -87,6 +87,4 @@ class ImageNames:
 
 def key_of(name: Reference) -> str:
     """The one spelling under which a name is kept: a digest wins over a tag, no tag means latest."""
-    if name.digest is not None:
-        return f"{name.domain}/{name.path}@{name.digest}"
-    return f"{name.domain}/{name.path}:{name.tag or 'latest'}"
+    return name.with_digest(name.digest).full() if name.digest is not None else name.or_latest().full()

@@ -140,6 +140,9 @@ class ImageService:
 
     # -- finding
 
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._images
+
     async def get(self, name: str) -> Image:
         """The image by ID, unambiguous ID prefix, tag or digest. Raises NotFound, or InvalidParameter for no name."""
         return self.find(name)
@@ -163,7 +166,7 @@ class ImageService:
             matching = [image_id for image_id in self._images if image_id.startswith(digest)]
             if len(matching) == 1:
                 return matching[0]
-        raise NotFound(f"No such image: {with_default_tag(reference).familiar()}")
+        raise NotFound(f"No such image: {reference.or_latest().familiar()}")
 
     def _describe(self, image_id: str) -> Image:
         stored = self._images[image_id]
@@ -231,7 +234,7 @@ class ImageService:
         if layer is not None:
             diff_ids.append(layer.diff_id)
         config = msgspec.structs.replace(config, rootfs=msgspec.structs.replace(config.rootfs, diff_ids=diff_ids))
-        image_id = self.put(msgspec.json.encode(config), parent=parent.id if parent is not None else None)
+        image_id = self.put(encode_config(config), parent=parent.id if parent is not None else None)
         if tag is not None:
             self.tag(image_id, Reference.parse(tag))
         return self._describe(image_id)
@@ -242,7 +245,7 @@ class ImageService:
         """Give an image one more name, taking it from whichever image had it."""
         if name.digest is not None:
             raise InvalidParameter("refusing to create a tag with a digest reference")
-        name = with_default_tag(name)
+        name = name.or_latest()
         self.names.put(name, image_id)
         self._tagged_now(image_id)
         self.emit("tag", image_id, name.familiar())
@@ -487,19 +490,36 @@ def short(image_id: str) -> str:
     return image_id.removeprefix("sha256:")[:12]
 
 
-def with_default_tag(name: Reference) -> Reference:
-    """`name`, with the tag latest when it has neither tag nor digest."""
-    if name.tag is None and name.digest is None:
-        return Reference.parse(f"{name.full()}:latest")
-    return name
-
-
 def decode_config(raw: bytes) -> ImageConfig:
     """An image's configuration document. Raises InvalidParameter when it is none."""
     try:
         return msgspec.json.decode(raw, type=ImageConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        # Go writes null for lists and maps that are empty, which is as good as absent.
+        return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), ImageConfig)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise InvalidParameter(f"invalid image configuration: {error}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value if item is not None]
+    return value
+
+
+def encode_config(config: ImageConfig) -> bytes:
+    """The document of an image made here; what is empty is left out."""
+    document: dict[str, Any] = msgspec.to_builtins(config)
+    kept = {key: value for key, value in document.items() if value or key in ("architecture", "os", "rootfs")}
+    for key in ("config", "container_config"):
+        if document.get(key):
+            # a StopTimeout of 0 says something
+            kept[key] = {k: v for k, v in document[key].items() if v or (k == "StopTimeout" and v is not None)}
+    return msgspec.json.encode(kept)
 
 
 def parse_time(text: str | datetime | None) -> int | None:
@@ -579,9 +599,7 @@ def matches_labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
 
 
 def _matches_reference(name: Reference, patterns: Sequence[str]) -> bool:
-    repository = name.full().partition("@")[0] if name.digest else f"{name.domain}/{name.path}"
-    plain = Reference.parse(repository)
-    targets = (name.familiar(), plain.familiar(), name.full(), repository)
+    targets = (name.familiar(), name.familiar_name(), name.full(), name.repository.full())
     return any(_path_match(pattern, target) for pattern in patterns for target in targets)
 
 

@@ -230,9 +230,9 @@ class LayerStore:
         """Unpack an uncompressed or compressed layer tar onto `parent` and return the layer, held once for the caller.
 
         When the driver allows it, unpacking begins before a `parent` that is yet to come is known, so that the layers
-        of an image can be unpacked side by side. With `diff_id` given, the content must have that digest; with `chain_id`
-        given, too, a layer that is already there or being registered is not unpacked again (then `source` is
-        not read). `progress` is called with the number of compressed bytes consumed so far. Raises
+        of an image can be unpacked side by side. With `diff_id` given, the content must have that digest; with
+        `chain_id` given, too, a layer that is already there or being registered is not unpacked again (then `source`
+        is not read). `progress` is called with the number of compressed bytes consumed so far. Raises
         InvalidParameter for a broken or malicious archive.
         """
         if chain_id is None:
