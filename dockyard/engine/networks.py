@@ -1,5 +1,6 @@
 """The use cases of networks: create, remove, list and inspect them, and attach containers to them."""
 
+import asyncio
 import builtins
 import logging
 import re
@@ -19,6 +20,7 @@ from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
 from dockyard.networks.controller import Controller, Settings
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU, NAME
+from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
 from dockyard.networks.model import (
     EndpointConfig,
@@ -85,11 +87,15 @@ class NetworkService:
         self._subnets = Subnets(options.default_address_pools)
         self._by_id: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
-        # names being made or removed at this moment
+        # names being removed at this moment
         self._busy: set[str] = set()
+        # one network is made after the other, for each must see the subnets of those before it
+        self._creating = asyncio.Lock()
         bridge = options.bridge or "docker0"
+        self._instance = "dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", exec_root.name if bridge == "none" else bridge)
+        self._guard: Guard | None = None
         settings = Settings(
-            instance="dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", exec_root.name if bridge == "none" else bridge),
+            instance=self._instance,
             firewall=options.iptables,
             ip_forward=options.ip_forward,
             userland_proxy=options.userland_proxy,
@@ -127,9 +133,23 @@ class NetworkService:
                     raise
                 log.error("cannot make network %s: %s", network.name, error)
         await self._let_through()
+        if self._options.iptables:
+            self._guard = Guard(self._instance, self._repair)
+
+    async def _repair(self) -> None:
+        """Others have changed the host's packet filter."""
+        await self._controller.repair()
+        await self._let_through()
 
     async def close(self) -> None:
         """Let go of everything; what containers need stays in the kernel."""
+        if self._guard is not None:
+            await self._guard.close()
+            self._guard = None
+        if self._options.iptables and not any(self.members(network) for network in self._by_id.values()):
+            for network in self._by_id.values():
+                if network.bridge:
+                    await iptables.forget(network.bridge)
         await self._controller.close()
 
     async def sweep(self) -> None:
@@ -251,6 +271,13 @@ class NetworkService:
 
         Raises Conflict when the name is taken, InvalidParameter, Forbidden, NotFound for an unknown driver.
         """
+        async with self._creating:
+            await self._create(network, config_from)
+        await self._let_through()
+        self._emit("create", network)
+        return network
+
+    async def _create(self, network: Network, config_from: str) -> None:
         name = network.name
         if name in (*PREDEFINED, "default"):
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
@@ -259,7 +286,7 @@ class NetworkService:
         if name in self._by_name or name in self._busy:
             raise Conflict(f"network with name {name} already exists")
         if config_from:
-            network = self._configured_from(network, config_from)
+            self._configure_from(network, config_from)
         if network.driver in FOREIGN_DRIVERS:
             raise NotImplementedHere(f"network driver {network.driver!r} is not supported yet; use bridge")
         driver = self._controller.driver(network.driver)
@@ -270,28 +297,21 @@ class NetworkService:
         network.created = _now()
         if network.config_only:
             self._remember(network)
-            return network
+            return
         network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
         driver.check(network)
         if any(other.bridge == network.bridge for other in self._by_id.values()):
             raise Forbidden(f"bridge name {network.bridge} is already used by another network")
         network.pools = self._settle_pools(network)
-        self._busy.add(name)
+        self._controller.adopt(network)
         try:
-            self._controller.adopt(network)
-            try:
-                await self._controller.create(network)
-            except BaseException:
-                await self._controller.forget(network)
-                raise
-            self._remember(network)
-        finally:
-            self._busy.discard(name)
-        await self._let_through()
-        self._emit("create", network)
-        return network
+            await self._controller.create(network)
+        except BaseException:
+            await self._controller.forget(network)
+            raise
+        self._remember(network)
 
-    def _configured_from(self, network: Network, source: str) -> Network:
+    def _configure_from(self, network: Network, source: str) -> None:
         base = self.get(source)
         if not base.config_only:
             raise Forbidden(f"configuration network {source!r} is not a config-only network")
@@ -299,7 +319,6 @@ class NetworkService:
         network.pools, network.ipv6, network.internal = list(base.pools), base.ipv6, base.internal
         network.options = {**base.options, **network.options}
         network.labels = {**base.labels, **network.labels}
-        return network
 
     def _settle_pools(self, network: Network) -> "builtins.list[Pool]":
         """The pools with subnet and gateway chosen where that was left to us. Raises Forbidden on an overlap."""

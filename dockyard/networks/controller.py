@@ -124,11 +124,17 @@ class Controller:
         self._found = {str(path) for path in self._directory.iterdir()}
 
     async def close(self) -> None:
-        """Let go of everything that needs us; running containers keep links, addresses and published ports."""
+        """Let go of everything that needs us; running containers keep links, addresses and published ports.
+
+        When there are none, the packet filter is taken down too.
+        """
+        unused = not any(active.sandbox.endpoints for active in self._active.values())
         for active in self._active.values():
             self._abandon(active)
         self._active.clear()
         await self.pool.close()
+        if unused and self._firewall_current:
+            await self._do(self.firewall.remove)
         self._executor.shutdown()
         self.firewall.close()
 
@@ -209,6 +215,10 @@ class Controller:
     def _rules(self) -> list[BridgeRules]:
         return [rules_of(network) for network in self._networks.values() if network.bridge]
 
+    async def repair(self) -> None:
+        """Put the packet filter back if others have removed it."""
+        await self._do(self.firewall.repair)
+
     async def _write_firewall(self) -> None:
         """Write the rules for the first time. Until then those of the daemon before us serve who still runs."""
         if not self._firewall_current:
@@ -260,6 +270,9 @@ class Controller:
                 sandbox.endpoints[network.name] = state
                 undo.callback(self._free, state)
             active.gateway_network = self._choose_gateway(active)
+            # from here on its networks cannot be removed
+            self._active[request.container_id] = active
+            undo.callback(self._active.pop, request.container_id, None)
             self._hold_ports(active)
             undo.callback(self._release_ports, active)
             building = self._do(self._build, active)
@@ -307,8 +320,7 @@ class Controller:
 
     def _start(self, active: Active, sockets: DnsSockets | None) -> None:
         """Begin to serve a sandbox that is built."""
-        container_id = active.request.container_id
-        self._active[container_id] = active
+        self._active[active.request.container_id] = active
         for state in active.sandbox.endpoints.values():
             self._add_names(state)
         if sockets is not None:
@@ -432,16 +444,14 @@ class Controller:
             for state in active.sandbox.endpoints.values()
         )
 
-    def _dismantle(self, active: Active) -> None:
+    def _dismantle(self, namespace: sandboxes.Namespace, active: Active, plans: list[Plan]) -> None:
         """Take down what `_build` made. Runs in a worker thread."""
-        assert active.namespace is not None
         rules = [publication.rule for publication in active.publications if publication.rule]
         if rules:
             self.firewall.unpublish(rules)
-        for name in active.sandbox.endpoints:
-            plan = self._plan(active, name)
-            self._drivers[plan.network.driver].vacate(active.namespace, plan)
-        sandboxes.destroy(active.namespace)
+        for plan in plans:
+            self._drivers[plan.network.driver].vacate(namespace, plan)
+        sandboxes.destroy(namespace)
 
     def _destroy_later(self, namespace: sandboxes.Namespace) -> None:
         self._executor.submit(sandboxes.destroy, namespace)
@@ -464,7 +474,9 @@ class Controller:
                 publication.proxy.close()
                 publication.proxy = None
         try:
-            await self._do(self._dismantle, active)
+            # planned here: once the container is no member any more, its networks may go
+            plans = [self._plan(active, name) for name in active.sandbox.endpoints]
+            await self._do(self._dismantle, active.namespace, active, plans)
         finally:
             self._release_ports(active)
             for state in active.sandbox.endpoints.values():

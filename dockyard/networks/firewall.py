@@ -122,6 +122,16 @@ class Firewall:
             self._run(text)
             self._families = wanted
 
+    def repair(self) -> None:
+        """Write the tables again if somebody has removed them."""
+        with self._lock:
+            if self._nft is None or not self._families:
+                return
+            present = self._nft.run("list tables").split("\n")
+            if any(f"table {_family(version)} {self.name}" not in present for version in self._families):
+                log.warning("table %s was removed from the packet filter by somebody; writing it again", self.name)
+                self.rewrite()
+
     def remove(self) -> None:
         """Delete the tables."""
         if self._nft is not None:

@@ -111,6 +111,9 @@ class Host:
         for container_id in list(controller._active):
             await self.service.leave(container_id)
         bridges = [network.bridge for network in self.service.list() if network.bridge]
+        guard, self.service._guard = self.service._guard, None
+        if guard is not None:
+            await guard.close()
         controller.firewall.remove()
         await self.service.close()
         self.database.close()

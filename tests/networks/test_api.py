@@ -39,7 +39,7 @@ async def docker(host: Host) -> AsyncIterator[Client]:
         return json_response("OK", headers={"Api-Version": "1.51"})
 
     router = Router([Route("GET", "/_ping", ping), Route("HEAD", "/_ping", ping), *resource.routes(services)])
-    server = web.Server(router)  # type: ignore[arg-type]  # the router takes every request
+    server = web.Server(router)
     path = str(host.root / "api.sock")
     running = await asyncio.get_running_loop().create_unix_server(server, path)
     yield Client(path)

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 
 from dockyard.engine.networks import EndpointConfig, Network
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
-from dockyard.networks import sandboxes
+from dockyard.linux.nftables import Nftables
+from dockyard.networks import iptables, sandboxes
 from tests.networks.conftest import Host, Neighbour, inside, ip, run_in
 
 
@@ -293,6 +296,40 @@ async def test_without_the_packet_filter_the_proxy_serves_published_ports(make_h
         assert await in_thread(ask, "127.0.0.1", port) == f"{host.subnet}.1"
 
 
+async def test_a_flushed_packet_filter_is_written_again(host: Host) -> None:
+    port = 22800 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    Nftables().run(f"delete table ip dockyard-{host.bridge}")
+    with serving(one.netns_path):
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                # not by 127.0.0.1, where our own socket would take the connection
+                assert await in_thread(ask, f"{host.subnet}.1", port) == f"{host.subnet}.1"
+                break
+            except (OSError, AssertionError):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+
+
+async def test_a_host_that_begins_to_drop_forwarded_packets_is_asked_to_spare_our_bridges(host: Host) -> None:
+    one, two = await host.join("one"), await host.join("two")
+    assert one.netns_path
+    assert two.netns_path
+    if shutil.which("iptables") is None:
+        pytest.skip("no iptables")
+    before = await iptables._run("iptables", "-S", "FORWARD") or ""
+    if "-P FORWARD DROP" not in before:
+        pytest.skip("changing the machine's own policy is not for a test")
+    rule = ("FORWARD", "-i", host.bridge, "-j", "ACCEPT")
+    assert f"-A {' '.join(rule)}" in before
+    await iptables._run("iptables", "-w", "5", "-D", *rule)
+    deadline = time.monotonic() + 5
+    while f"-A {' '.join(rule)}" not in (await iptables._run("iptables", "-S", "FORWARD") or ""):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
 async def test_two_daemons_share_a_host(make_host: Any) -> None:
     first, second = await make_host(), await make_host()
     port = 21800 + first.number
@@ -353,6 +390,23 @@ async def test_networks_are_connected_and_disconnected_live(host: Host) -> None:
     assert [route["gateway"] for route in ip(one.netns_path, "route") if route["dst"] == "default"] == [state.gateway]
     with pytest.raises(Forbidden, match="is not connected to"):
         await host.service.disconnect("bridge", host.id_of("one"))
+
+
+async def test_networks_made_at_the_same_time_get_different_subnets(host: Host) -> None:
+    made = await asyncio.gather(*(host.create(f"net{number}") for number in range(4)))
+    assert len({network.pools[0].subnet for network in made}) == 4
+
+
+async def test_containers_may_join_and_leave_at_the_same_time(host: Host) -> None:
+    await host.create("lan")
+
+    async def live(number: int) -> str:
+        sandbox = await host.join(f"c{number}", mode="lan", port_bindings={"80/tcp": [("127.0.0.1", "")]})
+        await host.service.leave(host.id_of(f"c{number}"))
+        return sandbox.endpoints["lan"].ip
+
+    assert all(await asyncio.gather(*(live(number) for number in range(20))))
+    await host.service.remove("lan")
 
 
 async def test_a_network_in_use_is_not_removed(host: Host) -> None:

@@ -1,0 +1,108 @@
+"""Notices when others change the host's packet filter in a way that concerns us.
+
+Another engine or a firewall that starts after us may begin to drop what is forwarded, and `nft flush ruleset` takes our
+table with everybody's. The kernel tells of every such change (nfnetlink multicast); we wait for quiet and then look.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("dockyard.networks")
+
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
+NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELRULE = 10 << 8 | 2, 10 << 8 | 3, 10 << 8 | 8
+# Tools change many rules in a row; look when they are done, and not more often than that.
+QUIET = 1.0
+
+
+class Guard:
+    """Calls `look` some time after table `ours` was removed or iptables' forwarding chain was changed."""
+
+    def __init__(self, ours: str, look: Callable[[], Awaitable[None]]) -> None:
+        self._ours = ours.encode() + b"\0"
+        self._look = look
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+        )
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        except OSError:
+            self._socket.close()
+            raise
+        self._loop.add_reader(self._socket, self._told)
+
+    async def close(self) -> None:
+        """Notice no more."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looking is not None:
+            await asyncio.wait({self._looking})
+
+    def _told(self) -> None:
+        try:
+            data = self._socket.recv(1 << 17)
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS: more happened than we were told of
+            self._later()
+            return
+        if self._concerns(data):
+            self._later()
+
+    def _concerns(self, data: bytes) -> bool:
+        position = 0
+        while position + 20 <= len(data):
+            size, kind = struct.unpack_from("=IH", data, position)
+            if size < 16:
+                return False
+            if kind == NFT_MSG_DELTABLE and _names(data, position + 20)[1] == self._ours:
+                return True
+            # Where iptables keep their chains: one is made or gets another policy, or FORWARD loses a rule.
+            if kind in (NFT_MSG_NEWCHAIN, NFT_MSG_DELRULE):
+                names = _names(data, position + 20)
+                if names[1] == b"filter\0" and (kind == NFT_MSG_NEWCHAIN or names[2] == b"FORWARD\0"):
+                    return True
+            position += (size + 3) & ~3
+        return False
+
+    def _later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(QUIET, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        if self._looking is not None:
+            self._later()
+            return
+        self._looking = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._look()
+        except Exception:
+            log.exception("cannot repair the packet filter")
+        finally:
+            self._looking = None
+
+
+def _names(data: bytes, position: int) -> dict[int, bytes]:
+    """The first two attributes of a message, which name its table (1) and, of a rule, its chain (2)."""
+    found = {1: b"", 2: b""}
+    for _ in range(2):
+        if position + 4 > len(data):
+            break
+        size, kind = struct.unpack_from("=HH", data, position)
+        found[kind] = data[position + 4 : position + size]
+        position += (max(size, 4) + 3) & ~3
+    return found
