@@ -1,0 +1,1 @@
+"""Content by its digest: layer archives, image archives, registries, embedded images."""

@@ -1,0 +1,416 @@
+"""Unpacking a tar stream into the current root directory, entry by entry.
+
+Runs in a process of its own whose root is the target (worker.py), so no name, symlink or hard link of the archive can
+mean anything outside. Every raw byte that is not a file's payload goes to a record, with a reference where each payload
+was, so that packing.py can give back the very same stream from the unpacked files.
+"""
+
+import hashlib
+import os
+import queue
+import stat
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dockyard.content import tar_format
+from dockyard.content.tar_format import Entry
+from dockyard.errors import InvalidParameter
+
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+AUFS_METADATA = ".wh..wh."
+OVERLAY_OPAQUE = "trusted.overlay.opaque"
+CHUNK = 1 << 20
+
+# What stands in a record: raw bytes; a payload by its size and path; a payload that a later entry of the same archive
+# overwrote, by the number of its reference.
+RAW, PAYLOAD, LOST = b"R", b"P", b"L"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to unpack. `whiteouts`: "overlay" (as overlayfs marks them), "plain" (delete), "none" (ordinary files).
+
+    `owner` gives everything to (uid, gid). `keep_directories`: refuse to replace a directory by something else or
+    something else by a directory.
+    """
+
+    whiteouts: str = "none"
+    owner: tuple[int, int] | None = None
+    keep_directories: bool = False
+
+
+class Record:
+    """Writes a record to a file, compressed."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "wb")
+        self._deflate = zlib.compressobj(1)
+        self._raw: list[bytes] = []
+        self._raw_size = 0
+        self.payloads = 0
+
+    def raw(self, data: bytes) -> None:
+        """Bytes of the stream that no file holds."""
+        self._raw.append(data)
+        self._raw_size += len(data)
+        if self._raw_size > CHUNK:
+            self._flush()
+
+    def payload(self, size: int, path: str) -> int:
+        """`size` bytes of the stream are the content of the file `path`; returns the reference's number."""
+        self._flush()
+        name = os.fsencode(path)
+        self._put(PAYLOAD + struct.pack("<QH", size, len(name)) + name)
+        self.payloads += 1
+        return self.payloads - 1
+
+    def lost(self, number: int, data: bytes) -> None:
+        """The file that reference `number` means is about to go; its content goes here."""
+        self._flush()
+        self._put(LOST + struct.pack("<QQ", number, len(data)) + data)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._flush()
+        self._file.write(self._deflate.flush())
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._raw:
+            data = b"".join(self._raw)
+            self._raw.clear()
+            self._raw_size = 0
+            self._put(RAW + struct.pack("<Q", len(data)) + data)
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(self._deflate.compress(data))
+
+
+class Stream:
+    """An uncompressed byte stream read ahead in pieces, hashed as a whole in a thread beside."""
+
+    def __init__(self, pieces: Callable[[], bytes]) -> None:
+        self._pieces = pieces
+        self._buffer = b""
+        self._position = 0
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[bytes | None] = queue.Queue(8)
+        self._hasher = threading.Thread(target=self._hash_all, daemon=True)
+        self._hasher.start()
+        self.tap: Callable[[bytes], None] | None = None
+
+    def _hash_all(self) -> None:
+        while (piece := self._queue.get()) is not None:
+            self._hash.update(piece)  # releases the interpreter lock: reading and writing go on
+
+    def _more(self) -> bool:
+        piece = self._pieces()
+        if not piece:
+            return False
+        self._queue.put(piece)
+        self._buffer = self._buffer[self._position :] + piece if self._position < len(self._buffer) else piece
+        self._position = 0
+        return True
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, fewer only at the end; told to `tap`."""
+        while len(self._buffer) - self._position < size and self._more():
+            pass
+        data = self._buffer[self._position : self._position + size]
+        self._position += len(data)
+        if self.tap is not None:
+            self.tap(data)
+        return data
+
+    def copy(self, size: int, fd: int) -> None:
+        """Write the next `size` bytes to `fd`. Raises InvalidParameter when the stream ends before."""
+        while size > 0:
+            if self._position >= len(self._buffer) and not self._more():
+                raise InvalidParameter("unexpected EOF in archive")
+            view = memoryview(self._buffer)[self._position : self._position + size]
+            done = 0
+            while done < len(view):
+                done += os.write(fd, view[done:])
+            self._position += len(view)
+            size -= len(view)
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes, telling them to `tap`."""
+        while size > 0:
+            got = len(self.read(min(size, CHUNK)))
+            if not got:
+                raise InvalidParameter("unexpected EOF in archive")
+            size -= got
+
+    def finish(self) -> str:
+        """Read to the end; the digest of the whole stream."""
+        while self.read(CHUNK):
+            pass
+        self._queue.put(None)
+        self._hasher.join()
+        return "sha256:" + self._hash.hexdigest()
+
+
+def decompressed(read: Callable[[int], bytes]) -> Callable[[], bytes]:
+    """Pieces of the uncompressed stream behind `read(n)`: gzip, zstd, bzip2, xz or none, told by its first bytes."""
+    head = b""
+    while len(head) < 6 and (piece := read(CHUNK)):
+        head += piece
+    pending = [head] if head else []
+
+    def source() -> bytes:
+        return pending.pop() if pending else read(CHUNK)
+
+    if head[:2] == b"\x1f\x8b":
+        from isal import isal_zlib
+
+        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31))
+    if head[:4] == b"\x28\xb5\x2f\xfd":
+        import zstandard
+
+        return _inflated(source, lambda: zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj())
+    if head[:3] == b"BZh":
+        import bz2
+
+        return _inflated(source, bz2.BZ2Decompressor)
+    if head[:6] == b"\xfd7zXZ\x00":
+        import lzma
+
+        return _inflated(source, lambda: lzma.LZMADecompressor(memlimit=256 << 20))
+    return source
+
+
+def _inflated(source: Callable[[], bytes], make: Callable[[], object]) -> Callable[[], bytes]:
+    """Pieces of what a stream of one or more compressed members holds."""
+    state = {"inflate": make(), "rest": b""}
+
+    def piece() -> bytes:
+        while True:
+            inflate = state["inflate"]
+            if inflate.eof:  # type: ignore[attr-defined]  # every decompressor of the standard library's shape has it
+                rest = inflate.unused_data or source()  # type: ignore[attr-defined]  # as above
+                if not rest.strip(b"\0"):
+                    return b""
+                state["inflate"] = inflate = make()
+            else:
+                rest = source()
+                if not rest:
+                    raise InvalidParameter("unexpected EOF in compressed archive")
+            try:
+                data: bytes = inflate.decompress(rest)  # type: ignore[attr-defined]  # as above
+            except Exception as error:
+                raise InvalidParameter(f"archive is damaged: {error}") from error
+            if data:
+                return data
+
+    return piece
+
+
+class Extractor:
+    """Unpacks one archive into the current root directory."""
+
+    def __init__(self, stream: Stream, options: Options, record: Record | None = None, base: str = "/") -> None:
+        self._stream = stream
+        self._options = options
+        self._record = record
+        self._base = base
+        self._references: dict[str, list[int]] = {}
+        self._directories: dict[str, Entry] = {}
+        self._made: set[str] = set()
+        self.size = 0
+
+    def run(self) -> str:
+        """Unpack everything; the digest of the uncompressed stream."""
+        stream, record = self._stream, self._record
+        if record is not None:
+            stream.tap = record.raw
+        reader = tar_format.Reader(stream.read)
+        while (entry := reader.next()) is not None:
+            path = os.path.normpath(os.path.join(self._base, entry.name.lstrip("/")))
+            if not (path == self._base or path.startswith(self._base.rstrip("/") + "/")):
+                raise InvalidParameter(f"archive entry is outside of its root: {entry.name!r}")
+            self._unpack(entry, path)
+            stream.skip(tar_format.padding(entry.size))
+        # Directories last: whatever was put inside has changed their times.
+        for path in sorted(self._directories, reverse=True):
+            entry = self._directories[path]
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+        digest = stream.finish()
+        if record is not None:
+            record.close()
+        return digest
+
+    def _unpack(self, entry: Entry, path: str) -> None:
+        folder, name = os.path.split(path)
+        if self._options.whiteouts != "none" and name.startswith(WHITEOUT):
+            self._stream.skip(entry.size)
+            self._white_out(folder, name)
+            return
+        if path == "/" or (path == self._base and entry.kind == tar_format.DIRECTORY):
+            self._stream.skip(entry.size)
+            if self._options.whiteouts != "none":
+                self._adorn(entry, path)
+                self._directories[path] = entry
+            return
+        self._make_way(entry, path, folder)
+        maker = _MAKERS.get(entry.kind)
+        if maker is None:
+            self._stream.skip(entry.size)
+            if entry.kind in b"xgLK":
+                return
+            raise InvalidParameter(f"unhandled tar header type {entry.kind!r} of {entry.name!r}")
+        maker(self, entry, path)
+        self._made.add(path)
+
+    def _make_way(self, entry: Entry, path: str, folder: str) -> None:
+        """Make the parent directories and remove what is at `path`, unless both are directories."""
+        try:
+            present = os.lstat(path)
+        except FileNotFoundError:
+            if not os.path.isdir(folder):
+                os.makedirs(folder, 0o755, exist_ok=True)
+            return
+        except NotADirectoryError:
+            raise InvalidParameter(f"archive entry {entry.name!r} lies below something that is no directory") from None
+        is_directory = stat.S_ISDIR(present.st_mode)
+        if is_directory and entry.kind == tar_format.DIRECTORY:
+            return
+        if self._options.keep_directories and is_directory != (entry.kind == tar_format.DIRECTORY):
+            what = "directory" if is_directory else "non-directory"
+            other = "non-directory" if is_directory else "directory"
+            raise InvalidParameter(f"cannot overwrite {what} {path!r} with {other} {path!r}")
+        if entry.kind == tar_format.HARD_LINK and self._target_of(entry) == path:
+            return
+        self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        """Remove a file or a whole tree, saving the payloads that the record refers to."""
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            for name in os.listdir(path):
+                self._remove(f"{path}/{name}")
+            os.rmdir(path)
+        else:
+            self._save(path)
+            os.unlink(path)
+        self._directories.pop(path, None)
+        self._made.discard(path)
+
+    def _save(self, path: str) -> None:
+        numbers = self._references.pop(path, None)
+        if numbers and self._record is not None:
+            with open(path, "rb") as file:
+                data = file.read()
+            for number in numbers:
+                self._record.lost(number, data)
+
+    def _white_out(self, folder: str, name: str) -> None:
+        os.makedirs(folder, 0o755, exist_ok=True)
+        overlay = self._options.whiteouts == "overlay"
+        if name == OPAQUE:
+            if overlay:
+                os.setxattr(folder, OVERLAY_OPAQUE, b"y")
+                return
+            for child in os.listdir(folder):
+                if f"{folder.rstrip('/')}/{child}" not in self._made:
+                    self._remove(f"{folder.rstrip('/')}/{child}")
+            return
+        if name.startswith(AUFS_METADATA):
+            return
+        target = f"{folder.rstrip('/')}/{name.removeprefix(WHITEOUT)}"
+        if os.path.basename(target) in ("", ".", ".."):
+            raise InvalidParameter(f"invalid whiteout {name!r}")
+        if os.path.lexists(target):
+            if overlay and target in self._made:
+                return  # added by this very layer: the whiteout means what lies below
+            self._remove(target)
+        if overlay:
+            os.mknod(target, stat.S_IFCHR, 0)
+
+    def _adorn(self, entry: Entry, path: str) -> None:
+        """Owner, attributes, mode and time of anything but a hard link."""
+        uid, gid = self._options.owner or (entry.uid, entry.gid)
+        os.lchown(path, uid, gid)
+        if entry.kind != tar_format.SYMLINK:
+            os.chmod(path, entry.mode)
+        for key, value in entry.xattrs.items():
+            if key.startswith("trusted.overlay."):
+                continue  # would make an overlay of the archive's own invention
+            try:
+                os.setxattr(path, key, value, follow_symlinks=False)
+            except OSError:
+                if key.startswith("security.capability"):
+                    raise
+        if entry.kind != tar_format.DIRECTORY:
+            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+    def _regular(self, entry: Entry, path: str) -> None:
+        stream, record = self._stream, self._record
+        # owner first, since a change of owner clears the set-id bits and capabilities
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if entry.size:
+                if record is not None:
+                    self._references.setdefault(path, []).append(record.payload(entry.size, path))
+                tap, stream.tap = stream.tap, None
+                stream.copy(entry.size, fd)
+                stream.tap = tap
+                self.size += entry.size
+            if entry.xattrs:
+                os.close(fd)
+                fd = -1
+                self._adorn(entry, path)
+                return
+            uid, gid = self._options.owner or (entry.uid, entry.gid)
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, entry.mode)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _directory(self, entry: Entry, path: str) -> None:
+        if not os.path.isdir(path) or os.path.islink(path):
+            os.mkdir(path, 0o700)
+        self._adorn(entry, path)
+        self._directories[path] = entry
+
+    def _symlink(self, entry: Entry, path: str) -> None:
+        os.symlink(entry.link, path)
+        self._adorn(entry, path)
+
+    def _target_of(self, entry: Entry) -> str:
+        return os.path.normpath(os.path.join(self._base, entry.link.lstrip("/")))
+
+    def _hard_link(self, entry: Entry, path: str) -> None:
+        target = self._target_of(entry)
+        if target == path:
+            return
+        try:
+            os.link(target, path, follow_symlinks=False)
+        except FileNotFoundError:
+            raise InvalidParameter(f"archive has a hard link to {entry.link!r}, which it does not hold") from None
+
+    def _node(self, entry: Entry, path: str) -> None:
+        kind = {
+            tar_format.CHARACTER: stat.S_IFCHR,
+            tar_format.BLOCK_DEVICE: stat.S_IFBLK,
+            tar_format.FIFO: stat.S_IFIFO,
+        }[entry.kind]
+        os.mknod(path, kind | 0o600, os.makedev(entry.major, entry.minor))
+        self._adorn(entry, path)
+
+
+_MAKERS: dict[bytes, Callable[[Extractor, Entry, str], None]] = {
+    tar_format.REGULAR: Extractor._regular,
+    tar_format.DIRECTORY: Extractor._directory,
+    tar_format.SYMLINK: Extractor._symlink,
+    tar_format.HARD_LINK: Extractor._hard_link,
+    tar_format.CHARACTER: Extractor._node,
+    tar_format.BLOCK_DEVICE: Extractor._node,
+    tar_format.FIFO: Extractor._node,
+}

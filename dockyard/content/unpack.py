@@ -1,0 +1,242 @@
+"""Unpacking and packing trees from the daemon: hands the work to the archive process (worker.py) and moves the bytes.
+
+    worker = Worker()
+    unpacked = await worker.unpack(stream, "/…/diff", record="/…/layer.split", whiteouts="overlay")
+    async for piece in worker.pack_record("/…/diff", "/…/layer.split"): …
+"""
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from dockyard.content.worker import Answer, Job
+from dockyard.errors import InvalidParameter, SystemFailure
+
+CHUNK = 1 << 20
+F_SETPIPE_SZ = 1031
+# A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
+Source = BinaryIO | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedLayer:
+    """What was unpacked: the digest of the uncompressed stream, and the bytes of all its files."""
+
+    diff_id: str
+    size: int
+
+
+class Worker:
+    """The archive process, started when first needed and again should it end."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._jobs: socket.socket | None = None
+
+    def close(self) -> None:
+        """End the process; jobs under way finish."""
+        if self._jobs is not None:
+            self._jobs.close()
+            self._jobs = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._process = None
+
+    async def unpack(
+        self,
+        stream: Source,
+        root: str,
+        *,
+        inside: str = "/",
+        record: str | Path | None = None,
+        whiteouts: str = "none",
+        owner: tuple[int, int] | None = None,
+        keep_directories: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> UnpackedLayer:
+        """Unpack a tar stream, compressed or not, into `inside` of the tree `root`.
+
+        `record` is a file to write the stream's layout to; `progress` hears the compressed bytes consumed so far; the
+        rest is extraction.Options. Raises InvalidParameter for a broken or hostile archive, SystemFailure for other
+        troubles. What was unpacked until then stays for the caller to remove.
+        """
+        job = Job(
+            "unpack",
+            root,
+            inside,
+            whiteouts=whiteouts,
+            record=record is not None,
+            owner=owner,
+            keep_directories=keep_directories,
+        )
+        with contextlib.ExitStack() as files:
+            record_fd = []
+            if record is not None:
+                record_fd = [os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)]
+                files.callback(os.close, record_fd[0])
+            if not isinstance(stream, AsyncIterator):
+                return _unpacked(await self._run(job, stream.fileno(), record_fd))
+            read_end, write_end = _pipe()
+            answering = asyncio.ensure_future(self._run(job, read_end, record_fd, close=True))
+            try:
+                await _feed(stream, write_end, answering, progress)
+            except BaseException:
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
+                raise
+            return _unpacked(await answering)
+
+    async def pack_tree(
+        self, root: str, inside: str = "/", name: str = "", *, whiteouts: bool = False
+    ) -> AsyncIterator[bytes]:
+        """The file or tree `inside` of `root` as a tar stream, called `name` there ("": a directory's content)."""
+        job = Job("pack_tree", root, inside, name, whiteouts="overlay" if whiteouts else "none")
+        async for piece in self._pack(job, []):
+            yield piece
+
+    async def pack_record(self, root: str, record: str | Path) -> AsyncIterator[bytes]:
+        """The stream that was once unpacked into `root` with `record`. Raises SystemFailure when it can't be had."""
+        try:
+            fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SystemFailure(f"the layer's record {record} is missing") from None
+        try:
+            async for piece in self._pack(Job("pack_record", root), [fd]):
+                yield piece
+        finally:
+            os.close(fd)
+
+    async def _pack(self, job: Job, others: list[int]) -> AsyncIterator[bytes]:
+        read_end, write_end = _pipe()
+        answering = asyncio.ensure_future(self._run(job, write_end, others, close=True))
+        try:
+            async for piece in _drain(read_end):
+                yield piece
+            answer = await answering
+            if answer.failure:
+                raise SystemFailure(answer.failure)
+        finally:
+            answering.cancel()
+
+    async def _run(self, job: Job, stream: int, others: list[int], *, close: bool = False) -> Answer:
+        """Have a child do `job`; its answer. `stream` is closed here once handed over when `close`."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                self._send(job, [write_end, stream, *others])
+            finally:
+                os.close(write_end)
+                if close:
+                    os.close(stream)
+            data = b"".join([piece async for piece in _drain(read_end, take_over=False)])
+        finally:
+            os.close(read_end)
+        if not data:
+            raise SystemFailure(f"the archive process ended while working on {job.root}")
+        return msgspec.json.decode(data, type=Answer)
+
+    def _send(self, job: Job, fds: list[int]) -> None:
+        if self._process is None or self._process.poll() is not None or self._jobs is None:
+            self._start()
+        assert self._jobs is not None
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        self._jobs.sendmsg([msgspec.json.encode(job)], rights)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from dockyard.content.worker import main; main()"],
+                stdin=theirs.fileno(),
+                cwd="/",
+                start_new_session=True,
+            )
+        self._jobs = ours
+
+
+def _unpacked(answer: Answer) -> UnpackedLayer:
+    if answer.failure:
+        raise InvalidParameter(answer.failure) if answer.invalid else SystemFailure(answer.failure)
+    return UnpackedLayer(answer.digest, answer.size)
+
+
+def _pipe() -> tuple[int, int]:
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(write_end, F_SETPIPE_SZ, CHUNK)
+    return read_end, write_end
+
+
+async def _feed(
+    stream: AsyncIterator[bytes],
+    fd: int,
+    answering: "asyncio.Future[Answer]",
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Write every piece to `fd` and close it; stop early when the other side has answered."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    fed = 0
+    try:
+        async for piece in stream:
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[os.write(fd, view) :]
+                except BlockingIOError:
+                    writable = loop.create_future()
+                    loop.add_writer(fd, _settle, writable)
+                    try:
+                        await asyncio.wait((writable, answering), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        loop.remove_writer(fd)
+                except BrokenPipeError:
+                    return
+            fed += len(piece)
+            if progress is not None:
+                progress(fed)
+            if answering.done():
+                return
+    finally:
+        os.close(fd)
+
+
+async def _drain(fd: int, *, take_over: bool = True) -> AsyncIterator[bytes]:
+    """Everything that comes out of the pipe `fd`, which is closed at the end when `take_over`."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    try:
+        while True:
+            try:
+                piece = os.read(fd, CHUNK)
+            except BlockingIOError:
+                readable = loop.create_future()
+                loop.add_reader(fd, _settle, readable)
+                try:
+                    await readable
+                finally:
+                    loop.remove_reader(fd)
+                continue
+            if not piece:
+                return
+            yield piece
+    finally:
+        if take_over:
+            os.close(fd)
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
