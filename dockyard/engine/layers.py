@@ -22,7 +22,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from dockyard.content import unpack
+from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
 from dockyard.errors import NotFound, SystemFailure
 from dockyard.snapshots.driver import Change, Driver, Fixture
@@ -107,9 +107,12 @@ class _Mounted:
 class LayerStore:
     """Registers layers, stacks containers on them, and lets go of both."""
 
-    def __init__(self, driver: Driver, database: Database, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, driver: Driver, archives: Worker, database: Database, root: str | os.PathLike[str]
+    ) -> None:
         """Take up what the database knows. `root` is the data root; call `sweep` once all holders have spoken."""
         self.driver = driver
+        self.archives = archives
         self._records = Path(root) / "image" / driver.name / "layerdb"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._rows = database.collection(f"layers_{driver.name}", LayerRow)
@@ -322,10 +325,10 @@ class LayerStore:
         snapshot: str,
         diff_id: str | None,
         progress: Callable[[int], None] | None,
-    ) -> unpack.UnpackedLayer:
+    ) -> UnpackedLayer:
         stream = await source() if callable(source) else source
-        unpacked = await unpack.unpack_layer(
-            stream, target, self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
+        unpacked = await self.archives.unpack(
+            stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
         )
         if diff_id is not None and unpacked.diff_id != diff_id:
             raise SystemFailure(f"layer is not what it should be: expected {diff_id}, got {unpacked.diff_id}")
@@ -364,7 +367,7 @@ class LayerStore:
         if row is None:
             raise NotFound(f"layer does not exist: {chain_id}")
         async with self.held(chain_id):
-            async for piece in unpack.pack_layer(self.driver.diff_path(row.snapshot), self._record(row.snapshot)):
+            async for piece in self.archives.pack_record(self.driver.diff_path(row.snapshot), self._record(row.snapshot)):
                 yield piece
 
     def graph_data(self, id: str | None) -> dict[str, str]:
@@ -500,7 +503,7 @@ class LayerStore:
         difference = self.driver.difference(container_id)
         directory = await self._run(difference.__enter__)
         try:
-            async for piece in unpack.tar_directory(directory):
+            async for piece in self.archives.pack_tree(directory, whiteouts=True):
                 yield piece
         finally:
             await self._run(difference.__exit__, None, None, None)
