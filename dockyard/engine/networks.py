@@ -18,7 +18,7 @@ from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, Not
 from dockyard.linux.netlink import RouteSocket
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
-from dockyard.networks.controller import Controller, Settings
+from dockyard.networks.controller import Controller
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU, NAME
 from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
@@ -30,6 +30,7 @@ from dockyard.networks.model import (
     Pool,
     PortBindings,
     Sandbox,
+    Settings,
 )
 
 __all__ = [

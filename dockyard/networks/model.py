@@ -113,3 +113,17 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     files_dir: str = ""
     joined_netns: str = ""
     joined_files_dir: str = ""
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """What the daemon's configuration says about containers' networking."""
+
+    instance: str
+    firewall: bool = True
+    ip_forward: bool = True
+    userland_proxy: bool = True
+    host_binding: str = "0.0.0.0"
+    host_gateway: str = ""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
