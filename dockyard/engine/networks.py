@@ -18,6 +18,7 @@ from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, Not
 from dockyard.linux.netlink import RouteSocket
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
+from dockyard.networks.addresses import DEFAULT_GATEWAY
 from dockyard.networks.controller import Controller
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU, NAME
 from dockyard.networks.guard import Guard
@@ -116,8 +117,7 @@ class NetworkService:
     async def open(self) -> None:
         """Know and make every network; containers that run go on undisturbed."""
         await self._controller.open()
-        if self._options.ip_forward:
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        await self._forward()
         for _, network in self._store.all():
             self._by_id[network.id] = network
             self._by_name[network.name] = network
@@ -127,6 +127,7 @@ class NetworkService:
         self._prepare_default_bridge()
         for network in list(self._by_id.values()):
             self._controller.adopt(network)
+            await self._before_ipv6_is_forwarded(network)
             try:
                 await self._controller.create(network)
             except (OSError, InvalidParameter) as error:
@@ -147,20 +148,44 @@ class NetworkService:
         if self._guard is not None:
             await self._guard.close()
             self._guard = None
-        if self._options.iptables and not any(self.members(network) for network in self._by_id.values()):
-            for network in self._by_id.values():
-                if network.bridge:
-                    await iptables.forget(network.bridge)
+        if not any(self.members(network) for network in self._by_id.values()):
+            await self._forget_rules(self.list())
         await self._controller.close()
 
     async def sweep(self) -> None:
         """Remove what earlier daemons left behind and no container uses."""
         await self._controller.sweep()
 
+    async def _forward(self) -> None:
+        """Make the host route for containers, and if it did not route before, for them only."""
+        setting = Path("/proc/sys/net/ipv4/ip_forward")
+        if self._options.ip_forward and setting.read_text(encoding="ascii").strip() == "0":
+            if self._options.iptables:
+                await iptables.drop_by_default()
+            setting.write_text("1", encoding="ascii")
+
+    async def _before_ipv6_is_forwarded(self, network: Network) -> None:
+        """The driver is about to make the host route IPv6: the same as for IPv4 in `_forward`."""
+        setting = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+        concerned = network.ipv6 and self._options.ip_forward and self._options.iptables
+        if concerned and setting.read_text(encoding="ascii").strip() == "0":
+            await iptables.drop_by_default(6)
+
     async def _let_through(self) -> None:
         """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
+        if not self._options.iptables:
+            return
+        bridged = [network for network in self._by_id.values() if network.bridge]
+        await iptables.let_through([network.bridge for network in bridged])
+        if any(network.ipv6 for network in bridged):
+            await iptables.let_through([network.bridge for network in bridged if network.ipv6], 6)
+
+    async def _forget_rules(self, networks: Sequence[Network]) -> None:
+        """Undo `_let_through` for networks that nobody uses any more."""
         if self._options.iptables:
-            await iptables.let_through([network.bridge for network in self._by_id.values() if network.bridge])
+            await iptables.forget([network.bridge for network in networks if network.bridge])
+            if any(network.ipv6 for network in networks):
+                await iptables.forget([network.bridge for network in networks if network.ipv6], 6)
 
     def _remember(self, network: Network) -> None:
         self._store.put(network.id, network)
@@ -224,9 +249,7 @@ class NetworkService:
             subnet = self._subnets.choose(self._taken())
             interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
         gateway = str(interface.ip)
-        auxiliary = {}
-        if options.default_gateway:
-            auxiliary["DefaultGatewayIPv4"], gateway = gateway, gateway
+        auxiliary = {DEFAULT_GATEWAY: options.default_gateway} if options.default_gateway else {}
         ip_range = str(ip_network(options.fixed_cidr, strict=False)) if options.fixed_cidr else ""
         return Pool(subnet=str(interface.network), gateway=gateway, ip_range=ip_range, auxiliary=auxiliary)
 
@@ -304,6 +327,7 @@ class NetworkService:
         if any(other.bridge == network.bridge for other in self._by_id.values()):
             raise Forbidden(f"bridge name {network.bridge} is already used by another network")
         network.pools = self._settle_pools(network)
+        await self._before_ipv6_is_forwarded(network)
         self._controller.adopt(network)
         try:
             await self._controller.create(network)
@@ -362,8 +386,7 @@ class NetworkService:
         try:
             if not network.config_only:
                 await self._controller.forget(network)
-                if self._options.iptables:
-                    await iptables.forget(network.bridge)
+                await self._forget_rules([network])
             self._forget(network)
         finally:
             self._busy.discard(network.name)

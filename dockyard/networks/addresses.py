@@ -9,6 +9,9 @@ from dockyard.networks.model import EndpointConfig, EndpointState, Network
 
 log = logging.getLogger("dockyard.networks")
 
+# The auxiliary address that containers of the default bridge take for their gateway instead of the bridge's own.
+DEFAULT_GATEWAY = "DefaultGatewayIPv4"
+
 
 class Addresses:
     """The address pools of every network."""
@@ -108,5 +111,5 @@ def _take(pools: list[AddressPool], wanted: str) -> tuple[AddressPool, Address]:
 def _gateway(network: Network, pool: AddressPool) -> str:
     for given in network.pools:
         if given.subnet and ip_network(given.subnet, strict=False) == pool.subnet:
-            return given.gateway
+            return given.auxiliary.get(DEFAULT_GATEWAY) or given.gateway
     return ""

@@ -119,7 +119,7 @@ def delete_file(path: str) -> None:
 class NamespacePool:
     """A few namespaces ready for use, replaced in the background as they are taken."""
 
-    def __init__(self, directory: Path, executor: ThreadPoolExecutor, size: int = 6) -> None:
+    def __init__(self, directory: Path, executor: ThreadPoolExecutor, size: int = 8) -> None:
         self._directory = directory
         self._executor = executor
         self._size = size

@@ -120,7 +120,7 @@ class Host:
         with netlink.RouteSocket() as route:
             for bridge in bridges:
                 route.do(netlink.delete_link_named(bridge))
-                await iptables.forget(bridge)
+        await iptables.forget(bridges)
 
 
 @pytest.fixture

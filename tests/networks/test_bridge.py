@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -266,7 +267,10 @@ def ipv6_forwarding() -> Iterator[None]:
     """Put back what an IPv6 network changes on the host."""
     conf = Path("/proc/sys/net/ipv6/conf")
     before = {path: path.read_text() for name in ("forwarding", "accept_ra") for path in conf.glob(f"*/{name}")}
+    policy = subprocess.run(["ip6tables", "-S", "FORWARD"], capture_output=True, text=True, check=False).stdout
     yield
+    if "-P FORWARD ACCEPT" in policy:
+        subprocess.run(["ip6tables", "-P", "FORWARD", "ACCEPT"], check=True)
     (conf / "all/forwarding").write_text(before[conf / "all/forwarding"])
     for path, value in before.items():
         if path.exists() and path.parent.name != "all":
