@@ -264,7 +264,7 @@ class Networks:
             "EnableIPv6": network.ipv6,
             "IPAM": {
                 "Driver": network.ipam_driver,
-                "Options": {} if network.ipam_options is None and not network.predefined else network.ipam_options,
+                "Options": network.ipam_options,
                 "Config": [_pool(pool) for pool in network.pools] or (None if network.predefined else []),
             },
             "Internal": network.internal,

@@ -32,6 +32,7 @@ from dockyard.networks.drivers.bridge import (
     veth_name,
 )
 from dockyard.networks.firewall import BridgeRules, Firewall
+from dockyard.networks.ipam import address
 from dockyard.networks.model import (
     EndpointConfig,
     EndpointState,
@@ -301,6 +302,7 @@ class Controller:
             endpoint_id=secrets.token_hex(32),
             aliases=list(config.aliases),
             links=list(config.links),
+            link_local_ips=[str(address(text)) for text in config.link_local_ips],
             driver_opts=dict(config.driver_opts),
             gw_priority=config.gw_priority,
         )

@@ -71,6 +71,7 @@ class EndpointState(msgspec.Struct, kw_only=True, omit_defaults=True):
     gw_priority: int = 0
     interface: str = ""
     host_interface: str = ""
+    link_local_ips: list[str] = []
 
 
 class Sandbox(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -350,10 +350,15 @@ async def test_fixed_addresses_and_interfaces_by_order(host: Host) -> None:
     await host.create("lan")
     subnet = host.service.get("lan").pools[0].subnet
     base = subnet.rpartition(".")[0]
-    wish = EndpointConfig(ipv4_address=f"{base}.77", mac_address="02:42:ac:11:22:33", aliases=["db"])
+    wish = EndpointConfig(
+        ipv4_address=f"{base}.77", mac_address="02:42:ac:11:22:33", aliases=["db"], link_local_ips=["169.254.8.8"]
+    )
     one = await host.join("one", mode="lan", endpoints={"lan": wish, "bridge": EndpointConfig()})
     assert one.endpoints["lan"].ip == f"{base}.77"
     assert one.endpoints["lan"].mac == "02:42:ac:11:22:33"
+    assert one.netns_path is not None
+    shown = [entry["local"] for entry in ip(one.netns_path, "addr", "show", "eth0")[0]["addr_info"]]
+    assert shown == [f"{base}.77", "169.254.8.8"]
     assert (one.endpoints["lan"].interface, one.endpoints["bridge"].interface) == ("eth0", "eth1")
     with pytest.raises(Conflict, match="Address already in use"):
         await host.join("two", mode="lan", endpoints={"lan": wish})

@@ -190,6 +190,9 @@ class BridgeDriver:
             acts.append(new_address(link.index, ip_address(state.ip), state.prefix_len))
         if state.ipv6:
             acts.append(new_address(link.index, ip_address(state.ipv6), state.ipv6_prefix_len))
+        for text in state.link_local_ips:
+            local = ip_address(text)
+            acts.append(new_address(link.index, local, 16 if local.version == 4 else 64))
         acts.append(set_link(link.index, up=True))
         if plan.default_route:
             acts += [default_route(link.index, ip_address(gw)) for gw in (state.gateway, state.ipv6_gateway) if gw]
