@@ -157,6 +157,11 @@ def pack_record(write: Write, record: int) -> None:
             reference += 1
 
 
+def record_size(record: int) -> int:
+    """How many bytes `pack_record` will write for `record` (an open file)."""
+    return sum(len(data) if kind == RAW else number for kind, number, data, _ in _rows(record) if kind != LOST)
+
+
 def _rows(record: int) -> Iterator[tuple[bytes, int, bytes, str]]:
     """(kind, number, data, path) of every row."""
     inflate = zlib.decompressobj()

@@ -30,7 +30,7 @@ def apply_changes(config: dict[str, Any], changes: Iterable[str]) -> dict[str, A
 
     Raises InvalidParameter for an instruction that does more than configure, or is malformed.
     """
-    changed = json.loads(json.dumps(config))
+    changed: dict[str, Any] = json.loads(json.dumps(config))
     for line in "\n".join(changes).splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue

@@ -11,25 +11,28 @@ import fnmatch
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dockyard.engine.config_changes import apply_changes
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
+from dockyard.engine.image_archive import Loader, Saver
 from dockyard.engine.image_names import ImageNames
+from dockyard.engine.image_progress import Progress, Send
+from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import Layer, LayerStore, chains_of
 from dockyard.errors import Conflict, InvalidParameter, NotFound
-from dockyard.oci.image_config import ImageConfig
+from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
+from dockyard.oci.manifest import host, parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
     from dockyard.content.registry import RegistryClient
-
-Progress = Callable[[dict[str, Any]], None]
 
 LIST_FILTERS = ("dangling", "label", "before", "since", "reference", "until")
 PRUNE_FILTERS = ("dangling", "label", "label!", "until")
@@ -112,6 +115,7 @@ class ImageService:
         self.registry = registry
         self.events = events
         self.names = ImageNames(database)
+        self.layer_blobs = LayerBlobs(database)
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
         self._rows = database.collection("images", ImageRow)
@@ -261,6 +265,51 @@ class ImageService:
         stored = self._images.get(image_id)
         labels = (stored.config.config.labels if stored is not None and stored.config.config else None) or {}
         self.events.emit("image", action, image_id, {**labels, "name": name})
+
+    # -- archives
+
+    async def load(self, pieces: AsyncIterator[bytes], *, quiet: bool, progress: Send) -> None:
+        """Bring in the images of an archive that `save` made, or of an OCI layout. Raises InvalidParameter."""
+        await Loader(self, Progress(progress), quiet=quiet).load(pieces, str(self.layers.scratch))
+
+    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        """Images as one archive. Raises NotFound for an unknown name, before the first piece."""
+        saver = Saver(self)
+        for name in names:
+            saver.add(name)
+        return saver.stream()
+
+    async def import_(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        name: Reference | None = None,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """Make an image of one layer from the tar of a root file system. Raises InvalidParameter."""
+        where = parse_platform(platform) if platform else host()
+        config = msgspec.convert(apply_changes({}, changes), ContainerConfig)
+        layer = await self.layers.register(None, pieces)
+        try:
+            created = now_text()
+            made = ImageConfig(
+                architecture=where.architecture,
+                variant=where.variant,
+                os=where.os,
+                created=created,
+                comment=message,
+                config=config,
+                history=[History(created=created, comment=message)],
+            )
+            image = await self.create(made, None, layer)
+        finally:
+            self.layers.drop(layer.chain_id)
+        if name is not None:
+            self.tag(image.id, name)
+        self.emit("import", image.id, image.id)
+        return self._describe(image.id)
 
     # -- removing
 
@@ -449,7 +498,7 @@ class ImageService:
             if counts.get(chain_id, 0) > 1
         )
 
-    async def history(self, name: str) -> list[HistoryEntry]:
+    async def history(self, name: str) -> Sequence[HistoryEntry]:
         """How the image came to be, newest first. Raises NotFound."""
         image = self.find(name)
         chains = chains_of(image.config.rootfs.diff_ids)

@@ -22,9 +22,11 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
+from dockyard.content import packing
 from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
-from dockyard.errors import NotFound, SystemFailure
+from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
 
 log = logging.getLogger("dockyard.layers")
@@ -115,6 +117,9 @@ class LayerStore:
         self.archives = archives
         self._records = Path(root) / "image" / driver.name / "layerdb"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # for archives that must be unpacked before anyone knows what is in them; on the layers' own file system
+        self.scratch = Path(root) / "tmp"
+        self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._rows = database.collection(f"layers_{driver.name}", LayerRow)
         self._container_rows = database.collection(f"container_layers_{driver.name}", ContainerRow)
         self._layers: dict[str, LayerRow] = dict(self._rows.all())
@@ -145,6 +150,8 @@ class LayerStore:
         for record in self._records.iterdir():
             if record.name.partition(".")[0] not in known:
                 record.unlink()
+        for leftover in self.scratch.iterdir():
+            trees.remove_tree(str(leftover))
 
     async def close(self) -> None:
         """Finish what runs in the background; mounted containers stay mounted."""
@@ -327,11 +334,15 @@ class LayerStore:
         progress: Callable[[int], None] | None,
     ) -> UnpackedLayer:
         stream = await source() if callable(source) else source
-        unpacked = await self.archives.unpack(
-            stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
-        )
+        try:
+            unpacked = await self.archives.unpack(
+                stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
+            )
+        finally:
+            if not isinstance(stream, AsyncIterator):
+                stream.close()
         if diff_id is not None and unpacked.diff_id != diff_id:
-            raise SystemFailure(f"layer is not what it should be: expected {diff_id}, got {unpacked.diff_id}")
+            raise InvalidParameter(f"layer has the wrong content: expected {diff_id}, got {unpacked.diff_id}")
         return unpacked
 
     def _enter(self, parent: str | None, diff_id: str, size: int, snapshot: str) -> Layer:
@@ -363,12 +374,25 @@ class LayerStore:
 
     async def pack(self, chain_id: str) -> AsyncIterator[bytes]:
         """The layer's tar stream, byte for byte as it was registered. Raises NotFound."""
+        snapshot = self._snapshot(chain_id)
+        async with self.held(chain_id):
+            async for piece in self.archives.pack_record(self.driver.diff_path(snapshot), self._record(snapshot)):
+                yield piece
+
+    def _snapshot(self, chain_id: str) -> str:
         row = self._layers.get(chain_id)
         if row is None:
             raise NotFound(f"layer does not exist: {chain_id}")
-        async with self.held(chain_id):
-            async for piece in self.archives.pack_record(self.driver.diff_path(row.snapshot), self._record(row.snapshot)):
-                yield piece
+        return row.snapshot
+
+    async def packed_size(self, chain_id: str) -> int:
+        """How many bytes `pack` will give. Raises NotFound."""
+        return await self._run(self._packed_size, self._record(self._snapshot(chain_id)))
+
+    @staticmethod
+    def _packed_size(record: Path) -> int:
+        with record.open("rb") as file:
+            return packing.record_size(file.fileno())
 
     def graph_data(self, id: str | None) -> dict[str, str]:
         """GraphDriver.Data of a layer (by chain ID) or of a container (by container ID)."""

@@ -1,28 +1,15 @@
-"""Pulling: from a registry, or, when none answers, from the images that are embedded in the engine."""
+"""Bringing an image's layers in, side by side."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from dockyard.content.registry import Repository
-from dockyard.engine.image_progress import Progress
 from dockyard.engine.layers import Layer, LayerSource, chains_of
-from dockyard.errors import InvalidParameter, SystemFailure
-from dockyard.oci.descriptor import Descriptor
-from dockyard.oci.manifest import Index, Manifest
-from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
     from dockyard.engine.images import ImageService
-
-log = logging.getLogger("dockyard.images")
-
-# What `max-concurrent-downloads` is unless set.
-CONCURRENT_DOWNLOADS = 3
 
 
 async def register_layers(
