@@ -1,0 +1,154 @@
+"""One container as the engine knows it: what is kept in the database, and what lives only while the daemon does."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
+from dockyard.networks.model import JoinRequest, Sandbox
+from dockyard.shim.client import Attachment, Shim
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def timestamp(time_ns: int | None = None) -> str:
+    """UNIX ns (default: now) as RFC 3339 with nanoseconds."""
+    time_ns = time.time_ns() if time_ns is None else time_ns
+    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9:09d}Z"
+
+
+def nanoseconds(text: str) -> int:
+    """RFC 3339 back as UNIX ns; 0 for NEVER."""
+    if text.startswith("0001"):
+        return 0
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+class HealthResult(msgspec.Struct, rename="pascal"):
+    """One probe."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, rename="pascal"):
+    """`status`: starting, healthy, unhealthy."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: list[HealthResult] = []
+
+
+class State(msgspec.Struct):
+    """`status`: created, running, paused, restarting, exited, removing or dead; times RFC 3339."""
+
+    status: str = "created"
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    oom_killed: bool = False
+    health: Health | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, frozen or not."""
+        return self.status in ("running", "paused")
+
+
+class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """A volume, bind or tmpfs of a container; `copy` says whether an empty volume is filled from the image."""
+
+    type: str
+    name: str = ""
+    source: str = ""
+    destination: str
+    driver: str = ""
+    mode: str = ""
+    rw: bool = msgspec.field(default=True, name="RW")
+    propagation: str = ""
+    options: list[str] = []
+    copy: bool = False
+    subpath: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """A container in the database."""
+
+    id: str
+    name: str
+    created: str
+    image_id: str
+    chain_id: str | None
+    config: ContainerConfig
+    host_config: HostConfig
+    networks: dict[str, EndpointSettings] = {}
+    mounts: list[MountPoint] = []
+    state: State = msgspec.field(default_factory=State)
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    log_path: str = ""
+    sandbox: Sandbox | None = None
+    join: JoinRequest | None = None
+    platform: str = "linux"
+
+
+@dataclass(eq=False)
+class Container:
+    """A record and its life: everything that changes it holds `lock`; readers need none."""
+
+    record: Record
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shim: Shim | None = None
+    # clients that attached before the start, to be handed to the shim with it
+    waiting: list[Attachment] = field(default_factory=list)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced at every exit
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    watcher: "asyncio.Task[None] | None" = None
+    restarter: "asyncio.Task[None] | None" = None
+    prober: "asyncio.Task[None] | None" = None
+    restart_delay: float = 0.1
+    removing: bool = False
+    exec_ids: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """64 hex digits."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """Without the slash that the API puts before it."""
+        return self.record.name
+
+    @property
+    def state(self) -> State:
+        """Its state now."""
+        return self.record.state
+
+    @property
+    def config(self) -> ContainerConfig:
+        """What runs in it."""
+        return self.record.config
+
+    @property
+    def host_config(self) -> HostConfig:
+        """What it gets of the host."""
+        return self.record.host_config
+
+    @property
+    def argv(self) -> list[str]:
+        """The command it runs."""
+        return [*(self.config.entrypoint or []), *(self.config.cmd or [])]
+
+    @property
+    def volume_names(self) -> list[str]:
+        """The volumes it uses."""
+        return [mount.name for mount in self.record.mounts if mount.type == "volume"]

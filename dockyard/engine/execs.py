@@ -1,0 +1,189 @@
+"""Additional processes in running containers: created, then started once, then remembered until the container ends."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dockyard.engine.container import Container
+from dockyard.engine.containers import CannotRun, ContainerService, RuntimeBroke
+from dockyard.engine.exec_process import exec_process
+from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Process
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.shim.client import Attachment, ExecProcess, ExecRequest
+
+# How many execs that have ended are remembered, for whoever asks for their exit codes.
+REMEMBERED = 10_000
+
+
+@dataclass(eq=False)
+class Execution:
+    """One exec; `exit_code` is None until it has ended."""
+
+    id: str
+    container: Container
+    command: list[str]
+    process: Process
+    tty: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    user: str
+    privileged: bool
+    detach_keys: bytes
+    console_size: tuple[int, int] | None = None
+    running: bool = False
+    started: bool = False
+    exit_code: int | None = None
+    live: ExecProcess | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ExecService:
+    """Every exec of the running containers."""
+
+    def __init__(self, containers: ContainerService) -> None:
+        self._containers = containers
+        self._execs: dict[str, Execution] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+        containers.exec_gone.append(self._gone)
+
+    def get(self, exec_id: str) -> Execution:
+        """The exec of that id. Raises NotFound."""
+        found = self._execs.get(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    async def create(
+        self,
+        reference: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        env: Sequence[str] = (),
+        user: str = "",
+        working_dir: str = "",
+        privileged: bool = False,
+        detach_keys: bytes = b"",
+        console_size: tuple[int, int] | None = None,
+    ) -> Execution:
+        """Prepare a process. Raises NotFound, Conflict when the container does not run or is paused."""
+        container, _ = self._containers.running(reference)
+        if container.state.status == "paused":
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        if not command:
+            raise InvalidParameter("No exec command specified")
+        process = exec_process(
+            container, command, tty=tty, env=env, user=user, working_dir=working_dir, privileged=privileged
+        )
+        execution = Execution(
+            id=secrets.token_hex(32),
+            container=container,
+            command=list(command),
+            process=process,
+            tty=tty,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            user=user,
+            privileged=privileged,
+            detach_keys=detach_keys,
+            console_size=console_size,
+        )
+        self._execs[execution.id] = execution
+        container.exec_ids.append(execution.id)
+        if len(self._execs) > REMEMBERED:
+            self._forget_oldest()
+        self._containers.emit(container, f"exec_create: {' '.join(command)}", execID=execution.id)
+        return execution
+
+    def _forget_oldest(self) -> None:
+        for exec_id, execution in list(self._execs.items()):
+            if execution.started and not execution.running:
+                del self._execs[exec_id]
+                with suppress(ValueError):
+                    execution.container.exec_ids.remove(exec_id)
+                return
+
+    def check_startable(self, exec_id: str) -> Execution:
+        """The exec, if it can be started. Raises NotFound, Conflict."""
+        execution = self.get(exec_id)
+        if execution.started:
+            raise Conflict(f"exec {exec_id} has already been started")
+        if not execution.container.state.running:
+            raise Conflict(f"container {execution.container.id} is not running")
+        return execution
+
+    async def start(
+        self, execution: Execution, attachment: Attachment | None, console_size: tuple[int, int] | None = None
+    ) -> None:
+        """Start it; with `attachment` (ours from here on) its streams go there.
+
+        Raises StartFailure with an exit code when the program can't run.
+        """
+        shim = execution.container.shim
+        if shim is None or execution.started:
+            if attachment is not None:
+                os.close(attachment.fd)
+            raise Conflict(f"container {execution.container.id} is not running")
+        execution.started = True
+        request = ExecRequest(
+            exec_id=execution.id,
+            process=runtime_spec.encode(execution.process),
+            terminal=execution.tty,
+            open_stdin=execution.stdin,
+            attachment=attachment,
+            console_size=console_size or execution.console_size,
+        )
+        self._containers.emit(
+            execution.container, f"exec_start: {' '.join(execution.command)}", execID=execution.id
+        )
+        try:
+            execution.live = await shim.execute(request)
+        except RuntimeFailure as failure:
+            execution.exit_code = failure.exit_code if failure.exit_code in (126, 127) else 126
+            execution.ended.set()
+            text = (
+                "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
+            )
+            kind = CannotRun if failure.exit_code in (126, 127) else RuntimeBroke
+            raise kind(text, execution.exit_code) from failure
+        execution.running = True
+        watcher = asyncio.ensure_future(self._watch(execution))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def _watch(self, execution: Execution) -> None:
+        assert execution.live is not None
+        code = await execution.live.wait()
+        if execution.running:
+            execution.running, execution.exit_code = False, code
+            execution.ended.set()
+            self._containers.emit(execution.container, "exec_die", execID=execution.id, exitCode=str(code))
+
+    def _gone(self, exec_id: str) -> None:
+        """The container has ended, and the exec with it."""
+        execution = self._execs.get(exec_id)
+        if execution is not None and execution.running:
+            execution.running, execution.exit_code = False, 137
+            execution.ended.set()
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None:
+        """Set its terminal's size. Raises NotFound, Conflict when it does not run."""
+        execution = self.get(exec_id)
+        if execution.live is None or not execution.running:
+            # a client may ask before the process is there: it then starts in that size
+            execution.console_size = (height, width)
+            return
+        try:
+            await execution.live.resize(height, width)
+        except (RuntimeFailure, NotFound) as failure:
+            raise SystemFailure(str(failure)) from failure

@@ -1,0 +1,108 @@
+"""Health checks: a command run in the container at intervals, and what its exit codes say of it."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from dockyard.engine.container import Container, Health, HealthResult, nanoseconds, timestamp
+from dockyard.engine.container_config import Healthcheck
+from dockyard.engine.exec_process import exec_process
+from dockyard.errors import DockyardError, NotFound
+from dockyard.oci import runtime_spec
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.shim.client import Attachment, ExecRequest
+
+SECOND = 10**9
+INTERVAL, TIMEOUT, RETRIES, START_INTERVAL = 30 * SECOND, 30 * SECOND, 3, 5 * SECOND
+LONGEST_OUTPUT = 4096
+REMEMBERED = 5
+
+
+class Prober:
+    """Probes one container for as long as it runs."""
+
+    def __init__(
+        self, container: Container, check: Healthcheck, changed: Callable[[Container, bool], None]
+    ) -> None:
+        self._container = container
+        self._check = check
+        self._changed = changed
+        self._number = 0
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        check, state = self._check, self._container.state
+        if state.health is None:
+            state.health = Health()
+            self._changed(self._container, False)
+        while True:
+            starting = state.health.status == "starting" and self._in_start_period()
+            interval = (check.start_interval or START_INTERVAL) if starting else (check.interval or INTERVAL)
+            await asyncio.sleep(interval / SECOND)
+            if state.status != "running":
+                continue
+            self._judge(await self._probe())
+
+    def _in_start_period(self) -> bool:
+        return time.time_ns() - nanoseconds(self._container.state.started_at) < self._check.start_period
+
+    async def _probe(self) -> HealthResult:
+        begin = timestamp()
+        self._number += 1
+        test = self._check.test
+        shell = (self._container.config.shell or ["/bin/sh", "-c"]) if test[0] == "CMD-SHELL" else []
+        command = [*shell, *test[1:]]
+        shim = self._container.shim
+        if shim is None:
+            return HealthResult(begin, timestamp(), -1, "container is not running")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        request = ExecRequest(
+            exec_id=f"health-{self._number}-{os.urandom(4).hex()}",
+            process=runtime_spec.encode(exec_process(self._container, command)),
+            attachment=Attachment(theirs.detach(), raw=True),
+        )
+        timeout = (self._check.timeout or TIMEOUT) / SECOND
+        output = bytearray()
+        try:
+            execution = await shim.execute(request)
+            try:
+                async with asyncio.timeout(timeout):
+                    await _collect(ours, output)
+                    code = await execution.wait()
+            except TimeoutError:
+                with suppress(NotFound):
+                    await execution.signal(signal.SIGKILL)
+                return HealthResult(begin, timestamp(), -1, f"Health check exceeded timeout ({timeout:g}s)")
+        except (RuntimeFailure, DockyardError) as failure:
+            return HealthResult(begin, timestamp(), -1, str(failure))
+        finally:
+            ours.close()
+        return HealthResult(begin, timestamp(), code, bytes(output).decode(errors="replace"))
+
+    def _judge(self, result: HealthResult) -> None:
+        health = self._container.state.health
+        if health is None:
+            return
+        before = health.status
+        health.log = [*health.log[-(REMEMBERED - 1) :], result]
+        if result.exit_code == 0:
+            health.failing_streak = 0
+            health.status = "healthy"
+        else:
+            if not (before == "starting" and self._in_start_period()):
+                health.failing_streak += 1
+            if health.failing_streak >= (self._check.retries or RETRIES):
+                health.status = "unhealthy"
+        self._changed(self._container, health.status != before)
+
+
+async def _collect(end: socket.socket, output: bytearray) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(end, 65536):
+        room = LONGEST_OUTPUT - len(output)
+        output += data[: max(room, 0)]
