@@ -178,7 +178,9 @@ async def test_a_commit_is_the_containers_changes_as_a_layer(room: Room) -> None
         assert not (Path(root) / "a").exists()
         assert (Path(root) / "b").read_text() == "2"
         assert (Path(root) / "c").read_text() == "3"
-    names = tarfile.open(fileobj=io.BytesIO(b"".join([p async for p in room.store.pack(layer.chain_id)]))).getnames()
+    packed = b"".join([piece async for piece in room.store.pack(layer.chain_id)])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        names = archive.getnames()
     assert ".wh.a" in names
     assert "c" in names
 
