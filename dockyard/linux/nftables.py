@@ -4,6 +4,8 @@ The commands are nft's own language (nft(8)), so what we send can be read, and t
 """
 
 import ctypes
+import os
+import socket
 import threading
 
 from dockyard.linux import recorder
@@ -23,12 +25,15 @@ class NftablesMissing(NftablesError):
 class Nftables:
     """A handle on the packet filter of the network namespace in which it is made. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasting: bool = False) -> None:
+        """`lasting`: the handle outlives a moment, and no child process may inherit it."""
         self._library = _load()
         self._lock = threading.Lock()
         self._context: int | None = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftablesError("cannot set up libnftables")
+        if lasting:
+            _keep_from_children()
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
@@ -52,6 +57,19 @@ class Nftables:
             if self._context is not None:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
+
+
+def _keep_from_children() -> None:
+    """Mark our netlink sockets close-on-exec: libnftables opens its own without."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as copy:
+                if copy.family == socket.AF_NETLINK:
+                    os.set_inheritable(int(name), False)
+        except OSError:
+            continue  # closed meanwhile
 
 
 def _load() -> ctypes.CDLL:

@@ -56,7 +56,7 @@ class Firewall:
         self.name = name
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: set[PublishedPort] = set()
-        self._nft = Nftables() if enabled else None
+        self._nft = Nftables(lasting=True) if enabled else None
         self._families: set[int] = set()
         self._lock = threading.RLock()
 

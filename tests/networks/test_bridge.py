@@ -53,7 +53,7 @@ def ask(address: str, port: int, path: str | None = None) -> str:
     """What the server at address:port says our address is, asked from the namespace at `path`."""
 
     def connect() -> str:
-        with socket.create_connection((address, port), timeout=0.5) as client:
+        with socket.create_connection((address, port), timeout=0.3) as client:
             return client.recv(100).decode()
 
     return connect() if path is None else inside(path, connect)
