@@ -1,0 +1,178 @@
+"""POST /build, /build/prune and /build/cancel: the classic builder."""
+
+import asyncio
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from dockyard import errors
+from dockyard.api.router import Call, Route, json_response, no_content
+from dockyard.api.services import Services
+from dockyard.api.streams import ProgressStream
+from dockyard.build.builder import Builder, BuildOptions, Output, check_tags
+from dockyard.content.registry import Credentials
+from dockyard.engine.container_config import HostConfig, Ulimit
+
+# How soon a build whose client has gone is noticed while it says nothing.
+LOOK_AFTER_CLIENT = 1.0
+
+
+class Login(msgspec.Struct, rename="lower"):
+    """One registry's entry in X-Registry-Config."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+
+
+def routes(services: Services) -> list[Route]:
+    """Operations of the builder."""
+    build = Build(services)
+    return [
+        Route("POST", "/build", build.build),
+        Route("POST", "/build/prune", build.prune),
+        Route("POST", "/build/cancel", build.cancel),
+    ]
+
+
+class Build:
+    """Handlers of the operations of the builder."""
+
+    def __init__(self, services: Services) -> None:
+        self._builder: Builder = services.builder
+
+    async def build(self, call: Call) -> web.StreamResponse:
+        if call.text("version") == "2" or call.text("session"):
+            raise errors.InvalidParameter(
+                "BuildKit is not available in this engine: build with DOCKER_BUILDKIT=0 for the classic builder"
+            )
+        options = _options(call)
+        progress = ProgressStream(call)
+        quiet = call.flag("q")
+        output = Output(progress.send, quiet=quiet)
+        source = call.text("remote")
+
+        async def work() -> None:
+            try:
+                image = await self._builder.build(source or call.chunks(), options, output)
+            except errors.DockyardError:
+                if quiet and output.unsaid:
+                    progress.send({"stream": "".join(output.unsaid)})
+                raise
+            if quiet:
+                progress.send({"stream": f"{image.id}\n"})
+
+        building = asyncio.ensure_future(work())
+        looking = asyncio.ensure_future(_cancel_when_gone(call, building))
+        try:
+            return await progress.run(building)
+        finally:
+            looking.cancel()
+
+    async def prune(self, call: Call) -> web.StreamResponse:
+        removed, freed = self._builder.prune()
+        return json_response({"CachesDeleted": removed or None, "SpaceReclaimed": freed})
+
+    async def cancel(self, call: Call) -> web.StreamResponse:
+        build_id = call.text("id")
+        if not build_id:
+            raise errors.InvalidParameter("build ID not provided")
+        self._builder.cancel(build_id)
+        return no_content()
+
+
+async def _cancel_when_gone(call: Call, building: "asyncio.Future[None]") -> None:
+    """A build is worth nothing to a client that has hung up."""
+    while not building.done():
+        transport = call.http.transport
+        if transport is None or transport.is_closing():
+            building.cancel()
+            return
+        await asyncio.sleep(LOOK_AFTER_CLIENT)
+
+
+def _options(call: Call) -> BuildOptions:
+    """The query and headers as the builder takes them. Raises InvalidParameter."""
+    if call.texts("securityopt"):
+        raise errors.InvalidParameter("security options are not supported on linux")
+    if call.flag("squash"):
+        raise errors.InvalidParameter("squash is only supported with experimental mode")
+    if call.text("outputs"):
+        raise errors.InvalidParameter("custom outputs require BuildKit")
+    force_remove = call.flag("forcerm")
+    return BuildOptions(
+        dockerfile=call.text("dockerfile"),
+        tags=check_tags(call.texts("t")),
+        arguments=_json(call, "buildargs", dict[str, str | None], "error reading build args") or {},
+        labels=_json(call, "labels", dict[str, str], "error reading labels") or {},
+        target=call.text("target"),
+        platform=call.text("platform") if call.version >= (1, 32) else "",
+        pull=call.flag("pull"),
+        no_cache=call.flag("nocache"),
+        remove=force_remove or call.flag("rm", True) or not call.text("rm"),
+        force_remove=force_remove,
+        cache_from=_json(call, "cachefrom", list[str], "error reading cache-from") or [],
+        host=_host(call),
+        credentials=_credentials(call),
+        build_id=call.text("buildid"),
+    )
+
+
+def _host(call: Call) -> HostConfig:
+    """Limits and networking of the containers of RUN."""
+    host = HostConfig(
+        network_mode=call.text("networkmode"),
+        extra_hosts=call.texts("extrahosts") or None,
+        ulimits=_json(call, "ulimits", list[Ulimit], "error reading ulimit settings"),
+        cgroup_parent=call.text("cgroupparent"),
+        cpuset_cpus=call.text("cpusetcpus"),
+        cpuset_mems=call.text("cpusetmems"),
+        memory=call.integer("memory"),
+        memory_swap=call.integer("memswap"),
+        cpu_shares=call.integer("cpushares"),
+        cpu_period=call.integer("cpuperiod"),
+        cpu_quota=call.integer("cpuquota"),
+    )
+    if call.integer("shmsize"):
+        host.shm_size = call.integer("shmsize")
+    return host
+
+
+def _json(call: Call, name: str, kind: Any, trouble: str) -> Any:
+    text = call.text(name)
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind | None)
+    except msgspec.DecodeError as error:
+        raise errors.InvalidParameter(f"{trouble}: {error}") from None
+
+
+def _credentials(call: Call) -> dict[str, Credentials]:
+    """X-Registry-Config: who the client is at which registry; nothing when it can't be read, as Docker forgives."""
+    header = call.http.headers.get("X-Registry-Config", "")
+    try:
+        decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        given = msgspec.json.decode(decoded, type=dict[str, Login])
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return {}
+    found = {}
+    for name, login in given.items():
+        if login.auth and not login.username:
+            try:
+                login.username, _, login.password = base64.b64decode(login.auth).decode().partition(":")
+            except (binascii.Error, ValueError):
+                continue
+        if login.username or login.identitytoken or login.registrytoken:
+            found[name] = Credentials(
+                username=login.username,
+                password=login.password,
+                identity_token=login.identitytoken,
+                registry_token=login.registrytoken,
+            )
+    return found

@@ -1,0 +1,77 @@
+"""Build arguments: which are declared, what they are worth where, and which nobody used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Accepted without an ARG, and no part of the cache key (Dockerfile reference, "Predefined ARGs").
+PREDEFINED = frozenset(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+
+
+class Arguments:
+    """The arguments as one stage sees them."""
+
+    def __init__(self, given: Mapping[str, str | None], platform: Mapping[str, str]) -> None:
+        """`given` on the command line (None: named but without a value there); `platform`: TARGETARCH and its like."""
+        self._given = given
+        self._platform = platform
+        self._global: dict[str, str | None] = {}
+        self._declared: dict[str, str | None] = {}
+        self._used: set[str] = set()
+
+    def stage(self) -> Arguments:
+        """The arguments at the start of a stage: nothing is declared yet."""
+        inner = Arguments(self._given, self._platform)
+        inner._global = self._global
+        inner._used = self._used
+        return inner
+
+    def declare_global(self, name: str, default: str | None) -> None:
+        """An ARG before the first FROM."""
+        self._global[name] = default
+        self._used.add(name)
+
+    def declare(self, name: str, default: str | None) -> None:
+        """An ARG inside a stage; without a default it takes up the global one's."""
+        if default is None:
+            default = self._global.get(name, self._platform.get(name))
+        self._declared[name] = default
+        self._used.add(name)
+
+    def _worth(self, name: str, default: str | None) -> str | None:
+        given = self._given.get(name)
+        return given if given is not None else default
+
+    def global_values(self) -> dict[str, str]:
+        """What variables in FROM stand for."""
+        values = dict(self._platform)
+        for name, default in self._global.items():
+            worth = self._worth(name, default)
+            if worth is not None:
+                values[name] = worth
+        return values
+
+    def values(self) -> dict[str, str]:
+        """What variables inside the stage stand for (where the image's ENV does not say otherwise)."""
+        found = {}
+        for name in PREDEFINED:
+            given = self._given.get(name)
+            if given is not None:
+                found[name] = given
+        for name, default in self._declared.items():
+            worth = self._worth(name, default)
+            if worth is not None:
+                found[name] = worth
+        return found
+
+    def counts_for_cache(self, name: str) -> bool:
+        """Whether RUN with another value of `name` is another step."""
+        return name in self._declared or name not in PREDEFINED
+
+    def unused(self) -> list[str]:
+        """Arguments given that no ARG declared."""
+        return sorted(name for name in self._given if name not in self._used and name not in PREDEFINED)

@@ -1,0 +1,202 @@
+"""The build context: what the client sent, or what a URL leads to, as a tree of files with a Dockerfile in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from dockyard.build.copying import decompressed
+from dockyard.build.dockerignore import IgnoreRules
+from dockyard.build.trees import ArchiveTree
+from dockyard.errors import Forbidden, InvalidParameter, NotFound, SystemFailure, Unauthorized
+
+DEFAULT = "Dockerfile"
+LARGEST_DOCKERFILE = 8 << 20
+_GIT = re.compile(r"^(git://|git@|github\.com/|https?://.*\.git(?:#.*)?$)")
+
+
+class Context:
+    """A tree to build from and the text of its Dockerfile (called `dockerfile_name` in messages)."""
+
+    def __init__(self, tree: ArchiveTree, dockerfile: str, dockerfile_name: str) -> None:
+        self.tree = tree
+        self.dockerfile = dockerfile
+        self.dockerfile_name = dockerfile_name
+
+
+async def spool(chunks: AsyncIterator[bytes], folder: Path) -> BinaryIO:
+    """Keep a stream in a nameless file in `folder`, where no crash can leave it behind."""
+    file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (returned open)
+    try:
+        async for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        return file
+    except BaseException:
+        file.close()
+        raise
+
+
+async def from_archive(file: BinaryIO, dockerfile: str) -> Context:
+    """The context in a tar archive, compressed or not; `dockerfile` is the path in it, "" for the usual one."""
+
+    def read() -> Context:
+        if file.seek(0, os.SEEK_END) == 0:
+            return _context(ArchiveTree(), dockerfile)
+        plain = decompressed(file)
+        if plain is None:
+            raise InvalidParameter("the build context is not a tar archive")
+        return _context(ArchiveTree(plain), dockerfile)
+
+    return await asyncio.to_thread(read)
+
+
+def _context(tree: ArchiveTree, dockerfile: str) -> Context:
+    name = dockerfile or DEFAULT
+    found = tree.find(name)
+    if found is None and not dockerfile:
+        found = tree.find(DEFAULT.lower())
+        name = DEFAULT.lower() if found is not None else name
+    if found is None or found.directory:
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+    if found.entry.size > LARGEST_DOCKERFILE:
+        raise InvalidParameter(f"the Dockerfile ({name}) is too large")
+    text = b"".join(found.read()).decode(errors="replace")
+    ignore = tree.find(".dockerignore")
+    if ignore is not None and not ignore.directory:
+        # A client sends these two even when they are to be ignored, for the builder needs them; no COPY may see them.
+        rules = IgnoreRules.parse(b"".join(ignore.read()).decode(errors="replace"))
+        for path in (".dockerignore", name):
+            if rules.excludes(path):
+                tree.remove(path)
+    return Context(tree, text, name)
+
+
+async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
+    """The context that a URL leads to: a git repository, a tar archive, or a Dockerfile alone."""
+    if _GIT.match(url):
+        return await _from_git(url, dockerfile, folder)
+    if not url.startswith(("http://", "https://")):
+        raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
+    say(f"Downloading build context from remote url: {url}\n")
+    file, kind, _, _ = await download(url, folder)
+    file.seek(0)
+    head = file.read(512)
+    if not kind.startswith("text/plain") or head[257:262] == b"ustar":
+        plain = await asyncio.to_thread(decompressed, file)
+        if plain is not None:
+            return await from_archive(plain, dockerfile)
+    file.seek(0)
+    text = file.read(LARGEST_DOCKERFILE)
+    file.close()
+    tree = ArchiveTree()
+    tree.add(DEFAULT, text)
+    return _context(tree, "")
+
+
+async def download(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
+    """Fetch a URL: (a file with it, its content type, the name to give it, its time in UNIX ns or 0)."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        patience = aiohttp.ClientTimeout(None, connect=30, sock_read=60)
+        async with aiohttp.ClientSession(timeout=patience) as session, session.get(url) as response:
+            if response.status >= 400:
+                raise _status_error(url, response.status, response.reason or "")
+            name = posix_name(response.url.path)
+            if not name and response.content_disposition is not None:
+                name = posix_name(response.content_disposition.filename or "")
+            file = await spool(response.content.iter_chunked(1 << 18), folder)
+            time_ns = 0
+            if "Last-Modified" in response.headers:
+                try:
+                    moment = parsedate_to_datetime(response.headers["Last-Modified"])
+                    time_ns = int(moment.timestamp()) * 1_000_000_000
+                except ValueError:
+                    time_ns = 0
+            return file, response.content_type, name, time_ns
+    except aiohttp.ClientError as error:
+        raise SystemFailure(f"error downloading remote context {url}: {error}") from error
+
+
+def posix_name(path: str) -> str:
+    """The last component of a path that is a safe file name; "" when there is none."""
+    name = path.rpartition("/")[2]
+    return "" if name in (".", "..") or "\0" in name else name
+
+
+def _status_error(url: str, status: int, reason: str) -> Exception:
+    message = f"failed to GET {url} with status {status} {reason}"
+    kinds = {401: Unauthorized, 403: Forbidden, 404: NotFound}
+    if status in kinds:
+        return kinds[status](message)
+    return InvalidParameter(message) if status < 500 else SystemFailure(message)
+
+
+async def _from_git(url: str, dockerfile: str, folder: Path) -> Context:
+    """Clone `repository#reference:directory` by the host's git."""
+    repository, _, fragment = url.partition("#")
+    reference, _, directory = fragment.partition(":")
+    if repository.startswith("github.com/"):
+        repository = f"https://{repository}"
+    for part in (repository, reference):
+        if part.startswith("-"):
+            raise InvalidParameter(f"invalid git reference: {part}")
+    git = shutil.which("git")
+    if git is None:
+        raise SystemFailure("unable to find 'git' on this host: it is needed for a git context")
+    clone = Path(tempfile.mkdtemp(prefix="git-", dir=folder))
+    try:
+        await _git(git, clone, "init", "--quiet")
+        await _git(git, clone, "remote", "add", "origin", repository)
+        await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
+        await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+        top = await asyncio.to_thread(_below, clone, directory)
+        file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (kept by the tree)
+        tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), "--exclude=.git", "-c", ".", stdout=file)
+        if await tar.wait() != 0:
+            raise SystemFailure(f"cannot read the git context {url}")
+        return await from_archive(cast(BinaryIO, file), dockerfile)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, clone, True)
+
+
+def _below(clone: Path, directory: str) -> Path:
+    top = (clone / directory.lstrip("/")).resolve()
+    if not top.is_relative_to(clone.resolve()) or not top.is_dir():
+        raise InvalidParameter(f"error setting git context, {directory!r} is not within git root")
+    return top
+
+
+async def _git(git: str, clone: Path, *arguments: str) -> None:
+    # Only protocols that fetch: `ext::` and `file://` would let a client run commands or read the host's repositories.
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(clone),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        git, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )  # fmt: skip
+    try:
+        _, said = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        host = urlsplit(arguments[-1]).hostname or ""
+        raise InvalidParameter(f"error fetching {host}: {said.decode(errors='replace').strip()}")

@@ -1,0 +1,373 @@
+"""What each instruction does to the stage being built: to its configuration, or to its files.
+
+A step that only configures makes an image without touching a file; COPY, ADD and WORKDIR write a layer directly; only
+RUN needs a container.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dockyard.build import instructions
+from dockyard.build.arguments import Arguments
+from dockyard.build.copying import LayerPlan, Owner, Source, find_sources, source_checksum
+from dockyard.build.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
+from dockyard.build.owners import find_owner
+from dockyard.build.substitution import expand, expand_words
+from dockyard.build.trees import ArchiveTree, DirectoryTree
+from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci.image_config import ContainerConfig, Healthcheck
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dockyard.build.builder import Build
+    from dockyard.engine.images import Image
+
+DEFAULT_SHELL = ("/bin/sh", "-c")
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TRIGGERLESS = ("ONBUILD", "FROM", "MAINTAINER")
+
+
+class CommandFailed(DockyardError):
+    """A RUN ended with a code other than 0; `exit_code` is that."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(slots=True)
+class StageState:
+    """A stage on its way: the image made by its latest step (None: nothing yet), and what its containers will run."""
+
+    image: Image | None
+    config: ContainerConfig
+    arguments: Arguments
+    maintainer: str = ""
+    command_set: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """What variables stand for: the image's ENV goes before arguments."""
+        values = self.arguments.values()
+        values.update(item.partition("=")[::2] for item in self.config.env or ())
+        return values
+
+
+def base_config(image: Image | None) -> ContainerConfig:
+    """The configuration a stage starts from; a copy."""
+    config = image.config.config if image is not None else None
+    copied = msgspec.json.decode(msgspec.json.encode(config), type=ContainerConfig) if config else ContainerConfig()
+    if not any(item.startswith("PATH=") for item in copied.env or ()):
+        copied.env = [*(copied.env or ()), DEFAULT_PATH]
+    copied.open_stdin = copied.stdin_once = False
+    return copied
+
+
+class Steps:
+    """Does the steps of one stage."""
+
+    def __init__(self, build: Build, state: StageState, escape: str) -> None:
+        self._build = build
+        self.state = state
+        self._escape = escape
+        self._handlers: dict[type[Instruction], Callable[[Any], Any]] = {
+            Arg: self._arg,
+            Command: self._command,
+            Copy: self._copy,
+            HealthCheck: self._health_check,
+            Pairs: self._pairs,
+            Text: self._text,
+            Words: self._words,
+        }
+
+    async def do(self, instruction: Instruction) -> None:
+        """Do one instruction. Raises what the user did wrong, or CommandFailed."""
+        await self._handlers[type(instruction)](instruction)
+
+    async def run_triggers(self) -> None:
+        """Do what the base image asks of its children (ONBUILD)."""
+        triggers = self.state.config.on_build or []
+        if not triggers:
+            return
+        self.state.config.on_build = None
+        self._build.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        for trigger in triggers:
+            await self.do(instructions.parse_trigger(trigger))
+
+    def _expand(self, word: str) -> str:
+        return expand(word, self.state.environment(), self._escape)
+
+    # -- configuration alone
+
+    async def _configured(self, comment: str) -> None:
+        """Make the image of a step that changed the configuration only."""
+        await self._build.configure(self.state, f"{self._shell_text()} #(nop)  {comment}")
+
+    def _shell(self) -> list[str]:
+        return list(self.state.config.shell or DEFAULT_SHELL)
+
+    def _shell_text(self) -> str:
+        return " ".join(self._shell())
+
+    async def _pairs(self, step: Pairs) -> None:
+        pairs = [
+            (name, value) if step.literal else (self._expand(name), self._expand(value)) for name, value in step.pairs
+        ]
+        if step.word == "LABEL":
+            self.state.config.labels = {**(self.state.config.labels or {}), **dict(pairs)}
+        else:
+            env = list(self.state.config.env or ())
+            for name, value in pairs:
+                places = [place for place, item in enumerate(env) if item.partition("=")[0] == name]
+                if places:
+                    env[places[0]] = f"{name}={value}"
+                else:
+                    env.append(f"{name}={value}")
+            self.state.config.env = env
+        await self._configured(f"{step.word} " + " ".join(f"{name}={value}" for name, value in pairs))
+
+    async def _arg(self, step: Arg) -> None:
+        shown = []
+        for name, value in step.arguments:
+            name = self._expand(name)
+            value = self._expand(value) if value is not None else None
+            self.state.arguments.declare(name, value)
+            shown.append(name if value is None else f"{name}={value}")
+        await self._configured("ARG " + " ".join(shown))
+
+    async def _health_check(self, step: HealthCheck) -> None:
+        before = self.state.config.healthcheck
+        if before is not None and before.test and before.test[0] != "NONE":
+            self._build.say(f"Note: overriding previous HEALTHCHECK: [{' '.join(before.test)}]\n")
+        self.state.config.healthcheck = step.check
+        await self._configured("HEALTHCHECK " + _health_check_text(step.check))
+
+    async def _words(self, step: Words) -> None:
+        config = self.state.config
+        if step.word == "SHELL":
+            config.shell = list(step.values)
+            await self._build.configure(self.state, f"{self._shell_text()} #(nop)  SHELL [{' '.join(step.values)}]")
+            return
+        if step.word == "EXPOSE":
+            words = [word for value in step.values
+                     for word in expand_words(value, self.state.environment(), self._escape)]  # fmt: skip
+            config.exposed_ports = {**(config.exposed_ports or {}), **{port: {} for port in _ports(words)}}
+            await self._configured("EXPOSE " + " ".join(words))
+            return
+        places = [self._expand(value).strip() for value in step.values]
+        if "" in places:
+            raise InvalidParameter("VOLUME specified can not be an empty string")
+        config.volumes = {**(config.volumes or {}), **{place: {} for place in places}}
+        await self._configured(f"VOLUME [{' '.join(places)}]")
+
+    async def _text(self, step: Text) -> None:
+        config = self.state.config
+        if step.word == "ONBUILD":
+            config.on_build = [*(config.on_build or ()), step.text]
+            await self._configured(f"ONBUILD {step.text}")
+            return
+        text = self._expand(step.text)
+        match step.word:
+            case "WORKDIR":
+                await self._workdir(text)
+                return
+            case "USER":
+                config.user = text
+            case "STOPSIGNAL":
+                _check_signal(text)
+                config.stop_signal = text
+            case "MAINTAINER":
+                self.state.maintainer = text
+        await self._configured(f"{step.word} {text}")
+
+    # -- commands
+
+    async def _command(self, step: Command) -> None:
+        words = [*self._shell(), *step.words] if step.shell else list(step.words)
+        config = self.state.config
+        if step.word == "RUN":
+            await self._run(words)
+        elif step.word == "CMD":
+            config.cmd = words
+            self.state.command_set = bool(words)
+            await self._configured(f"CMD {_quoted(words)}")
+        else:
+            config.entrypoint = words
+            if not self.state.command_set:
+                config.cmd = None
+            await self._configured(f"ENTRYPOINT {_quoted(words)}")
+
+    async def _run(self, words: list[str]) -> None:
+        build, state = self._build, self.state
+        if state.image is None:
+            raise InvalidParameter("No command specified: there is nothing in an empty image to run")
+        own = {item.partition("=")[0] for item in state.config.env or ()}
+        arguments = {name: value for name, value in state.arguments.values().items() if name not in own}
+        keyed = sorted(f"{name}={value}" for name, value in arguments.items() if state.arguments.counts_for_cache(name))
+        created_by = " ".join([f"|{len(keyed)}", *keyed, *words] if keyed else words)
+        key, known = build.probe(state, created_by)
+        if known:
+            return
+        config = msgspec.structs.replace(
+            state.config,
+            cmd=words,
+            entrypoint=[""],  # Docker's word for: none, whatever the image says
+            env=[*(state.config.env or ()), *(f"{name}={value}" for name, value in sorted(arguments.items()))],
+            healthcheck=Healthcheck(["NONE"]),
+            on_build=None,
+            image=state.image.id,
+        )
+        container_id = await build.create_container(config)
+        build.say(f" ---> Running in {container_id[:12]}\n")
+        code = await build.run_container(container_id)
+        if code != 0:
+            raise CommandFailed(f"The command '{' '.join(words)}' returned a non-zero code: {code}", code)
+        await build.commit_container(state, key, created_by, container_id)
+
+    # -- files
+
+    async def _workdir(self, text: str) -> None:
+        config = self.state.config
+        current = config.working_dir or "/"
+        config.working_dir = posixpath.normpath(posixpath.join("/", current, text))
+        created_by = f"{self._shell_text()} #(nop) WORKDIR {config.working_dir}"
+        key, known = self._build.probe(self.state, created_by)
+        if known:
+            return
+        async with self._base_tree() as base:
+            plan = LayerPlan.on(base)
+            target = plan.resolve(config.working_dir)
+            if plan.is_directory(target):
+                await self._build.configure(self.state, created_by, key)
+                return
+            plan.make_directories(target)
+            await self._build.add_layer(self.state, key, created_by, plan)
+
+    async def _copy(self, step: Copy) -> None:
+        build, state = self._build, self.state
+        destination = self._expand(step.destination)
+        chown, chmod = self._expand(step.owner), self._expand(step.mode)
+        mode = _mode(chmod) if chmod else None
+        async with build.source_tree(step.stage) as tree:
+            sources = await self._sources(step, tree)
+            if len(sources) > 1 and not destination.endswith("/"):
+                raise InvalidParameter(
+                    f"When using {step.word} with more than one source file, the destination must be a directory and "
+                    "end with a /"
+                )
+            keeps_owners = bool(step.stage) and not chown
+            digest = await build.in_thread(lambda: source_checksum(sources, owners=keeps_owners))
+            flags = (f"--chown={chown} " if chown else "") + (f"--chmod={chmod} " if chmod else "")
+            created_by = f"{self._shell_text()} #(nop) {step.word} {flags}{digest} in {destination} "
+            key, known = build.probe(state, created_by)
+            if known:
+                return
+            async with self._base_tree() as base:
+                owner = find_owner(chown, base) if chown else Owner(0, 0)
+                place = posixpath.join("/", state.config.working_dir or "/", destination)
+                if destination.endswith(("/", "/.")) or destination in (".", ".."):
+                    place = posixpath.normpath(place).rstrip("/") + "/"
+                plan = LayerPlan.on(base, owner)
+
+                def lay_out() -> None:
+                    for source in sources:
+                        plan.add(source, place, None if keeps_owners else owner, mode)
+
+                await build.in_thread(lay_out)
+                await build.add_layer(state, key, created_by, plan)
+
+    async def _sources(self, step: Copy, tree: ArchiveTree | DirectoryTree) -> list[Source]:
+        build = self._build
+        found: list[Source] = []
+        try:
+            for document in step.documents:
+                content = document.content
+                if document.expand:
+                    content = expand_document(content, self.state.environment(), self._escape)
+                inline = ArchiveTree()
+                inline.add(document.name, content.encode())
+                found += find_sources(inline, [document.name], context=True, unpack=False)
+            for word in step.sources:
+                source = self._expand(word)
+                if re.match(r"https?://", source):
+                    if step.word == "COPY":
+                        raise InvalidParameter("source can't be a URL for COPY")
+                    found.append(await build.download(source, step.destination))
+                else:
+                    look = partial(find_sources, tree, [source], context=not step.stage, unpack=step.word == "ADD")
+                    found += await build.in_thread(look)
+            if not found:
+                raise InvalidParameter("no source files were specified")
+        except InvalidParameter as error:
+            raise InvalidParameter(f"{step.word} failed: {error}") from None
+        return found
+
+    @asynccontextmanager
+    async def _base_tree(self) -> AsyncIterator[DirectoryTree | None]:
+        async with self._build.image_tree(self.state.image) as tree:
+            yield tree
+
+
+def expand_document(content: str, variables: dict[str, str], escape: str) -> str:
+    """Variables in an in-line document; quotes mean nothing there."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found[1] == escape:
+            return found[0][1:]
+        return found[1] + variables.get(found[2] or found[3], "")
+
+    return re.sub(r"(\\?)\$(?:\{(\w+)\}|(\w+))", replaced, content)
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """A list as Go's %q prints it."""
+    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+
+
+def _health_check_text(check: Healthcheck) -> str:
+    times = (check.interval, check.timeout, check.start_period, check.start_interval)
+    return "&{" + " ".join([_quoted(check.test), *(f'"{time / 1e9:g}s"' for time in times), str(check.retries)]) + "}"
+
+
+def _ports(words: Sequence[str]) -> list[str]:
+    """`80`, `80/udp`, `8000-8010/tcp`, `host:container` as port/protocol, ranges one by one."""
+    ports = []
+    for word in words:
+        text, _, protocol = word.rpartition(":")[2].partition("/")
+        protocol = protocol.lower() or "tcp"
+        if protocol not in ("tcp", "udp", "sctp"):
+            raise InvalidParameter(f"invalid proto: {protocol}")
+        if not text:
+            raise InvalidParameter(f"no port specified: {word}<empty>")
+        first, _, last = text.partition("-")
+        last = last or first
+        if not (first.isdigit() and last.isdigit() and 0 <= int(first) <= int(last) < 65536):
+            raise InvalidParameter(f"invalid containerPort: {text}")
+        ports += [f"{port}/{protocol}" for port in range(int(first), int(last) + 1)]
+    return ports
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
+        raise InvalidParameter(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
+    return int(text, 8)
+
+
+def _check_signal(text: str) -> None:
+    name = text.upper().removeprefix("SIG")
+    known = {item.name.removeprefix("SIG") for item in signal.Signals}
+    if text.isdigit() and 0 < int(text) <= 64:
+        return
+    if name not in known and not re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", name):
+        raise InvalidParameter(f"invalid signal: {text}")

@@ -1,0 +1,358 @@
+"""Where COPY and ADD read from: a tree of files, be it a context as it was received or an image's root.
+
+A context is never unpacked. It stays the archive it came as, in a nameless file, with an index of its entries; a path
+in it is looked up in that index, so nothing in a hostile archive can reach the host's file system.
+An image's root is a real directory; the kernel resolves paths in it as if chrooted there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from dockyard.content import tar_format
+from dockyard.content.tar_format import Entry
+from dockyard.errors import InvalidParameter
+from dockyard.linux import syscalls
+
+CHUNK = 1 << 20
+MOST_LINKS = 255
+KINDS = {
+    stat.S_IFREG: tar_format.REGULAR,
+    stat.S_IFDIR: tar_format.DIRECTORY,
+    stat.S_IFLNK: tar_format.SYMLINK,
+    stat.S_IFCHR: tar_format.CHARACTER,
+    stat.S_IFBLK: tar_format.BLOCK_DEVICE,
+    stat.S_IFIFO: tar_format.FIFO,
+}
+
+
+class File(Protocol):
+    """One node of a tree; `entry.name` is meaningless."""
+
+    entry: Entry
+
+    @property
+    def directory(self) -> bool:
+        """Whether it holds others."""
+
+    def children(self) -> Mapping[str, File]:
+        """What is in a directory, by name."""
+
+    def read(self) -> Iterator[bytes]:
+        """A regular file's content."""
+
+
+class Tree(Protocol):
+    """Files by path; paths are relative to the root, without `..`."""
+
+    def find(self, path: str) -> File | None:
+        """What is at `path` with every symlink followed inside the tree; None when there is nothing."""
+
+
+# -- archives
+
+
+@dataclass(slots=True)
+class ArchiveFile:
+    """A node of an indexed archive: its content is `entry.size` bytes at `offset` of the archive."""
+
+    entry: Entry
+    archive: BinaryIO | None = None
+    offset: int = 0
+    content: bytes | None = None
+    inner: dict[str, ArchiveFile] = field(default_factory=dict)
+    digest: bytes | None = None
+
+    @property
+    def directory(self) -> bool:
+        return self.entry.kind == tar_format.DIRECTORY
+
+    def children(self) -> Mapping[str, ArchiveFile]:
+        return self.inner
+
+    def read(self) -> Iterator[bytes]:
+        if self.content is not None:
+            yield self.content
+        elif self.archive is not None:
+            position, end = self.offset, self.offset + self.entry.size
+            while position < end:
+                piece = os.pread(self.archive.fileno(), min(CHUNK, end - position), position)
+                if not piece:
+                    raise InvalidParameter("unexpected EOF in build context")
+                position += len(piece)
+                yield piece
+
+
+def _new_directory() -> ArchiveFile:
+    return ArchiveFile(Entry("", tar_format.DIRECTORY, 0o755))
+
+
+class ArchiveTree:
+    """The files of an uncompressed tar archive in a seekable file, which stays open as long as the tree is used."""
+
+    def __init__(self, archive: BinaryIO | None = None) -> None:
+        """Index `archive`; without one the tree begins empty. Raises InvalidParameter when it is no tar."""
+        self._root = _new_directory()
+        if archive is not None:
+            self._index(archive)
+
+    @property
+    def root(self) -> ArchiveFile:
+        """The top directory."""
+        return self._root
+
+    def _index(self, archive: BinaryIO) -> None:
+        archive.seek(0)
+        reader = tar_format.Reader(archive.read)
+        while (entry := reader.next()) is not None:
+            offset = archive.tell()
+            self._enter(entry, ArchiveFile(entry, archive, offset))
+            archive.seek(offset + entry.size + tar_format.padding(entry.size))
+
+    def _enter(self, entry: Entry, file: ArchiveFile) -> None:
+        parts = _parts(entry.name)
+        if not parts:
+            if file.directory:
+                self._root.entry = entry
+            return
+        if entry.kind == tar_format.HARD_LINK:
+            target = self._at(_parts(entry.link))
+            if target is None or target.directory:
+                raise InvalidParameter(f"build context: {entry.name} is a hard link to nothing: {entry.link}")
+            file = target
+        folder = self._root
+        for part in parts[:-1]:
+            below = folder.inner.get(part)
+            if below is None or not below.directory:
+                below = folder.inner[part] = _new_directory()
+            folder = below
+        before = folder.inner.get(parts[-1])
+        if before is not None and before.directory and file.directory:
+            file.inner = before.inner
+        folder.inner[parts[-1]] = file
+
+    def _at(self, parts: list[str]) -> ArchiveFile | None:
+        """The node at exactly these names; symlinks are not followed."""
+        node = self._root
+        for part in parts:
+            below = node.inner.get(part)
+            if below is None:
+                return None
+            node = below
+        return node
+
+    def add(self, path: str, content: bytes, mode: int = 0o644, mtime_ns: int = 0) -> None:
+        """Put one more file into the tree."""
+        entry = Entry(path, size=len(content), mode=mode, mtime_ns=mtime_ns)
+        self._enter(entry, ArchiveFile(entry, content=content))
+
+    def remove(self, path: str) -> None:
+        """Take a file out, if it is there."""
+        parts = _parts(path)
+        folder = self._at(parts[:-1])
+        if parts and folder is not None:
+            folder.inner.pop(parts[-1], None)
+
+    def find(self, path: str) -> ArchiveFile | None:
+        trail = [self._root]
+        waiting = _parts(path)[::-1]
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                trail[1:] = trail[1:-1]
+                continue
+            below = trail[-1].inner.get(part)
+            if below is None:
+                return None
+            if below.entry.kind != tar_format.SYMLINK:
+                trail.append(below)
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                return None
+            if below.entry.link.startswith("/"):
+                del trail[1:]
+            waiting.extend(part for part in reversed(below.entry.link.split("/")) if part not in ("", "."))
+        return trail[-1]
+
+
+def _parts(name: str) -> list[str]:
+    """The components of an archive's path; `..` can't leave the root."""
+    return [part for part in posixpath.normpath("/" + name).split("/") if part]
+
+
+# -- directories
+
+
+class DirectoryFile:
+    """A node of a real directory tree; it is opened only while it is looked at, for there may be very many."""
+
+    def __init__(self, tree: DirectoryTree, path: str) -> None:
+        """`path` is absolute and without symlinks but perhaps the last. Raises OSError when there is nothing."""
+        self._tree = tree
+        self._path = path
+        fd = tree.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(fd)
+            kind = KINDS.get(stat.S_IFMT(status.st_mode), b"")
+            self.entry = Entry(
+                "",
+                kind,
+                stat.S_IMODE(status.st_mode),
+                status.st_uid,
+                status.st_gid,
+                status.st_size if kind == tar_format.REGULAR else 0,
+                status.st_mtime_ns,
+                os.readlink("", dir_fd=fd) if kind == tar_format.SYMLINK else "",
+                os.major(status.st_rdev),
+                os.minor(status.st_rdev),
+                _attributes(fd, kind),
+            )
+        finally:
+            os.close(fd)
+
+    @property
+    def directory(self) -> bool:
+        return self.entry.kind == tar_format.DIRECTORY
+
+    def children(self) -> Mapping[str, DirectoryFile]:
+        fd = self._tree.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with os.scandir(fd) as entries:
+                names = sorted(entry.name for entry in entries)
+        finally:
+            os.close(fd)
+        return _Children(self._tree, self._path, names)
+
+    def read(self) -> Iterator[bytes]:
+        with open(self._tree.open(self._path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+            left = self.entry.size
+            while left and (piece := file.read(min(CHUNK, left))):
+                left -= len(piece)
+                yield piece
+            if left:
+                raise InvalidParameter(f"{self._path} became shorter while it was read")
+
+
+class _Children(Mapping[str, DirectoryFile]):
+    """What is in a directory, looked at when asked for."""
+
+    def __init__(self, tree: DirectoryTree, path: str, names: list[str]) -> None:
+        self._tree = tree
+        self._path = path
+        self._names = names
+
+    def __getitem__(self, name: str) -> DirectoryFile:
+        return DirectoryFile(self._tree, posixpath.join(self._path, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _attributes(fd: int, kind: bytes) -> dict[str, bytes]:
+    """The one extended attribute that travels with a copy."""
+    if kind != tar_format.REGULAR:
+        return {}
+    try:
+        return {"security.capability": os.getxattr(f"/proc/self/fd/{fd}", "security.capability")}
+    except OSError:
+        return {}
+
+
+class DirectoryTree:
+    """The files below a real directory, such as the root of an image."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the root."""
+        os.close(self._root)
+
+    def open(self, path: str, flags: int) -> int:
+        """The descriptor of `path` below the root, from which no symlink leads out. Raises OSError."""
+        resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        return syscalls.openat2(self._root, path or "/", flags, resolve=resolve)
+
+    def find(self, path: str, *, follow: bool = True) -> DirectoryFile | None:
+        try:
+            return DirectoryFile(self, self.resolve(path) if follow else path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+
+    def resolve(self, path: str) -> str:
+        """`path` (absolute) without symlinks, as far as it exists; what is missing stays as it is."""
+        done = "/"
+        waiting = [part for part in path.split("/") if part not in ("", ".")][::-1]
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                done = posixpath.dirname(done)
+                continue
+            place = posixpath.join(done, part)
+            file = self.find(place, follow=False)
+            if file is None or file.entry.kind != tar_format.SYMLINK:
+                done = place
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                raise InvalidParameter(f"too many symbolic links in {path}")
+            if file.entry.link.startswith("/"):
+                done = "/"
+            waiting.extend(part for part in reversed(file.entry.link.split("/")) if part not in ("", "."))
+        return done
+
+
+# -- checksums
+
+
+def checksum(file: File, *, owners: bool) -> str:
+    """What a copy of `file` would be, as a digest: names, kinds, modes, links, contents, with `owners` those too.
+
+    Times do not count: a file that was merely touched is the same.
+    """
+    total = hashlib.sha256()
+    for place, inner in walk(file):
+        entry = inner.entry
+        facts = [place, entry.kind.decode(), f"{entry.mode:o}", entry.link, str(entry.major), str(entry.minor)]
+        if owners:
+            facts += [str(entry.uid), str(entry.gid)]
+        facts += [f"{name}={value.hex()}" for name, value in sorted(entry.xattrs.items())]
+        total.update("\0".join(facts).encode(errors="surrogateescape") + b"\0")
+        if entry.kind == tar_format.REGULAR:
+            total.update(_content_digest(inner))
+    return total.hexdigest()
+
+
+def _content_digest(file: File) -> bytes:
+    if isinstance(file, ArchiveFile) and file.digest is not None:
+        return file.digest
+    digest = hashlib.sha256()
+    for piece in file.read():
+        digest.update(piece)
+    if isinstance(file, ArchiveFile):
+        file.digest = digest.digest()
+    return digest.digest()
+
+
+def walk(file: File, place: str = "") -> Iterator[tuple[str, File]]:
+    """(path relative to `file`, node) of it and all below, parents first, in the order of their names."""
+    yield place, file
+    if file.directory:
+        children = file.children()
+        for name in sorted(children):
+            yield from walk(children[name], f"{place}/{name}" if place else name)
