@@ -10,6 +10,7 @@ from aiohttp import web
 from dockyard import errors
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
+from dockyard.engine.container_networks import ContainerNetworks
 from dockyard.engine.images import matches_labels, parse_time, parse_until
 from dockyard.engine.networks import EndpointConfig, Network, Pool
 
@@ -125,6 +126,7 @@ class Networks:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._networks = services.networks
+        self._attachments = ContainerNetworks(services.containers, services.networks)
 
     async def list(self, call: Call) -> web.StreamResponse:
         matches = self._list_filter(call.filters())
@@ -185,12 +187,12 @@ class Networks:
     async def connect(self, call: Call) -> web.StreamResponse:
         body = await call.body(ConnectBody)
         config = (body.endpoint_config or EndpointBody()).config()
-        await self._services.containers.connect_network(body.container, call.params["id"], config)
+        await self._attachments.connect(body.container, call.params["id"], config)
         return no_content(200)
 
     async def disconnect(self, call: Call) -> web.StreamResponse:
         body = await call.body(DisconnectBody)
-        await self._services.containers.disconnect_network(body.container, call.params["id"], body.force)
+        await self._attachments.disconnect(body.container, call.params["id"], body.force)
         return no_content(200)
 
     async def prune(self, call: Call) -> web.StreamResponse:

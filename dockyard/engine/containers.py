@@ -238,6 +238,17 @@ class ContainerService:
         """Where a container's own files are: log, hosts, hostname, resolv.conf."""
         return str(self._root / container.id)
 
+    def save(self, container: Container) -> None:
+        """Store what others have changed of a container's record, under its lock."""
+        self._save(container)
+
+    def note_networks(self, container: Container) -> None:
+        """Take over what a running container has been given by its networks."""
+        sandbox = self._networks.sandbox(container.id)
+        if sandbox is not None:
+            container.record.sandbox = sandbox
+            self._note_networks(container.record, sandbox)
+
     def _save(self, container: Container) -> None:
         if container.id in self._containers:
             self._rows.put(container.id, container.record)
@@ -690,12 +701,17 @@ class ContainerService:
     async def _let_go(self, container: Container, shim: Shim | None = None) -> None:
         """Give back network, mounts and shim of a run that is over. Each is tried, whatever happens to the others."""
         record = container.record
+        wishes = record.join.endpoints if record.join is not None else {}
         record.sandbox = record.join = None
-        for settings in record.networks.values():
+        for name, settings in record.networks.items():
+            if settings.endpoint_id:
+                # else the next start would ask for this one, which may belong to another address by then
+                settings.mac_address = wishes[name].mac_address if name in wishes else ""
             settings.endpoint_id = settings.gateway = settings.ip_address = ""
             settings.ipv6_gateway = settings.global_ipv6_address = ""
             settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0
-        results: list[object] = await asyncio.gather(
+        results: list[object] = []
+        results += await asyncio.gather(
             self._networks.leave(container.id),
             shim.delete() if shim is not None else self._shims.forget(container.id),
             return_exceptions=True,
@@ -1044,6 +1060,7 @@ def _endpoint_config(settings: EndpointSettings, host: HostConfig) -> EndpointCo
         ipv4_address=addresses.ipv4_address if addresses else "",
         ipv6_address=addresses.ipv6_address if addresses else "",
         mac_address=settings.mac_address if not settings.endpoint_id else "",
+        link_local_ips=addresses.link_local_ips or [] if addresses else [],
         driver_opts=settings.driver_opts or {},
         gw_priority=settings.gw_priority,
     )

@@ -430,23 +430,26 @@ class NetworkService:
         if mode == "bridge" and "bridge" not in self._by_name:
             mode = "none"
         first = self.get(mode)
-        wanted = {first.id: (first, EndpointConfig())}
+        wanted: dict[str, tuple[Network, EndpointConfig]] = {}
         for reference in sorted(request.endpoints):
             network = self.get(mode if reference == "default" else reference)
             if network.config_only:
                 raise Forbidden(f"configuration network {network.name} cannot be joined")
             wanted[network.id] = (network, request.endpoints[reference])
-        names = [network.name for network, _ in wanted.values()]
+        if not wanted:
+            wanted[first.id] = (first, EndpointConfig())
+        elif first.id in wanted:  # it may have been disconnected since the container was made
+            wanted = {first.id: wanted.pop(first.id), **wanted}
         if len(wanted) > 1 and first.driver in ("host", "null"):
             raise Conflict(
                 f"container cannot be connected to multiple networks with one of the networks in private ({mode}) mode"
             )
         for network, config in wanted.values():
-            self._check_endpoint(network, config)
-        log.debug("%s joins %s", request.name, names)
+            self.check_endpoint(network, config)
         return list(wanted.values())
 
-    def _check_endpoint(self, network: Network, config: EndpointConfig) -> None:
+    def check_endpoint(self, network: Network, config: EndpointConfig) -> None:
+        """Raise InvalidParameter when an endpoint cannot be as wished on this kind of network."""
         if network.name in PREDEFINED:
             if config.ipv4_address or config.ipv6_address:
                 raise InvalidParameter(
@@ -473,8 +476,7 @@ class NetworkService:
     async def connect(self, network: str, container_id: str, config: EndpointConfig) -> EndpointState:
         """Attach a running container to one more network, live. Raises Forbidden when it is attached already.
 
-        The API asks ContainerService.connect_network(container, network, config), which for a running container
-        calls this and for any other only remembers the wish; disconnect_network(container, network, force) likewise.
+        engine/container_networks.py calls this, and keeps the container's record in step.
         """
         found = self.get(network)
         sandbox = self._running(container_id)
@@ -484,8 +486,10 @@ class NetworkService:
         if found.driver in ("host", "null"):
             raise Conflict(f"container cannot be connected to {found.name} network")
         if any(self._by_id[state.network_id].driver in ("host", "null") for state in sandbox.endpoints.values()):
-            raise Conflict("container cannot be disconnected from host network or connected to another while on it")
-        self._check_endpoint(found, config)
+            raise Conflict(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        self.check_endpoint(found, config)
         state = await self._controller.connect(container_id, found, config)
         self._emit("connect", found, container_id)
         return state
