@@ -470,12 +470,14 @@ class ContainerService:
             attachments=attachments,
             console_size=_console_size(record.host_config),
         )
+        # Stored before there is a process: a daemon that dies in between must not sweep its network away.
+        record.sandbox, record.join = sandbox, request
+        self._save(container)
         try:
             shim = await self._shims.start(start)
         except RuntimeFailure as failure:
             raise _start_failure(failure) from failure
         container.shim = shim
-        record.sandbox, record.join = sandbox, request
         self._note_networks(record, sandbox)
         record.state = State(
             status="running",
