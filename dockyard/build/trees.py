@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from dockyard.content import tar_format
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
-from dockyard.linux import syscalls
+from dockyard.linux.rooted import Root
 
 CHUNK = 1 << 20
 MOST_LINKS = 255
@@ -274,20 +274,13 @@ class DirectoryTree:
     """The files below a real directory, such as the root of an image."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        """Let go of the root."""
-        os.close(self._root)
-
-    def open(self, path: str, flags: int) -> int:
-        """The descriptor of `path` below the root, from which no symlink leads out. Raises OSError."""
-        resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-        return syscalls.openat2(self._root, path or "/", flags, resolve=resolve)
+        self._root = Root(root)
+        self.close = self._root.close
+        self.open = self._root.open
 
     def find(self, path: str, *, follow: bool = True) -> DirectoryFile | None:
         try:
-            return DirectoryFile(self, self.resolve(path) if follow else path)
+            return DirectoryFile(self, self._root.resolve(path) if follow else path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
@@ -295,26 +288,10 @@ class DirectoryTree:
 
     def resolve(self, path: str) -> str:
         """`path` (absolute) without symlinks, as far as it exists; what is missing stays as it is."""
-        done = "/"
-        waiting = [part for part in path.split("/") if part not in ("", ".")][::-1]
-        links = 0
-        while waiting:
-            part = waiting.pop()
-            if part == "..":
-                done = posixpath.dirname(done)
-                continue
-            place = posixpath.join(done, part)
-            file = self.find(place, follow=False)
-            if file is None or file.entry.kind != tar_format.SYMLINK:
-                done = place
-                continue
-            links += 1
-            if links > MOST_LINKS:
-                raise InvalidParameter(f"too many symbolic links in {path}")
-            if file.entry.link.startswith("/"):
-                done = "/"
-            waiting.extend(part for part in reversed(file.entry.link.split("/")) if part not in ("", "."))
-        return done
+        try:
+            return self._root.resolve(path)
+        except OSError as error:
+            raise InvalidParameter(f"cannot resolve {path}: {error.strerror}") from None
 
 
 # -- checksums

@@ -1,0 +1,311 @@
+"""Files in and out of containers: `docker cp`, `export` and `diff`.
+
+A running container is entered by the root of its process, which has all its mounts. For one that does not run, a
+thread makes a mount namespace of its own in which the volumes are put in place. Paths are resolved by the kernel as if
+chrooted (linux/rooted.py), and archives are made and unpacked by a process that really is (content/unpack.py): whatever
+a hostile container does to its files meanwhile, nothing outside it is read or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from dockyard.content.unpack import Worker
+from dockyard.engine.container import Container, MountPoint
+from dockyard.engine.containers import ContainerService
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.users import find_user
+from dockyard.engine.volumes import VolumeService
+from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
+from dockyard.linux import mounts, syscalls
+from dockyard.linux.rooted import Root
+from dockyard.snapshots.driver import Change
+
+
+@dataclass(frozen=True, slots=True)
+class PathStat:
+    """What is at a path of a container; `mode` is st_mode, `link_target` (resolved) is empty for no symlink."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    link_target: str
+
+
+class ArchiveService:
+    """Reads and writes the files of containers."""
+
+    def __init__(
+        self, containers: ContainerService, layers: LayerStore, volumes: VolumeService, worker: Worker
+    ) -> None:
+        self._containers = containers
+        self._layers = layers
+        self._volumes = volumes
+        self._worker = worker
+
+    async def stat(self, reference: str, path: str) -> PathStat:
+        """What is at `path`. Raises NotFound."""
+        container = self._containers.get(reference)
+        async with self._tree(container) as root:
+            return await asyncio.to_thread(_stat, root, reference, path)
+
+    @asynccontextmanager
+    async def read(self, reference: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
+        """(what is at `path`, it and all below as a tar stream), for the time of the block. Raises NotFound."""
+        container = self._containers.get(reference)
+        async with self._tree(container) as root:
+            found = await asyncio.to_thread(_stat, root, reference, path)
+            absolute = posixpath.join("/", path)
+            place = absolute
+            if stat.S_ISDIR(found.mode) or absolute.endswith(("/", "/.")):
+                place = await asyncio.to_thread(root.resolve, absolute)
+            name = found.name
+            self._containers.emit(container, "archive-path")
+            yield found, self._worker.pack_tree(_path_of(root), place, name)
+
+    async def write(
+        self,
+        reference: str,
+        path: str,
+        content: AsyncIterator[bytes],
+        *,
+        keep_directories: bool = False,
+        take_owner: bool = False,
+    ) -> None:
+        """Unpack a tar stream, compressed or not, into the directory `path`.
+
+        `keep_directories`: never replace a directory by something else or the other way round. `take_owner`:
+        everything becomes the container's user's. Raises NotFound, InvalidParameter (also for read-only places).
+        """
+        container = self._containers.get(reference)
+        async with self._tree(container) as root:
+            place = await asyncio.to_thread(_directory, root, reference, path)
+            _check_writable(container, place)
+            owner = None
+            if take_owner and container.config.user:
+                user, _ = await asyncio.to_thread(find_user, _path_of(root), container.config.user, [])
+                owner = (user.uid, user.gid)
+            await self._worker.unpack(
+                content, _path_of(root), inside=place, owner=owner, keep_directories=keep_directories
+            )
+        self._containers.emit(container, "extract-to-dir")
+
+    @asynccontextmanager
+    async def export(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The container's whole file system, without its volumes, as a tar stream."""
+        container = self._containers.get(reference)
+        if container.state.status == "dead" or container.removing:
+            raise Conflict(f"You cannot export container {container.id} which is Dead")
+        async with self._containers.rootfs(container) as rootfs:
+            self._containers.emit(container, "export")
+            yield self._worker.pack_tree(rootfs, "/", "")
+
+    async def changes(self, reference: str) -> Sequence[Change]:
+        """What the container changed in its image."""
+        return await self._layers.changes(self._containers.get(reference).id)
+
+    @asynccontextmanager
+    async def _tree(self, container: Container) -> AsyncIterator[Root]:
+        """The container's files as it sees them, mounts included."""
+        if container.state.running:
+            root = _root_of_process(container)
+            if root is not None:
+                try:
+                    yield root
+                finally:
+                    root.close()
+                return
+        async with self._containers.rootfs(container) as rootfs, self._mounts(container) as sources:
+            view = _View(rootfs, container.record.mounts, sources)
+            root = await asyncio.to_thread(view.open)
+            try:
+                yield root
+            finally:
+                view.close()
+
+    @asynccontextmanager
+    async def _mounts(self, container: Container) -> AsyncIterator[dict[str, str]]:
+        """The host paths of the container's volumes by destination, mounted for the time of the block."""
+        user = f"{container.id}-files"
+        mounted: list[str] = []
+        try:
+            sources = {}
+            for point in container.record.mounts:
+                if point.type == "volume":
+                    sources[point.destination] = await self._volumes.mount(point.name, user)
+                    mounted.append(point.name)
+            yield sources
+        finally:
+            for name in mounted:
+                await self._volumes.unmount(name, user)
+
+
+def _path_of(root: Root) -> str:
+    """A path by which another process finds the open directory."""
+    return f"/proc/{os.getpid()}/fd/{root.fd}"
+
+
+def _root_of_process(container: Container) -> Root | None:
+    """The root of the container's process; None when it has just ended."""
+    pid = container.state.pid
+    try:
+        root = Root(f"/proc/{pid}/root")
+    except OSError:
+        return None
+    try:
+        # Looked at after the root was opened: were the PID another process's by now, the root might be the host's.
+        with open(f"/proc/{pid}/cgroup") as groups:
+            ours = container.id in groups.read()
+    except OSError:
+        ours = False
+    if not ours:
+        root.close()
+        return None
+    return root
+
+
+class _View:
+    """A stopped container's root with its volumes mounted, in a mount namespace that a thread of ours keeps alive."""
+
+    def __init__(self, rootfs: str, points: Sequence[MountPoint], sources: dict[str, str]) -> None:
+        self._rootfs = rootfs
+        self._points = sorted(points, key=lambda point: point.destination.count("/"))
+        self._sources = sources
+        self._root: Root | None = None
+        self._failure: BaseException | None = None
+        self._ready = threading.Event()
+        self._done = threading.Event()
+
+    def open(self) -> Root:
+        """Make the view; blocks. Raises SystemFailure."""
+        if not self._points:
+            self._root = Root(self._rootfs)
+            return self._root
+        threading.Thread(target=self._keep, name="container-view", daemon=True).start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise SystemFailure(f"cannot put the container's mounts in place: {self._failure}") from self._failure
+        assert self._root is not None
+        return self._root
+
+    def close(self) -> None:
+        """Let go of it; the namespace goes with its thread."""
+        if self._root is not None:
+            self._root.close()
+        self._done.set()
+
+    def _keep(self) -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_FS)
+            mounts.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+            root = Root(self._rootfs)
+            for point in self._points:
+                self._put(root, point)
+            root.close()
+            self._root = Root(self._rootfs)
+        except BaseException as failure:
+            self._failure = failure
+        self._ready.set()
+        self._done.wait()
+
+    def _put(self, root: Root, point: MountPoint) -> None:
+        place = root.resolve(point.destination)
+        source = self._sources.get(point.destination, point.source)
+        if point.subpath:
+            inner = Root(source)
+            source = posixpath.join(source, inner.resolve(point.subpath).lstrip("/"))
+            inner.close()
+        directory = point.type == "tmpfs" or os.path.isdir(source)
+        target = _make(root, place, directory)
+        try:
+            if point.type == "tmpfs":
+                mounts.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
+            else:
+                mounts.mount(source, f"/proc/self/fd/{target}", None, syscalls.MS_BIND | syscalls.MS_REC)
+        finally:
+            os.close(target)
+        if not point.rw:
+            mounted = root.open(place, os.O_PATH)
+            try:
+                flags = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+                syscalls.mount_setattr(mounted, "", flags, set_=syscalls.MOUNT_ATTR_RDONLY)
+            finally:
+                os.close(mounted)
+
+
+def _make(root: Root, place: str, directory: bool) -> int:
+    """The mount point `place` (resolved), made when it is missing, as an open descriptor."""
+    parts = [part for part in place.split("/") if part]
+    for height in range(1, len(parts) + 1):
+        path = "/" + "/".join(parts[:height])
+        above = root.open(posixpath.dirname(path), os.O_PATH | os.O_DIRECTORY)
+        try:
+            if height < len(parts) or directory:
+                os.mkdir(parts[height - 1], 0o755, dir_fd=above)
+            else:
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(parts[height - 1], flags, 0o644, dir_fd=above))
+        except FileExistsError:
+            continue
+        finally:
+            os.close(above)
+    return root.open(place, os.O_PATH)
+
+
+def _not_found(reference: str, path: str) -> NotFound:
+    return NotFound(f"Could not find the file {path} in container {reference}")
+
+
+def _in_container(work: Callable[[], os.stat_result], reference: str, path: str) -> os.stat_result:
+    try:
+        return work()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _not_found(reference, path) from None
+    except OSError as error:
+        raise InvalidParameter(f"cannot look at {path} in container {reference}: {error.strerror}") from None
+
+
+def _stat(root: Root, reference: str, path: str) -> PathStat:
+    if not path or "\0" in path:
+        raise InvalidParameter("bad parameter: the path is missing")
+    absolute = posixpath.join("/", path)
+    through = absolute.endswith(("/", "/."))  # as lstat(2) does: the link itself is not meant
+
+    def look() -> os.stat_result:
+        found = root.lstat(root.resolve(absolute) if through else absolute)
+        if through and not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(path)
+        return found
+
+    status = _in_container(look, reference, path)
+    target = root.resolve(absolute) if stat.S_ISLNK(status.st_mode) else ""
+    name = posixpath.basename(absolute.rstrip("/")) or "/"
+    return PathStat(name, status.st_size, status.st_mode, status.st_mtime_ns, target)
+
+
+def _directory(root: Root, reference: str, path: str) -> str:
+    """The directory at `path`, symlinks followed."""
+    place = root.resolve(posixpath.join("/", path))
+    status = _in_container(lambda: root.lstat(place), reference, path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidParameter("extraction point is not a directory")
+    return place
+
+
+def _check_writable(container: Container, place: str) -> None:
+    """Raise InvalidParameter when the container's own settings forbid to write at `place` (resolved)."""
+    for point in sorted(container.record.mounts, key=lambda point: len(point.destination), reverse=True):
+        if place == point.destination or place.startswith(f"{point.destination.rstrip('/')}/"):
+            if not point.rw:
+                raise InvalidParameter("mounted volume is marked read-only")
+            return
+    if container.host_config.readonly_rootfs:
+        raise InvalidParameter("container rootfs is marked read-only")
