@@ -1,0 +1,242 @@
+"""How a container is shown: the rows of `ps` and the whole of `inspect`."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from dockyard.api.services import Services
+from dockyard.engine.container import NEVER, Container, State, nanoseconds
+from dockyard.engine.container_config import EndpointSettings
+from dockyard.errors import NotFound
+
+
+async def inspect_json(services: Services, container: Container, *, size: bool) -> dict[str, Any]:
+    """GET /containers/{id}/json."""
+    record = container.record
+    folder = services.containers.folder(container)
+    argv = container.argv
+    data = services.layers.graph_data(container.id)
+    shown: dict[str, Any] = {
+        "Id": record.id,
+        "Created": record.created,
+        "Path": argv[0] if argv else "",
+        "Args": argv[1:],
+        "State": state_json(record.state),
+        "Image": record.image_id,
+        "ResolvConfPath": f"{folder}/resolv.conf",
+        "HostnamePath": f"{folder}/hostname",
+        "HostsPath": f"{folder}/hosts",
+        "LogPath": record.log_path,
+        "Name": "/" + record.name,
+        "RestartCount": record.restart_count,
+        "Driver": services.layers.driver.name,
+        "Platform": record.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": [exec_id for exec_id in container.exec_ids if services.execs.get(exec_id).running] or None,
+        "HostConfig": record.host_config,
+        "GraphDriver": {"Data": data or None, "Name": services.layers.driver.name},
+        "Mounts": [
+            {
+                "Type": mount.type,
+                **({"Name": mount.name} if mount.name else {}),
+                "Source": mount.source,
+                "Destination": mount.destination,
+                **({"Driver": mount.driver} if mount.driver else {}),
+                "Mode": mount.mode,
+                "RW": mount.rw,
+                "Propagation": mount.propagation,
+            }
+            for mount in record.mounts
+        ],
+        "Config": config_json(container),
+        "NetworkSettings": network_settings(container),
+    }
+    if size:
+        shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
+    return shown
+
+
+def config_json(container: Container) -> dict[str, Any]:
+    """What `inspect` calls Config: rarely used fields appear only when set, as in Docker."""
+    shown: dict[str, Any] = msgspec.to_builtins(container.config)
+    for name in ("ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell", "Healthcheck"):
+        if not shown.get(name):
+            shown.pop(name, None)
+    if not shown.get("ExposedPorts"):
+        shown.pop("ExposedPorts", None)
+    shown["Labels"] = shown.get("Labels") or {}
+    shown["Env"] = shown.get("Env") or []
+    return shown
+
+
+def state_json(state: State) -> dict[str, Any]:
+    """The State part of `inspect`."""
+    shown: dict[str, Any] = {
+        "Status": state.status,
+        "Running": state.running or state.status == "restarting",
+        "Paused": state.status == "paused",
+        "Restarting": state.status == "restarting",
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started_at,
+        "FinishedAt": state.finished_at,
+    }
+    if state.health is not None:
+        shown["Health"] = state.health
+    return shown
+
+
+def network_settings(container: Container) -> dict[str, Any]:
+    """The NetworkSettings part of `inspect`, with the default bridge's values at its top, as of old."""
+    sandbox = container.record.sandbox
+    networks = container.record.networks
+    first = networks.get("bridge") or EndpointSettings()
+    ports: dict[str, Any] = {}
+    if container.state.running:
+        ports = dict.fromkeys(sorted(container.config.exposed_ports or {}))
+        for port, bindings in (sandbox.ports if sandbox else {}).items():
+            ports[port] = [{"HostIp": address, "HostPort": number} for address, number in bindings] or None
+    return {
+        "Bridge": "",
+        "SandboxID": sandbox.sandbox_id if sandbox else "",
+        "SandboxKey": sandbox.sandbox_key if sandbox else "",
+        "Ports": ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.endpoint_id,
+        "Gateway": first.gateway,
+        "GlobalIPv6Address": first.global_ipv6_address,
+        "GlobalIPv6PrefixLen": first.global_ipv6_prefix_len,
+        "IPAddress": first.ip_address,
+        "IPPrefixLen": first.ip_prefix_len,
+        "IPv6Gateway": first.ipv6_gateway,
+        "MacAddress": first.mac_address,
+        "Networks": networks,
+    }
+
+
+async def list_entry(services: Services, container: Container, *, size: bool) -> dict[str, Any]:
+    """One element of GET /containers/json."""
+    record = container.record
+    shown: dict[str, Any] = {
+        "Id": record.id,
+        "Names": ["/" + record.name],
+        "Image": _image_name(services, container),
+        "ImageID": record.image_id,
+        "Command": " ".join(_quoted(word) for word in container.argv),
+        "Created": nanoseconds(record.created) // 10**9,
+        "Ports": _ports(container),
+        "Labels": record.config.labels or {},
+        "State": record.state.status,
+        "Status": status_text(record.state),
+        "HostConfig": {"NetworkMode": record.host_config.network_mode},
+        "NetworkSettings": {"Networks": record.networks},
+        "Mounts": [
+            {
+                "Type": mount.type,
+                **({"Name": mount.name} if mount.name else {}),
+                "Source": mount.source if mount.type == "bind" else "",
+                "Destination": mount.destination,
+                **({"Driver": mount.driver} if mount.driver else {}),
+                "Mode": mount.mode,
+                "RW": mount.rw,
+                "Propagation": mount.propagation,
+            }
+            for mount in record.mounts
+        ],
+    }
+    if size:
+        shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
+    return shown
+
+
+def _quoted(word: str) -> str:
+    """As the command column shows an argument: quoted when it has white space in it."""
+    return f"'{word}'" if " " in word else word
+
+
+def _image_name(services: Services, container: Container) -> str:
+    """The name it was made from while that still means its image, else the image's ID."""
+    name, image_id = container.config.image, container.record.image_id
+    try:
+        return name if services.images.resolve(name) == image_id else image_id
+    except NotFound:
+        return image_id or name
+
+
+def _ports(container: Container) -> list[dict[str, Any]]:
+    if not container.state.running:
+        return []
+    published = container.record.sandbox.ports if container.record.sandbox else {}
+    shown: list[dict[str, Any]] = []
+    for port in sorted({*published, *(container.config.exposed_ports or {})}):
+        number, _, protocol = port.partition("/")
+        bindings = published.get(port) or []
+        for address, host_port in bindings:
+            shown.append(
+                {"IP": address, "PrivatePort": int(number), "PublicPort": int(host_port), "Type": protocol or "tcp"}
+            )
+        if not bindings and number.isdigit():
+            shown.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return shown
+
+
+def status_text(state: State) -> str:
+    """`Up 8 seconds (Paused)`, `Exited (137) 2 minutes ago`, `Created` …"""
+    if state.status == "created":
+        return "Created"
+    if state.status == "removing":
+        return "Removal In Progress"
+    if state.status == "dead":
+        return "Dead"
+    if state.running:
+        text = f"Up {_ago(state.started_at)}"
+        if state.status == "paused":
+            return text + " (Paused)"
+        if state.health is not None:
+            shown = "health: starting" if state.health.status == "starting" else state.health.status
+            return f"{text} ({shown})"
+        return text
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {_ago(state.finished_at)} ago"
+    if state.finished_at == NEVER:
+        return "Created"
+    return f"Exited ({state.exit_code}) {_ago(state.finished_at)} ago"
+
+
+def _ago(moment: str) -> str:
+    """The time since `moment` as docker/go-units words it."""
+    seconds = max(int((time.time_ns() - nanoseconds(moment)) / 1e9), 0)
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    minutes = seconds // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    days = hours // 24
+    if days < 14:
+        return f"{days} days"
+    if days < 60:
+        return f"{days // 7} weeks"
+    if days < 730:
+        return f"{days // 30} months"
+    return f"{days // 365} years"

@@ -1,0 +1,221 @@
+"""Writes a process's output as Docker's json-file log: a JSON object a line, rotated by size.
+
+    {"log":"hello\\n","stream":"stdout","time":"2024-05-06T07:08:09.123456789Z"}
+
+What cannot be held back belongs here too: a line of more than 16 KiB becomes several rows of which only the last ends
+in a newline. A whole read is turned into rows with a few passes of bytes.replace, not line by line.
+"""
+
+import os
+import re
+import time
+from typing import Protocol
+
+import msgspec
+
+LONGEST = 16 * 1024  # moby daemon/logger/copier.go, defaultBufSize
+
+# What Docker's encoder (jsonlog/jsonlogbytes.go) writes otherwise than as it is, apart from the newline.
+_SPECIAL = re.compile(rb'[\x00-\x09\x0b-\x1f"\\<>&\x80-\xff]')
+_CONTROL = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+class Log(Protocol):
+    """Somewhere for output to go."""
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take what was read from stream 1 or 2, just as it came."""
+
+    def end(self, stream: int) -> None:
+        """No more will come: write what of a last line is waiting."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class JsonFile:
+    """The drivers json-file and local. What cannot be written (disk full) is dropped: the container goes on."""
+
+    def __init__(self, path: str, max_size: int, max_file: int, attributes: dict[str, str]) -> None:
+        self._path = path
+        self._limit = max_size if max_size > 0 else 1 << 62
+        self._files = max(max_file, 1)
+        self._attributes = b'"attrs":' + msgspec.json.encode(attributes) + b"," if attributes else b""
+        self._waiting = [b"", b"", b""]
+        self._second = -1
+        self._stamp = b""
+        self._fd = -1
+        self._open(os.O_APPEND)
+
+    def _open(self, how: int) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o640)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, stream: int, data: bytes) -> None:
+        waiting = self._waiting[stream]
+        end = data.rfind(b"\n") + 1
+        if not end:
+            waiting += data
+            if len(waiting) >= LONGEST:
+                rest = len(waiting) - len(waiting) % LONGEST
+                self._rows(stream, waiting[:rest])
+                waiting = waiting[rest:]
+            self._waiting[stream] = waiting
+            return
+        text = waiting + data[:end] if waiting else data[:end] if end < len(data) else data
+        self._waiting[stream] = b""
+        if _has_long_line(text):
+            for line in _lines(text):
+                self._rows(stream, line)
+        else:
+            self._rows(stream, text)
+        if end < len(data):
+            self.write(stream, data[end:])
+
+    def end(self, stream: int) -> None:
+        if self._waiting[stream]:
+            self._rows(stream, self._waiting[stream])
+            self._waiting[stream] = b""
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _rows(self, stream: int, text: bytes) -> None:
+        """Write whole lines of up to 16 KiB each, or one line of any length, perhaps without its newline."""
+        head = b'{"log":"'
+        tail = b'","stream":"%s",%s"time":"%s"}\n' % (_NAMES[stream], self._attributes, self._now())
+        newline = b"\\n" + tail + head
+        pieces = _pieces(text) if len(text) > LONGEST and text.find(b"\n", 0, LONGEST) < 0 else [text]
+        parts = []
+        for piece in pieces:
+            rows = escape(piece) if _SPECIAL.search(piece) is not None else piece
+            rows = rows.replace(b"\n", newline)
+            # ends either in a newline and the head of a row that won't come, or in a part of a line
+            parts.append(head + (rows[: -len(head)] if piece.endswith(b"\n") else rows + tail))
+        for part in parts:
+            self._append(part)
+
+    def _append(self, rows: bytes) -> None:
+        try:
+            if self._size + len(rows) > self._limit:
+                self._append_rotating(rows)
+            else:
+                self._put(rows)
+        except OSError:
+            pass
+
+    def _append_rotating(self, rows: bytes) -> None:
+        """As Docker does: a file is rotated before the row that follows the one that filled it."""
+        while rows:
+            if self._size >= self._limit:
+                self._rotate()
+            # the row that reaches the limit is the file's last
+            end = rows.find(b"\n", min(self._limit - self._size - 1, len(rows) - 1)) + 1
+            self._put(rows[:end])
+            rows = rows[end:]
+
+    def _put(self, rows: bytes) -> None:
+        view = memoryview(rows)
+        while view:
+            written = os.write(self._fd, view)
+            self._size += written
+            view = view[written:]
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+        try:
+            if self._files > 1:
+                for number in range(self._files - 1, 0, -1):
+                    older = f"{self._path}.{number - 1}" if number > 1 else self._path
+                    try:
+                        os.rename(older, f"{self._path}.{number}")
+                    except FileNotFoundError:
+                        pass
+            else:
+                # a reader may be in the old file: a new one, not a truncated one
+                os.unlink(self._path)
+        finally:
+            self._open(os.O_TRUNC)
+
+    def _now(self) -> bytes:
+        """RFC 3339 with nanoseconds, trailing zeros left out as Go's time.RFC3339Nano does."""
+        second, nanos = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        if not nanos:
+            return self._stamp + b"Z"
+        return self._stamp + (b".%09d" % nanos).rstrip(b"0") + b"Z"
+
+
+class NoLog:
+    """The driver none."""
+
+    def write(self, stream: int, data: bytes) -> None:
+        pass
+
+    def end(self, stream: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+_NAMES = (b"stdin", b"stdout", b"stderr")
+
+
+def _has_long_line(text: bytes) -> bool:
+    """Whether a line holds 16 KiB or more before its newline; looks at one newline in 16 KiB."""
+    position, size = 0, len(text)
+    while size - position > LONGEST:
+        found = text.rfind(b"\n", position, position + LONGEST)
+        if found < 0:
+            return True
+        position = found + 1
+    return False
+
+
+def _lines(text: bytes) -> list[bytes]:
+    lines = text.split(b"\n")
+    last = lines.pop()
+    found = [line + b"\n" for line in lines]
+    return [*found, last] if last else found
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """A line in pieces of 16 KiB, none of which ends within a UTF-8 character."""
+    pieces = []
+    position = 0
+    while len(line) - position > LONGEST:
+        end = position + LONGEST
+        for back in range(4):
+            if line[end - back] & 0xC0 != 0x80:
+                end -= back
+                break
+        pieces.append(line[position:end])
+        position = end
+    pieces.append(line[position:])
+    return pieces
+
+
+def escape(text: bytes) -> bytes:
+    """The inside of a JSON string; newlines stay as they are. Invalid UTF-8 becomes \\ufffd, byte by byte."""
+    text = (
+        text.replace(b"\\", b"\\\\")
+        .replace(b'"', b'\\"')
+        .replace(b"\r", b"\\r")
+        .replace(b"<", b"\\u003c")
+        .replace(b">", b"\\u003e")
+        .replace(b"&", b"\\u0026")
+    )
+    if _CONTROL.search(text) is not None:
+        text = _CONTROL.sub(lambda found: b"\\u00%02x" % found[0][0], text)
+    if not text.isascii():
+        decoded = text.decode("utf-8", "surrogateescape")
+        decoded = _NOT_UTF8.sub(lambda found: "\\ufffd", decoded)
+        text = decoded.encode().replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return text

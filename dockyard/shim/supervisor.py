@@ -1,0 +1,561 @@
+"""The shim itself: one process per container, which outlives the daemon and the zygote that forked it.
+
+It is the parent of the container's process and of every exec (and, as subreaper, of what these leave behind), holds
+their streams, writes the log, and answers the daemon. Plain blocking code in one thread around one epoll loop.
+
+Its directory `<exec_root>/shims/<id>` holds `shim.sock`, where a daemon finds it, and at the end `exit.json`.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from dockyard.linux import syscalls
+from dockyard.linux.cgroups import Cgroup
+from dockyard.oci import runtime_spec
+from dockyard.runtime.container import Container, Stdio
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.shim import protocol
+from dockyard.shim.log_writer import JsonFile, Log, NoLog
+from dockyard.shim.streams import Client, Loop, Streams
+
+# How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
+PATIENCE = 2.0
+INIT_PATH = "/sbin/docker-init"
+INIT_PROGRAMS = (
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/sbin/docker-init",
+    "/usr/local/bin/docker-init",
+)
+
+_decode = msgspec.msgpack.Decoder(protocol.Request).decode
+
+
+class Connection:
+    """A daemon at the other end."""
+
+    def __init__(self, shim: "Shim", peer: socket.socket) -> None:
+        self._shim = shim
+        self.socket = peer
+        self.socket.setblocking(False)
+        self._inbox = protocol.Inbox()
+        self._out = bytearray()
+        shim.loop.add(peer.fileno(), select.EPOLLIN, self._ready)
+
+    def send(self, notice: protocol.Notice) -> None:
+        """Send, or keep it while the daemon is busy."""
+        if self.socket.fileno() < 0:
+            return
+        frame = protocol.pack(notice)
+        if not self._out:
+            try:
+                frame = frame[self.socket.send(frame, socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                return
+            if not frame:
+                return
+            self._shim.loop.change(self.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        self._out += frame
+
+    def close(self) -> None:
+        """The daemon has gone, or we go."""
+        if self.socket.fileno() >= 0:
+            self._shim.loop.remove(self.socket.fileno())
+            self.socket.close()
+            for fd in self._inbox.descriptors:
+                os.close(fd)
+            self._inbox.descriptors = []
+        if self in self._shim.connections:
+            self._shim.connections.remove(self)
+
+    def flush(self) -> None:
+        """Before the shim ends: give what is left to a daemon that reads."""
+        try:
+            self.socket.settimeout(1)
+            self.socket.sendall(self._out)
+        except OSError:
+            pass
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            try:
+                del self._out[: self.socket.send(self._out, socket.MSG_NOSIGNAL)]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                return
+            if not self._out:
+                self._shim.loop.change(self.socket.fileno(), select.EPOLLIN)
+        if events & ~select.EPOLLOUT:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data, descriptors = receive(self.socket, 1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        self._inbox.descriptors += descriptors
+        if not data:
+            self.close()
+            return
+        self._inbox.feed(data)
+        while (frame := self._inbox.frame()) is not None:
+            body, descriptors = frame
+            self._shim.answer(self, _decode(body), descriptors)
+
+
+def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Bytes and descriptors (close-on-exec) from a UNIX socket."""
+    data, ancillary, _, _ = peer.recvmsg(
+        size, socket.CMSG_SPACE(4 * protocol.MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors: list[int] = []
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
+    return data, descriptors
+
+
+class Process:
+    """A process of the container that this shim has started: its own, or an exec."""
+
+    def __init__(self, exec_id: str, pid: int, streams: Streams) -> None:
+        self.exec_id = exec_id
+        self.pid = pid
+        self.streams = streams
+        self.exit: protocol.Exit | None = None
+        self.deadline = 0.0  # monotonic; until then an ended process's streams may still bring something
+
+
+class Shim:
+    """See the module. `first` is the connection to the daemon that wants the container started."""
+
+    def __init__(self, first: socket.socket) -> None:
+        self.loop = Loop()
+        self.connections: list[Connection] = []
+        self.connections.append(Connection(self, first))
+        self._listener: socket.socket | None = None
+        self._container: Container | None = None
+        self._cgroup: Cgroup | None = None
+        self._own_pids = True
+        self._init: Process | None = None
+        self._execs: dict[str, Process] = {}
+        self._ending: list[Process] = []  # ended, streams not yet
+        self._codes: dict[str, int] = {}
+        self._over = False
+
+    # the life
+
+    def run(self) -> None:
+        """Until the container has exited and everybody has been told."""
+        self._watch_children()
+        while not self._over:
+            self.loop.run_once(self._timeout())
+            if self._ending:
+                self._settle()
+        for connection in tuple(self.connections):
+            connection.flush()
+        if self._container is not None:
+            self._delete(self._container)
+        # only now the daemon sees the connections end: nothing of the container is left
+        for connection in tuple(self.connections):
+            connection.close()
+
+    def _watch_children(self) -> None:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+        def reap(_: int) -> None:
+            os.read(reader, 4096)
+            self._reap()
+
+        self.loop.add(reader, select.EPOLLIN, reap)
+
+    def _timeout(self) -> float:
+        if not self._ending:
+            return -1
+        return max(min(process.deadline for process in self._ending) - time.monotonic(), 0)
+
+    def _delete(self, container: Container) -> None:
+        try:
+            container.delete(force=True)
+        except (OSError, RuntimeFailure) as error:
+            _note_failure(f"delete: {error}")
+        if self._listener is not None:
+            os.unlink("shim.sock")
+
+    # requests
+
+    def answer(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> None:
+        """Do what the daemon asks and reply."""
+        left = list(descriptors)
+        try:
+            reply = self._do(connection, request, left)
+        except RuntimeFailure as failure:
+            reply = _failed(request.seq, "runtime", failure.message, failure.exit_code)
+        except LookupError as missing:
+            reply = _failed(request.seq, "missing", str(missing.args[0]), 1)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            reply = _failed(request.seq, "system", str(error), 1)
+        for fd in left:
+            os.close(fd)
+        connection.send(reply)
+        if self._init is None:  # not started: nothing more to do here
+            self._over = True
+
+    def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply:
+        match request:
+            case protocol.Start():
+                self._start(connection, request, descriptors)
+                assert self._init is not None
+                return protocol.Reply(request.seq, pid=self._init.pid)
+            case protocol.Hello():
+                init = self._started()
+                return protocol.Reply(
+                    request.seq,
+                    pid=init.pid,
+                    exit=init.exit if init not in self._ending else None,
+                    exec_pids={name: process.pid for name, process in self._execs.items()},
+                    exec_codes=self._codes,
+                )
+            case protocol.Execute():
+                return protocol.Reply(request.seq, pid=self._execute(connection, request, descriptors))
+            case protocol.Attach():
+                process = self._process(request.exec_id)
+                self._attach(connection, process.streams, request.attachment, descriptors.pop(0))
+            case protocol.Signal():
+                self._signal(request)
+            case protocol.Freeze():
+                container = self._running()
+                container.pause() if request.frozen else container.resume()
+            case protocol.Resize():
+                self._process(request.exec_id).streams.resize(request.height, request.width)
+            case protocol.Update():
+                resources = msgspec.json.decode(request.resources, type=runtime_spec.Resources)
+                self._running().update(resources)
+            case protocol.Pids():
+                return protocol.Reply(request.seq, pids=self._running().pids())
+        return protocol.Reply(request.seq)
+
+    def _started(self) -> Process:
+        if self._init is None:
+            raise LookupError("container is not started")
+        return self._init
+
+    def _running(self) -> Container:
+        if self._container is None or self._started().exit is not None:
+            raise LookupError("container is not running")
+        return self._container
+
+    def _process(self, exec_id: str) -> Process:
+        process = self._execs.get(exec_id) if exec_id else self._started()
+        if process is None or process.exit is not None:
+            raise LookupError(f"process {exec_id} is not running" if exec_id else "container is not running")
+        return process
+
+    # start
+
+    def _start(self, connection: Connection, request: protocol.Start, descriptors: list[int]) -> None:
+        if self._init is not None:
+            raise ValueError("container is already started")
+        _enter(request.directory)
+        spec = runtime_spec.decode(request.spec)
+        if request.init:
+            _add_init(spec)
+        self._own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
+        if spec.linux.cgroups_path:
+            self._cgroup = Cgroup(spec.linux.cgroups_path)
+        log = _open_log(request.log)
+        plan = _Plan(request.terminal, request.open_stdin)
+        container: Container | None = None
+        try:
+            container = Container.create(
+                request.state_root,
+                request.container_id,
+                request.bundle,
+                spec,
+                plan.stdio,
+                seccomp_program=request.seccomp_program,
+            )
+            started = container.process
+            assert started is not None
+            streams = plan.streams(self.loop, started.console, log, request.stdin_once)
+            for options in request.attachments:
+                self._attach(connection, streams, options, descriptors.pop(0))
+            if request.console_size is not None and request.terminal:
+                streams.resize(*request.console_size)
+            self._listen()
+            container.start()
+        except BaseException:
+            plan.abandon()
+            if container is not None:
+                self._delete(container)
+            _leave(request.directory)
+            raise
+        self._container = container
+        self._init = Process("", started.pid, streams)
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.bind("shim.sock")  # relative to our directory: a full path may exceed sun_path's 108 bytes
+        os.chmod("shim.sock", 0o600)
+        listener.listen(16)
+
+        def accept(_: int) -> None:
+            try:
+                peer, _address = listener.accept()
+            except OSError:
+                return
+            self.connections.append(Connection(self, peer))
+
+        self.loop.add(listener.fileno(), select.EPOLLIN, accept)
+        self._listener = listener
+
+    def _attach(
+        self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int
+    ) -> None:
+        def ended(reason: str) -> None:
+            connection.send(protocol.Detached(options.number, reason))
+
+        client = Client(
+            streams,
+            fd,
+            stdin=options.stdin,
+            stdout=options.stdout,
+            stderr=options.stderr,
+            raw=options.raw,
+            detach_keys=options.detach_keys,
+            on_end=ended,
+        )
+        streams.attach(client)
+
+    # exec
+
+    def _execute(self, connection: Connection, request: protocol.Execute, descriptors: list[int]) -> int:
+        container = self._running()
+        if request.exec_id in self._execs or not request.exec_id:
+            raise ValueError(f"exec {request.exec_id} exists already")
+        plan = _Plan(request.terminal, request.open_stdin, discard=request.attachment is None)
+        try:
+            started = container.execute(runtime_spec.decode_process(request.process), plan.stdio)
+        except BaseException:
+            plan.abandon()
+            raise
+        # an exec's stdin always ends with its client's
+        streams = plan.streams(self.loop, started.console, NoLog(), True)
+        os.close(started.pidfd)
+        if request.console_size is not None and request.terminal:
+            streams.resize(*request.console_size)
+        if request.attachment is not None:
+            self._attach(connection, streams, request.attachment, descriptors.pop(0))
+        self._execs[request.exec_id] = Process(request.exec_id, started.pid, streams)
+        return started.pid
+
+    def _signal(self, request: protocol.Signal) -> None:
+        if request.exec_id:
+            # not yet reaped, so the number is still its own
+            os.kill(self._process(request.exec_id).pid, request.signo)
+        elif request.everyone:
+            self._running().kill(request.signo, all=True)
+        else:
+            self._running()
+            os.kill(self._started().pid, request.signo)
+
+    # the end of processes
+
+    def _reap(self) -> None:
+        by_pid = {process.pid: process for process in self._execs.values()}
+        if self._init is not None:
+            by_pid[self._init.pid] = self._init
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            process = by_pid.get(pid)
+            if process is not None and process.exit is None:
+                code = os.waitstatus_to_exitcode(status)
+                self._ended(process, code if code >= 0 else 128 - code)
+
+    def _ended(self, process: Process, code: int) -> None:
+        now = time.time_ns()
+        if process is self._init:
+            oom_killed = self._cgroup is not None and self._cgroup.oom_kills() > 0
+            process.exit = protocol.Exit(code, now, oom_killed)
+            self._record(process.exit)
+            if not self._own_pids and self._container is not None:
+                # no PID namespace that has died with it: what it has left running must not outlive it
+                try:
+                    self._container.kill(signal.SIGKILL, all=True)
+                except (OSError, RuntimeFailure) as error:
+                    _note_failure(f"kill: {error}")
+        else:
+            process.exit = protocol.Exit(code, now, False)
+        process.deadline = time.monotonic() + PATIENCE
+        self._ending.append(process)
+
+    def _record(self, exit_: protocol.Exit) -> None:
+        """Atomically, and before anyone is told: a daemon that is down now reads it when it is back."""
+        record = protocol.ExitRecord(exit_.code, exit_.exited_at_ns, exit_.oom_killed, self._codes)
+        with open("exit.json.new", "wb", buffering=0) as file:
+            file.write(msgspec.json.encode(record))
+        os.rename("exit.json.new", "exit.json")
+
+    def _settle(self) -> None:
+        """Tell of ended processes whose output has all been passed on."""
+        for process in tuple(self._ending):
+            if process.streams.drain() or time.monotonic() >= process.deadline:
+                process.streams.close("exited")
+                self._ending.remove(process)
+                self._tell(process)
+        if self._init is not None and self._init.exit is not None and self._init not in self._ending:
+            self._finish(self._init)
+
+    def _tell(self, process: Process) -> None:
+        assert process.exit is not None
+        notice: protocol.Notice
+        if process is self._init:
+            notice = protocol.Exited(process.exit)
+        else:
+            self._codes[process.exec_id] = process.exit.code
+            del self._execs[process.exec_id]
+            notice = protocol.ExecExited(process.exec_id, process.exit.code)
+        for connection in tuple(self.connections):
+            connection.send(notice)
+
+    def _finish(self, init: Process) -> None:
+        """All is said; stay only while a slow client has not read everything, or an exec lives on."""
+        for process in (*self._execs.values(), *self._ending):
+            process.deadline = 0
+        self._over = not init.streams.clients and not self._ending
+
+
+class _Plan:
+    """The descriptors made for a process's streams: the process's ends, and ours."""
+
+    def __init__(self, terminal: bool, open_stdin: bool, *, discard: bool = False) -> None:
+        self.stdio: Stdio | None = None
+        self._theirs: list[int] = []
+        self._ours: list[int] = []
+        self._sources: dict[int, int] = {}
+        self._stdin = -1
+        self._terminal = terminal
+        self._open_stdin = open_stdin
+        if terminal:
+            return
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._theirs.append(null)
+        stdin = stdout = stderr = null
+        if open_stdin:
+            stdin, self._stdin = os.pipe()
+            self._theirs.append(stdin)
+            self._ours.append(self._stdin)
+        if not discard:
+            ours, stdout = os.pipe()
+            self._sources[ours] = 1
+            ours_too, stderr = os.pipe()
+            self._sources[ours_too] = 2
+            self._theirs += (stdout, stderr)
+            self._ours += (ours, ours_too)
+        self.stdio = Stdio(stdin, stdout, stderr)
+
+    def streams(self, loop: Loop, console: int | None, log: Log, close_stdin: bool) -> Streams:
+        """Our ends, in use from now on; the process's are closed here."""
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = []
+        self._ours = []
+        if self._terminal:
+            if console is None:
+                raise RuntimeFailure("the runtime gave no terminal")
+            self._sources = {console: 1}
+            # a second descriptor, so that reading and writing are watched apart
+            self._stdin = os.dup(console) if self._open_stdin else -1
+        return Streams(loop, self._sources, self._stdin, log, terminal=self._terminal, close_stdin=close_stdin)
+
+    def abandon(self) -> None:
+        """Close everything that is not in use."""
+        for fd in (*self._theirs, *self._ours):
+            os.close(fd)
+        self._theirs = []
+        self._ours = []
+
+
+def _add_init(spec: runtime_spec.Spec) -> None:
+    """Make PID 1 docker-init, which reaps and passes signals on, in front of the command."""
+    if spec.process is None:
+        return
+    program = next((path for path in INIT_PROGRAMS if os.path.exists(path)), None)
+    if program is None:
+        raise RuntimeFailure("docker-init is not installed: install the package tini", 125)
+    spec.mounts.append(
+        runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"])
+    )
+    spec.process.args = [INIT_PATH, "--", *spec.process.args]
+
+
+def _open_log(options: protocol.LogOptions) -> Log:
+    if options.driver == "none":
+        return NoLog()
+    return JsonFile(options.path, options.max_size, options.max_file, options.attributes)
+
+
+def _enter(directory: str) -> None:
+    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:  # of an earlier life of the container
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+    os.chdir(directory)
+
+
+def _leave(directory: str) -> None:
+    try:
+        for name in os.listdir("."):
+            os.unlink(name)
+        os.rmdir(directory)
+    except OSError as error:
+        _note_failure(f"leave: {error}")
+
+
+def _failed(seq: int, kind: str, message: str, exit_code: int) -> protocol.Reply:
+    return protocol.Reply(seq, failure=protocol.Failure(kind, message, exit_code))
+
+
+def _note_failure(message: str) -> None:
+    """Into our own directory, where whoever looks for the reason finds it."""
+    try:
+        with open("error.log", "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}\n")
+    except OSError:
+        pass
+
+
+def run(first: socket.socket, restore: Callable[[], None] = lambda: None) -> None:
+    """A forked child's whole life."""
+    import traceback
+
+    os.setsid()
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        Shim(first).run()
+    except BaseException:
+        _note_failure(traceback.format_exc())
+        raise
