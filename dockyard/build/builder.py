@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -34,7 +34,6 @@ from dockyard.build.steps import StageState, Steps, base_config
 from dockyard.build.substitution import expand
 from dockyard.build.trees import ArchiveFile, ArchiveTree, DirectoryTree
 from dockyard.content import tar_format
-from dockyard.content.registry import Credentials
 from dockyard.content.tar_format import Entry
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.database import Database
@@ -44,6 +43,9 @@ from dockyard.engine.layers import Layer, LayerStore
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from dockyard.content.registry import Credentials
 
 log = logging.getLogger("dockyard.build")
 

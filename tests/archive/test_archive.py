@@ -1,0 +1,159 @@
+"""Files in and out of a container's tree, with the real archive process; only the container service is a stand-in."""
+
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dockyard.api.archive import go_mode
+from dockyard.content.unpack import Worker
+from dockyard.engine.archive import ArchiveService
+from dockyard.engine.container import Container, MountPoint, Record
+from dockyard.engine.container_config import ContainerConfig, HostConfig
+from dockyard.errors import DockyardError, InvalidParameter, NotFound
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+class Containers:
+    """One stopped container whose root is a plain directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        config, host = ContainerConfig(), HostConfig()
+        self.container = Container(
+            Record(id="c" * 64, name="c", created="", image_id="", chain_id=None, config=config, host_config=host)
+        )
+
+    def get(self, reference: str) -> Container:
+        return self.container
+
+    def emit(self, container: Container, action: str, **further: str) -> None:
+        return
+
+    @asynccontextmanager
+    async def rootfs(self, container: Container) -> AsyncIterator[str]:
+        yield str(self.root)
+
+
+class Room:
+    """The service on a tree in `root`; `outside` is beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.outside = folder / "root", folder / "outside"
+        for path in (self.root, self.root / "etc", self.outside):
+            path.mkdir()
+        (self.root / "etc/passwd").write_text("bob:x:5:6::/:/bin/sh\n")
+        (self.outside / "secret").write_text("secret")
+        self.worker = Worker()
+        self.containers = Containers(self.root)
+        self.service = ArchiveService(cast(Any, self.containers), cast(Any, None), cast(Any, None), self.worker)
+
+    async def read(self, path: str) -> dict[str, bytes | None]:
+        async with self.service.read("c", path) as (_, pieces):
+            data = b"".join([piece async for piece in pieces])
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            return {member.name: file.read() if (file := _file(tar, member)) else None for member in tar.getmembers()}
+
+    async def write(self, path: str, *members: tarfile.TarInfo, **options: bool) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as tar:
+                for member in members:
+                    tar.addfile(member, io.BytesIO(b"x" * member.size) if member.isfile() else None)
+            yield buffer.getvalue()
+
+        await self.service.write("c", path, pieces(), **options)
+
+
+def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    return tar.extractfile(member) if member.isfile() else None
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", uid: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.uid = kind, link, uid
+    info.size = 1 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    with tempfile.TemporaryDirectory(prefix="dockyard-archive-") as name:
+        made = Room(Path(name))
+        yield made
+        made.worker.close()
+
+
+async def test_a_file_and_a_directory_come_out_under_their_names(room: Room) -> None:
+    assert await room.read("/etc/passwd") == {"passwd": b"bob:x:5:6::/:/bin/sh\n"}
+    assert list(await room.read("etc")) == ["etc", "etc/passwd"]
+    found = await room.service.stat("c", "/etc")
+    assert (found.name, go_mode(found.mode)) == ("etc", 1 << 31 | 0o755)
+    with pytest.raises(NotFound, match=r"^Could not find the file /nope in container c$"):
+        await room.service.stat("c", "/nope")
+
+
+async def test_symlinks_are_told_of_and_stay_inside(room: Room) -> None:
+    os.symlink("etc", room.root / "link")
+    os.symlink("../../../.." + str(room.outside), room.root / "out")
+    found = await room.service.stat("c", "/link")
+    assert (found.link_target, bool(go_mode(found.mode) & 1 << 27)) == ("/etc", True)
+    assert list(await room.read("/link/")) == ["link", "link/passwd"]
+    with pytest.raises(NotFound):
+        await room.read("/out/secret")
+    with pytest.raises(DockyardError):
+        await room.write("/out", entry("planted"))
+    assert os.listdir(room.outside) == ["secret"]
+
+
+async def test_hostile_archives_write_inside_only(room: Room) -> None:
+    (room.root / "d").mkdir()
+    with pytest.raises(DockyardError):
+        await room.write("/d", entry("l", tarfile.SYMTYPE, str(room.outside)), entry("l/planted"))
+    with pytest.raises(InvalidParameter):
+        await room.write("/d", entry("../../../planted"))
+    assert os.listdir(room.outside) == ["secret"]
+
+
+async def test_unpacking_minds_what_it_is_told(room: Room) -> None:
+    await room.write("/etc", entry("new", uid=9))
+    assert os.stat(room.root / "etc/new").st_uid == 9
+    room.containers.container.config.user = "bob"
+    await room.write("/etc", entry("own"), take_owner=True)
+    assert os.stat(room.root / "etc/own").st_uid == 5
+    with pytest.raises(InvalidParameter, match="cannot overwrite directory"):
+        await room.write("/", entry("etc"), keep_directories=True)
+    with pytest.raises(InvalidParameter, match="extraction point is not a directory"):
+        await room.write("/etc/passwd", entry("x"))
+    room.containers.container.host_config.readonly_rootfs = True
+    with pytest.raises(InvalidParameter, match="container rootfs is marked read-only"):
+        await room.write("/etc", entry("x"))
+
+
+async def test_a_stopped_container_has_its_mounts(room: Room) -> None:
+    os.symlink("/deep/data", room.root / "short")
+    room.containers.container.record.mounts = [
+        MountPoint(type="bind", source=str(room.outside), destination="/deep/data"),
+        MountPoint(type="bind", source=str(room.outside), destination="/fixed", rw=False),
+    ]
+    assert await room.read("/short/secret") == {"secret": b"secret"}
+    await room.write("/short", entry("kept"))
+    assert (room.outside / "kept").exists()
+    with pytest.raises(InvalidParameter, match="mounted volume is marked read-only"):
+        await room.write("/fixed", entry("x"))
+    with open("/proc/self/mountinfo") as table:
+        assert str(room.root) not in table.read()
+
+
+async def test_export_is_the_tree_without_mounts(room: Room) -> None:
+    async with room.service.export("c") as pieces:
+        data = b"".join([piece async for piece in pieces])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert "etc/passwd" in tar.getnames()
