@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -71,6 +71,8 @@ class LayerRow(msgspec.Struct, frozen=True):
     size: int
     parent: str | None
     snapshot: str
+    # The boot during which it was written, as long as it may not be on the disk yet; see `_settle`.
+    unsettled: str = ""
 
 
 class ContainerRow(msgspec.Struct, frozen=True):
@@ -122,7 +124,9 @@ class LayerStore:
         self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._rows = database.collection(f"layers_{driver.name}", LayerRow)
         self._container_rows = database.collection(f"container_layers_{driver.name}", ContainerRow)
-        self._layers: dict[str, LayerRow] = dict(self._rows.all())
+        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._settling: asyncio.Future[None] | None = None
+        self._layers: dict[str, LayerRow] = dict(self._whole_layers())
         self._holds: dict[str, int] = dict.fromkeys(self._layers, 0)
         self._containers: dict[str, _Mounted] = {}
         # registrations under way, by the chain ID they will have when that is known beforehand
@@ -137,6 +141,20 @@ class LayerStore:
             self._containers[container_id] = _Mounted(container)
             if container.chain_id is not None and container.chain_id in self._holds:
                 self._holds[container.chain_id] += 1
+
+    def _whole_layers(self) -> Iterator[tuple[str, LayerRow]]:
+        """The layers that can be trusted: a power cut may have emptied files that were never written to the disk.
+
+        Rows come in the order in which they were made, so parents before children.
+        """
+        lost = set()
+        for chain_id, row in list(self._rows.all()):
+            if row.unsettled not in ("", self._boot) or row.parent in lost:
+                log.warning("the machine went down before layer %s was on the disk; it is given up", chain_id)
+                lost.add(chain_id)
+                self._rows.delete(chain_id)
+            else:
+                yield chain_id, row
 
     def sweep(self) -> None:
         """Remove what nobody holds and what a crash left behind. Called once at start, after the images are loaded."""
@@ -155,8 +173,11 @@ class LayerStore:
 
     async def close(self) -> None:
         """Finish what runs in the background; mounted containers stay mounted."""
+        if self._settling is not None:
+            self._settling.cancel()
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+        await self._settle(0)
         await self._run(self.driver.cleanup)
         self._threads.shutdown()
 
@@ -351,14 +372,31 @@ class LayerStore:
         if chain_id in self._layers:
             self._discard(snapshot)
         else:
-            row = LayerRow(diff_id, size, parent, snapshot)
+            row = LayerRow(diff_id, size, parent, snapshot, self._boot)
             self._rows.put(chain_id, row)
             self._layers[chain_id] = row
             self._holds[chain_id] = 0
             if parent is not None:
                 self._holds[parent] += 1
+            if self._settling is None:
+                self._settling = asyncio.ensure_future(self._settle(1))
+                self._background.add(self._settling)
+                self._settling.add_done_callback(self._background.discard)
         self.hold(chain_id)
         return self.get(chain_id)
+
+    async def _settle(self, delay: float) -> None:
+        """See new layers onto the disk, which nobody waits for, and note in their rows that they are there."""
+        await asyncio.sleep(delay)
+        self._settling = None
+        unsettled = {chain_id: row for chain_id, row in self._layers.items() if row.unsettled}
+        if not unsettled:
+            return
+        await self._run(trees.sync_file_system, self.driver.home)
+        for chain_id, row in unsettled.items():
+            if self._layers.get(chain_id) is row:
+                self._layers[chain_id] = msgspec.structs.replace(row, unsettled="")
+                self._rows.put(chain_id, self._layers[chain_id])
 
     @asynccontextmanager
     async def held(self, chain_id: str | None) -> AsyncIterator[None]:

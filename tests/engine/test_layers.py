@@ -8,11 +8,12 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dockyard.content.unpack import Worker
 from dockyard.engine.database import Database
-from dockyard.engine.layers import LayerStore, chain_of
+from dockyard.engine.layers import LayerRow, LayerStore, chain_of
 from dockyard.errors import DockyardError, NotFound
 from dockyard.snapshots.driver import Change, ChangeKind, choose
 
@@ -45,15 +46,16 @@ class Room:
     def __init__(self, root: Path, driver: str) -> None:
         self.root = root
         self.driver = driver
-        self.archives = Worker()
-        self.database = Database(root / "state.db")
-        self.store = LayerStore(choose(driver, root), self.archives, self.database, root)
+        self.open()
 
-    async def reopen(self) -> LayerStore:
-        await self.close()
+    def open(self) -> None:
         self.archives = Worker()
         self.database = Database(self.root / "state.db")
         self.store = LayerStore(choose(self.driver, self.root), self.archives, self.database, self.root)
+
+    async def reopen(self) -> LayerStore:
+        await self.close()
+        self.open()
         return self.store
 
     async def close(self) -> None:
@@ -193,4 +195,21 @@ async def test_release_of_a_mounted_container_unmounts_it(room: Room) -> None:
     await room.store.release("box")
     with pytest.raises(NotFound):
         await room.store.mount("box")
+    assert len(room.snapshots()) == 1
+
+
+async def test_a_layer_that_a_power_cut_may_have_damaged_is_given_up(room: Room) -> None:
+    base = await room.store.register(None, pieces(tar(a="1")))
+    await room.store.register(base.chain_id, pieces(tar(b="2")))
+    other = await room.store.register(None, pieces(tar(c="3")))
+    await room.close()
+    database = Database(room.root / "state.db")
+    rows = database.collection(f"layers_{room.driver}", LayerRow)
+    assert {row.unsettled for _, row in rows.all()} == {""}
+    rows.put(base.chain_id, msgspec.structs.replace(dict(rows.all())[base.chain_id], unsettled="another boot"))
+    database.close()
+    room.open()
+    assert list(room.store.all()) == [other.chain_id]
+    room.store.hold(other.chain_id)
+    room.store.sweep()
     assert len(room.snapshots()) == 1
