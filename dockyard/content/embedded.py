@@ -1,0 +1,196 @@
+"""Images that come with the engine, for machines where no registry answers: busybox and hello-world.
+
+They are made on the spot, always with the same digests for the same ingredients: busybox from the distribution's static
+/bin/busybox, hello-world from a program of ours of a few hundred bytes, written here byte by byte.
+"""
+
+import io
+import os
+import platform
+import struct
+import subprocess
+from collections.abc import Callable
+
+import msgspec
+
+from dockyard.content import tar_format
+from dockyard.content.tar_format import Entry
+from dockyard.oci.digest import digest_of
+from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
+from dockyard.oci.manifest import host
+from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
+
+BUSYBOX = "/bin/busybox"
+EPOCH = "1970-01-01T00:00:00Z"
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+GREETING = """
+Hello from Dockyard!
+This message shows that your installation works. To print it,
+
+ 1. the client asked the daemon, over a UNIX socket, for a container of the image "hello-world";
+ 2. the daemon had no such image and no registry answered, so it took the one it carries;
+ 3. it stacked a writable layer on the image's only layer, and asked its zygote for a process;
+ 4. that process put itself into namespaces and a cgroup of its own, made the layers its root, dropped its
+    privileges, and became the program that prints this;
+ 5. the program's output went from a pipe to the client's own socket, and from there to your terminal.
+
+For a shell in a container:
+
+    dockyard run -it --rm busybox sh
+"""
+
+
+def embedded_image(name: Reference) -> bytes | None:
+    """The embedded image of that name as a docker archive, or None when there is none (or no busybox on the host)."""
+    if name.domain != DEFAULT_DOMAIN or name.digest is not None or name.tag not in (None, "latest"):
+        return None
+    maker = _IMAGES.get(name.path)
+    return maker() if maker is not None else None
+
+
+def _busybox() -> bytes | None:
+    if not os.access(BUSYBOX, os.X_OK):
+        return None
+    with open(BUSYBOX, "rb") as file:
+        program = file.read()
+    if b"/ld-linux" in program[:4096] or b"ld-musl" in program[:4096]:
+        return None  # dynamically linked: useless without its libraries
+    listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=False).stdout.split()
+    layer = Layer()
+    for folder, mode in (
+        ("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("home", 0o755), ("proc", 0o555), ("root", 0o700),
+        ("sys", 0o555), ("tmp", 0o1777), ("usr", 0o755), ("usr/bin", 0o755), ("usr/sbin", 0o755), ("sbin", 0o755),
+        ("var", 0o755), ("var/www", 0o755), ("var/spool", 0o755), ("var/spool/mail", 0o755),
+    ):  # fmt: skip
+        layer.directory(folder, mode)
+    layer.file("bin/busybox", program, 0o755)
+    for applet in sorted(set(listed) - {"busybox"}):
+        layer.hard_link(f"bin/{applet}", "bin/busybox")
+    layer.file(
+        "etc/passwd",
+        b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nbin:x:2:2:bin:/bin:/bin/false\n"
+        b"sys:x:3:3:sys:/dev:/bin/false\nsync:x:4:100:sync:/bin:/bin/sync\nmail:x:8:8:mail:/var/spool/mail:/bin/false\n"
+        b"www-data:x:33:33:www-data:/var/www:/bin/false\noperator:x:37:37:Operator:/var:/bin/false\n"
+        b"nobody:x:65534:65534:nobody:/home:/bin/false\n",
+        0o644,
+    )
+    layer.file(
+        "etc/group",
+        b"root:x:0:\ndaemon:x:1:\nbin:x:2:\nsys:x:3:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nwheel:x:10:root\nmail:x:8:\n"
+        b"www-data:x:33:\noperator:x:37:\nusers:x:100:\nnobody:x:65534:\n",
+        0o644,
+    )
+    layer.file("etc/shadow", b"root:*:::::::\nnobody:*:::::::\n", 0o640)
+    config = ContainerConfig(cmd=["sh"], env=[PATH])
+    return _archive("busybox:latest", layer.finish(), config, "the distribution's static busybox")
+
+
+def _hello_world() -> bytes | None:
+    program = _PROGRAMS.get(platform.machine())
+    if program is None:
+        return None
+    layer = Layer()
+    layer.file("hello", program(GREETING.encode()), 0o755)
+    return _archive("hello-world:latest", layer.finish(), ContainerConfig(cmd=["/hello"], env=[PATH]), "hello")
+
+
+_IMAGES: dict[str, Callable[[], bytes | None]] = {"library/busybox": _busybox, "library/hello-world": _hello_world}
+
+
+class Layer:
+    """Writes a layer's tar; everything is root's and from the epoch."""
+
+    def __init__(self) -> None:
+        self._tar = io.BytesIO()
+
+    def directory(self, name: str, mode: int) -> None:
+        """A directory."""
+        self._tar.write(tar_format.header(Entry(name + "/", tar_format.DIRECTORY, mode)))
+
+    def file(self, name: str, data: bytes, mode: int) -> None:
+        """A regular file."""
+        self._tar.write(tar_format.header(Entry(name, mode=mode, size=len(data))))
+        self._tar.write(data + bytes(tar_format.padding(len(data))))
+
+    def hard_link(self, name: str, target: str) -> None:
+        """One more name of a file."""
+        self._tar.write(tar_format.header(Entry(name, tar_format.HARD_LINK, 0o755, link=target)))
+
+    def finish(self) -> bytes:
+        """The tar."""
+        self._tar.write(tar_format.END)
+        return self._tar.getvalue()
+
+
+def _archive(name: str, layer: bytes, config: ContainerConfig, comment: str) -> bytes:
+    """A docker archive (what `docker save` writes) of an image of one layer."""
+    here = host()
+    image = ImageConfig(
+        architecture=here.architecture,
+        variant=here.variant,
+        os=here.os,
+        created=EPOCH,
+        config=config,
+        rootfs=RootFS(diff_ids=[digest_of(layer)]),
+        history=[History(created=EPOCH, created_by="dockyard", comment=comment)],
+    )
+    raw = msgspec.json.encode(image)
+    config_name = digest_of(raw).removeprefix("sha256:") + ".json"
+    manifest = msgspec.json.encode([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}])
+    archive = Layer()
+    for file_name, data in ((config_name, raw), ("layer.tar", layer), ("manifest.json", manifest)):
+        archive.file(file_name, data, 0o644)
+    return archive.finish()
+
+
+# -- a program that writes a text and ends, for each machine
+
+_LOAD_ADDRESS = 0x400000
+
+
+def _elf(machine: int, code: Callable[[int, int], bytes], text: bytes) -> bytes:
+    """A static ELF executable (elf(5)): one segment with headers, `code(address of text, its length)`, and the text."""
+    start = 64 + 56
+    length = len(code(0, 0))
+    address = _LOAD_ADDRESS + start + length
+    body = code(address, len(text)) + text
+    total = start + len(body)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, machine, 1, _LOAD_ADDRESS + start, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _LOAD_ADDRESS, _LOAD_ADDRESS, total, total, 0x1000)
+    return header + segment + body
+
+
+def _x86_64(text: bytes) -> bytes:
+    def code(address: int, length: int) -> bytes:
+        return (
+            b"\xb8\x01\x00\x00\x00"  # mov eax, 1 (write)
+            b"\xbf\x01\x00\x00\x00"  # mov edi, 1 (stdout)
+             b"\xbe" + struct.pack("<I", address)  # mov esi, text
+            + b"\xba" + struct.pack("<I", length)  # mov edx, length
+            + b"\x0f\x05"  # syscall
+            b"\xb8\x3c\x00\x00\x00"  # mov eax, 60 (exit)
+            b"\x31\xff"  # xor edi, edi
+            b"\x0f\x05"  # syscall
+        )  # fmt: skip
+
+    return _elf(62, code, text)
+
+
+def _aarch64(text: bytes) -> bytes:
+    def code(address: int, length: int) -> bytes:
+        def move(register: int, value: int) -> bytes:
+            low = 0xD2800000 | (value & 0xFFFF) << 5 | register  # movz
+            high = 0xF2A00000 | (value >> 16 & 0xFFFF) << 5 | register  # movk, lsl 16
+            return struct.pack("<II", low, high)
+
+        call = struct.pack("<I", 0xD4000001)  # svc 0
+        write = move(0, 1) + move(1, address) + move(2, length) + move(8, 64) + call
+        return write + move(0, 0) + move(8, 93) + call
+
+    return _elf(183, code, text)
+
+
+_PROGRAMS: dict[str, Callable[[bytes], bytes]] = {"x86_64": _x86_64, "aarch64": _aarch64}
