@@ -117,6 +117,7 @@ class Builder:
         self.architecture = architecture
         self._events = events
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         images.users.append(self._users)
 
     def _users(self, image_id: str) -> Sequence[ImageUser]:
@@ -145,6 +146,27 @@ class Builder:
                 await build.clean_up()
             finally:
                 del self._under_way[name]
+
+    def remove_container(self, container_id: str) -> asyncio.Task[None]:
+        """Remove a container of a build, whatever becomes of the build meanwhile."""
+        task = asyncio.ensure_future(self._remove_container(container_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _remove_container(self, container_id: str) -> None:
+        try:
+            await self.runner.remove(container_id)
+        except (DockyardError, OSError) as error:
+            log.warning("cannot remove container %s of a build: %s", container_id, error)
+
+    async def close(self) -> None:
+        """End the builds under way and wait until they have tidied up."""
+        building = [task for _, task in self._under_way.values() if task is not None]
+        for task in building:
+            task.cancel()
+        await asyncio.gather(*building, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cancel(self, build_id: str) -> None:
         """End a build that the client gave this ID. No error when there is none."""
@@ -491,15 +513,14 @@ class Build:
     def _remove_containers(self) -> None:
         """Remove the containers of the step; meanwhile the next step begins."""
         for container_id in self._containers:
-            self._removing.append(asyncio.ensure_future(self._builder.runner.remove(container_id)))
+            self._removing.append(self._builder.remove_container(container_id))
             self.say(f" ---> Removed intermediate container {container_id[:12]}\n")
         self._containers.clear()
 
     async def _containers_gone(self) -> None:
         removing, self._removing = self._removing, []
-        for problem in await asyncio.gather(*removing, return_exceptions=True):
-            if isinstance(problem, BaseException):
-                log.warning("cannot remove a container of a build: %s", problem)
+        if removing:
+            await asyncio.wait(removing)  # not gather: a build that is cancelled must not cancel its own tidying
 
     async def clean_up(self) -> None:
         """Called however the build ended."""
