@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -137,12 +137,15 @@ async def _run(line: CommandLine, config: Config) -> None:
 
 
 async def _serve(
-    loop: asyncio.AbstractEventLoop, server: object, opened: socket.socket, context: ssl.SSLContext | None
+    loop: asyncio.AbstractEventLoop,
+    factory: Callable[[], asyncio.BaseProtocol],
+    opened: socket.socket,
+    context: ssl.SSLContext | None,
 ) -> asyncio.AbstractServer:
     opened.setblocking(False)
     if opened.family == socket.AF_UNIX:
-        return await loop.create_unix_server(server, sock=opened, backlog=1024)  # type: ignore[arg-type]  # web.Server is a protocol factory
-    return await loop.create_server(server, sock=opened, ssl=context, backlog=1024)  # type: ignore[arg-type]  # as above
+        return await loop.create_unix_server(factory, sock=opened, backlog=1024)
+    return await loop.create_server(factory, sock=opened, ssl=context, backlog=1024)
 
 
 async def _stop_serving(running: asyncio.AbstractServer) -> None:

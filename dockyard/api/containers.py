@@ -145,7 +145,7 @@ class Containers:
                 for port, bindings in (record.sandbox.ports if record.sandbox else {}).items()
                 if bindings
             }
-            tests = {
+            tests: dict[str, Callable[[str], bool]] = {
                 "id": lambda value: record.id.startswith(value),
                 "name": lambda value: _name_fits(value, record.name),
                 "status": lambda value: state.status == value,

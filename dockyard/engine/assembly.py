@@ -1,5 +1,125 @@
 """Builds every service of the engine in the order in which they need each other, and takes them down in reverse."""
 
 import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from dockyard.api.services import Services
+from dockyard.build.builder import Builder
+from dockyard.build.run import Runner
+from dockyard.config import Config
+from dockyard.content.registry import RegistryClient
+from dockyard.content.unpack import Worker
+from dockyard.engine.archive import ArchiveService
+from dockyard.engine.containers import ContainerService
+from dockyard.engine.database import Database
+from dockyard.engine.events import Events
+from dockyard.engine.execs import ExecService
+from dockyard.engine.images import ImageService
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.networks import NetworkOptions, NetworkService
+from dockyard.engine.stats import StatsService
+from dockyard.engine.system import SystemService
+from dockyard.engine.volumes import VolumeService
+from dockyard.oci.manifest import host
+from dockyard.shim.client import Shims
+from dockyard.snapshots.driver import choose
+from dockyard.volumes.local import LocalDriver
 
 log = logging.getLogger("dockyard.engine")
+
+
+class Engine:
+    """The whole engine; `services` is what the API is given."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        root = Path(config.data_root)
+        exec_root = Path(config.exec_root)
+        self._undo = AsyncExitStack()
+        database = Database(root / "dockyard.db")
+        self._undo.callback(database.close)
+        events = Events()
+        self._archives = Worker()
+        self._undo.callback(self._archives.close)
+        options = dict(option.partition("=")[::2] for option in config.storage_opts)
+        driver = choose(config.storage_driver or None, root, options)
+        log.info("storage driver %s", driver.name)
+        self._layers = LayerStore(driver, self._archives, database, root)
+        self._registry = RegistryClient(config.registry_mirrors, config.insecure_registries)
+        images = ImageService(self._layers, self._registry, database, events)
+        volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
+        self._networks = NetworkService(exec_root, database, events, network_options(config))
+        self._shims = Shims(exec_root)
+        self._containers = ContainerService(
+            config, database, events, images, self._layers, volumes, self._networks, self._shims
+        )
+        self.services = Services(
+            containers=self._containers,
+            execs=ExecService(self._containers),
+            images=images,
+            layers=self._layers,
+            networks=self._networks,
+            volumes=volumes,
+            archive=ArchiveService(self._containers, self._layers, volumes, self._archives),
+            builder=Builder(
+                images,
+                self._layers,
+                Runner(self._containers),
+                database,
+                events,
+                root / "builder",
+                host().architecture,
+            ),
+            stats=StatsService(self._containers, self._networks),
+            system=SystemService(config, database, events),
+            events=events,
+        )
+
+    async def open(self) -> None:
+        """Start the zygote, bring networks up, take containers up again."""
+        self._undo.push_async_callback(self._registry.close)
+        self._undo.push_async_callback(self._layers.close)
+        await self._networks.open()
+        self._undo.push_async_callback(self._networks.close)
+        await self._shims.open()
+        self._undo.push_async_callback(self._shims.close)
+        self._undo.push_async_callback(self._close_containers)
+        await self._containers.open()
+
+    async def _close_containers(self) -> None:
+        if not self.config.live_restore:
+            await self._containers.stop_all()
+        await self._containers.close()
+
+    async def close(self) -> None:
+        """Take everything down in reverse; running containers stay, unless live-restore is off."""
+        await self._undo.aclose()
+
+    def reload(self, config: Config) -> None:
+        """Take up what can change while the daemon runs."""
+        self.config = config
+        self._registry.configure(config.registry_mirrors, config.insecure_registries)
+        self._containers.reload(config)
+        self.services.system.reload(config)
+
+
+def network_options(config: Config) -> NetworkOptions:
+    """The settings that concern networks."""
+    return NetworkOptions(
+        bridge=config.bridge,
+        bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        mtu=config.mtu,
+        icc=config.icc,
+        ip=config.ip,
+        iptables=config.iptables,
+        ip_forward=config.ip_forward,
+        ip_masq=config.ip_masq,
+        userland_proxy=config.userland_proxy,
+        dns=config.dns,
+        dns_search=config.dns_search,
+        dns_options=config.dns_opts,
+        default_address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
+        host_gateway_ip=config.host_gateway_ip,
+    )

@@ -1,0 +1,51 @@
+"""GET /system/df: what images, containers, volumes and the build cache take on disk."""
+
+from typing import Any
+
+from dockyard.api.container_json import list_entry
+from dockyard.api.services import Services
+
+
+async def disk_usage(services: Services, wanted: set[str]) -> dict[str, Any]:
+    """The answer, for the kinds of object in `wanted`: container, image, volume, build-cache."""
+    shown: dict[str, Any] = {"BuilderSize": 0}
+    layers = services.layers
+    if "image" in wanted:
+        images = await services.images.list(all=True)
+        shown["LayersSize"] = sum(layer.size for layer in layers.all().values())
+        shown["Images"] = [
+            {
+                "Id": image.id,
+                "ParentId": image.parent or "",
+                "RepoTags": image.repo_tags,
+                "RepoDigests": image.repo_digests,
+                "Created": (image.created_ns or 0) // 10**9,
+                "Size": image.size,
+                "SharedSize": services.images.shared_size(image),
+                "VirtualSize": image.size,
+                "Labels": image.labels or None,
+                "Containers": len(services.images.users_of(image.id)),
+            }
+            for image in images
+        ]
+    if "container" in wanted:
+        shown["Containers"] = [
+            await list_entry(services, container, size=True) for container in services.containers.all()
+        ]
+    if "volume" in wanted:
+        shown["Volumes"] = [
+            {
+                "Name": volume.name,
+                "Driver": volume.driver,
+                "Mountpoint": volume.mountpoint,
+                "CreatedAt": volume.created_at,
+                "Labels": volume.labels or None,
+                "Options": volume.options or None,
+                "Scope": volume.scope,
+                "UsageData": {"Size": size, "RefCount": users},
+            }
+            for volume, size, users in await services.volumes.disk_usage()
+        ]
+    if "build-cache" in wanted:
+        shown["BuildCache"] = []
+    return shown

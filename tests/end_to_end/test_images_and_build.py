@@ -1,0 +1,90 @@
+"""Lessons 03, 06, 13 and 22 as a user types them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS builder\nRUN echo built > /made\n"
+        "FROM busybox\nENV GREETING=hello\nWORKDIR /work\nCOPY --from=builder /made made\nCOPY kept .\n"
+        'CMD ["sh", "-c", "echo $GREETING; cat made kept"]\n'
+    )
+    (tmp_path / "kept").write_text("kept\n")
+    (tmp_path / "dropped.md").write_text("dropped\n")
+    (tmp_path / ".dockerignore").write_text("*.md\n")
+    return tmp_path
+
+
+def build(engine: EngineProcess, context: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["docker", "build", *arguments, str(context)],
+        capture_output=True,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(context), "DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "0"},
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_multi_stage_build_and_its_cache(engine: EngineProcess, context: Path) -> None:
+    said = build(engine, context, "-t", "multi")
+    assert "Step 1/8 : FROM busybox AS builder" in said
+    assert "Successfully tagged multi:latest" in said
+    assert engine.docker("run", "--rm", "multi") == "hello\nbuilt\nkept\n"
+    again = build(engine, context, "-t", "multi")
+    assert again.count("Using cache") == 6
+    (context / "kept").write_text("changed\n")
+    assert "Using cache" in build(engine, context, "-t", "multi")
+    assert engine.docker("run", "--rm", "multi") == "hello\nbuilt\nchanged\n"
+    engine.docker("rmi", "-f", "multi")
+
+
+def test_two_names_one_image(engine: EngineProcess) -> None:
+    engine.docker("run", "--rm", "busybox", "true")
+    engine.docker("tag", "busybox:latest", "mybusybox:latest")
+    ids = engine.docker("images", "-q", "busybox") + engine.docker("images", "-q", "mybusybox")
+    assert len(set(ids.split())) == 1
+    assert engine.docker("rmi", "mybusybox") == "Untagged: mybusybox:latest\n"
+
+
+def test_save_and_load_keep_the_image(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("run", "--name", "changed", "busybox", "sh", "-c", "echo kept > /kept; rm /bin/vi")
+    image = engine.docker("commit", "changed", "busybox:hello").strip()
+    engine.docker("rm", "changed")
+    engine.docker("save", "-o", str(tmp_path / "image.tar"), "busybox:hello")
+    engine.docker("rmi", "busybox:hello")
+    assert "Loaded image: busybox:hello" in engine.docker("load", "-i", str(tmp_path / "image.tar"))
+    assert engine.docker("images", "-q", "--no-trunc", "busybox:hello").strip() == image
+    assert engine.docker("run", "--rm", "busybox:hello", "sh", "-c", "cat /kept; ls /bin/vi 2>&1 | head -1").startswith("kept\nls:")
+    engine.docker("rmi", "busybox:hello")
+
+
+def test_export_and_import_keep_the_tree(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("create", "--name", "source", "busybox")
+    engine.docker("export", "-o", str(tmp_path / "tree.tar"), "source")
+    engine.docker("rm", "source")
+    engine.docker("import", str(tmp_path / "tree.tar"), "busybox:test")
+    assert engine.docker("run", "--rm", "busybox:test", "echo", "imported") == "imported\n"
+    engine.docker("rmi", "busybox:test")
+
+
+def test_volumes_outlive_containers(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("volume", "create", "myvolume")
+    engine.docker("run", "--rm", "-v", "myvolume:/data", "busybox", "sh", "-c", "echo kept > /data/file")
+    assert engine.docker("run", "--rm", "--mount", "source=myvolume,target=/d", "busybox", "cat", "/d/file") == "kept\n"
+    engine.docker("create", "--name", "user", "-v", "myvolume:/data", "busybox")
+    assert b"volume is in use" in engine.run_docker("volume", "rm", "myvolume").stderr
+    engine.docker("rm", "user")
+    assert engine.docker("volume", "rm", "myvolume") == "myvolume\n"
+    (tmp_path / "shared").write_text("bound\n")
+    assert engine.docker("run", "--rm", "-v", f"{tmp_path}:/host:ro", "busybox", "cat", "/host/shared") == "bound\n"
+    # an anonymous volume is filled from the image and goes with --rm
+    assert "busybox" in engine.docker("run", "--rm", "-v", "/bin", "busybox", "ls", "/bin")
+    assert engine.docker("volume", "ls", "-q") == ""

@@ -1,0 +1,59 @@
+"""Lesson 11 and 12 as a user types them."""
+
+import time
+import urllib.request
+
+from tests.engine_process import EngineProcess
+
+SERVE = "mkdir -p /w; echo served > /w/index.html; httpd -f -p 80 -h /w"
+
+
+def fetch(url: str) -> str:
+    """GET, retried while the server comes up."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_a_published_port_answers_on_loopback(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "web", "-p", "18080:80", "busybox", "sh", "-c", SERVE)
+    try:
+        assert fetch("http://127.0.0.1:18080/") == "served\n"
+        assert "0.0.0.0:18080" in engine.docker("port", "web", "80")
+        address = engine.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web").strip()
+        assert address.startswith("10.213.0.")
+        taken = engine.run_docker("run", "--rm", "-p", "18080:80", "busybox", "true")
+        assert taken.returncode == 125
+        assert b"port is already allocated" in taken.stderr
+    finally:
+        engine.docker("rm", "-f", "web")
+
+
+def test_names_resolve_on_a_user_network(engine: EngineProcess) -> None:
+    engine.docker("network", "create", "lan")
+    engine.docker("run", "-d", "--name", "server", "--net", "lan", "--network-alias", "www", "busybox", "sh", "-c", SERVE)
+    try:
+        got = engine.docker("run", "--rm", "--net", "lan", "busybox", "sh", "-c", "sleep 0.3; wget -qO- http://server/; wget -qO- http://www/")
+        assert got == "served\nserved\n"
+    finally:
+        engine.docker("rm", "-f", "server")
+        engine.docker("network", "rm", "lan")
+
+
+def test_network_modes(engine: EngineProcess) -> None:
+    assert engine.docker("run", "--rm", "--net=none", "busybox", "sh", "-c", "ls /sys/class/net; ip route") == "lo\n"
+    host = engine.docker("run", "--rm", "--net=host", "busybox", "ls", "/sys/class/net").split()
+    assert "dytest0" in host
+    engine.docker("run", "-d", "--name", "first", "busybox", "sleep", "100")
+    try:
+        shown = "ip -o addr show eth0; cat /sys/class/net/eth0/address"
+        joined = engine.docker("run", "--rm", "--net=container:first", "busybox", "sh", "-c", shown)
+        assert joined == engine.docker("exec", "first", "sh", "-c", shown)
+    finally:
+        engine.docker("rm", "-f", "first")
