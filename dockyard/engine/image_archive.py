@@ -100,24 +100,27 @@ class Loader:
         self._images = images
         self._progress = progress
         self._quiet = quiet
+        self._stages = False
 
-    async def load(self, pieces: AsyncIterator[bytes], scratch: str) -> None:
-        """Bring in every image of the archive; `scratch` is a directory on the data root's file system.
+    async def load(self, pieces: AsyncIterator[bytes], scratch: str, *, stages: bool = False) -> list[str]:
+        """Bring in every image of the archive and return their IDs; `scratch` is on the data root's file system.
 
-        Raises InvalidParameter for what is no image archive, or a broken one.
+        With `stages` the layers are told of as those of a pull, and names are left to the caller. Raises
+        InvalidParameter for what is no image archive, or a broken one.
         """
+        self._stages = stages
         place = tempfile.mkdtemp(prefix="load-", dir=scratch)
         try:
             await self._images.layers.archives.unpack(pieces, place)
             unpacked = Unpacked(place)
             try:
-                await self._load(unpacked)
+                return await self._load(unpacked)
             finally:
                 unpacked.close()
         finally:
             await asyncio.get_running_loop().run_in_executor(None, trees.remove_tree, place)
 
-    async def _load(self, archive: Unpacked) -> None:
+    async def _load(self, archive: Unpacked) -> list[str]:
         try:
             document = archive.read("manifest.json")
         except NotFound:
@@ -130,17 +133,20 @@ class Loader:
                 saved = msgspec.json.decode(document, type=list[SavedImage])
             except msgspec.DecodeError as error:
                 raise InvalidParameter(f"invalid archive: failed to decode manifest.json: {error}") from None
-        without_name = []
+        loaded = []
         named = False
         for item in saved:
             image_id = await self._image(archive, item)
+            loaded.append(image_id)
+            if self._stages:
+                continue
             for tag in item.repo_tags or ():
                 self._tag(Reference.parse(tag), image_id)
                 named = True
-            without_name.append(f"Loaded image ID: {image_id}\n")
             self._images.emit("load", image_id, image_id)
-        if not named:
-            self._progress.stream("".join(without_name))
+        if not named and not self._stages:
+            self._progress.stream("".join(f"Loaded image ID: {image_id}\n" for image_id in loaded))
+        return loaded
 
     def _tag(self, name: Reference, image_id: str) -> None:
         if name.tag is None:
@@ -154,10 +160,8 @@ class Loader:
         self._progress.stream(f"Loaded image: {name.familiar()}\n")
 
     async def _image(self, archive: Unpacked, item: SavedImage) -> str:
-        from dockyard.engine.images import decode_config
-
         raw = archive.read(item.config)
-        diff_ids = decode_config(raw).rootfs.diff_ids
+        diff_ids = self._images.decode(raw).rootfs.diff_ids
         paths = item.layers or []
         if len(paths) != len(diff_ids):
             raise InvalidParameter(
@@ -174,9 +178,23 @@ class Loader:
 
             return opened
 
+        def stage(text: str) -> Callable[[int], None]:
+            def tell(index: int) -> None:
+                if self._stages:
+                    self._progress.stage(text, _short(diff_ids[index]))
+
+            return tell
+
         watching: set[asyncio.Future[None]] = set()
         try:
-            layers = await register_layers(self._images, diff_ids, source)
+            layers = await register_layers(
+                self._images,
+                diff_ids,
+                source,
+                present=stage("Already exists"),
+                missing=stage("Pulling fs layer"),
+                done=stage("Pull complete"),
+            )
         finally:
             for watch in watching:
                 watch.cancel()
@@ -189,7 +207,7 @@ class Loader:
     async def _watch(self, file: BinaryIO, diff_id: str) -> None:
         """Tell how far the unpacker, which shares the file's position, has come."""
         total = os.fstat(file.fileno()).st_size
-        short = diff_id.removeprefix("sha256:")[:12]
+        short = _short(diff_id)
         while not file.closed:
             current = os.lseek(file.fileno(), 0, os.SEEK_CUR)
             self._progress.bar("Loading layer", short, current, total, final=current >= total)
@@ -332,6 +350,10 @@ def _note_repositories(
         if image.chain_id is not None:
             top = chains_of(image.config.rootfs.diff_ids)[-1].removeprefix("sha256:")
             repositories.setdefault(tag.familiar_name(), {})[tag.tag or "latest"] = top
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
 
 
 def _encode(value: Any) -> bytes:

@@ -18,23 +18,25 @@ async def register_layers(
     source: Callable[[int, str], Callable[[], Awaitable[LayerSource]]],
     *,
     present: Callable[[int], None] = lambda index: None,
-    unpacked: Callable[[int, int], None] = lambda index, current: None,
+    missing: Callable[[int], None] = lambda index: None,
     done: Callable[[int], None] = lambda index: None,
 ) -> list[Layer]:
     """Bring in the layers `diff_ids` (bottom first), those that are missing side by side; each is held for the caller.
 
-    `source(index, diff_id)` opens the tar stream of one layer when it is wanted. `present`, `unpacked` (with the
-    compressed bytes so far) and `done` tell how it goes. All or nothing: on an error every hold is dropped.
+    `source(index, diff_id)` opens the tar stream of one layer when it is wanted. `present`, `missing` and `done` tell
+    what becomes of each. All or nothing: on an error every hold is dropped.
     """
     layers = images.layers
     chains = chains_of(diff_ids)
     held: list[Layer] = []
-    missing = 0
-    while missing < len(chains) and chains[missing] in layers:
-        layers.hold(chains[missing])
-        held.append(layers.get(chains[missing]))
-        present(missing)
-        missing += 1
+    known = 0
+    while known < len(chains) and chains[known] in layers:
+        layers.hold(chains[known])
+        held.append(layers.get(chains[known]))
+        present(known)
+        known += 1
+    for index in range(known, len(chains)):
+        missing(index)
     tasks: list[asyncio.Task[Layer]] = []
 
     async def bring(index: int) -> Layer:
@@ -43,7 +45,6 @@ async def register_layers(
             source(index, diff_ids[index]),
             diff_id=diff_ids[index],
             chain_id=chains[index],
-            progress=lambda current: unpacked(index, current),
         )
         held.append(layer)
         done(index)
@@ -52,12 +53,12 @@ async def register_layers(
     async def below(index: int) -> str | None:
         if index == 0:
             return None
-        if index == missing:
+        if index == known:
             return chains[index - 1]
-        return (await asyncio.shield(tasks[index - missing - 1])).chain_id
+        return (await asyncio.shield(tasks[index - known - 1])).chain_id
 
     try:
-        for index in range(missing, len(chains)):
+        for index in range(known, len(chains)):
             tasks.append(asyncio.ensure_future(bring(index)))
         await asyncio.gather(*tasks)
     except BaseException:

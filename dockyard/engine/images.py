@@ -14,25 +14,27 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import aiohttp
 import msgspec
 
+from dockyard.content.registry import Credentials, RegistryClient
 from dockyard.engine.config_changes import apply_changes
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.engine.image_archive import Loader, Saver
 from dockyard.engine.image_names import ImageNames
 from dockyard.engine.image_progress import Progress, Send
+from dockyard.engine.image_pull import Puller
+from dockyard.engine.image_push import Pusher
 from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import Layer, LayerStore, chains_of
-from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
-from dockyard.oci.manifest import host, parse_platform
-from dockyard.oci.reference import Reference
-
-if TYPE_CHECKING:
-    from dockyard.content.registry import RegistryClient
+from dockyard.oci.manifest import Index, Manifest, host, parse_platform
+from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 
 LIST_FILTERS = ("dangling", "label", "before", "since", "reference", "until")
 PRUNE_FILTERS = ("dangling", "label", "label!", "until")
@@ -128,6 +130,11 @@ class ImageService:
                 continue  # of another storage driver, or a layer was lost: the image comes back with its layers
             self._take_up(image_id, stored)
         layers.sweep()
+
+    @staticmethod
+    def decode(raw: bytes) -> ImageConfig:
+        """An image's configuration document. Raises InvalidParameter when it is none."""
+        return decode_config(raw)
 
     @staticmethod
     def _read(row: ImageRow) -> _Stored:
@@ -265,6 +272,86 @@ class ImageService:
         stored = self._images.get(image_id)
         labels = (stored.config.config.labels if stored is not None and stored.config.config else None) or {}
         self.events.emit("image", action, image_id, {**labels, "name": name})
+
+    # -- registries
+
+    async def pull(
+        self,
+        name: Reference,
+        *,
+        auth: Credentials | None = None,
+        platform: str = "",
+        progress: Send,
+        all_tags: bool = False,
+    ) -> None:
+        """Pull a tag (latest, unless named), a digest or all tags of a repository.
+
+        Raises NotFound, Unauthorized, Unavailable when no registry answers and no embedded image has the name, and
+        Forbidden for the name `scratch`.
+        """
+        if name.familiar_name() == "scratch":
+            raise Forbidden("'scratch' is a reserved name")
+        told = Progress(progress)
+        repository = self.registry.repository(name, auth)
+        puller = Puller(self, repository, told, parse_platform(platform) if platform else None)
+        if all_tags:
+            news = [await puller.pull(name.with_tag(tag)) for tag in await repository.tags()]
+            new = any(news)
+        else:
+            name = name.or_latest()
+            new = await puller.pull(name)
+        state = "Downloaded newer image" if new else "Image is up to date"
+        told.status(f"Status: {state} for {name.familiar()}")
+        self.events.emit("image", "pull", name.familiar(), {"name": name.familiar_name()})
+
+    async def push(self, name: Reference, *, auth: Credentials | None = None, progress: Send) -> None:
+        """Push a tag, or all tags of a repository when `name` has none. Raises NotFound, Unauthorized, Unavailable."""
+        if name.digest is not None:
+            raise InvalidParameter("cannot push a digest reference")
+        told = Progress(progress)
+        told.status(f"The push refers to repository [{name.repository.full()}]")
+        tags = self.names.in_repository(name)
+        if not tags:
+            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name()}")
+        if name.tag is not None:
+            tags = [(tag, image_id) for tag, image_id in tags if tag.tag == name.tag]
+            if not tags:
+                raise NotFound(f"tag does not exist: {name.familiar()}")
+        pusher = Pusher(self, self.registry.repository(name, auth, push=True), name, told)
+        for tag, image_id in tags:
+            await pusher.push(self._describe(image_id), tag.tag or "latest")
+        self.events.emit("image", "push", name.familiar(), {"name": name.familiar_name()})
+
+    async def login(self, server: str, username: str, password: str, identity_token: str = "") -> str:
+        """Check credentials with the registry at `server` (a host or a URL; "": Docker Hub); its identity token or "".
+
+        Raises Unauthorized, Unavailable.
+        """
+        domain = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        if domain in ("", "index.docker.io", "registry-1.docker.io"):
+            domain = DEFAULT_DOMAIN
+        return await self.registry.login(domain, Credentials(username, password, identity_token))
+
+    async def distribution(self, text: str, *, auth: Credentials | None = None) -> dict[str, Any]:
+        """What the registry says of an image, in the shape of GET /distribution/{name}/json."""
+        name = Reference.parse(text).or_latest()
+        repository = self.registry.repository(name, auth)
+        found = await repository.manifest(name.digest or name.tag or "latest")
+        if found.is_index:
+            platforms = [entry.platform for entry in Index.decode(found.content).manifests if entry.platform]
+        else:
+            config = decode_config(await repository.blob_bytes(Manifest.decode(found.content).config))
+            platforms = [Platform(config.architecture, config.os, config.variant)]
+        descriptor = {"mediaType": found.media_type, "digest": found.digest, "size": len(found.content)}
+        return {"Descriptor": descriptor, "Platforms": platforms}
+
+    async def download(self, url: str, progress: Send) -> AsyncIterator[bytes]:
+        """The pieces of what lies at a URL, for `import_`. Raises InvalidParameter or Unavailable."""
+        address = url if "://" in url else f"http://{url}"
+        if not address.startswith(("http://", "https://")):
+            raise InvalidParameter(f"cannot download {url}: only http and https are known")
+        Progress(progress).status(f"Downloading from {address}")
+        return _downloaded(self.registry.session, address, Progress(progress))
 
     # -- archives
 
@@ -523,6 +610,20 @@ class ImageService:
                 ancestor = self._images[known].parent
             entries.append(HistoryEntry(known or "<missing>", created, created_by, tags, size, comment))
         return entries
+
+
+async def _downloaded(session: aiohttp.ClientSession, url: str, progress: Progress) -> AsyncIterator[bytes]:
+    received = 0
+    try:
+        async with session.get(url) as response:
+            if response.status >= 400:
+                raise InvalidParameter(f"failed to GET {url} with status {response.status} {response.reason}")
+            async for piece in response.content.iter_any():
+                received += len(piece)
+                progress.bar("Importing", "", received, response.content_length or 0)
+                yield piece
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"cannot download {url}: {error}") from error
 
 
 class ImageInUse(Conflict):

@@ -1,0 +1,152 @@
+"""Pulling: from a registry, or, when none answers, from the images that come with the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from dockyard.content.embedded import embedded_image
+from dockyard.content.registry import Document, Repository
+from dockyard.engine.image_archive import Loader
+from dockyard.engine.image_layers import register_layers
+from dockyard.engine.image_progress import Progress
+from dockyard.engine.layer_blobs import BlobRow
+from dockyard.engine.layers import LayerSource
+from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.oci.descriptor import Descriptor, Platform
+from dockyard.oci.manifest import Index, Manifest, host
+from dockyard.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from dockyard.engine.images import ImageService
+
+log = logging.getLogger("dockyard.images")
+
+# What `max-concurrent-downloads` is unless set.
+CONCURRENT_DOWNLOADS = 3
+
+
+class Puller:
+    """One pull from one repository."""
+
+    def __init__(
+        self, images: ImageService, repository: Repository, progress: Progress, platform: Platform | None
+    ) -> None:
+        self._images = images
+        self._repository = repository
+        self._progress = progress
+        self._platform = platform
+        self._downloads = asyncio.Semaphore(CONCURRENT_DOWNLOADS)
+
+    async def pull(self, name: Reference) -> bool:
+        """Pull the image of one tag or digest; True when it is new here, or new of that name.
+
+        Raises NotFound, Unauthorized, Unavailable when no registry answers and the engine has no such image itself.
+        """
+        wanted = name.digest or name.tag or "latest"
+        try:
+            found = await self._repository.manifest(wanted)
+        except Unavailable as failure:
+            archive = await asyncio.get_running_loop().run_in_executor(None, embedded_image, name)
+            if archive is None or self._platform not in (None, host()):
+                raise
+            return await self._take_embedded(name, archive, failure)
+        self._progress.status(f"Pulling from {name.path}", wanted)
+        manifest = Manifest.decode((await self._for_platform(name, found)).content)
+        image_id = manifest.config.digest
+        if image_id in self._images:
+            for layer in manifest.layers:
+                self._progress.stage("Already exists", _short(layer.digest))
+        else:
+            image_id = await self._bring(name, manifest)
+        new = self._images.names.resolve(name) != image_id
+        self._images.names.put(name.with_digest(found.digest), image_id)
+        if name.digest is None:
+            self._images.names.put(name, image_id)
+        self._progress.status(f"Digest: {found.digest}")
+        return new
+
+    async def _for_platform(self, name: Reference, found: Document) -> Document:
+        """The image manifest itself, or the one of an index that suits the wanted platform."""
+        if not found.is_index:
+            return found
+        platform = self._platform or host()
+        chosen = Index.decode(found.content).choose(platform)
+        if chosen is None:
+            raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
+        document = await self._repository.manifest(chosen.digest)
+        if document.is_index:
+            raise NotFound(f"the manifest list of {name.familiar()} names another list for {platform}")
+        return document
+
+    async def _bring(self, name: Reference, manifest: Manifest) -> str:
+        """Download and register the layers that are missing, then keep the image; its ID."""
+        raw = await self._repository.blob_bytes(manifest.config)
+        diff_ids = self._images.decode(raw).rootfs.diff_ids
+        blobs = manifest.layers
+        if len(blobs) != len(diff_ids):
+            raise SystemFailure(f"manifest of {name.familiar()} has {len(blobs)} layers, its image {len(diff_ids)}")
+        shorts = [_short(blob.digest) for blob in blobs]
+
+        def source(index: int, diff_id: str) -> Callable[[], Awaitable[LayerSource]]:
+            async def opened() -> LayerSource:
+                if self._downloads.locked():
+                    self._progress.stage("Waiting", shorts[index])
+                return self._download(blobs[index], shorts[index])
+
+            return opened
+
+        def done(index: int) -> None:
+            blob = blobs[index]
+            row = BlobRow(blob.digest, blob.size, blob.media_type, name.repository.full())
+            self._images.layer_blobs.note(diff_ids[index], row)
+            self._progress.bar("Extracting", shorts[index], blob.size, blob.size, final=True)
+            self._progress.stage("Pull complete", shorts[index])
+
+        layers = await register_layers(
+            self._images,
+            diff_ids,
+            source,
+            present=lambda index: self._progress.stage("Already exists", shorts[index]),
+            missing=lambda index: self._progress.stage("Pulling fs layer", shorts[index]),
+            done=done,
+        )
+        try:
+            return self._images.put(raw)
+        finally:
+            for layer in layers:
+                self._images.layers.drop(layer.chain_id)
+
+    async def _download(self, blob: Descriptor, short: str) -> AsyncIterator[bytes]:
+        """A layer's compressed bytes; they are unpacked as they arrive, and thrown away should they prove wrong."""
+        async with self._downloads:
+            received = 0
+            async for piece in self._repository.blob(blob):
+                received += len(piece)
+                self._progress.bar("Downloading", short, received, blob.size)
+                yield piece
+            self._progress.stage("Verifying Checksum", short)
+            self._progress.stage("Download complete", short)
+
+    async def _take_embedded(self, name: Reference, archive: bytes, failure: Unavailable) -> bool:
+        """Use the image that comes with the engine, and say so."""
+        log.info("no registry answers for %s (%s): using the embedded image", name.familiar(), failure)
+        self._progress.status(f"Pulling from {name.path}", name.tag or "latest")
+        self._progress.status(f"No registry answers: {failure}")
+        self._progress.status(f"Using the image {name.familiar()} that is embedded in Dockyard")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield archive
+
+        loader = Loader(self._images, self._progress, quiet=True)
+        loaded = await loader.load(pieces(), str(self._images.layers.scratch), stages=True)
+        image_id = loaded[0]
+        new = self._images.names.resolve(name) != image_id
+        self._images.names.put(name, image_id)
+        return new
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
