@@ -381,7 +381,7 @@ class Build:
             yield None
             return
         name = f"build-{secrets.token_hex(16)}"
-        await self._layers.create_container_layer(name, image.chain_id, volatile=True)
+        await self._layers.create_container_layer(name, image.chain_id, volatile=True, bare=True)
         try:
             async with self._layers.mounted(name) as root:
                 tree = DirectoryTree(root)

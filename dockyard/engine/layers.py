@@ -449,11 +449,13 @@ class LayerStore:
         chain_id: str | None,
         *,
         volatile: bool = False,
+        bare: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Make the writable layer of a container on the layer `chain_id` (None: on nothing).
 
         `volatile`: nobody wants its data after a power cut (`--rm`), so it need never be synced to disk.
+        `bare`: without FIXTURES, to look at an image's own files.
         `options` are `--storage-opt`'s. Raises NotFound, and InvalidParameter for an option the driver lacks.
         """
         parent = None
@@ -462,7 +464,7 @@ class LayerStore:
             parent = self._layers[chain_id].snapshot
         self._snapshots_under_way.add(container_id)
         try:
-            await self._run(self._create_read_write, container_id, parent, options)
+            await self._run(self._create_read_write, container_id, parent, () if bare else FIXTURES, options)
             row = ContainerRow(chain_id, volatile)
             self._container_rows.put(container_id, row)
             self._containers[container_id] = _Mounted(row)
@@ -473,8 +475,10 @@ class LayerStore:
         finally:
             self._snapshots_under_way.discard(container_id)
 
-    def _create_read_write(self, id: str, parent: str | None, options: Mapping[str, str] | None) -> None:
-        self.driver.create_read_write(id, parent, fixtures=FIXTURES, options=options)
+    def _create_read_write(
+        self, id: str, parent: str | None, fixtures: Sequence[Fixture], options: Mapping[str, str] | None
+    ) -> None:
+        self.driver.create_read_write(id, parent, fixtures=fixtures, options=options)
 
     def _container(self, container_id: str) -> _Mounted:
         container = self._containers.get(container_id)
