@@ -42,6 +42,12 @@ OLDER_CONFIG_DEFAULTS: dict[str, Any] = {
 }
 
 
+# What an image's "Config" may hold from API 1.50 on: the OCI fields and Docker's own few.
+CONFIG_FIELDS = frozenset(
+    {*CONFIG_DEFAULTS, "ExposedPorts", "StopSignal", "ArgsEscaped", "Healthcheck", "Shell", "StopTimeout"}
+)
+
+
 class AuthHeader(msgspec.Struct, rename="lower"):
     """The JSON document in X-Registry-Auth."""
 
@@ -115,7 +121,13 @@ class Images:
         document = msgspec.json.decode(image.raw)
         history = document.get("history") or []
         comment = document.get("comment") or (history[-1].get("comment") if history else "") or ""
-        defaults = CONFIG_DEFAULTS if call.version >= (1, 50) else OLDER_CONFIG_DEFAULTS
+        config = {**OLDER_CONFIG_DEFAULTS, **(document.get("config") or {})}
+        if call.version >= (1, 50):
+            config = {
+                key: value
+                for key, value in config.items()
+                if key in CONFIG_DEFAULTS or (key in CONFIG_FIELDS and value)
+            }
         created = document.get("created") or ("0001-01-01T00:00:00Z" if call.version < (1, 44) else "")
         answer: dict[str, Any] = {
             "Id": image.id,
@@ -126,7 +138,7 @@ class Images:
             **({"Created": created} if created else {}),
             "DockerVersion": document.get("docker_version", ""),
             "Author": document.get("author", ""),
-            "Config": {**defaults, **(document.get("config") or {})},
+            "Config": config,
             "Architecture": document.get("architecture", ""),
             **({"Variant": document["variant"]} if document.get("variant") else {}),
             "Os": document.get("os") or "linux",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the modules are wired by the composition root; here only their types are meant
     from dockyard.build.builder import Builder
     from dockyard.engine.archive import ArchiveService
+    from dockyard.engine.commit import CommitService
     from dockyard.engine.containers import ContainerService
     from dockyard.engine.events import Events
     from dockyard.engine.execs import ExecService
@@ -28,6 +29,7 @@ class Services:
     networks: "NetworkService"
     volumes: "VolumeService"
     archive: "ArchiveService"
+    commit: "CommitService"
     builder: "Builder"
     stats: "StatsService"
     system: "SystemService"

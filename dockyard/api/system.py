@@ -111,7 +111,7 @@ class System:
                 "ContainersRunning": states.count("running"),
                 "ContainersPaused": states.count("paused"),
                 "ContainersStopped": sum(state not in ("running", "paused") for state in states),
-                "Images": services.images.count(),
+                "Images": len(services.images.all()),
                 "Driver": driver.name,
                 "DriverStatus": [list(row) for row in driver.status()],
                 "Plugins": {

@@ -11,6 +11,7 @@ from dockyard.config import Config
 from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
 from dockyard.engine.archive import ArchiveService
+from dockyard.engine.commit import CommitService
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
@@ -62,6 +63,7 @@ class Engine:
             networks=self._networks,
             volumes=volumes,
             archive=ArchiveService(self._containers, self._layers, volumes, self._archives),
+            commit=CommitService(self._containers, images, self._layers),
             builder=Builder(
                 images,
                 self._layers,

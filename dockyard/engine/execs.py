@@ -57,6 +57,8 @@ class ExecService:
         found = self._execs.get(exec_id)
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
+        if found.running and found.live is not None and found.live.code is not None:
+            self._ended(found, found.live.code)  # whoever asks may be faster than the watcher
         return found
 
     async def create(
@@ -163,7 +165,9 @@ class ExecService:
 
     async def _watch(self, execution: Execution) -> None:
         assert execution.live is not None
-        code = await execution.live.wait()
+        self._ended(execution, await execution.live.wait())
+
+    def _ended(self, execution: Execution, code: int) -> None:
         if execution.running:
             execution.running, execution.exit_code = False, code
             execution.ended.set()

@@ -143,6 +143,11 @@ class ExecProcess:
         self.pid = pid
         self._code = code
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self._code.result() if self._code.done() else None
+
     async def wait(self) -> int:
         """Its exit code, when it has ended and its output is flushed; 128 + signal. Any number of waiters."""
         return await asyncio.shield(self._code)

@@ -421,9 +421,10 @@ class Shim:
         """Tell of ended processes whose output has all been passed on."""
         for process in tuple(self._ending):
             if process.streams.drain() or time.monotonic() >= process.deadline:
-                process.streams.close("exited")
                 self._ending.remove(process)
+                # before the clients see the end: the first thing they do then is to ask the daemon for the exit code
                 self._tell(process)
+                process.streams.close("exited")
         if self._init is not None and self._init.exit is not None and self._init not in self._ending:
             self._finish(self._init)
 

@@ -25,7 +25,12 @@ def build(engine: EngineProcess, context: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["docker", "build", *arguments, str(context)],
         capture_output=True,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(context), "DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "0"},
+        env={
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(context),
+            "DOCKER_HOST": engine.host,
+            "DOCKER_BUILDKIT": "0",
+        },
         check=False,
         text=True,
     )
@@ -62,7 +67,8 @@ def test_save_and_load_keep_the_image(engine: EngineProcess, tmp_path: Path) -> 
     engine.docker("rmi", "busybox:hello")
     assert "Loaded image: busybox:hello" in engine.docker("load", "-i", str(tmp_path / "image.tar"))
     assert engine.docker("images", "-q", "--no-trunc", "busybox:hello").strip() == image
-    assert engine.docker("run", "--rm", "busybox:hello", "sh", "-c", "cat /kept; ls /bin/vi 2>&1 | head -1").startswith("kept\nls:")
+    shown = engine.docker("run", "--rm", "busybox:hello", "sh", "-c", "cat /kept; ls /bin/vi 2>&1 || true")
+    assert shown.startswith("kept\nls:")
     engine.docker("rmi", "busybox:hello")
 
 

@@ -22,7 +22,7 @@ def test_exit_codes_are_dockers(engine: EngineProcess) -> None:
     assert engine.run_docker("run", "--rm", "busybox", "no-such-program").returncode == 127
     assert engine.run_docker("run", "--rm", "busybox", "/etc/passwd").returncode == 126
     assert engine.run_docker("run", "--rm", "no-such-image:nowhere").returncode == 125
-    assert engine.run_docker("run", "--rm", "busybox", "sh", "-c", "kill -9 $$").returncode == 137
+    assert engine.run_docker("run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?").returncode == 137
 
 
 def test_stdin_half_close_ends_cat(engine: EngineProcess) -> None:
@@ -57,7 +57,9 @@ def test_states_from_created_to_exited(engine: EngineProcess) -> None:
 
 
 def test_stop_sends_sigterm_and_then_sigkill_after_the_timeout(engine: EngineProcess) -> None:
-    engine.docker("run", "-d", "--name", "obeys", "busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done")
+    obeying = "trap 'exit 3' TERM; while :; do sleep 0.1; done"
+    engine.docker("run", "-d", "--name", "obeys", "busybox", "sh", "-c", obeying)
+    time.sleep(0.2)
     engine.docker("stop", "obeys")
     assert engine.inspect("obeys")["State"]["ExitCode"] == 3
     engine.docker("run", "-d", "--name", "ignores", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
@@ -72,7 +74,8 @@ def test_exec_runs_beside_pid_1(engine: EngineProcess) -> None:
     engine.docker("run", "-d", "--name", "host-of-execs", "busybox", "sleep", "1000")
     try:
         assert engine.docker("exec", "host-of-execs", "cat", "/proc/1/cmdline") == "sleep\x001000\x00"
-        assert engine.docker("exec", "-e", "A=b", "-w", "/tmp", "host-of-execs", "sh", "-c", "echo $A; pwd") == "b\n/tmp\n"
+        said = engine.docker("exec", "-e", "A=b", "-w", "/tmp", "host-of-execs", "sh", "-c", "echo $A; pwd")
+        assert said == "b\n/tmp\n"
         assert engine.docker("exec", "-i", "host-of-execs", "cat", input=b"x" * 100_000) == "x" * 100_000
         assert engine.run_docker("exec", "host-of-execs", "sh", "-c", "exit 9").returncode == 9
         assert engine.run_docker("exec", "host-of-execs", "no-such").returncode in (126, 127)

@@ -37,9 +37,11 @@ def test_a_published_port_answers_on_loopback(engine: EngineProcess) -> None:
 
 def test_names_resolve_on_a_user_network(engine: EngineProcess) -> None:
     engine.docker("network", "create", "lan")
-    engine.docker("run", "-d", "--name", "server", "--net", "lan", "--network-alias", "www", "busybox", "sh", "-c", SERVE)
+    alias = ("--net", "lan", "--network-alias", "www")
+    engine.docker("run", "-d", "--name", "server", *alias, "busybox", "sh", "-c", SERVE)
     try:
-        got = engine.docker("run", "--rm", "--net", "lan", "busybox", "sh", "-c", "sleep 0.3; wget -qO- http://server/; wget -qO- http://www/")
+        fetching = "sleep 0.3; wget -qO- http://server/; wget -qO- http://www/"
+        got = engine.docker("run", "--rm", "--net", "lan", "busybox", "sh", "-c", fetching)
         assert got == "served\nserved\n"
     finally:
         engine.docker("rm", "-f", "server")

@@ -1,0 +1,84 @@
+"""From a container to an image: its changes as a new layer, its configuration as the image's."""
+
+import msgspec
+
+from dockyard.engine.config_changes import apply_changes
+from dockyard.engine.containers import ContainerService
+from dockyard.engine.images import Image, ImageService, now_text
+from dockyard.engine.layers import LayerStore
+from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
+from dockyard.oci.manifest import host
+from dockyard.oci.reference import Reference
+from dockyard.shim.client import Shim
+
+
+class CommitService:
+    """Makes images of containers."""
+
+    def __init__(self, containers: ContainerService, images: ImageService, layers: LayerStore) -> None:
+        self._containers = containers
+        self._images = images
+        self._layers = layers
+
+    async def commit(
+        self,
+        reference: str,
+        *,
+        name: Reference | None = None,
+        changes: list[str],
+        config: ContainerConfig | None = None,
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of a container as it is now; it stands still meanwhile, unless not `pause`.
+
+        `config` replaces the container's own where it says something; `changes` are Dockerfile instructions on top.
+        Raises NotFound, InvalidParameter.
+        """
+        container = self._containers.get(reference)
+        shim: Shim | None = container.shim if pause and container.state.status == "running" else None
+        if shim is not None:
+            await shim.pause()
+        try:
+            layer = await self._layers.commit(container.id)
+        finally:
+            if shim is not None:
+                await shim.resume()
+        try:
+            parent = self._images.find(container.record.image_id) if container.record.image_id else None
+            base = msgspec.to_builtins(container.config)
+            if config is not None:
+                given = msgspec.to_builtins(config)
+                base.update({key: value for key, value in given.items() if value})
+            # what was the container's alone is not its images'
+            base.update({"Hostname": "", "Domainname": "", "Image": ""})
+            merged = msgspec.convert(apply_changes(base, changes), ContainerConfig)
+            created = now_text()
+            here = host()
+            old = parent.config if parent is not None else ImageConfig()
+            entry = History(
+                created=created, created_by=" ".join(container.argv), author=author, comment=comment
+            )
+            image = await self._images.create(
+                ImageConfig(
+                    architecture=old.architecture or here.architecture,
+                    variant=old.variant,
+                    os=old.os or here.os,
+                    author=author,
+                    comment=comment,
+                    created=created,
+                    container=container.id,
+                    config=merged,
+                    rootfs=RootFS(diff_ids=[*old.rootfs.diff_ids, layer.diff_id]),
+                    history=[*(old.history or []), entry],
+                ),
+                parent,
+                layer,
+            )
+        finally:
+            self._layers.drop(layer.chain_id)
+        if name is not None:
+            self._images.tag(image.id, name)
+        self._containers.emit(container, "commit", comment=comment, imageID=image.id, imageRef=str(name or ""))
+        return image
