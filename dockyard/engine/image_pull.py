@@ -27,6 +27,8 @@ log = logging.getLogger("dockyard.images")
 # What `max-concurrent-downloads` is unless set.
 CONCURRENT_DOWNLOADS = 3
 
+DOWNLOADED, UP_TO_DATE, EMBEDDED = "Downloaded newer image", "Image is up to date", "Took embedded image"
+
 
 class Puller:
     """One pull from one repository."""
@@ -40,8 +42,8 @@ class Puller:
         self._platform = platform
         self._downloads = asyncio.Semaphore(CONCURRENT_DOWNLOADS)
 
-    async def pull(self, name: Reference) -> bool:
-        """Pull the image of one tag or digest; True when it is new here, or new of that name.
+    async def pull(self, name: Reference) -> str:
+        """Pull the image of one tag or digest; what Docker's status line says came of it.
 
         Raises NotFound, Unauthorized, Unavailable when no registry answers and the engine has no such image itself.
         """
@@ -66,7 +68,7 @@ class Puller:
         if name.digest is None:
             self._images.names.put(name, image_id)
         self._progress.status(f"Digest: {found.digest}")
-        return new
+        return DOWNLOADED if new else UP_TO_DATE
 
     async def _for_platform(self, name: Reference, found: Document) -> Document:
         """The image manifest itself, or the one of an index that suits the wanted platform."""
@@ -130,7 +132,7 @@ class Puller:
             self._progress.stage("Verifying Checksum", short)
             self._progress.stage("Download complete", short)
 
-    async def _take_embedded(self, name: Reference, archive: bytes, failure: Unavailable) -> bool:
+    async def _take_embedded(self, name: Reference, archive: bytes, failure: Unavailable) -> str:
         """Use the image that comes with the engine, and say so."""
         log.info("no registry answers for %s (%s): using the embedded image", name.familiar(), failure)
         self._progress.status(f"Pulling from {name.path}", name.tag or "latest")
@@ -145,7 +147,7 @@ class Puller:
         image_id = loaded[0]
         new = self._images.names.resolve(name) != image_id
         self._images.names.put(name, image_id)
-        return new
+        return EMBEDDED if new else UP_TO_DATE
 
 
 def _short(digest: str) -> str:

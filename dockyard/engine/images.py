@@ -26,7 +26,7 @@ from dockyard.engine.events import Events
 from dockyard.engine.image_archive import Loader, Saver
 from dockyard.engine.image_names import ImageNames
 from dockyard.engine.image_progress import Progress, Send
-from dockyard.engine.image_pull import Puller
+from dockyard.engine.image_pull import DOWNLOADED, UP_TO_DATE, Puller
 from dockyard.engine.image_push import Pusher
 from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import Layer, LayerStore, chains_of
@@ -295,12 +295,11 @@ class ImageService:
         repository = self.registry.repository(name, auth)
         puller = Puller(self, repository, told, parse_platform(platform) if platform else None)
         if all_tags:
-            news = [await puller.pull(name.with_tag(tag)) for tag in await repository.tags()]
-            new = any(news)
+            states = [await puller.pull(name.with_tag(tag)) for tag in await repository.tags()]
+            state = DOWNLOADED if DOWNLOADED in states else UP_TO_DATE
         else:
             name = name.or_latest()
-            new = await puller.pull(name)
-        state = "Downloaded newer image" if new else "Image is up to date"
+            state = await puller.pull(name)
         told.status(f"Status: {state} for {name.familiar()}")
         self.events.emit("image", "pull", name.familiar(), {"name": name.familiar_name()})
 
