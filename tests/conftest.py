@@ -33,7 +33,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """One engine for the whole run, with roots, socket and bridge of its own, driven through the docker client."""
-    process = EngineProcess(tmp_path_factory.mktemp("engine"), bridge="dytest0", bip="10.213.0.1/16")
+    process = EngineProcess(tmp_path_factory.mktemp("engine"), number=0)
     process.start()
     try:
         yield process

@@ -15,8 +15,11 @@ from typing import Any
 class EngineProcess:
     """Starts, drives, kills and cleans up one daemon."""
 
-    def __init__(self, folder: Path, *, bridge: str, bip: str, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, number: int, arguments: tuple[str, ...] = ()) -> None:
+        """`number` tells the engines of one test run apart; runs side by side are told apart by their PID."""
         self.folder = folder
+        bridge = f"dyt{number}-{os.getpid()}"
+        self.subnet = f"10.{200 + number}.{os.getpid() % 250}"
         # A UNIX socket's path may hold 107 bytes and pytest's folders are long.
         self.run = Path(f"/run/dytest-{os.getpid()}-{bridge}")
         self.socket = self.run / "docker.sock"
@@ -28,7 +31,7 @@ class EngineProcess:
             f"--exec-root={self.run}",
             f"--pidfile={self.run}/pid",
             f"--bridge={bridge}",
-            f"--bip={bip}",
+            f"--bip={self.subnet}.1/24",
             f"--cgroup-parent={bridge}",
             *arguments,
         ]

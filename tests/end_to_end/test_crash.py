@@ -10,7 +10,7 @@ from tests.engine_process import EngineProcess
 
 @pytest.fixture
 def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    process = EngineProcess(tmp_path_factory.mktemp("crashing"), bridge="dytest1", bip="10.214.0.1/16")
+    process = EngineProcess(tmp_path_factory.mktemp("crashing"), number=1)
     process.start()
     try:
         yield process
