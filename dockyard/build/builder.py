@@ -409,6 +409,8 @@ class Build:
         if not self._cache_on:
             return key, False
         image = self._builder.cache.find(key)
+        if self._options.cache_from and image is not None and not self._cache_sources.descend_from(image, self._images):
+            image = None  # who names sources wants their steps and no others
         if image is None:
             image = self._from_cache_source(state, created_by)
         if image is None:

@@ -64,6 +64,19 @@ class CacheSources:
     def __init__(self, images: Sequence[Image]) -> None:
         self._images = images
 
+    def descend_from(self, image: Image, images: ImageService) -> bool:
+        """Whether one of them is `image` or was built on it here."""
+        for source in self._images:
+            current: Image | None = source
+            while current is not None:
+                if current.id == image.id:
+                    return True
+                try:
+                    current = images.find(current.parent) if current.parent else None
+                except DockyardError:
+                    current = None
+        return False
+
     def find(self, base: Image | None, created_by: str) -> tuple[History, str | None] | None:
         """(history entry, diff ID of its layer or None) of a step `created_by` right after all that `base` has."""
         history = list(base.config.history or ()) if base is not None else []

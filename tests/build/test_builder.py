@@ -210,6 +210,14 @@ async def test_a_cache_source_gives_its_layers(room: Room) -> None:
     assert again.config.rootfs.diff_ids == first.config.rootfs.diff_ids
 
 
+async def test_only_the_named_cache_sources_count(room: Room) -> None:
+    await room.build(SIMPLE, {"run": b"x"}, tags=check_tags(["demo"]))
+    await room.build(SIMPLE, {"run": b"x"}, cache_from=["demo"])
+    assert room.log.count("Using cache") == 12
+    await room.build(SIMPLE, {"run": b"x"}, cache_from=["nosuchimage"])
+    assert "Using cache" not in room.log
+
+
 async def test_a_heredoc_is_a_file(room: Room) -> None:
     image = await room.build("FROM scratch\nARG x=1\nCOPY <<one <<'two' /d/\n$x\none\n$x\ntwo\n")
     contents = {path: value[1] for path, value in (await room.content(image)).items()}
