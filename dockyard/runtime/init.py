@@ -231,6 +231,7 @@ def become_program(
         process.enter_directory(wanted)
     environment.setdefault("HOME", _home(wanted.user.uid))
     program = process.find_program(wanted.args, environment)
+    process.reset_signals()
     _close_all_but(keep_fds)
     process.execute(wanted, program, environment)
 

@@ -7,6 +7,7 @@ comes before they are dropped, and nothing of ours is left open when the program
 import fcntl
 import os
 import resource
+import signal
 import stat
 import struct
 import termios
@@ -156,6 +157,16 @@ def _check_program(path: str, name: str) -> None:
         raise RuntimeFailure(f'exec: "{name}": is a directory', 126)
     if not os.access(path, os.X_OK, effective_ids=True):
         raise RuntimeFailure(f'exec: "{name}": permission denied', 126)
+
+
+def reset_signals() -> None:
+    """Every signal as a fresh program expects it: what is ignored or blocked would stay so across execve.
+
+    The interpreter ignores SIGPIPE, for one, and a `yes | head` in the container would then never end.
+    """
+    for signo in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(signo, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def execute(process: Process, program: str, environment: dict[str, str]) -> None:

@@ -34,6 +34,13 @@ def test_stdout_and_stderr_stay_apart(engine: EngineProcess) -> None:
     assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
 
 
+def test_signals_are_as_a_program_expects_them(engine: EngineProcess) -> None:
+    # an ignored SIGPIPE, inherited from the interpreter, kept `yes` going for ever
+    assert engine.docker("run", "--rm", "busybox", "sh", "-c", "yes | head -n 1", timeout=10) == "y\n"
+    ignored = engine.docker("run", "--rm", "busybox", "grep", "SigIgn", "/proc/self/status").split()[1]
+    assert int(ignored, 16) == 0
+
+
 def test_nothing_of_a_large_output_is_lost(engine: EngineProcess) -> None:
     done = engine.run_docker("run", "--rm", "busybox", "head", "-c", "5000000", "/dev/zero")
     assert len(done.stdout) == 5_000_000
