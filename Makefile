@@ -23,6 +23,7 @@ test-slow: venv ## what takes minutes
 
 lint: venv ## ruff and mypy --strict
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --quiet --check . || { echo 'run ruff format'; exit 1; }
 	@$(BIN)/mypy
 
 bench: venv ## the engines on this machine side by side, through the stock docker client

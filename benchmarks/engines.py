@@ -79,7 +79,7 @@ class Workloads:
         _write_tree(self._tree, megabytes=200)
         for name, text in (
             ("cold", "FROM busybox\n" + "".join(f"RUN echo {n} > /f{n}\n" for n in range(10))),
-            ("mixed", "FROM busybox\nENV A=1\nWORKDIR /w\nCOPY data data\nLABEL x=y\nCMD [\"sh\"]\n"),
+            ("mixed", 'FROM busybox\nENV A=1\nWORKDIR /w\nCOPY data data\nLABEL x=y\nCMD ["sh"]\n'),
         ):
             context = self._folder / name
             context.mkdir(exist_ok=True)

@@ -141,9 +141,7 @@ class Containers:
             health = state.health.status if state.health else "none"
             exposed = set(record.config.exposed_ports or {}) | set(record.host_config.port_bindings or {})
             published = {
-                port
-                for port, bindings in (record.sandbox.ports if record.sandbox else {}).items()
-                if bindings
+                port for port, bindings in (record.sandbox.ports if record.sandbox else {}).items() if bindings
             }
             tests: dict[str, Callable[[str], bool]] = {
                 "id": lambda value: record.id.startswith(value),

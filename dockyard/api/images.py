@@ -187,9 +187,7 @@ class Images:
         name = call.params["name"]
         if not name.strip():
             raise errors.InvalidParameter("image name cannot be blank")
-        return json_response(
-            await self._images.remove(name, force=call.flag("force"), prune=not call.flag("noprune"))
-        )
+        return json_response(await self._images.remove(name, force=call.flag("force"), prune=not call.flag("noprune")))
 
     async def prune(self, call: Call) -> web.StreamResponse:
         records, freed = await self._images.prune(call.filters())

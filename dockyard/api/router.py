@@ -28,7 +28,6 @@ OLDEST_VERSION = (1, 24)
 LARGEST_BODY = 8 << 20
 
 
-
 def version_text(version: tuple[int, int]) -> str:
     """(1, 51) as "1.51"."""
     return f"{version[0]}.{version[1]}"

@@ -124,9 +124,7 @@ class Builder:
         """Builds under way keep what they have made and stand on."""
         return [ImageUser(name, True) for name, (build, _) in self._under_way.items() if image_id in build.in_use]
 
-    async def build(
-        self, source: AsyncIterator[bytes] | str, options: BuildOptions, output: Output
-    ) -> Image:
+    async def build(self, source: AsyncIterator[bytes] | str, options: BuildOptions, output: Output) -> Image:
         """Build from a tar stream or, when `source` is a string, from where that URL leads.
 
         Raises InvalidParameter for what is wrong in the Dockerfile, CommandFailed for a RUN that failed.

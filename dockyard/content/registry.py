@@ -1,8 +1,8 @@
 """A client of OCI distribution registries: manifests and blobs, both ways (opencontainers/distribution-spec).
 
-    client = RegistryClient(mirrors=["https://mirror.example"], insecure=["registry.lan:5000"])
-    repository = client.repository(Reference.parse("busybox"), credentials=None)
-    document = await repository.manifest("latest")
+client = RegistryClient(mirrors=["https://mirror.example"], insecure=["registry.lan:5000"])
+repository = client.repository(Reference.parse("busybox"), credentials=None)
+document = await repository.manifest("latest")
 """
 
 import asyncio
@@ -313,7 +313,7 @@ class Repository:
         """Ask the registry whether the credentials are good; an identity token if it gave one."""
         async with self._request("GET", "/v2/", {}) as response:
             if response.status == 401:
-                raise Unauthorized(f"Get \"{response.url}\": unauthorized: incorrect username or password")
+                raise Unauthorized(f'Get "{response.url}": unauthorized: incorrect username or password')
             await self._check(response)
         return ""
 

@@ -1,8 +1,8 @@
 """Unpacking and packing trees from the daemon: hands the work to the archive process (worker.py) and moves the bytes.
 
-    worker = Worker()
-    unpacked = await worker.unpack(stream, "/…/diff", record="/…/layer.split", whiteouts="overlay")
-    async for piece in worker.pack_record("/…/diff", "/…/layer.split"): …
+worker = Worker()
+unpacked = await worker.unpack(stream, "/…/diff", record="/…/layer.split", whiteouts="overlay")
+async for piece in worker.pack_record("/…/diff", "/…/layer.split"): …
 """
 
 import array

@@ -57,9 +57,7 @@ class CommitService:
             created = now_text()
             here = host()
             old = parent.config if parent is not None else ImageConfig()
-            entry = History(
-                created=created, created_by=" ".join(container.argv), author=author, comment=comment
-            )
+            entry = History(created=created, created_by=" ".join(container.argv), author=author, comment=comment)
             image = await self._images.create(
                 ImageConfig(
                     architecture=old.architecture or here.architecture,

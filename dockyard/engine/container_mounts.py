@@ -104,8 +104,7 @@ class MountResolver:
 
     async def _mount(self, wanted: MountSpec, driver: str) -> MountPoint:
         if not wanted.target:
-            raise InvalidParameter("invalid mount config for type "
-                                   f'"{wanted.type}": field Target must not be empty')
+            raise InvalidParameter(f'invalid mount config for type "{wanted.type}": field Target must not be empty')
         _check_destination(wanted.target)
         destination = posixpath.normpath(wanted.target)
         if wanted.type == "bind":

@@ -349,9 +349,7 @@ class ContainerService:
             raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
         cpus = os.cpu_count() or 1
         if host.nano_cpus < 0 or host.nano_cpus > cpus * 10**9:
-            raise InvalidParameter(
-                f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-            )
+            raise InvalidParameter(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
         policy = host.restart_policy
         if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
             raise InvalidParameter(f"invalid restart policy: unknown policy '{policy.name}'")
@@ -381,9 +379,7 @@ class ContainerService:
         if specs.security_options(host.security_opt).unmasked:
             host.masked_paths, host.readonly_paths = [], []
 
-    def _wanted_networks(
-        self, host: HostConfig, networks: dict[str, EndpointSettings]
-    ) -> dict[str, EndpointSettings]:
+    def _wanted_networks(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
         """The networks by name; the one of `--net` is among them. Raises NotFound for an unknown one."""
         mode = host.network_mode
         if mode.startswith("container:"):

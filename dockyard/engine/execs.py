@@ -145,17 +145,13 @@ class ExecService:
             attachment=attachment,
             console_size=console_size or execution.console_size,
         )
-        self._containers.emit(
-            execution.container, f"exec_start: {' '.join(execution.command)}", execID=execution.id
-        )
+        self._containers.emit(execution.container, f"exec_start: {' '.join(execution.command)}", execID=execution.id)
         try:
             execution.live = await shim.execute(request)
         except RuntimeFailure as failure:
             execution.exit_code = failure.exit_code if failure.exit_code in (126, 127) else 126
             execution.ended.set()
-            text = (
-                "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
-            )
+            text = "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
             kind = CannotRun if failure.exit_code in (126, 127) else RuntimeBroke
             raise kind(text, execution.exit_code) from failure
         execution.running = True

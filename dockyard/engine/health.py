@@ -25,9 +25,7 @@ REMEMBERED = 5
 class Prober:
     """Probes one container for as long as it runs."""
 
-    def __init__(
-        self, container: Container, check: Healthcheck, changed: Callable[[Container, bool], None]
-    ) -> None:
+    def __init__(self, container: Container, check: Healthcheck, changed: Callable[[Container, bool], None]) -> None:
         self._container = container
         self._check = check
         self._changed = changed

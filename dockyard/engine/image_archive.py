@@ -342,9 +342,7 @@ def _index_entries(manifest: bytes, tags: Sequence[Reference]) -> list[Descripto
     ]
 
 
-def _note_repositories(
-    repositories: dict[str, dict[str, str]], image: Image, tags: Sequence[Reference]
-) -> None:
+def _note_repositories(repositories: dict[str, dict[str, str]], image: Image, tags: Sequence[Reference]) -> None:
     """The oldest form of the archive's table: repository -> tag -> top layer."""
     for tag in tags:
         if image.chain_id is not None:
@@ -365,6 +363,4 @@ def _directory(name: str) -> bytes:
 
 
 def _file(name: str, content: bytes) -> bytes:
-    return (
-        tar_format.header(Entry(name, size=len(content))) + content + bytes(tar_format.padding(len(content)))
-    )
+    return tar_format.header(Entry(name, size=len(content))) + content + bytes(tar_format.padding(len(content)))

@@ -111,9 +111,7 @@ class _Mounted:
 class LayerStore:
     """Registers layers, stacks containers on them, and lets go of both."""
 
-    def __init__(
-        self, driver: Driver, archives: Worker, database: Database, root: str | os.PathLike[str]
-    ) -> None:
+    def __init__(self, driver: Driver, archives: Worker, database: Database, root: str | os.PathLike[str]) -> None:
         """Take up what the database knows. `root` is the data root; call `sweep` once all holders have spoken."""
         self.driver = driver
         self.archives = archives
@@ -198,9 +196,7 @@ class LayerStore:
 
     def all(self) -> dict[str, Layer]:
         """Every layer by chain ID."""
-        return {
-            chain_id: Layer(chain_id, row.diff_id, row.size, row.parent) for chain_id, row in self._layers.items()
-        }
+        return {chain_id: Layer(chain_id, row.diff_id, row.size, row.parent) for chain_id, row in self._layers.items()}
 
     def total_size(self, chain_id: str | None) -> int:
         """Bytes of the layer and all below it."""

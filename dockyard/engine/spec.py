@@ -206,9 +206,7 @@ def _mounts(host: HostConfig, around: Surroundings) -> list[Mount]:
         found.append(Mount(destination, type="tmpfs", source="tmpfs", options=tmpfs_options(given)))
     found += around.mounts
     if around.init_path:
-        found.append(
-            Mount("/sbin/docker-init", type="bind", source=around.init_path, options=["bind", "ro"])
-        )
+        found.append(Mount("/sbin/docker-init", type="bind", source=around.init_path, options=["bind", "ro"]))
     # A mount below another must come after it; /proc and /dev stay where they are, first.
     head = len(defaults.DEFAULT_MOUNTS)
     return found[:head] + sorted(found[head:], key=lambda mount: mount.destination.rstrip("/").count("/"))
@@ -276,8 +274,7 @@ def _block_io(host: HostConfig) -> BlockIO | None:
     block = BlockIO(
         weight=host.blkio_weight or None,
         weight_device=[
-            WeightDevice(*_block_device(device.path), weight=device.weight)
-            for device in host.blkio_weight_device or []
+            WeightDevice(*_block_device(device.path), weight=device.weight) for device in host.blkio_weight_device or []
         ],
         throttle_read_bps_device=_throttles(host.blkio_device_read_bps),
         throttle_write_bps_device=_throttles(host.blkio_device_write_bps),

@@ -41,9 +41,7 @@ def find_user(rootfs: str, wanted: str, further_groups: list[str]) -> tuple[User
         user.gid = _group(groups or [], group)
     elif login and groups is not None:
         # a user's further groups count only when no group was chosen
-        user.additional_gids = sorted(
-            {_id(row[2]) for row in groups if login in row[3].split(",")} - {user.gid}
-        )
+        user.additional_gids = sorted({_id(row[2]) for row in groups if login in row[3].split(",")} - {user.gid})
     for further in further_groups:
         gid = _group(groups or [], further)
         if gid not in user.additional_gids:
@@ -73,9 +71,7 @@ def _rows(rootfs: str, path: str, fields: int) -> list[list[str]]:
     try:
         root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = syscalls.openat2(
-                root, path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK, resolve=syscalls.RESOLVE_IN_ROOT
-            )
+            fd = syscalls.openat2(root, path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK, resolve=syscalls.RESOLVE_IN_ROOT)
         finally:
             os.close(root)
     except OSError:

@@ -91,9 +91,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += (size + 3) & ~3
 
 
-def new_veth(
-    name: str, peer: str, *, netns: int, mac: str, master: int, mtu: int = 0, host_mac: str = ""
-) -> Message:
+def new_veth(name: str, peer: str, *, netns: int, mac: str, master: int, mtu: int = 0, host_mac: str = "") -> Message:
     """A veth pair: `name` here, enslaved to the link `master` and up; `peer` in the namespace of the fd `netns`.
 
     The peer cannot be brought up in the same act: the kernel configures it before the two are joined (ENOTCONN).
@@ -239,7 +237,8 @@ class RouteSocket:
         self._sequence += len(messages)
         self._socket.send(
             b"".join(
-                _header.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, first + number, 0) + body
+                _header.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, first + number, 0)
+                + body
                 + bytes(-len(body) & 3)
                 for number, (kind, flags, body) in enumerate(messages)
             )
@@ -347,5 +346,3 @@ def _parse_link(body: bytes) -> Link:
         mac=values.get(IFLA_ADDRESS, b"").hex(":"),
         master=_word.unpack(values[IFLA_MASTER])[0] if IFLA_MASTER in values else 0,
     )
-
-

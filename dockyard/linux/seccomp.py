@@ -111,9 +111,7 @@ def compile_profile(profile: Profile) -> bytes:
         library.seccomp_release(context)
 
 
-def _add(
-    library: ctypes.CDLL, context: int, names: list[str], action: int, conditions: Sequence[Condition]
-) -> None:
+def _add(library: ctypes.CDLL, context: int, names: list[str], action: int, conditions: Sequence[Condition]) -> None:
     comparisons = [
         _Comparison(
             condition.index,

@@ -6,6 +6,7 @@ Numbers of calls added since Linux 5.1 are the same on every architecture; the f
 import ctypes
 import os
 import platform
+import signal
 
 from dockyard.linux import recorder
 
@@ -108,12 +109,13 @@ SYS_PIDFD_OPEN, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 434, 436, 437,
 SYS_PIDFD_SEND_SIGNAL = 424
 
 _OLDER = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "capset": 126, "clone": 56},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "capset": 91, "clone": 220},
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "capset": 126, "clone": 56, "action": 13},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "capset": 91, "clone": 220, "action": 134},
 }
 _older = _OLDER.get(platform.machine(), _OLDER["aarch64"])  # aarch64's are the generic numbers
 SYS_PIVOT_ROOT, SYS_SECCOMP, SYS_BPF = _older["pivot_root"], _older["seccomp"], _older["bpf"]
 SYS_KEYCTL, SYS_CAPSET, SYS_CLONE = _older["keyctl"], _older["capset"], _older["clone"]
+SYS_RT_SIGACTION = _older["action"]
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
@@ -219,6 +221,17 @@ def pidfd_send_signal(pidfd: int, signo: int) -> None:
     """Signal the process behind `pidfd`, never another that has got its PID."""
     recorder.note("kill", pidfd, signo)
     _call(SYS_PIDFD_SEND_SIGNAL, ctypes.c_int(pidfd), ctypes.c_int(signo), None, ctypes.c_uint(0))
+
+
+_DEFAULT_ACTION = bytes(32)  # struct sigaction: SIG_DFL, no flags, nothing blocked
+
+
+def default_signal_actions() -> None:
+    """Every signal to its default action, also the two that glibc keeps to itself and lets nobody set."""
+    number, mask_size = ctypes.c_long(SYS_RT_SIGACTION), ctypes.c_long(8)
+    for signo in range(1, 65):
+        if signo not in (signal.SIGKILL, signal.SIGSTOP):
+            _libc.syscall(number, ctypes.c_long(signo), _DEFAULT_ACTION, None, mask_size)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:

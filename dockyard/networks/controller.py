@@ -418,8 +418,10 @@ class Controller:
         active = self._active[container_id]
         namespace = active.namespace
         if namespace is None:
-            raise Conflict("container sharing network namespace with another container or host cannot be connected "
-                           "to any other network")
+            raise Conflict(
+                "container sharing network namespace with another container or host cannot be connected "
+                "to any other network"
+            )
         state = self._allocate(active, network, config)
         active.sandbox.endpoints[network.name] = state
         with ExitStack() as undo:
@@ -446,8 +448,10 @@ class Controller:
         namespace = active.namespace
         state = active.sandbox.endpoints[network.name]
         if namespace is None:
-            raise Conflict("container sharing network namespace with another container or host cannot be connected "
-                           "to any other network")
+            raise Conflict(
+                "container sharing network namespace with another container or host cannot be connected "
+                "to any other network"
+            )
         plan = self._plan(active, network.name)
         self._names.remove(state)
         del active.sandbox.endpoints[network.name]
@@ -559,7 +563,6 @@ class Controller:
             await self._do(self.firewall.rewrite)
         sockets = await self._do(_open_dns, active.namespace, True) if self._names_wanted(active) else None
         self._start(active, sockets)
-
 
 
 def _wanted_ports(request: JoinRequest) -> PortBindings:

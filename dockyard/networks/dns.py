@@ -185,8 +185,10 @@ class Upstreams:
 
 
 def _answers(reply: bytes, query: bytes, question: Question) -> bool:
-    return len(reply) >= question.end and bool(reply[2] & 0x80) and (
-        reply[12 : question.end].lower() == query[12 : question.end].lower()
+    return (
+        len(reply) >= question.end
+        and bool(reply[2] & 0x80)
+        and (reply[12 : question.end].lower() == query[12 : question.end].lower())
     )
 
 
@@ -276,7 +278,11 @@ class DnsServer:
     """Serves one container's resolver."""
 
     def __init__(
-        self, sockets: DnsSockets, lookup: Lookup, reverse: Reverse, upstreams: Upstreams,
+        self,
+        sockets: DnsSockets,
+        lookup: Lookup,
+        reverse: Reverse,
+        upstreams: Upstreams,
         servers: Callable[[], tuple[str, ...]],
     ) -> None:
         self._sockets = sockets

@@ -248,5 +248,3 @@ def _forward(ours: list[BridgeRules]) -> list[str]:
         entries = ", ".join(f'"{rules.bridge}" : jump to-{rules.bridge}' for rules in ours)
         lines.append(f"  oifname vmap {{ {entries} }}")
     return [*lines, " }"]
-
-

@@ -53,10 +53,7 @@ def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embed
 def _own_entries(request: JoinRequest, sandbox: Sandbox, own_name: str) -> list[tuple[str, str]]:
     names = own_name if own_name == request.hostname else f"{own_name} {request.hostname}"
     return [
-        (where, names)
-        for state in sandbox.endpoints.values()
-        for where in (state.ip, state.ipv6)
-        if where and names
+        (where, names) for state in sandbox.endpoints.values() for where in (state.ip, state.ipv6) if where and names
     ]
 
 

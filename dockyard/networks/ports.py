@@ -138,7 +138,7 @@ def _bind(protocol: str, host_ip: str, number: int, version: int) -> socket.sock
 
 
 def split_port(text: str) -> tuple[int, str]:
-    """"80/tcp" as (80, "tcp"). Raises InvalidParameter."""
+    """ "80/tcp" as (80, "tcp"). Raises InvalidParameter."""
     number, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
     if not number.isdigit() or not 0 < int(number) < 65536:

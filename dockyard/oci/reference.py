@@ -34,9 +34,7 @@ class Reference:
     def parse(cls, text: str) -> "Reference":
         """Read a name as a user writes it. Raises InvalidParameter in Docker's words."""
         if re.fullmatch(r"[0-9a-f]{64}", text):
-            raise InvalidParameter(
-                f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
-            )
+            raise InvalidParameter(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
         rest, at, digest = text.partition("@")
         if at and DIGEST.fullmatch(digest) is None:
             raise InvalidParameter("invalid reference format")

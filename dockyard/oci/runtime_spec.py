@@ -201,9 +201,7 @@ class BlockIO(Struct):
     weight_device: list[WeightDevice] = []
     throttle_read_bps_device: list[ThrottleDevice] = []
     throttle_write_bps_device: list[ThrottleDevice] = []
-    throttle_read_iops_device: list[ThrottleDevice] = msgspec.field(
-        default_factory=list, name="throttleReadIOPSDevice"
-    )
+    throttle_read_iops_device: list[ThrottleDevice] = msgspec.field(default_factory=list, name="throttleReadIOPSDevice")
     throttle_write_iops_device: list[ThrottleDevice] = msgspec.field(
         default_factory=list, name="throttleWriteIOPSDevice"
     )

@@ -211,9 +211,7 @@ def _run(birth: Birth, wanted: Process, userns: bool) -> None:
     if spec.hooks is not None:
         hooks.run(spec.hooks.start_container, spec, birth.container_id, "created", os.getpid(), birth.bundle)
     setgroups = not userns or bool(wanted.user.additional_gids)
-    become_program(
-        wanted, birth.seccomp, birth.last_capability, setgroups=setgroups, keep_fds=birth.keep_fds
-    )
+    become_program(wanted, birth.seccomp, birth.last_capability, setgroups=setgroups, keep_fds=birth.keep_fds)
 
 
 def become_program(
@@ -254,5 +252,3 @@ def _home(uid: int) -> str:
     except OSError:
         pass
     return "/"
-
-

@@ -164,8 +164,7 @@ def reset_signals() -> None:
 
     The interpreter ignores SIGPIPE, for one, and a `yes | head` in the container would then never end.
     """
-    for signo in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(signo, signal.SIG_DFL)
+    syscalls.default_signal_actions()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

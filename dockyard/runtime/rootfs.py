@@ -172,9 +172,7 @@ class Rootfs:
                 + (f": {error.filename}" if error.filename and not str(error.filename).startswith("/proc/self") else "")
             ) from error
 
-    def _make_mount(
-        self, wanted: Mount, group: cgroups.Cgroup | None, own_cgroupns: bool, userns: bool
-    ) -> None:
+    def _make_mount(self, wanted: Mount, group: cgroups.Cgroup | None, own_cgroupns: bool, userns: bool) -> None:
         options = parse_options(wanted.options)
         if wanted.type == "cgroup" or wanted.type == "cgroup2":
             self._mount_cgroup(wanted, options, group, own_cgroupns)
@@ -426,9 +424,7 @@ class Rootfs:
             clone = syscalls.open_tree(fd, "", syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | here)
             try:
                 mount_setattr(clone, "", here, set_=syscalls.MOUNT_ATTR_RDONLY)
-                syscalls.move_mount(
-                    clone, fd, "", syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
-                )
+                syscalls.move_mount(clone, fd, "", syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH)
             finally:
                 os.close(clone)
         finally:

@@ -1,10 +1,10 @@
 """The daemon's side: starts shims through the zygote, talks to them, finds them again after a restart.
 
-    shims = Shims(Path("/run/dockyard"))
-    await shims.open()
-    shim = await shims.start(StartRequest(...))
-    status = await shim.wait()
-    await shim.delete()
+shims = Shims(Path("/run/dockyard"))
+await shims.open()
+shim = await shims.start(StartRequest(...))
+status = await shim.wait()
+await shim.delete()
 """
 
 import array

@@ -119,9 +119,7 @@ class Connection:
 
 def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Bytes and descriptors (close-on-exec) from a UNIX socket."""
-    data, ancillary, _, _ = peer.recvmsg(
-        size, socket.CMSG_SPACE(4 * protocol.MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-    )
+    data, ancillary, _, _ = peer.recvmsg(size, socket.CMSG_SPACE(4 * protocol.MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -325,9 +323,7 @@ class Shim:
         self.loop.add(listener.fileno(), select.EPOLLIN, accept)
         self._listener = listener
 
-    def _attach(
-        self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int
-    ) -> None:
+    def _attach(self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int) -> None:
         def ended(reason: str) -> None:
             connection.send(protocol.Detached(options.number, reason))
 
@@ -505,9 +501,7 @@ def _add_init(spec: runtime_spec.Spec) -> None:
     program = next((path for path in INIT_PROGRAMS if os.path.exists(path)), None)
     if program is None:
         raise RuntimeFailure("docker-init is not installed: install the package tini", 125)
-    spec.mounts.append(
-        runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"])
-    )
+    spec.mounts.append(runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"]))
     spec.process.args = [INIT_PATH, "--", *spec.process.args]
 
 

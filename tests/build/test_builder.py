@@ -120,7 +120,7 @@ async def test_every_instruction_lands_in_the_configuration(room: Room) -> None:
 
 
 async def test_the_log_reads_like_the_classic_builders(room: Room) -> None:
-    image = await room.build("FROM scratch\nCOPY a /\nCMD [\"/a\"]\n", {"a": b"1"}, tags=check_tags(["demo"]))
+    image = await room.build('FROM scratch\nCOPY a /\nCMD ["/a"]\n', {"a": b"1"}, tags=check_tags(["demo"]))
     short = image.id.removeprefix("sha256:")[:12]
     lines = room.log.splitlines()
     assert lines[0] == "Step 1/3 : FROM scratch"

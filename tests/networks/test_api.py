@@ -23,8 +23,12 @@ class Client:
     async def __call__(self, *arguments: str) -> str:
         """The output of `docker ARGUMENTS`; AssertionError with its words when it fails."""
         process = await asyncio.create_subprocess_exec(
-            "docker", "-H", f"unix://{self._socket}", *arguments,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            "docker",
+            "-H",
+            f"unix://{self._socket}",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
@@ -75,7 +79,9 @@ async def test_networks_are_listed_in_dockers_columns(docker: Client) -> None:
     lines = (await docker("network", "ls")).splitlines()
     assert lines[0].split() == ["NETWORK", "ID", "NAME", "DRIVER", "SCOPE"]
     assert sorted(line.split()[1:] for line in lines[1:]) == [
-        ["bridge", "bridge", "local"], ["host", "host", "local"], ["none", "null", "local"]
+        ["bridge", "bridge", "local"],
+        ["host", "host", "local"],
+        ["none", "null", "local"],
     ]
     assert await docker("network", "ls", "-q", "-f", "type=custom") == ""
     assert (await docker("network", "ls", "-f", "name=^bri", "--format", "{{.Name}}")) == "bridge\n"
@@ -83,14 +89,31 @@ async def test_networks_are_listed_in_dockers_columns(docker: Client) -> None:
 
 async def test_a_network_is_created_inspected_and_removed(docker: Client) -> None:
     made = await docker(
-        "network", "create", "--subnet", "10.252.7.0/24", "--ip-range", "10.252.7.128/25", "--gateway", "10.252.7.5",
-        "--aux-address", "printer=10.252.7.129", "--label", "a=b", "-o", "com.docker.network.driver.mtu=1400", "lan",
+        "network",
+        "create",
+        "--subnet",
+        "10.252.7.0/24",
+        "--ip-range",
+        "10.252.7.128/25",
+        "--gateway",
+        "10.252.7.5",
+        "--aux-address",
+        "printer=10.252.7.129",
+        "--label",
+        "a=b",
+        "-o",
+        "com.docker.network.driver.mtu=1400",
+        "lan",
     )
     (described,) = json.loads(await docker("network", "inspect", "lan"))
     assert described["Id"] == made.strip()
     assert described["IPAM"]["Config"] == [
-        {"Subnet": "10.252.7.0/24", "IPRange": "10.252.7.128/25", "Gateway": "10.252.7.5",
-         "AuxiliaryAddresses": {"printer": "10.252.7.129"}}
+        {
+            "Subnet": "10.252.7.0/24",
+            "IPRange": "10.252.7.128/25",
+            "Gateway": "10.252.7.5",
+            "AuxiliaryAddresses": {"printer": "10.252.7.129"},
+        }
     ]
     assert described["Labels"] == {"a": "b"}
     assert described["Options"] == {"com.docker.network.driver.mtu": "1400"}
@@ -101,8 +124,15 @@ async def test_a_network_is_created_inspected_and_removed(docker: Client) -> Non
 
 async def test_aux_addresses_and_range_are_kept_to(docker: Client, host: Host) -> None:
     await docker(
-        "network", "create", "--subnet", "10.252.8.0/24", "--ip-range", "10.252.8.128/29",
-        "--aux-address", "printer=10.252.8.130", "lan",
+        "network",
+        "create",
+        "--subnet",
+        "10.252.8.0/24",
+        "--ip-range",
+        "10.252.8.128/29",
+        "--aux-address",
+        "printer=10.252.8.130",
+        "lan",
     )
     given = [(await host.join(f"c{number}", mode="lan")).endpoints["lan"].ip for number in range(5)]
     # .128 is the gateway: the first address of the range
