@@ -1,0 +1,239 @@
+"""Files into and out of containers: cp, export, commit."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dockyard.cli import output
+from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.usage import Flags, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+CHUNK = 1 << 20
+
+
+@usage(
+    """
+dockyard cp [OPTIONS] SOURCE DESTINATION
+
+Copy files/folders between a container and the local filesystem
+
+One of the two is CONTAINER:PATH; "-" is a tar archive on standard input or output.
+
+Options:
+  -a, --archive       Keep owner and group
+  -L, --follow-link   Follow a symbolic link that is the source
+  -q, --quiet         Show no progress
+"""
+)
+def cp(session: Session, flags: Flags) -> int:
+    """Copies, with the rules of cp -a."""
+    source, target = flags.arguments
+    from_container, from_path = _place(source)
+    to_container, to_path = _place(target)
+    if from_container and to_container:
+        raise Failure("copying between containers is not supported")
+    if not from_container and not to_container:
+        raise Failure("must specify at least one container source")
+    if from_container:
+        return _Out(session, from_container, flags).copy(from_path, to_path)
+    return _In(session, to_container, flags).copy(from_path, to_path)
+
+
+def _place(text: str) -> tuple[str, str]:
+    """Container and path; a local path that looks like one is written ./name:rest."""
+    if text.startswith(("/", ".")) or ":" not in text:
+        return "", text
+    container, _, rest = text.partition(":")
+    return container, rest
+
+
+def _stat(session: Session, container: str, place: str) -> dict[str, Any] | None:
+    import base64
+    import json
+
+    response = session.api.request("HEAD", path("/containers", container, "/archive", path=place), check=False)
+    if response.status == 404:
+        return None
+    if response.status >= 400:
+        raise Failure(f"Error response from daemon: cannot stat {place}: status {response.status}")
+    found: dict[str, Any] = json.loads(base64.b64decode(response.headers["x-docker-container-path-stat"]))
+    return found
+
+
+_DIRECTORY = 1 << 31  # of Go's FileMode
+_SYMLINK = 1 << 27
+
+
+def _strip(place: str) -> str:
+    return place.rstrip("/") or "/"
+
+
+class _Out:
+    """From a container."""
+
+    def __init__(self, session: Session, container: str, flags: Flags) -> None:
+        self._session, self._container = session, container
+        self._archive, self._follow, self._quiet = (flags.on(name) for name in ("archive", "follow-link", "quiet"))
+
+    def copy(self, source: str, target: str) -> int:
+        """Copy `source` of the container to the local `target`."""
+        if self._follow:
+            found = _stat(self._session, self._container, source)
+            if found and found["mode"] & _SYMLINK:
+                source = os.path.join(os.path.dirname(_strip(source)), found["linkTarget"])
+        place = path("/containers", self._container, "/archive", path=source)
+        if target == "-":
+            response = self._session.api.request("GET", place)
+            for piece in response.pieces():
+                sys.stdout.buffer.write(piece)
+            return 0
+        into = os.path.isdir(target)
+        if not into and target.endswith("/"):
+            raise Failure(f'invalid output path: directory "{target}" does not exist')
+        if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
+            parent = os.path.dirname(os.path.abspath(target))
+            raise Failure(f'invalid output path: directory "{parent}" does not exist')
+        from dockyard.cli.archive import unpack
+
+        pieces = self._session.api.request("GET", place).pieces()
+        size = unpack(pieces, target, into=into, contents=source.endswith("/."), owners=self._archive)
+        if not self._quiet:
+            print(f"Successfully copied {output.size(size)} to {os.path.abspath(target)}", file=sys.stderr)
+        return 0
+
+
+class _In:
+    """To a container."""
+
+    def __init__(self, session: Session, container: str, flags: Flags) -> None:
+        self._session, self._container = session, container
+        self._archive, self._follow, self._quiet = (flags.on(name) for name in ("archive", "follow-link", "quiet"))
+
+    def copy(self, source: str, target: str) -> int:
+        """Copy the local `source` to `target` of the container."""
+        found = _stat(self._session, self._container, target)
+        if found and found["mode"] & _SYMLINK and found.get("linkTarget"):
+            link = found["linkTarget"]
+            target = link if link.startswith("/") else os.path.join(os.path.dirname(_strip(target)), link)
+            found = _stat(self._session, self._container, target)
+        is_folder = bool(found and found["mode"] & _DIRECTORY)
+        if source == "-":
+            if not is_folder:
+                raise Failure(f'destination "{self._container}:{target}" must be a directory')
+            self._put(target, iter(lambda: sys.stdin.buffer.read(CHUNK), b""))
+            return 0
+        plain = source.rstrip("/") if source not in ("/",) else source
+        if not os.path.lexists(plain):
+            raise Failure(f"lstat {os.path.abspath(plain)}: no such file or directory")
+        folder = os.path.isdir(source) and (self._follow or not os.path.islink(plain) or source != plain)
+        contents = source.endswith(("/.",)) or source == "."
+        if not is_folder:
+            if folder and found:
+                raise Failure(f'cannot copy a directory onto the file "{self._container}:{target}"')
+            if target.endswith("/") and not folder:
+                raise Failure(f'destination directory "{self._container}:{target}" does not exist')
+            into, name = os.path.dirname(_strip(target)) or "/", os.path.basename(_strip(target))
+        else:
+            into = target
+            name = "." if contents else os.path.basename(os.path.abspath(plain))
+        from dockyard.cli.archive import Packing
+
+        owner = None if self._archive else (0, 0)
+        packing = Packing(os.path.realpath(plain) if self._follow else plain, name, owner=owner)
+        self._put(into, iter(packing))
+        if not self._quiet:
+            print(f"Successfully copied {output.size(packing.size)} to {self._container}:{target}", file=sys.stderr)
+        return 0
+
+    def _put(self, place: str, pieces: Iterator[bytes]) -> None:
+        request = path(
+            "/containers",
+            self._container,
+            "/archive",
+            path=place,
+            noOverwriteDirNonDir="true",
+            copyUIDGID="true" if self._archive else None,
+        )
+        self._session.api.request("PUT", request, pieces, headers={"Content-Type": "application/x-tar"}).read()
+
+
+@usage(
+    """
+dockyard export [OPTIONS] CONTAINER
+
+Export a container's filesystem as a tar archive
+
+Options:
+  -o, --output string   File to write, instead of STDOUT
+"""
+)
+def export(session: Session, flags: Flags) -> int:
+    """Writes the archive."""
+    target = flags.text("output")
+    if not target and sys.stdout.isatty():
+        raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    response = session.api.request("GET", path("/containers", flags.arguments[0], "/export"))
+    save_to(target, response.pieces())
+    return 0
+
+
+def save_to(target: str, pieces: Iterator[bytes]) -> None:
+    """Write pieces to a file that appears when it is complete, or to standard output."""
+    if not target:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    folder = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(folder):
+        raise Failure(f'invalid output path: directory "{folder}" does not exist')
+    if os.path.exists(target) and not os.path.isfile(target):
+        with open(target, "wb") as file:
+            file.writelines(pieces)
+        return
+    temporary = os.path.join(folder, f".{os.path.basename(target)}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(pieces)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@usage(
+    """
+dockyard commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]
+
+Create a new image from a container's changes
+
+Options:
+  -a, --author string    Author ("Jane Doe <jane@example.org>")
+  -c, --change list      Dockerfile instruction to apply
+  -m, --message string   Commit message
+  -p, --pause            Pause the container meanwhile (default true)
+"""
+)
+def commit(session: Session, flags: Flags) -> int:
+    """Prints the image's ID."""
+    from dockyard.cli.commands.transfer import split
+
+    name, tag = split(flags.arguments[1]) if len(flags.arguments) > 1 else ("", "")
+    place = path(
+        "/commit",
+        container=flags.arguments[0],
+        repo=name,
+        tag=tag,
+        author=flags.text("author"),
+        comment=flags.text("message"),
+        pause=None if flags.on("pause", default=True) else "0",
+        changes=flags.all("change"),
+    )
+    print(session.api.request("POST", place, {}).json()["Id"])
+    return 0

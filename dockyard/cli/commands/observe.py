@@ -1,0 +1,322 @@
+"""What is asked about containers: ls, inspect, logs, diff, stats."""
+
+from __future__ import annotations
+
+import sys
+
+from dockyard.cli import output, terminal
+from dockyard.cli.session import Failure, Session, filters, path
+from dockyard.cli.usage import Flags, usage
+from dockyard.client.http import ApiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COLUMNS = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+}
+HEADINGS = {"CreatedAt": "CREATED AT", "LocalVolumes": "LOCAL VOLUMES", "Size": "SIZE"}
+
+
+@usage(
+    """
+dockyard ps [OPTIONS]
+
+List containers
+
+Options:
+  -a, --all             Show all containers (default shows just running)
+  -f, --filter filter   Which ones (status=…, name=…, label=…, …)
+      --format string   'table', 'table TEMPLATE', 'json' or a Go template
+  -n, --last int        Show n last created containers, whatever their state
+  -l, --latest          Show the latest created container, whatever its state
+      --no-trunc        Do not shorten anything
+  -q, --quiet           Show IDs only
+  -s, --size            Show the size of the files
+"""
+)
+def ls(session: Session, flags: Flags) -> int:
+    """Prints a table."""
+    last = 1 if flags.on("latest") else flags.number("last", -1)
+    form = flags.text("format")
+    size = flags.on("size") or ".Size" in form
+    found = session.api.request(
+        "GET",
+        path(
+            "/containers/json",
+            all=flags.on("all"),
+            limit=last if last > 0 else None,
+            size=size,
+            filters=filters(flags.all("filter")),
+        ),
+    ).json()
+    full = flags.on("no-trunc")
+    if flags.on("quiet"):
+        for container in found:
+            print(container["Id"] if full else container["Id"][:12])
+        return 0
+    columns = dict(COLUMNS)
+    if flags.on("size"):
+        columns["Size"] = "SIZE"
+    output.rows([_row(container, full) for container in found], form, columns, HEADINGS)
+    return 0
+
+
+def _row(found: dict[str, Any], full: bool) -> dict[str, Any]:
+    created = found["Created"]
+    labels = found["Labels"] or {}
+    mounts = [mount.get("Name") or mount.get("Source", "") for mount in found["Mounts"]]
+    names = [name.removeprefix("/") for name in found["Names"] or []]
+    image = found["Image"] or "<no image>"
+    if image.startswith("sha256:") and not full:
+        image = image[7:19]
+    size = output.size(found.get("SizeRw") or 0)
+    if found.get("SizeRootFs"):
+        size += f" (virtual {output.size(found['SizeRootFs'])})"
+    return {
+        "ID": found["Id"] if full else found["Id"][:12],
+        "Image": image,
+        "Command": '"' + (found["Command"] if full else output.ellipsis(found["Command"], 20)) + '"',
+        "CreatedAt": output.local_time(created),
+        "RunningFor": output.since(created),
+        "Ports": ports(found["Ports"] or []),
+        "State": found["State"],
+        "Status": found["Status"],
+        "Size": size,
+        "Names": ",".join(name for name in names if full or "/" not in name) or ",".join(names),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "Label": lambda key: labels.get(key, ""),
+        "Mounts": ",".join(mount if full else output.ellipsis(mount, 15) for mount in mounts),
+        "LocalVolumes": str(sum(1 for mount in found["Mounts"] if mount.get("Driver") == "local")),
+        "Networks": ",".join(sorted((found["NetworkSettings"] or {}).get("Networks") or {})),
+    }
+
+
+def ports(found: list[dict[str, Any]]) -> str:
+    """`0.0.0.0:8000-8001->80-81/tcp, 90/tcp`: neighbouring ports joined, as `docker ps` does."""
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for entry in found:
+        address, public = entry.get("IP") or "", entry.get("PublicPort") or 0
+        groups.setdefault((entry["Type"], address if public else ""), []).append((entry["PrivatePort"], public))
+    shown = []
+    for (protocol, address), pairs in groups.items():
+        runs: list[list[tuple[int, int]]] = []
+        for private, public in sorted(set(pairs)):
+            last = runs[-1][-1] if runs else (-9, -9)
+            if private == last[0] + 1 and ((not public and not last[1]) or public == last[1] + 1):
+                runs[-1].append((private, public))
+            else:
+                runs.append([(private, public)])
+        for run in runs:
+            inside, outside = _span(run[0][0], run[-1][0]), _span(run[0][1], run[-1][1])
+            place = f"[{address}]" if ":" in address else address
+            prefix = f"{place}:{outside}->" if run[0][1] else ""
+            shown.append((run[0][0], address, f"{prefix}{inside}/{protocol}"))
+    return ", ".join(text for _, _, text in sorted(shown))
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+@usage(
+    """
+dockyard container inspect [OPTIONS] CONTAINER [CONTAINER...]
+
+Display detailed information on one or more containers
+
+Options:
+  -f, --format string   'json' or a Go template
+  -s, --size            Show the size of the files
+"""
+)
+def inspect(session: Session, flags: Flags) -> int:
+    """Prints JSON."""
+    size = flags.on("size")
+    return inspect_each(session, flags, lambda name: path("/containers", name, "/json", size=size))
+
+
+def inspect_each(session: Session, flags: Flags, place: Any) -> int:
+    """Print what the API says at `place(name)` for every name; 1 when something was missing."""
+    found, failures = [], []
+    for name in flags.arguments:
+        try:
+            found.append(session.api.request("GET", place(name)).json())
+        except ApiError as error:
+            failures.append(f"Error response from daemon: {error}")
+    if found or not flags.text("format"):
+        output.objects(found, flags.text("format"))
+    sys.stdout.flush()
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+@usage(
+    """
+dockyard logs [OPTIONS] CONTAINER
+
+Fetch the logs of a container
+
+Options:
+      --details        Show the log driver's extra attributes
+  -f, --follow         Go on showing what is written
+      --since string   From this time on (2013-01-02T13:23:37Z, 42m)
+  -n, --tail string    How many lines from the end (default "all")
+  -t, --timestamps     Show the time of each line
+      --until string   Up to this time (2013-01-02T13:23:37Z, 42m)
+"""
+)
+def logs(session: Session, flags: Flags) -> int:
+    """Writes the two streams to ours."""
+    name = flags.arguments[0]
+    # a terminal's log is not framed, and Docker says so in the container's own record only
+    tty = session.api.request("GET", path("/containers", name, "/json")).json()["Config"]["Tty"]
+    response = session.api.request(
+        "GET",
+        path(
+            "/containers",
+            name,
+            "/logs",
+            stdout=True,
+            stderr=True,
+            follow=flags.on("follow"),
+            timestamps=flags.on("timestamps"),
+            details=flags.on("details"),
+            since=timestamp(flags, "since"),
+            until=timestamp(flags, "until"),
+            tail=flags.text("tail"),
+        ),
+    )
+    terminal.copy_output(response.pieces(), framed=not tty)
+    return 0
+
+
+def timestamp(flags: Flags, name: str) -> str:
+    """A flag's moment as seconds since 1970: RFC 3339, a date, UNIX seconds, or a duration back from now."""
+    import time
+
+    from dockyard.cli import values
+
+    text = flags.text(name)
+    if not text:
+        return ""
+    try:
+        return f"{time.time() - values.duration(text) / 1e9:.9f}"
+    except ValueError:
+        pass
+    if text.replace(".", "", 1).isdigit():
+        return text
+    try:
+        from datetime import datetime
+
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise Failure(f'Error response from daemon: invalid value for "{name}": failed to parse {text}') from None
+    return f"{when.timestamp():.9f}"
+
+
+@usage(
+    """
+dockyard diff CONTAINER
+
+Inspect changes to files or directories on a container's filesystem
+"""
+)
+def diff(session: Session, flags: Flags) -> int:
+    """Prints C, A or D and a path for each."""
+    changes = session.api.request("GET", path("/containers", flags.arguments[0], "/changes")).json() or []
+    for change in changes:
+        print("CAD"[change["Kind"]], change["Path"])
+    return 0
+
+
+STATS = {
+    "ID": "CONTAINER ID",
+    "Name": "NAME",
+    "CPUPerc": "CPU %",
+    "MemUsage": "MEM USAGE / LIMIT",
+    "MemPerc": "MEM %",
+    "NetIO": "NET I/O",
+    "BlockIO": "BLOCK I/O",
+    "PIDs": "PIDS",
+}
+
+
+@usage(
+    """
+dockyard stats [OPTIONS] [CONTAINER...]
+
+Display a live stream of container(s) resource usage statistics
+
+Options:
+  -a, --all             Show all containers (default shows just running)
+      --format string   'table', 'table TEMPLATE', 'json' or a Go template
+      --no-stream       Show one result and end
+      --no-trunc        Do not shorten anything
+"""
+)
+def stats(session: Session, flags: Flags) -> int:
+    """Prints a table, again every second unless told not to."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    full = flags.on("no-trunc")
+    for name in flags.arguments:
+        session.api.request("GET", path("/containers", name, "/json")).read()
+
+    def sample(name: str) -> dict[str, Any] | None:
+        try:
+            return _stats_row(session.api.request("GET", path("/containers", name, "/stats", stream="0")).json(), full)
+        except ApiError:
+            return None
+
+    def names() -> list[str]:
+        listed = session.api.request("GET", path("/containers/json", all=flags.on("all"))).json()
+        return flags.arguments or [container["Id"] for container in listed]
+
+    clear = "" if flags.on("no-stream") or flags.text("format") else "\x1b[H\x1b[J"
+    with ThreadPoolExecutor(32) as pool:
+        while True:
+            rows = [row for row in pool.map(sample, names()) if row is not None]
+            print(clear, end="")
+            output.rows(rows, flags.text("format"), STATS, {"Container": "CONTAINER"})
+            sys.stdout.flush()
+            if flags.on("no-stream"):
+                return 0
+
+
+def _stats_row(found: dict[str, Any], full: bool) -> dict[str, Any]:
+    now, before = found["cpu_stats"], found["precpu_stats"]
+    used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    passed = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    cpus = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or []) or 1
+    memory = found["memory_stats"]
+    details = memory.get("stats") or {}
+    # the page cache that can be dropped at once does not count: v1 and v2 name it differently
+    idle = details.get("total_inactive_file", details.get("inactive_file", 0))
+    usage_ = memory.get("usage", 0)
+    usage_ = usage_ - idle if idle < usage_ else usage_
+    limit = memory.get("limit", 0)
+    networks = (found.get("networks") or {}).values()
+    blocks = found["blkio_stats"].get("io_service_bytes_recursive") or []
+    io = {way: sum(row["value"] for row in blocks if row["op"].lower() == way) for way in ("read", "write")}
+    received = sum(network["rx_bytes"] for network in networks)
+    sent = sum(network["tx_bytes"] for network in networks)
+    return {
+        "Container": found["id"] if full else found["id"][:12],
+        "ID": found["id"] if full else found["id"][:12],
+        "Name": found["name"].removeprefix("/"),
+        "CPUPerc": f"{used / passed * cpus * 100 if used > 0 and passed > 0 else 0:.2f}%",
+        "MemUsage": f"{output.binary_size(usage_)} / {output.binary_size(limit)}",
+        "MemPerc": f"{usage_ / limit * 100 if limit else 0:.2f}%",
+        "NetIO": f"{output.size(received)} / {output.size(sent)}",
+        "BlockIO": f"{output.size(io['read'])} / {output.size(io['write'])}",
+        "PIDs": str((found.get("pids_stats") or {}).get("current", 0)),
+    }

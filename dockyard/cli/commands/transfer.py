@@ -1,0 +1,110 @@
+"""`pull` and `push`."""
+
+from __future__ import annotations
+
+import sys
+
+from dockyard.cli import credentials, progress
+from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.usage import Flags, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+def full_name(image: str) -> str:
+    """`busybox` as docker.io/library/busybox:latest."""
+    name = image
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        name = f"docker.io/{name}"
+    return name if "@" in name or ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def split(image: str) -> tuple[str, str]:
+    """Name, and tag or digest or "" of an image."""
+    if "@" in image:
+        name, _, digest = image.partition("@")
+        return name, digest
+    name, colon, tag = image.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (image, "")
+
+
+def pull_image(
+    session: Session, image: str, *, platform: str, quiet: bool, to: TextIO, every_tag: bool = False
+) -> None:
+    """Pull and show how it goes."""
+    name, tag = split(image)
+    if not tag and not every_tag:
+        tag = "latest"
+        if not quiet and to is sys.stdout:
+            print("Using default tag: latest")
+    response = session.api.request(
+        "POST",
+        path("/images/create", fromImage=name, tag="" if every_tag else tag, platform=platform),
+        headers=credentials.header(session.config_folder, image),
+    )
+    progress.show(response.objects(), to, quiet=quiet)
+
+
+@usage(
+    """
+dockyard pull [OPTIONS] NAME[:TAG|@DIGEST]
+
+Download an image from a registry
+
+Options:
+  -a, --all-tags                Download all tags of the repository
+      --disable-content-trust   Accepted for compatibility (default true)
+      --platform string         Platform to choose from several
+  -q, --quiet                   Show no progress
+"""
+)
+def pull(session: Session, flags: Flags) -> int:
+    """Prints the image's full name at the end."""
+    image = flags.arguments[0]
+    every = flags.on("all-tags")
+    if every and split(image)[1]:
+        raise Failure("tag can't be used with --all-tags/-a")
+    quiet = flags.on("quiet")
+    pull_image(session, image, platform=flags.text("platform"), quiet=quiet, to=sys.stdout, every_tag=every)
+    print(full_name(image))
+    return 0
+
+
+@usage(
+    """
+dockyard push [OPTIONS] NAME[:TAG]
+
+Upload an image to a registry
+
+Options:
+  -a, --all-tags                Push all tags of the repository
+      --disable-content-trust   Accepted for compatibility (default true)
+      --platform string         Platform to choose from several
+  -q, --quiet                   Show no progress
+"""
+)
+def push(session: Session, flags: Flags) -> int:
+    """Shows what is pushed."""
+    image = flags.arguments[0]
+    name, tag = split(image)
+    every = flags.on("all-tags")
+    if every and tag:
+        raise Failure("tag can't be used with --all-tags/-a")
+    if not tag and not every:
+        tag = "latest"
+        if not flags.on("quiet"):
+            print("Using default tag: latest")
+    response = session.api.request(
+        "POST",
+        path(f"/images/{name}/push", tag=tag, platform=flags.text("platform")),
+        headers=credentials.header(session.config_folder, image),
+    )
+    progress.show(response.objects(), quiet=flags.on("quiet"))
+    if flags.on("quiet"):
+        print(full_name(image))
+    return 0

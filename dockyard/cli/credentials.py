@@ -1,0 +1,124 @@
+"""Registry logins in ~/.docker/config.json, shared with Docker's client; credential helpers too."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from dockyard.cli.session import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DOCKER_HUB = "https://index.docker.io/v1/"
+
+
+def registry_of(image: str) -> str:
+    """The key under which the login for an image is kept."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return DOCKER_HUB if first in ("docker.io", "index.docker.io") else first
+    return DOCKER_HUB
+
+
+def load(folder: str) -> dict[str, Any]:
+    """The client's configuration; empty when there is none. Raises Failure when it is broken."""
+    try:
+        with open(f"{folder}/config.json", encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+            return found
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise Failure(f"Error loading config file: {folder}/config.json: {error}") from None
+
+
+def _helper(config: dict[str, Any], registry: str) -> str:
+    name: str = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore") or ""
+    return name
+
+
+def _ask(helper: str, action: str, text: str) -> dict[str, str] | None:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [f"docker-credential-{helper}", action], input=text, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise Failure(f"error getting credentials: docker-credential-{helper} not found in $PATH") from None
+    if done.returncode:
+        if "credentials not found" in done.stdout:
+            return None
+        raise Failure(f"error getting credentials - err: exit status {done.returncode}, out: `{done.stdout.strip()}`")
+    return dict(json.loads(done.stdout)) if done.stdout.strip() else None
+
+
+def find(folder: str, registry: str) -> dict[str, str] | None:
+    """The login for a registry as the API's AuthConfig, if there is one."""
+    import base64
+
+    config = load(folder)
+    helper = _helper(config, registry)
+    if helper:
+        found = _ask(helper, "get", registry)
+        if found is None:
+            return None
+        if found.get("Username") == "<token>":
+            return {"identitytoken": found["Secret"], "serveraddress": registry}
+        return {"username": found["Username"], "password": found["Secret"], "serveraddress": registry}
+    entry = (config.get("auths") or {}).get(registry)
+    if not entry:
+        return None
+    if entry.get("identitytoken"):
+        return {"identitytoken": entry["identitytoken"], "serveraddress": registry}
+    name, _, password = base64.b64decode(entry.get("auth", "")).decode().partition(":")
+    return {"username": name, "password": password.rstrip("\0"), "serveraddress": registry}
+
+
+def header(folder: str, image: str) -> dict[str, str]:
+    """The X-Registry-Auth header for an image."""
+    import base64
+
+    auth = find(folder, registry_of(image)) or {}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()}
+
+
+def store(folder: str, registry: str, name: str, password: str, token: str) -> None:
+    """Keep a login."""
+    import base64
+
+    config = load(folder)
+    helper = _helper(config, registry)
+    if helper:
+        secret = {"ServerURL": registry, "Username": "<token>" if token else name, "Secret": token or password}
+        _ask(helper, "store", json.dumps(secret))
+        entry: dict[str, str] = {}
+    elif token:
+        entry = {"auth": base64.b64encode(f"{name}:".encode()).decode(), "identitytoken": token}
+    else:
+        entry = {"auth": base64.b64encode(f"{name}:{password}".encode()).decode()}
+    config.setdefault("auths", {})[registry] = entry
+    _write(folder, config)
+
+
+def forget(folder: str, registry: str) -> bool:
+    """Drop a login; whether there was one."""
+    config = load(folder)
+    helper = _helper(config, registry)
+    if helper:
+        _ask(helper, "erase", registry)
+    if (config.get("auths") or {}).pop(registry, None) is None:
+        return False
+    _write(folder, config)
+    return True
+
+
+def _write(folder: str, config: dict[str, Any]) -> None:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    temporary = f"{folder}/.config.json.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(config, file, indent="\t")
+    os.replace(temporary, f"{folder}/config.json")

@@ -1,0 +1,217 @@
+"""A command's help text is its grammar: what `--help` prints is also what its flags are parsed by.
+
+    @usage('''
+    dockyard kill [OPTIONS] CONTAINER [CONTAINER...]
+
+    Send a signal to containers
+
+    Options:
+      -s, --signal string   Signal to send
+    ''')
+    def kill(session: Session, flags: Flags) -> int: ...
+
+A flag followed by a word takes a value, one followed by `list` or `map` may be repeated, one followed by nothing is a
+switch. The usage line says how many arguments there must be; with [ARG...] at its end, what follows the first
+argument is not looked at for flags.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from dockyard.cli.session import Session
+
+    Command = Callable[["Session", "Flags"], "int | None"]
+
+PROGRAM = "dockyard"
+_REPEATED = ("list", "map", "filter", "mount", "ulimit", "port")
+
+
+class UsageError(Exception):
+    """The command line is wrong: the message says how, `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def usage(text: str) -> Callable[[Command], Command]:
+    """Give a command its help text."""
+
+    def attach(function: Command) -> Command:
+        function.usage = text.strip("\n")  # type: ignore[attr-defined]  # a function's own attribute
+        return function
+
+    return attach
+
+
+def summary(command: Any) -> str:
+    """What a command does, in one line."""
+    lines: list[str] = command.usage.split("\n")
+    return lines[2]
+
+
+def flag_rows(text: str) -> list[tuple[list[str], str]]:
+    """Each flag of a help text: its names, without dashes, and the type of its value or ""."""
+    rows = []
+    for line in text.split("\n"):
+        if line.startswith(("  -", "      --")):
+            words = line.strip().partition("  ")[0].split()
+            names = [word.rstrip(",").lstrip("-") for word in words if word.startswith("-")]
+            rows.append((names, words[-1] if not words[-1].startswith("-") else ""))
+    return rows
+
+
+def _places(line: str) -> list[str]:
+    """The arguments of a usage line; what is in brackets is one, `PATH | URL` too."""
+    places: list[str] = []
+    for word in line.replace(" | ", "|").split():
+        if places and places[-1].count("[") > places[-1].count("]"):
+            places[-1] += " " + word
+        else:
+            places.append(word)
+    return places
+
+
+class Flags:
+    """The flags and arguments of one command, parsed by its help text."""
+
+    def __init__(self, text: str, rest: list[str]) -> None:
+        """Raises UsageError; SystemExit after printing the help that was asked for."""
+        self.text_of_usage = text
+        self._line = text.partition("\n")[0]
+        self._kinds: dict[str, tuple[str, str]] = {}
+        for names, kind in flag_rows(text):
+            for name in names:
+                self._kinds[name] = (kind, names[-1])
+        self._values: dict[str, list[str]] = {}
+        self.arguments: list[str] = []
+        self._parse(list(rest))
+        self._count()
+
+    @property
+    def command(self) -> str:
+        """The command's words: "dockyard volume rm"."""
+        words = self._line.split()
+        return " ".join(word for word in words if word.islower() and word[0].isalpha())
+
+    def _parse(self, rest: list[str]) -> None:
+        stop = self._line.endswith(("[ARG...]", "[ps OPTIONS]"))
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                self.arguments += rest
+                return
+            if word == "--help" or (word == "-h" and "h" not in self._kinds):
+                print("Usage:  " + self.text_of_usage)
+                raise SystemExit(0)
+            if not word.startswith("-") or word == "-":
+                self.arguments.append(word)
+                if stop:
+                    self.arguments += rest
+                    return
+            elif word.startswith("--"):
+                self._take_long(word, rest)
+            else:
+                self._take_letters(word, rest)
+
+    def _take_long(self, word: str, rest: list[str]) -> None:
+        name, equals, value = word[2:].partition("=")
+        if name not in self._kinds or len(name) == 1:
+            raise self._wrong(f"unknown flag: --{name}")
+        kind, full = self._kinds[name]
+        if kind:
+            self._set(kind, full, value if equals else self._following(word, rest))
+        else:
+            self._set_switch(full, value if equals else "true")
+
+    def _take_letters(self, word: str, rest: list[str]) -> None:
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter not in self._kinds:
+                raise self._wrong(f"unknown shorthand flag: '{letter}' in {word}")
+            kind, full = self._kinds[letter]
+            if kind:
+                value = letters.removeprefix("=") if letters else self._following(f"'{letter}' in -{letter}", rest)
+                self._set(kind, full, value)
+                return
+            if letters.startswith("="):
+                self._set_switch(full, letters[1:])
+                return
+            self._set_switch(full, "true")
+
+    def _set(self, kind: str, name: str, value: str) -> None:
+        if kind in _REPEATED:
+            self._values.setdefault(name, []).append(value)
+        else:
+            self._values[name] = [value]
+
+    def _set_switch(self, name: str, value: str) -> None:
+        lowered = value.lower()
+        if lowered not in ("true", "false", "t", "f", "1", "0"):
+            raise self._wrong(
+                f'invalid argument "{value}" for "--{name}" flag: strconv.ParseBool: parsing "{value}": invalid syntax'
+            )
+        self._values[name] = [lowered]
+
+    def _following(self, flag: str, rest: list[str]) -> str:
+        if not rest:
+            raise self._wrong(f"flag needs an argument: {flag}")
+        return rest.pop(0)
+
+    def _wrong(self, message: str) -> UsageError:
+        return UsageError(f"{message}\n\nUsage:  {self._line}\n\nRun '{self.command} --help' for more information", 125)
+
+    def invalid(self, name: str, value: str, why: str) -> UsageError:
+        """The error for a flag's value."""
+        letters = [word for word, (_, full) in self._kinds.items() if full == name and len(word) == 1]
+        shown = f"-{letters[0]}, --{name}" if letters else f"--{name}"
+        return self._wrong(f'invalid argument "{value}" for "{shown}" flag: {why}')
+
+    def _count(self) -> None:
+        places = _places(self._line.removeprefix(self.command).replace("[OPTIONS]", ""))
+        required = [word for word in places if not word.startswith("[")]
+        most = len(places) if "..." not in self._line and "ps OPTIONS" not in self._line else None
+        count, least = len(self.arguments), len(required)
+        if (most is not None and count > most) or count < least:
+            if most == 0:
+                wanted = "accepts no arguments"
+            else:
+                bound = "" if most == least else "at least " if count < least else "at most "
+                number = most if most is not None and count > most else least
+                wanted = f"requires {bound}{number} argument{'' if number == 1 else 's'}"
+            raise UsageError(
+                f"{PROGRAM}: '{self.command}' {wanted}\n\nUsage:  {self._line}\n\n"
+                f"Run '{self.command} --help' for more information"
+            )
+
+    def on(self, name: str, *, default: bool = False) -> bool:
+        """Whether a switch is set."""
+        value = self._values.get(name)
+        return default if value is None else value[0] in ("true", "t", "1")
+
+    def given(self, name: str) -> bool:
+        """Whether a flag was on the command line at all."""
+        return name in self._values
+
+    def text(self, name: str, default: str = "") -> str:
+        """A flag's value."""
+        return self._values.get(name, [default])[-1]
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A flag's value, a whole number. Raises UsageError."""
+        value = self.text(name)
+        if not self.given(name):
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise self.invalid(name, value, f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a flag that may be repeated."""
+        return self._values.get(name, [])

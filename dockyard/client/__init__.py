@@ -1,0 +1,1 @@
+"""The client of the Engine API. Imports nothing of the engine."""

@@ -1,0 +1,206 @@
+"""As much HTTP/1.1 as the Engine API needs, on a UNIX socket, TCP or TLS; blocking, and quick to import.
+
+connection = Connection("unix:///run/dockyard/docker.sock")
+response = connection.request("GET", "/containers/json")
+rows = response.json()
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+    from typing import Any
+
+CHUNK = 1 << 16
+DEFAULT_HOST = "unix:///run/dockyard/docker.sock"
+
+
+class ApiError(Exception):
+    """The engine refused; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Unreachable(Exception):
+    """No engine answers."""
+
+
+class Connection:
+    """An engine's address; a connection is opened for every request, which costs little on a UNIX socket."""
+
+    def __init__(self, host: str = DEFAULT_HOST, tls: ssl.SSLContext | None = None) -> None:
+        """`host`: unix://PATH or tcp://HOST:PORT; `tls` is for the latter."""
+        self.host = host
+        self._tls = tls
+
+    def open(self) -> socket.socket:
+        """A connected socket. Raises Unreachable."""
+        scheme, _, place = self.host.partition("://")
+        try:
+            if scheme == "unix":
+                peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    peer.connect(place)
+                except OSError:
+                    peer.close()
+                    raise
+                return peer
+            address, _, port = place.rstrip("/").rpartition(":")
+            peer = socket.create_connection((address.strip("[]") or "127.0.0.1", int(port or "2375")))
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._tls.wrap_socket(peer, server_hostname=address) if self._tls is not None else peer
+        except (OSError, ValueError) as error:
+            raise Unreachable(
+                f"Cannot connect to the engine at {self.host}. Is the dockyard daemon running? ({error})"
+            ) from error
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: dict[str, str] | None = None,
+        check: bool = True,
+    ) -> Response:
+        """Send a request. `body`: an object to be sent as JSON, bytes, or an iterator of bytes.
+
+        Raises ApiError for an error status when `check`, Unreachable.
+        """
+        peer = self.open()
+        lines = [f"{method} {path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        data = b""
+        pieces: Iterator[bytes] | None = None
+        if isinstance(body, (bytes, bytearray)):
+            data = bytes(body)
+        elif hasattr(body, "__next__"):
+            pieces = body  # type: ignore[assignment]  # an iterator, as seen
+            lines.append("Transfer-Encoding: chunked")
+        elif body is not None:
+            data = json.dumps(body).encode()
+            lines.append("Content-Type: application/json")
+        if pieces is None and (data or method in ("POST", "PUT")):
+            lines.append(f"Content-Length: {len(data)}")
+        peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
+        if pieces is not None:
+            _send_chunks(peer, pieces)
+        response = Response(peer)
+        if check and response.status >= 400:
+            raise ApiError(response.status, response.message())
+        return response
+
+
+def _send_chunks(peer: socket.socket, pieces: Iterator[bytes]) -> None:
+    try:
+        for piece in pieces:
+            if piece:
+                peer.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        peer.sendall(b"0\r\n\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the engine has answered before the end: its answer says why
+
+
+class Response:
+    """A response whose head has arrived."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self.socket = peer
+        self._buffer = b""
+        while b"\r\n\r\n" not in self._buffer:
+            data = peer.recv(CHUNK)
+            if not data:
+                raise Unreachable("the engine closed the connection")
+            self._buffer += data
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        status, *rows = head.decode("latin-1").split("\r\n")
+        self.status = int(status.split(" ", 2)[1])
+        self.headers = {name.lower(): value.strip() for name, _, value in (row.partition(":") for row in rows)}
+
+    def message(self) -> str:
+        """What an error response says."""
+        data = self.read()
+        try:
+            return str(json.loads(data)["message"])
+        except (ValueError, KeyError, TypeError):
+            return data.decode(errors="replace").strip() or f"status {self.status}"
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it arrives."""
+        if self.status in (204, 304):
+            return
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            yield from self._chunks()
+            return
+        left = int(self.headers.get("content-length", "-1"))
+        while left:
+            data, self._buffer = self._buffer, b""
+            if not data:
+                data = self.socket.recv(CHUNK)
+            if not data:
+                return
+            left -= len(data) if left > 0 else 0
+            yield data
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            size = int(self._line().partition(b";")[0], 16)
+            if not size:
+                return
+            while size:
+                if not self._buffer:
+                    self._buffer = self.socket.recv(CHUNK)
+                    if not self._buffer:
+                        return
+                data, self._buffer = self._buffer[:size], self._buffer[size:]
+                size -= len(data)
+                yield data
+            self._line()
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            data = self.socket.recv(CHUNK)
+            if not data:
+                return b"0"
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.pieces())
+
+    def json(self) -> Any:
+        """The whole body, parsed."""
+        data = self.read()
+        return json.loads(data) if data.strip() else None
+
+    def objects(self) -> Iterator[Any]:
+        """A stream of JSON values, one a line, each as it arrives."""
+        pending = b""
+        for piece in self.pieces():
+            pending += piece
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+        if pending.strip():
+            yield json.loads(pending)
+
+    def arrived(self, patience: float) -> bool:
+        """Whether more than the head has arrived, or does within `patience` seconds."""
+        return bool(self._buffer) or bool(select.select([self.socket], [], [], patience)[0])
+
+    def hijack(self) -> tuple[socket.socket, bytes]:
+        """The connection itself, and what has already come from it."""
+        data, self._buffer = self._buffer, b""
+        return self.socket, data
