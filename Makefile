@@ -41,6 +41,7 @@ $(BIN)/.ready: pyproject.toml packaging/system-packages
 	@echo "Preparing .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m compileall -q dockyard
 	@touch $@
 
 clean: ## remove what make made

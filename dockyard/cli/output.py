@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 TYPE_CHECKING = False
@@ -30,6 +29,8 @@ def rows(found: Iterable[Row], form: str, columns: dict[str, str], headings: dic
         table([list(columns.values()), *listed])
         return
     if form == "json":
+        import json
+
         for row in found:
             plain = {key: value for key, value in sorted(row.items()) if not callable(value)}
             print(json.dumps(plain, separators=(",", ":"), ensure_ascii=False))
@@ -64,10 +65,11 @@ class _Headings(dict):  # type: ignore[type-arg]  # of anything, for the templat
 def objects(found: list[Any], form: str) -> None:
     """Print what `inspect` found: indented JSON, or each by a template."""
     if not form or form == "json":
-        separators = (",", ":") if form else None
+        import json
+
         if form:
             for item in found:
-                print(json.dumps(item, separators=separators, ensure_ascii=False))
+                print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
         else:
             print(json.dumps(found, indent=4, ensure_ascii=False))
         return

@@ -6,6 +6,7 @@ import os
 import sys
 
 from dockyard.client.http import DEFAULT_HOST, ApiError, Connection, Unreachable
+from dockyard.client.quick_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,9 +109,7 @@ def path(*parts: str, **values: object) -> str:
             if item is True:
                 pairs.append(f"{key}=1")
             elif isinstance(item, dict) and item:
-                import json
-
-                pairs.append(f"{key}={quote(json.dumps(item))}")
+                pairs.append(f"{key}={quote(dumps(item))}")
             elif item not in (None, False, "", {}):
                 pairs.append(f"{key}={quote(str(item))}")
     place = "".join(quote(part) if part.startswith("/") else "/" + quote(part) for part in parts)

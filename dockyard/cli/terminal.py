@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enumerations first, which takes 2 ms
 import os
 import select
-import signal
-import socket
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 17
+SHUT_WR = 1
 HEADER = 8  # Docker's stdcopy frame: stream (1 or 2), three zeros, big-endian length
 PROXIED = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "WINCH", "XCPU", "VTALRM", "PROF", "IO", "PWR")
 
@@ -54,18 +55,17 @@ def window_size() -> tuple[int, int]:
 
 def on_resize(tell: Callable[[int, int], None]) -> None:
     """Call `tell(rows, columns)` whenever the window changes."""
-    signal.signal(signal.SIGWINCH, lambda *_: tell(*window_size()))
+    _signal.signal(_signal.SIGWINCH, lambda *_: tell(*window_size()))
 
 
 def proxy_signals(send: Callable[[str], None]) -> None:
     """Pass the signals that we get on, by name."""
-    for name in PROXIED:
-        signal.signal(getattr(signal, "SIG" + name), lambda number, _: send(signal.Signals(number).name[3:]))
+    names = {int(getattr(_signal, "SIG" + name)): name for name in PROXIED}
+    for number in names:
+        _signal.signal(number, lambda number, _: send(names[number]))
 
 
-def move(
-    peer: socket.socket, early: bytes, *, stdin: int | None, framed: bool, stdout: int = 1, stderr: int = 2
-) -> None:
+def move(peer: socket, early: bytes, *, stdin: int | None, framed: bool, stdout: int = 1, stderr: int = 2) -> None:
     """Copy between us and a hijacked connection until the container's side ends.
 
     `framed` output carries both streams; otherwise all goes to `stdout`. The end of `stdin` half-closes the
@@ -107,7 +107,7 @@ def _read(fd: int) -> bytes:
         return b""
 
 
-def _arrived(peer: socket.socket) -> Iterator[bytes]:
+def _arrived(peer: socket) -> Iterator[bytes]:
     try:
         yield peer.recv(CHUNK)
     except BlockingIOError:
@@ -116,7 +116,7 @@ def _arrived(peer: socket.socket) -> Iterator[bytes]:
         yield b""
 
 
-def _send(peer: socket.socket, data: memoryview) -> memoryview:
+def _send(peer: socket, data: memoryview) -> memoryview:
     try:
         return data[peer.send(data) :]
     except BlockingIOError:
@@ -125,9 +125,9 @@ def _send(peer: socket.socket, data: memoryview) -> memoryview:
         return memoryview(b"")  # the container takes no more input
 
 
-def _half_close(peer: socket.socket) -> None:
+def _half_close(peer: socket) -> None:
     try:
-        peer.shutdown(socket.SHUT_WR)
+        peer.shutdown(SHUT_WR)
     except OSError:
         pass  # the other side was quicker
 

@@ -7,9 +7,10 @@ rows = response.json()
 
 from __future__ import annotations
 
-import json
 import select
-import socket
+from _socket import AF_UNIX, SOCK_STREAM, socket  # the module around it takes longer to import than `ps` should
+
+from dockyard.client.quick_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,26 +43,31 @@ class Connection:
         self.host = host
         self._tls = tls
 
-    def open(self) -> socket.socket:
+    def open(self) -> socket:
         """A connected socket. Raises Unreachable."""
         scheme, _, place = self.host.partition("://")
         try:
             if scheme == "unix":
-                peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                peer = socket(AF_UNIX, SOCK_STREAM)
                 try:
                     peer.connect(place)
                 except OSError:
                     peer.close()
                     raise
                 return peer
-            address, _, port = place.rstrip("/").rpartition(":")
-            peer = socket.create_connection((address.strip("[]") or "127.0.0.1", int(port or "2375")))
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._tls.wrap_socket(peer, server_hostname=address) if self._tls is not None else peer
+            return self._open_tcp(place.rstrip("/"))
         except (OSError, ValueError) as error:
             raise Unreachable(
                 f"Cannot connect to the engine at {self.host}. Is the dockyard daemon running? ({error})"
             ) from error
+
+    def _open_tcp(self, place: str) -> socket:
+        from socket import IPPROTO_TCP, TCP_NODELAY, create_connection
+
+        address, _, port = place.rpartition(":")
+        peer = create_connection((address.strip("[]") or "127.0.0.1", int(port or "2375")))
+        peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        return self._tls.wrap_socket(peer, server_hostname=address) if self._tls is not None else peer
 
     def request(
         self,
@@ -87,7 +93,7 @@ class Connection:
             pieces = body  # type: ignore[assignment]  # an iterator, as seen
             lines.append("Transfer-Encoding: chunked")
         elif body is not None:
-            data = json.dumps(body).encode()
+            data = dumps(body).encode()
             lines.append("Content-Type: application/json")
         if pieces is None and (data or method in ("POST", "PUT")):
             lines.append(f"Content-Length: {len(data)}")
@@ -100,7 +106,7 @@ class Connection:
         return response
 
 
-def _send_chunks(peer: socket.socket, pieces: Iterator[bytes]) -> None:
+def _send_chunks(peer: socket, pieces: Iterator[bytes]) -> None:
     try:
         for piece in pieces:
             if piece:
@@ -113,7 +119,7 @@ def _send_chunks(peer: socket.socket, pieces: Iterator[bytes]) -> None:
 class Response:
     """A response whose head has arrived."""
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: socket) -> None:
         self.socket = peer
         self._buffer = b""
         while b"\r\n\r\n" not in self._buffer:
@@ -130,7 +136,7 @@ class Response:
         """What an error response says."""
         data = self.read()
         try:
-            return str(json.loads(data)["message"])
+            return str(loads(data)["message"])
         except (ValueError, KeyError, TypeError):
             return data.decode(errors="replace").strip() or f"status {self.status}"
 
@@ -182,7 +188,7 @@ class Response:
     def json(self) -> Any:
         """The whole body, parsed."""
         data = self.read()
-        return json.loads(data) if data.strip() else None
+        return loads(data) if data.strip() else None
 
     def objects(self) -> Iterator[Any]:
         """A stream of JSON values, one a line, each as it arrives."""
@@ -192,15 +198,15 @@ class Response:
             *lines, pending = pending.split(b"\n")
             for line in lines:
                 if line.strip():
-                    yield json.loads(line)
+                    yield loads(line)
         if pending.strip():
-            yield json.loads(pending)
+            yield loads(pending)
 
     def arrived(self, patience: float) -> bool:
         """Whether more than the head has arrived, or does within `patience` seconds."""
         return bool(self._buffer) or bool(select.select([self.socket], [], [], patience)[0])
 
-    def hijack(self) -> tuple[socket.socket, bytes]:
+    def hijack(self) -> tuple[socket, bytes]:
         """The connection itself, and what has already come from it."""
         data, self._buffer = self._buffer, b""
         return self.socket, data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from dockyard.cli import terminal
@@ -14,7 +13,7 @@ from dockyard.client.http import ApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket
     from typing import Any
 
     from dockyard.client.http import Response
@@ -174,7 +173,7 @@ class _Foreground:
     def _place(self, what: str, **values: object) -> str:
         return path("/containers", self._container, what, **values)
 
-    def _attach(self) -> tuple[socket.socket, bytes]:
+    def _attach(self) -> tuple[socket, bytes]:
         wanted = {name.lower(): True for name in self._streams}
         keys = self._flags.text("detach-keys")
         response = self._session.api.request(
@@ -201,7 +200,6 @@ class _Foreground:
         if self._tty and self._detached(ended):
             print("read escape sequence", file=sys.stderr)
             return 0
-        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
         result = ended.json()
         if result is None:
             raise Failure("the engine went away while the container ran", EXIT_NOT_STARTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dockyard.cli import output, terminal
+from dockyard.cli import output
 from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.http import ApiError
@@ -195,6 +195,8 @@ def logs(session: Session, flags: Flags) -> int:
             tail=flags.text("tail"),
         ),
     )
+    from dockyard.cli import terminal
+
     terminal.copy_output(response.pieces(), framed=not tty)
     return 0
 
