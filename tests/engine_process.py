@@ -99,6 +99,19 @@ class EngineProcess:
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": self.host},
         )
 
+    def dockyard(
+        self, *arguments: str, input: bytes | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run our own client; everything it gave back."""
+        return subprocess.run(
+            [sys.executable, "-m", "dockyard.cli.main", *arguments],
+            input=input if input is not None else b"",
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": self.host},
+        )
+
     def inspect(self, name: str) -> Any:
         """`docker inspect` of one object."""
         return json.loads(self.docker("inspect", name))[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from dockyard.cli import values
+from dockyard.cli.session import Failure
 from dockyard.cli.terminal import window_size
+from dockyard.cli.usage import PROGRAM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ OPTIONS = """\
 
 
 def create_request(flags: Flags) -> Body:
-    """The body of POST /containers/create. Raises UsageError."""
+    """The body of POST /containers/create. Raises UsageError, Failure."""
     image, *command = flags.arguments
     host = _host_config(flags)
     body: Body = {
@@ -145,8 +147,12 @@ def create_request(flags: Flags) -> Body:
     if flags.given("mac-address"):
         body["MacAddress"] = flags.text("mac-address")
     _mounts(flags, body, host)
-    exposed, host["PortBindings"] = _parsed(flags, "publish", values.publish)
-    exposed = exposed + _parsed(flags, "expose", values.expose)
+    try:
+        exposed, host["PortBindings"] = values.publish(flags.all("publish"))
+        exposed = exposed + values.expose(flags.all("expose"))
+    except ValueError as error:
+        name = flags.command
+        raise Failure(f"{PROGRAM}: {error}\n\nRun '{name} --help' for more information", 125) from None
     if exposed:
         body["ExposedPorts"] = {port: {} for port in exposed}
     health = _health(flags)

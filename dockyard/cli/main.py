@@ -88,9 +88,9 @@ def _report(error: Exception) -> int:
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"{where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
-    elif type(error).__name__ == "TemplateError":
+    elif type(error).__name__ in ("TemplateError", "ExecutionError"):
         print(f"template parsing error: {error}", file=sys.stderr)
-        return 64
+        return 64 if type(error).__name__ == "TemplateError" else 1
     else:
         raise error
     return getattr(error, "code", 1)

@@ -53,13 +53,21 @@ class _Headings(dict):  # type: ignore[type-arg]  # of anything, for the templat
     """What a table's template is rendered with for its first line."""
 
     def __init__(self, columns: dict[str, str], more: dict[str, str]) -> None:
-        super().__init__({**columns, **more, "Label": lambda name: name.upper()})
+        super().__init__({**columns, **more, "Label": lambda name: name})
 
     def __contains__(self, name: object) -> bool:
         return True
 
     def __missing__(self, name: str) -> str:
         return name.upper()
+
+
+def check(form: str) -> None:
+    """Raise TemplateError for a template that cannot be parsed, before anything is asked or done."""
+    if "{{" in form:
+        from dockyard.cli.template import Template
+
+        Template(form)
 
 
 def objects(found: list[Any], form: str) -> None:
@@ -73,11 +81,15 @@ def objects(found: list[Any], form: str) -> None:
         else:
             print(json.dumps(found, indent=4, ensure_ascii=False))
         return
-    from dockyard.cli.template import Template
+    from dockyard.cli.template import Template, TemplateError
 
     template = Template(form)
     for item in found:
-        print(template.render(item))
+        try:
+            print(template.render(item))
+        except TemplateError:
+            print()  # as Docker does
+            raise
 
 
 def size(amount: float, digits: int = 3) -> str:

@@ -22,6 +22,10 @@ class TemplateError(Exception):
     """The template cannot be parsed, or not be applied to the data."""
 
 
+class ExecutionError(TemplateError):
+    """The template is in order, but the data have not what it asks for."""
+
+
 class Missing:
     """A key that a map lacks, printed as Go does."""
 
@@ -250,6 +254,8 @@ def _commands(tokens: list[tuple[str, Value]]) -> tuple[list[Value], list[tuple[
         elif kind == "field":
             operands.append(("field", "", [content[1:]] if content != "." else []))
         elif kind in ("value", "word", "variable"):
+            if kind == "word" and content not in FUNCTIONS and content not in ("true", "false", "nil"):
+                raise TemplateError(f'template: :1: function "{content}" not defined')
             operands.append((kind, content, []))
         else:
             raise TemplateError(f'template: :1: unexpected "{content}" in operand')
@@ -295,7 +301,7 @@ def _range(node: Value, dot: Value, scope: Scope, out: list[str]) -> None:
     elif value is None or value is _MISSING:
         items = []
     else:
-        raise TemplateError(f"range can't iterate over {text_of(value)}")
+        raise ExecutionError(f"range can't iterate over {text_of(value)}")
     if not items:
         _run(rest, dot, scope, out)
     for key, item in items:
@@ -320,22 +326,20 @@ def _evaluate(pipe: Value, dot: Value, scope: Scope) -> Value:
 def _command(operands: list[Value], dot: Value, scope: Scope, piped: list[Value]) -> Value:
     first = operands[0]
     if first[0] == "word" and first[1] not in ("true", "false", "nil"):
-        function = FUNCTIONS.get(first[1])
-        if function is None:
-            raise TemplateError(f'template: :1: function "{first[1]}" not defined')
+        function = FUNCTIONS[first[1]]
         arguments = [_operand(operand, dot, scope) for operand in operands[1:]] + piped
         try:
             return function(*arguments)
         except TemplateError:
             raise
         except (TypeError, ValueError, AttributeError) as error:
-            raise TemplateError(f"template: :1: error calling {first[1]}: {error}") from None
+            raise ExecutionError(f"template: :1: error calling {first[1]}: {error}") from None
     arguments = [_operand(operand, dot, scope) for operand in operands[1:]] + piped
     value = _operand(first, dot, scope, call=not arguments)
     if callable(value):
         return value(*arguments)
     if arguments:
-        raise TemplateError(f"template: :1: can't give argument to non-function {_source(first)}")
+        raise ExecutionError(f"template: :1: can't give argument to non-function {_source(first)}")
     return value
 
 
@@ -349,7 +353,7 @@ def _operand(operand: Value, dot: Value, scope: Scope, call: bool = True) -> Val
         return _command([operand], dot, scope, [])
     if kind == "variable":
         if content not in scope:
-            raise TemplateError(f'template: :1: undefined variable "{content}"')
+            raise ExecutionError(f'template: :1: undefined variable "{content}"')
         value = scope[content]
     elif kind == "pipe":
         value = _evaluate(content, dot, dict(scope))
@@ -367,11 +371,11 @@ def _field(value: Value, name: str, operand: Value) -> Value:
         for key in value:
             if isinstance(key, str) and key.lower() == name.lower():
                 return value[key]
-        raise TemplateError(f'template: :1:2: executing "" at <{_source(operand)}>: map has no entry for key "{name}"')
+        raise ExecutionError(f'template: :1:2: executing "" at <{_source(operand)}>: map has no entry for key "{name}"')
     if value is None:
-        raise TemplateError(f'template: :1:2: executing "" at <{_source(operand)}>: nil pointer evaluating *.{name}')
+        raise ExecutionError(f'template: :1:2: executing "" at <{_source(operand)}>: nil pointer evaluating *.{name}')
     kind = "slice" if isinstance(value, list) else type(value).__name__
-    raise TemplateError(
+    raise ExecutionError(
         f'template: :1:2: executing "" at <{_source(operand)}>: can\'t evaluate field {name} in type {kind}'
     )
 
@@ -435,10 +439,10 @@ def _index(value: Value, *keys: Value) -> Value:
             value = value.get(key, _MISSING)
         elif isinstance(value, (list, str)):
             if not isinstance(key, int) or not 0 <= key < len(value):
-                raise TemplateError(f"error calling index: index out of range: {key}")
+                raise ExecutionError(f"error calling index: index out of range: {key}")
             value = value[key]
         else:
-            raise TemplateError("error calling index: index of untyped nil")
+            raise ExecutionError("error calling index: index of untyped nil")
     return value
 
 

@@ -153,9 +153,7 @@ class Flags:
     def _set_switch(self, name: str, value: str) -> None:
         lowered = value.lower()
         if lowered not in ("true", "false", "t", "f", "1", "0"):
-            raise self._wrong(
-                f'invalid argument "{value}" for "--{name}" flag: strconv.ParseBool: parsing "{value}": invalid syntax'
-            )
+            raise self.invalid(name, value, f'strconv.ParseBool: parsing "{value}": invalid syntax')
         self._values[name] = [lowered]
 
     def _following(self, flag: str, rest: list[str]) -> str:
@@ -186,7 +184,7 @@ class Flags:
                 wanted = f"requires {bound}{number} argument{'' if number == 1 else 's'}"
             raise UsageError(
                 f"{PROGRAM}: '{self.command}' {wanted}\n\nUsage:  {self._line}\n\n"
-                f"Run '{self.command} --help' for more information"
+                f"{'See' if wanted.startswith('requires at') else 'Run'} '{self.command} --help' for more information"
             )
 
     def on(self, name: str, *, default: bool = False) -> bool:

@@ -118,6 +118,8 @@ def publish(values: list[str]) -> tuple[list[str], dict[str, list[dict[str, str]
         parts = rest.split(":")
         if len(parts) > 2:
             address, parts = ":".join(parts[:-2]), parts[-2:]
+        if address and not _is_address(address):
+            raise ValueError(f"invalid IP address: {address}")
         low, high = _port_range(parts[-1], value)
         host = parts[0] if len(parts) == 2 else ""
         first, last = 0, 0
@@ -138,6 +140,16 @@ def publish(values: list[str]) -> tuple[list[str], dict[str, list[dict[str, str]
             exposed.append(key)
             bindings.setdefault(key, []).append({"HostIp": address, "HostPort": wanted})
     return exposed, bindings
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def expose(values: list[str]) -> list[str]:
@@ -344,11 +356,7 @@ def host_entry(text: str) -> str:
         raise ValueError(f'bad format for add-host: "{text}"')
     if address == "host-gateway":
         return f"{name}:{address}"
-    import ipaddress
-
     address = address.removeprefix("[").removesuffix("]")
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ValueError(f'invalid IP address in add-host: "{address}"') from None
+    if not _is_address(address):
+        raise ValueError(f'invalid IP address in add-host: "{address}"')
     return f"{name}:{address}"

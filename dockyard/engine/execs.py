@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dockyard.engine.container import Container
 from dockyard.engine.containers import CannotRun, ContainerService, RuntimeBroke
 from dockyard.engine.exec_process import exec_process
@@ -137,13 +139,17 @@ class ExecService:
                 os.close(attachment.fd)
             raise Conflict(f"container {execution.container.id} is not running")
         execution.started = True
+        size = console_size or execution.console_size
+        process = execution.process
+        if size is not None and execution.tty:  # before it runs: it may ask at once
+            process = msgspec.structs.replace(process, console_size=runtime_spec.Box(*size))
         request = ExecRequest(
             exec_id=execution.id,
-            process=runtime_spec.encode(execution.process),
+            process=runtime_spec.encode(process),
             terminal=execution.tty,
             open_stdin=execution.stdin,
             attachment=attachment,
-            console_size=console_size or execution.console_size,
+            console_size=size,
         )
         self._containers.emit(execution.container, f"exec_start: {' '.join(execution.command)}", execID=execution.id)
         try:

@@ -146,7 +146,11 @@ Rename a container
 def rename(session: Session, flags: Flags) -> int:
     """Prints nothing."""
     old, new = flags.arguments
-    session.api.request("POST", path("/containers", old, "/rename", name=new)).read()
+    try:
+        session.api.request("POST", path("/containers", old, "/rename", name=new)).read()
+    except ApiError as error:
+        message = f"Error response from daemon: {error}\nError: failed to rename container named {old}"
+        raise Failure(message) from error
     return 0
 
 
@@ -179,10 +183,10 @@ def port(session: Session, flags: Flags) -> int:
     ports = found["NetworkSettings"]["Ports"] or {}
     if len(flags.arguments) > 1:
         wanted = flags.arguments[1]
-        wanted = wanted if "/" in wanted else f"{wanted}/tcp"
-        if not ports.get(wanted):
+        key = wanted if "/" in wanted else f"{wanted}/tcp"
+        if not ports.get(key):
             raise Failure(f"Error: No public port '{wanted}' published for {name}")
-        for binding in ports[wanted]:
+        for binding in ports[key]:
             print(_address(binding))
         return 0
     for private, bindings in sorted(ports.items(), key=lambda row: (int(row[0].partition("/")[0]), row[0])):

@@ -70,7 +70,7 @@ def _rows(image: dict[str, Any], flags: Flags) -> Iterator[dict[str, Any]]:
             "Tag": tag,
             "Digest": digests.get(name, "<none>"),
             "ID": image["Id"] if flags.on("no-trunc") else image["Id"].removeprefix("sha256:")[:12],
-            "CreatedSince": output.since(image["Created"]) if image["Created"] > 0 else "N/A",
+            "CreatedSince": output.since(image["Created"]),
             "CreatedAt": output.local_time(image["Created"]),
             "Size": output.size(image["Size"]),
             "VirtualSize": output.size(image["Size"]),

@@ -145,6 +145,7 @@ def inspect(session: Session, flags: Flags) -> int:
 
 def inspect_each(session: Session, flags: Flags, place: Any) -> int:
     """Print what the API says at `place(name)` for every name; 1 when something was missing."""
+    output.check(flags.text("format"))
     found, failures = [], []
     for name in flags.arguments:
         try:

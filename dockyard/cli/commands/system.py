@@ -202,6 +202,7 @@ def inspect(session: Session, flags: Flags) -> int:
     wanted = flags.text("type")
     if wanted and wanted not in INSPECTED:
         raise Failure(f'"{wanted}" is not a valid value for --type')
+    output.check(flags.text("format"))
     found, failures = [], []
     for name in flags.arguments:
         for kind in [wanted] if wanted else INSPECTED:

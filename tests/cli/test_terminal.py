@@ -1,0 +1,142 @@
+"""Our client on a terminal, and with its standard streams as pipes."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+class Screen:
+    """A client on a terminal of its own."""
+
+    def __init__(self, engine: EngineProcess, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dockyard.cli.main", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(engine.folder), "DOCKER_HOST": engine.host, "TERM": "xterm"},
+        )
+        os.close(slave)
+        self.seen = b""
+
+    def type(self, text: bytes) -> None:
+        """Press keys."""
+        os.write(self.master, text)
+
+    def wait_for(self, text: bytes, patience: float = 10) -> None:
+        """Fail unless `text` appears."""
+        deadline = time.monotonic() + patience
+        while text not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0, f"waiting for {text!r}, saw {self.seen!r}"
+            if select.select([self.master], [], [], left)[0]:
+                try:
+                    self.seen += os.read(self.master, 4096)
+                except OSError:
+                    assert text in self.seen, self.seen
+                    return
+
+    def close(self) -> None:
+        """End the client if need be."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def screens(engine: EngineProcess) -> Iterator[list[Screen]]:
+    """Screens that are closed after the test."""
+    opened: list[Screen] = []
+    yield opened
+    for screen in opened:
+        screen.close()
+
+
+def test_a_shell_on_a_terminal(engine: EngineProcess, screens: list[Screen]) -> None:
+    screen = Screen(engine, "run", "-it", "--rm", "busybox", "sh")
+    screens.append(screen)
+    screen.wait_for(b"# ")
+    screen.type(b"stty size; tty\n")
+    screen.wait_for(b"33 99\r\n/dev/pts/0")
+    fcntl.ioctl(screen.master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+    screen.process.send_signal(signal.SIGWINCH)
+    time.sleep(0.3)
+    screen.type(b"stty size\n")
+    screen.wait_for(b"44 111")
+    screen.type(b"sleep 99\n")
+    time.sleep(0.3)
+    screen.type(b"\x03")  # Ctrl-C goes to the container's process, not to the client
+    screen.type(b"echo $?.\n")
+    screen.wait_for(b"130.")
+    screen.type(b"exit 7\n")
+    assert screen.process.wait(timeout=10) == 7
+
+
+def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -> None:
+    first = Screen(engine, "run", "-it", "--name", "left", "busybox", "sh")
+    screens.append(first)
+    first.wait_for(b"# ")
+    first.type(b"\x10\x11")
+    assert first.process.wait(timeout=10) == 0
+    assert engine.inspect("left")["State"]["Running"]
+    second = Screen(engine, "attach", "--detach-keys", "ctrl-a", "left")
+    screens.append(second)
+    time.sleep(0.5)
+    second.type(b"echo here-$((1+1))\n")
+    second.wait_for(b"here-2")
+    second.type(b"\x01")
+    assert second.process.wait(timeout=10) == 0
+    third = Screen(engine, "exec", "-it", "left", "sh", "-c", "stty size; exit 9")
+    screens.append(third)
+    third.wait_for(b"33 99")
+    assert third.process.wait(timeout=10) == 9
+    engine.docker("rm", "-f", "left")
+
+
+def test_the_end_of_stdin_ends_cat(engine: EngineProcess) -> None:
+    data = os.urandom(3_000_000)
+    done = engine.dockyard("run", "-i", "--rm", "busybox", "cat", input=data)
+    assert (done.returncode, done.stdout == data) == (0, True)
+
+
+def test_stdin_reaches_an_exec(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "fed", "busybox", "top")
+    done = engine.dockyard("exec", "-i", "fed", "sh", "-c", "wc -c; echo e >&2", input=b"x" * 100_000)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"100000\n", b"e\n")
+    engine.docker("rm", "-f", "fed")
+
+
+def test_signals_are_passed_on(engine: EngineProcess) -> None:
+    script = "trap 'echo got; exit 5' TERM; echo up; while :; do sleep 0.05; done"
+    client = subprocess.Popen(
+        [sys.executable, "-m", "dockyard.cli.main", "-H", engine.host, "run", "--rm", "busybox", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"up\n"
+    client.terminate()
+    assert client.stdout.read() == b"got\n"
+    assert client.wait(timeout=10) == 5
+
+
+def test_a_detached_run_prints_the_id(engine: EngineProcess) -> None:
+    done = engine.dockyard("run", "-d", "busybox", "top")
+    container = done.stdout.decode().strip()
+    assert len(container) == 64
+    assert engine.dockyard("rm", "-f", container).stdout.decode().strip() == container
