@@ -81,7 +81,7 @@ def test_an_iterator_is_sent_in_chunks(answers) -> None:  # type: ignore[no-unty
 
 def test_an_error_says_what_the_engine_said(answers) -> None:  # type: ignore[no-untyped-def]
     api, _ = answers(b'HTTP/1.1 409 Conflict\r\nContent-Length: 17\r\n\r\n{"message":"why"}')
-    with pytest.raises(ApiError, match="^why$") as caught:
+    with pytest.raises(ApiError, match=r"^why$") as caught:
         api.request("POST", "/", {"a": None})
     assert caught.value.status == 409
 
@@ -110,5 +110,5 @@ def test_json_there_and_back(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", "{} x", "nul", '{"a"}'])
 def test_what_is_not_json(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         quick_json.loads(text)
