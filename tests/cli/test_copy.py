@@ -1,6 +1,7 @@
 """`cp`, as both clients do it, and against containers that mean harm."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from tests.engine_process import EngineProcess
 
 
 @pytest.fixture(scope="module")
-def source(engine: EngineProcess) -> EngineProcess:
+def source(engine: EngineProcess) -> Iterator[EngineProcess]:
     """A container with files of every kind."""
     engine.docker("run", "-d", "--name", "files", "busybox", "top")
     script = "mkdir -p /d/e; echo 1 >/d/e/f; chmod 640 /d/e/f; ln -s /etc/passwd /d/l; ln /d/e/f /d/h; mknod /d/p p"
     engine.docker("exec", "files", "sh", "-c", script)
-    return engine
+    yield engine
+    engine.docker("rm", "-f", "files")
 
 
 def tree(folder: Path) -> list[tuple[str, int, str]]:

@@ -1,6 +1,7 @@
 """Whatever is typed, our client and the stock one say the same."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,13 +9,16 @@ from tests.engine_process import EngineProcess
 
 
 @pytest.fixture(scope="module")
-def things(engine: EngineProcess) -> EngineProcess:
+def things(engine: EngineProcess) -> Iterator[EngineProcess]:
     """An engine with a container, a network and a volume to look at."""
     engine.docker("run", "-d", "--name", "looked-at", "--label", "a=b", "-p", "127.0.0.1::80", "busybox", "top")
     engine.docker("run", "--name", "ended", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3", check=False)
     engine.docker("network", "create", "--label", "x=y", "net-looked-at")
     engine.docker("volume", "create", "--label", "x=y", "vol-looked-at")
-    return engine
+    yield engine
+    engine.docker("rm", "-f", "looked-at", "ended")
+    engine.docker("network", "rm", "net-looked-at")
+    engine.docker("volume", "rm", "vol-looked-at")
 
 
 def said(text: bytes) -> str:
