@@ -69,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
     host_gateway_ip: Annotated[str, _about("IP that host-gateway in --add-host means; default: the bridge's")] = ""
     cgroup_parent: Annotated[str, _about("Set parent cgroup for all containers")] = ""
+    cgroup_favordynmods: Annotated[bool, _about("Let processes enter cgroups without delay (Linux 6.0)")] = True
     live_restore: Annotated[bool, _about("Keep containers running while the daemon is down")] = True
     init: Annotated[bool, _about("Run an init in the container to forward signals and reap processes")] = False
     init_path: Annotated[str, _about("Path to the docker-init binary")] = ""

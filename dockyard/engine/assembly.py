@@ -1,6 +1,7 @@
 """Builds every service of the engine in the order in which they need each other, and takes them down in reverse."""
 
 import logging
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dockyard.engine.networks import NetworkOptions, NetworkService
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.volumes import VolumeService
+from dockyard.linux import cgroups
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
 from dockyard.snapshots.driver import choose
@@ -80,6 +82,8 @@ class Engine:
 
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
+        if self.config.cgroup_favordynmods and (held := cgroups.favor_dynmods()) >= 0:
+            self._undo.callback(os.close, held)
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
         await self._networks.open()
@@ -88,6 +92,7 @@ class Engine:
         self._undo.push_async_callback(self._shims.close)
         self._undo.push_async_callback(self._close_containers)
         await self._containers.open()
+        self._undo.push_async_callback(self.services.builder.close)
 
     async def _close_containers(self) -> None:
         if not self.config.live_restore:

@@ -18,6 +18,7 @@ LONGEST = 16 * 1024  # moby daemon/logger/copier.go, defaultBufSize
 # What Docker's encoder (jsonlog/jsonlogbytes.go) writes otherwise than as it is, apart from the newline.
 _SPECIAL = re.compile(rb'[\x00-\x09\x0b-\x1f"\\<>&\x80-\xff]')
 _CONTROL = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]")
+_CONTROL_ESCAPES = [(bytes([n]), b"\\u00%02x" % n) for n in range(32) if n not in (0x0A, 0x0D)]
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
@@ -213,7 +214,8 @@ def escape(text: bytes) -> bytes:
         .replace(b"&", b"\\u0026")
     )
     if _CONTROL.search(text) is not None:
-        text = _CONTROL.sub(lambda found: b"\\u00%02x" % found[0][0], text)
+        for byte, written in _CONTROL_ESCAPES:
+            text = text.replace(byte, written)
     if not text.isascii():
         decoded = text.decode("utf-8", "surrogateescape")
         decoded = _NOT_UTF8.sub(lambda found: "\\ufffd", decoded)

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import time
+import traceback  # here, not where something goes wrong: what is imported before the fork is shared
 from collections.abc import Callable
 
 import msgspec
@@ -545,8 +546,6 @@ def _note_failure(message: str) -> None:
 
 def run(first: socket.socket, restore: Callable[[], None] = lambda: None) -> None:
     """A forked child's whole life."""
-    import traceback
-
     os.setsid()
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     try:
