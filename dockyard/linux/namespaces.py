@@ -39,16 +39,19 @@ CLONE_FLAGS = {
 PROC_NAMES = {"mount": "mnt", "network": "net"}  # the others are called in /proc/<pid>/ns as in the spec
 
 
+# PyDLL: the lock that Python's fork holds must be held during the call too
+_clone = ctypes.PyDLL(None, use_errno=True).syscall
+_clone.restype = ctypes.c_long
+
+
 def fork_into(flags: int) -> int:
-    """fork(2) whose child is born in new namespaces, as clone(2) with `flags` makes them; returns like os.fork.
+    """fork(2) with flags of clone(2): namespaces for the child, or CLONE_PARENT; returns like os.fork.
 
     Only for single-threaded processes: the interpreter is told of the fork, the C library is not.
     """
     interpreter = ctypes.pythonapi
-    clone = ctypes.PyDLL(None, use_errno=True).syscall  # PyDLL: the lock that Python's fork holds must be held here too
-    clone.restype = ctypes.c_long
     interpreter.PyOS_BeforeFork()
-    pid = int(clone(ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | signal.SIGCHLD), None, None, None, None))
+    pid = int(_clone(ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | signal.SIGCHLD), None, None, None, None))
     if pid == 0:
         interpreter.PyOS_AfterFork_Child()
         return 0

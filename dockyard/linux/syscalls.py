@@ -15,6 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # unshare(2), setns(2), clone(2)
 CLONE_FS = 0x200
 CLONE_NEWTIME = 0x80
+CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000

@@ -75,9 +75,11 @@ class Container:
         pivot: bool = True,
         new_keyring: bool = True,
         gate: bool = False,
+        sibling: bool = False,
     ) -> "Container":
-        """Make the container up to the point before its program runs. Its PID 1 is a child of the caller.
+        """Make the container up to the point before its program runs.
 
+        Its PID 1 is a child of the caller, or with `sibling` of the caller's parent, who then is to reap it.
         With `gate` another process may start it (through a FIFO in the state directory); else only this handle can.
         Raises RuntimeFailure; then nothing is left.
         """
@@ -122,7 +124,7 @@ class Container:
             ours, theirs = channel.pair()
             undo.callback(ours.close)
             with theirs:
-                pid = _fork_into_pid_namespace(birth, ours, theirs)
+                pid = _fork_into_pid_namespace(birth, ours, theirs, syscalls.CLONE_PARENT if sibling else 0)
             undo.callback(_reap, pid)
             pidfd = os.pidfd_open(pid)
             undo.callback(os.close, pidfd)
@@ -187,8 +189,8 @@ class Container:
     # -- finding again
 
     @staticmethod
-    def load(root: str, container_id: str) -> "Container":
-        """The container that another process created. Raises RuntimeFailure when there is none."""
+    def load(root: str, container_id: str, *, seccomp_program: bytes | None = None) -> "Container":
+        """The container that another process created, and its filter if it is at hand. Raises RuntimeFailure."""
         if not container_id or "/" in container_id or container_id in (".", ".."):
             raise RuntimeFailure("invalid container id format")
         try:
@@ -196,7 +198,9 @@ class Container:
                 record = msgspec.json.decode(file.read(), type=Record)
         except FileNotFoundError:
             raise RuntimeFailure("container does not exist") from None
-        return Container(root, record, None, None)
+        container = Container(root, record, None, None)
+        container._seccomp = seccomp_program
+        return container
 
     def _save(self) -> None:
         path = os.path.join(self.root, self.record.id, "state.json")
@@ -417,11 +421,11 @@ def _namespaces(spec: Spec, undo: contextlib.ExitStack) -> tuple[int, list[tuple
     return flags, joined
 
 
-def _fork_into_pid_namespace(birth: Birth, ours: socket.socket, theirs: socket.socket) -> int:
+def _fork_into_pid_namespace(birth: Birth, ours: socket.socket, theirs: socket.socket, parent: int) -> int:
     """Fork PID 1. Only children are moved to a PID namespace, so we go there, fork, and come back."""
     if birth.flags & syscalls.CLONE_NEWUSER:
         # A PID namespace belongs to the user namespace its maker is in, and only there may it be mounted: both at once.
-        pid = namespaces.fork_into(birth.flags & (syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID))
+        pid = namespaces.fork_into(parent | birth.flags & (syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID))
         if pid == 0:
             ours.close()
             init.be_born(birth, theirs)
@@ -434,7 +438,7 @@ def _fork_into_pid_namespace(birth: Birth, ours: socket.socket, theirs: socket.s
             syscalls.unshare(flags)
         for fd in joined:
             syscalls.setns(fd, syscalls.CLONE_NEWPID)
-        pid = os.fork()
+        pid = namespaces.fork_into(parent) if parent else os.fork()
         if pid == 0:
             ours.close()
             if home >= 0:

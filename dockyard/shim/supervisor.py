@@ -12,29 +12,20 @@ import signal
 import socket
 import time
 import traceback  # here, not where something goes wrong: what is imported before the fork is shared
-from collections.abc import Callable
 
 import msgspec
 
-from dockyard.linux import syscalls
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
 from dockyard.runtime.container import Container, Stdio
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import protocol
 from dockyard.shim.log_writer import JsonFile, Log, NoLog
+from dockyard.shim.starter import Starter
 from dockyard.shim.streams import Client, Loop, Streams
 
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
-INIT_PATH = "/sbin/docker-init"
-INIT_PROGRAMS = (
-    "/usr/libexec/docker/docker-init",
-    "/usr/bin/docker-init",
-    "/usr/bin/tini-static",
-    "/usr/sbin/docker-init",
-    "/usr/local/bin/docker-init",
-)
 
 _decode = msgspec.msgpack.Decoder(protocol.Request).decode
 
@@ -140,15 +131,16 @@ class Process:
 
 
 class Shim:
-    """See the module. `first` is the connection to the daemon that wants the container started."""
+    """See the module. `first` is the connection to the daemon that wants the container started by `starter`."""
 
-    def __init__(self, first: socket.socket) -> None:
+    def __init__(self, first: socket.socket, starter: Starter) -> None:
+        self._starter = starter
         self.loop = Loop()
         self.connections: list[Connection] = []
         self.connections.append(Connection(self, first))
         self._listener: socket.socket | None = None
-        self._container: Container | None = None
-        self._cgroup: Cgroup | None = None
+        self._request: _Kept | None = None
+        self._cgroup = ""
         self._own_pids = True
         self._init: Process | None = None
         self._execs: dict[str, Process] = {}
@@ -167,8 +159,8 @@ class Shim:
                 self._settle()
         for connection in tuple(self.connections):
             connection.flush()
-        if self._container is not None:
-            self._delete(self._container)
+        if self._request is not None:
+            self._delete(self._request)
         # only now the daemon sees the connections end: nothing of the container is left
         for connection in tuple(self.connections):
             connection.close()
@@ -189,9 +181,9 @@ class Shim:
             return -1
         return max(min(process.deadline for process in self._ending) - time.monotonic(), 0)
 
-    def _delete(self, container: Container) -> None:
+    def _delete(self, kept: "_Kept") -> None:
         try:
-            container.delete(force=True)
+            kept.load().delete(force=True)
         except (OSError, RuntimeFailure) as error:
             _note_failure(f"delete: {error}")
         if self._listener is not None:
@@ -256,9 +248,9 @@ class Shim:
         return self._init
 
     def _running(self) -> Container:
-        if self._container is None or self._started().exit is not None:
+        if self._request is None or self._started().exit is not None:
             raise LookupError("container is not running")
-        return self._container
+        return self._request.load()
 
     def _process(self, exec_id: str) -> Process:
         process = self._execs.get(exec_id) if exec_id else self._started()
@@ -272,41 +264,25 @@ class Shim:
         if self._init is not None:
             raise ValueError("container is already started")
         _enter(request.directory)
-        spec = runtime_spec.decode(request.spec)
-        if request.init:
-            _add_init(spec)
-        self._own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
-        if spec.linux.cgroups_path:
-            self._cgroup = Cgroup(spec.linux.cgroups_path)
         log = _open_log(request.log)
         plan = _Plan(request.terminal, request.open_stdin)
-        container: Container | None = None
         try:
-            container = Container.create(
-                request.state_root,
-                request.container_id,
-                request.bundle,
-                spec,
-                plan.stdio,
-                seccomp_program=request.seccomp_program,
-            )
-            started = container.process
-            assert started is not None
-            streams = plan.streams(self.loop, started.console, log, request.stdin_once)
+            created, console = self._starter.create(request, plan.stdio)
+            streams = plan.streams(self.loop, console, log, request.stdin_once)
             for options in request.attachments:
                 self._attach(connection, streams, options, descriptors.pop(0))
             if request.console_size is not None and request.terminal:
                 streams.resize(*request.console_size)
             self._listen()
-            container.start()
+            self._starter.start()
         except BaseException:
             plan.abandon()
-            if container is not None:
-                self._delete(container)
+            self._starter.close()
             _leave(request.directory)
             raise
-        self._container = container
-        self._init = Process("", started.pid, streams)
+        self._request = _Kept(request.state_root, request.container_id, request.seccomp_program)
+        self._cgroup, self._own_pids = created.cgroup, created.own_pids
+        self._init = Process("", created.pid, streams)
 
     def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -393,13 +369,13 @@ class Shim:
     def _ended(self, process: Process, code: int) -> None:
         now = time.time_ns()
         if process is self._init:
-            oom_killed = self._cgroup is not None and self._cgroup.oom_kills() > 0
+            oom_killed = bool(self._cgroup) and Cgroup(self._cgroup).oom_kills() > 0
             process.exit = protocol.Exit(code, now, oom_killed)
             self._record(process.exit)
-            if not self._own_pids and self._container is not None:
+            if not self._own_pids and self._request is not None:
                 # no PID namespace that has died with it: what it has left running must not outlive it
                 try:
-                    self._container.kill(signal.SIGKILL, all=True)
+                    self._request.load().kill(signal.SIGKILL, all=True)
                 except (OSError, RuntimeFailure) as error:
                     _note_failure(f"kill: {error}")
         else:
@@ -442,6 +418,17 @@ class Shim:
         for process in (*self._execs.values(), *self._ending):
             process.deadline = 0
         self._over = not init.streams.clients and not self._ending
+
+
+class _Kept:
+    """What finds the container again: the handle on it is made when it is needed and dropped, for it weighs much."""
+
+    def __init__(self, state_root: str, container_id: str, seccomp_program: bytes | None) -> None:
+        self._state_root, self._container_id, self._seccomp = state_root, container_id, seccomp_program
+
+    def load(self) -> Container:
+        """The container. Raises RuntimeFailure."""
+        return Container.load(self._state_root, self._container_id, seccomp_program=self._seccomp)
 
 
 class _Plan:
@@ -495,17 +482,6 @@ class _Plan:
         self._ours = []
 
 
-def _add_init(spec: runtime_spec.Spec) -> None:
-    """Make PID 1 docker-init, which reaps and passes signals on, in front of the command."""
-    if spec.process is None:
-        return
-    program = next((path for path in INIT_PROGRAMS if os.path.exists(path)), None)
-    if program is None:
-        raise RuntimeFailure("docker-init is not installed: install the package tini", 125)
-    spec.mounts.append(runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"]))
-    spec.process.args = [INIT_PATH, "--", *spec.process.args]
-
-
 def _open_log(options: protocol.LogOptions) -> Log:
     if options.driver == "none":
         return NoLog()
@@ -544,12 +520,10 @@ def _note_failure(message: str) -> None:
         pass
 
 
-def run(first: socket.socket, restore: Callable[[], None] = lambda: None) -> None:
-    """A forked child's whole life."""
-    os.setsid()
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+def run(first: socket.socket, starter: Starter) -> None:
+    """A shim's whole life."""
     try:
-        Shim(first).run()
+        Shim(first, starter).run()
     except BaseException:
         _note_failure(traceback.format_exc())
         raise
