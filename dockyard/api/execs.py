@@ -11,7 +11,7 @@ from dockyard.api.containers import detach_keys
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
-from dockyard.engine.containers import StartFailure
+from dockyard.engine.start_failures import StartFailure
 from dockyard.shim.client import Attachment
 
 

@@ -13,6 +13,7 @@ from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
 from dockyard.engine.archive import ArchiveService
 from dockyard.engine.commit import CommitService
+from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
@@ -54,8 +55,9 @@ class Engine:
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         self._networks = NetworkService(exec_root, database, events, network_options(config))
         self._shims = Shims(exec_root)
+        index = ContainerIndex(root / "containers", database, events)
         self._containers = ContainerService(
-            config, database, events, images, self._layers, volumes, self._networks, self._shims
+            config, index, events, images, self._layers, volumes, self._networks, self._shims
         )
         self.services = Services(
             containers=self._containers,

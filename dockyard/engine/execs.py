@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from dockyard.engine.container import Container
-from dockyard.engine.containers import CannotRun, ContainerService, RuntimeBroke
+from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
+from dockyard.engine.start_failures import CannotRun, RuntimeBroke
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process

@@ -1,0 +1,114 @@
+"""Every container of this engine, by id and by name, in memory and in the database."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dockyard.engine.container import Container, Record
+from dockyard.engine.database import Database
+from dockyard.engine.events import Events
+from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.shim.client import Shim
+
+
+class ContainerIndex:
+    """Finds containers, keeps their records and tells what happens to them. Readers need no lock."""
+
+    def __init__(self, root: Path, database: Database, events: Events) -> None:
+        self.root = root
+        self.root.mkdir(mode=0o710, exist_ok=True)
+        self._rows = database.collection("containers", Record)
+        self._events = events
+        self._containers: dict[str, Container] = {}
+        self._names: dict[str, str] = {}
+
+    def load(self) -> None:
+        """Take over the containers of the database."""
+        for container_id, record in list(self._rows.all()):
+            self._containers[container_id] = Container(record)
+            self._names[record.name] = container_id
+
+    # -- finding
+
+    def all(self) -> list[Container]:
+        """Every container, the oldest first."""
+        return list(self._containers.values())
+
+    def get(self, reference: str) -> Container:
+        """The container of that id, name or unambiguous id prefix. Raises NotFound, InvalidParameter when ambiguous."""
+        found = self._containers.get(reference)
+        if found is not None:
+            return found
+        name = reference.removeprefix("/")
+        if name in self._names:
+            return self._containers[self._names[name]]
+        matches = [found for key, found in self._containers.items() if reference and key.startswith(reference)]
+        if len(matches) > 1:
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {reference}")
+        if not matches:
+            raise NotFound(f"No such container: {reference}")
+        return matches[0]
+
+    def running(self, reference: str) -> tuple[Container, Shim]:
+        """The container and its shim. Raises NotFound, Conflict when it does not run."""
+        container = self.get(reference)
+        if not container.state.running or container.shim is None:
+            raise Conflict(f"container {container.id} is not running")
+        return container, container.shim
+
+    def folder(self, container: Container) -> str:
+        """Where a container's own files are: log, hosts, hostname, resolv.conf."""
+        return str(self.root / container.id)
+
+    def __contains__(self, container_id: str) -> bool:
+        return container_id in self._containers
+
+    # -- names
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Every name that is taken, and the id of its container."""
+        return self._names
+
+    def reserve(self, name: str, container_id: str) -> None:
+        """Take a name, so that of two requests for it only one goes on. Raises Conflict."""
+        if name in self._names:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{self._names[name]}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+        self._names[name] = container_id
+
+    def free(self, name: str) -> None:
+        """Give a name back."""
+        self._names.pop(name, None)
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name. Raises Conflict when that is taken."""
+        old = container.name
+        self.reserve(name, container.id)
+        container.record.name = name
+        self.save(container)
+        self.free(old)
+
+    # -- keeping
+
+    def add(self, container: Container) -> None:
+        """Keep a new container, whose name is reserved; it is in the database when this returns."""
+        self._rows.put(container.id, container.record)
+        self._containers[container.id] = container
+
+    def save(self, container: Container) -> None:
+        """Store what has changed of a container's record, under its lock."""
+        if container.id in self._containers:
+            self._rows.put(container.id, container.record)
+
+    def remove(self, container: Container) -> None:
+        """Forget a container and its name."""
+        self._rows.delete(container.id)
+        del self._containers[container.id]
+        self.free(container.name)
+
+    def emit(self, container: Container, action: str, **further: str) -> None:
+        """Tell what happened to a container, with its labels, image and name."""
+        attributes = {**(container.config.labels or {}), "image": container.config.image, "name": container.name}
+        self._events.emit("container", action, container.id, {**attributes, **further})

@@ -1,0 +1,211 @@
+"""A container's run: what it holds while it runs (layer, volumes, networks, shim), taken in order and given back."""
+
+import asyncio
+import logging
+
+from dockyard.engine.container import Container, Record, State, timestamp
+from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_settings import log_sizes
+from dockyard.engine.container_spec import SpecMaker, unmount_shm
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.networks import NetworkService
+from dockyard.engine.start_failures import start_failure
+from dockyard.engine.volumes import VolumeService
+from dockyard.errors import NotFound
+from dockyard.networks.model import EndpointConfig, JoinRequest, Sandbox
+from dockyard.oci import runtime_spec
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.shim.client import LogConfig, Shim, Shims, StartRequest
+
+log = logging.getLogger("dockyard.containers")
+
+
+class ContainerRuns:
+    """Begins, takes up again and ends the runs of containers, each under its container's lock."""
+
+    def __init__(
+        self,
+        index: ContainerIndex,
+        specs: SpecMaker,
+        layers: LayerStore,
+        volumes: VolumeService,
+        networks: NetworkService,
+        shims: Shims,
+    ) -> None:
+        self._index = index
+        self._specs = specs
+        self._layers = layers
+        self._volumes = volumes
+        self._networks = networks
+        self._shims = shims
+
+    async def begin(self, container: Container) -> None:
+        """Start its process; afterwards it has a shim. On failure `end` undoes what was begun."""
+        record = container.record
+        request = self._join_request(container)
+        mounting = asyncio.ensure_future(self._layers.mount(container.id))
+        joining = asyncio.ensure_future(self._networks.join(request))
+        try:
+            await asyncio.gather(mounting, joining)
+        except BaseException:
+            await asyncio.gather(mounting, joining, return_exceptions=True)
+            raise
+        rootfs, sandbox = mounting.result(), joining.result()
+        sources = {
+            point.destination: await self._volumes.mount(point.name, container.id)
+            for point in record.mounts
+            if point.type == "volume"
+        }
+        spec = self._specs.make(container, rootfs, sandbox, sources)
+        log_config = record.host_config.log_config
+        size, files = log_sizes(record.host_config)
+        attachments, container.waiting = container.waiting, []
+        start = StartRequest(
+            container_id=container.id,
+            bundle=self._index.folder(container),
+            spec=runtime_spec.encode(spec),
+            seccomp_program=self._specs.seccomp_program(spec),
+            terminal=record.config.tty,
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            log=LogConfig(log_config.type, record.log_path, size, files),
+            attachments=attachments,
+            console_size=_console_size(record.host_config),
+        )
+        # Stored before there is a process: a daemon that dies in between must not sweep its network away.
+        record.sandbox, record.join = sandbox, request
+        self._index.save(container)
+        try:
+            shim = await self._shims.start(start)
+        except RuntimeFailure as failure:
+            raise start_failure(failure) from failure
+        container.shim = shim
+        _note_networks(record, sandbox)
+        record.state = State(
+            status="running",
+            pid=shim.pid,
+            started_at=timestamp(),
+            finished_at=record.state.finished_at,
+        )
+        self._index.save(container)
+        self._index.emit(container, "start")
+
+    def _join_request(self, container: Container) -> JoinRequest:
+        record, host = container.record, container.host_config
+        mode = host.network_mode
+        joined_netns = joined_files = ""
+        if mode.startswith("container:"):
+            other, shim = self._index.running(mode.removeprefix("container:"))
+            mode = f"container:{other.id}"
+            joined_netns = f"/proc/{shim.pid}/ns/net"
+            joined_files = self._index.folder(other)
+        return JoinRequest(
+            container_id=container.id,
+            name=container.name,
+            hostname=record.config.hostname,
+            domainname=record.config.domainname,
+            mode=mode,
+            endpoints={name: _endpoint_config(settings) for name, settings in record.networks.items()},
+            port_bindings={
+                port: [(binding.host_ip, binding.host_port) for binding in bindings or [PortBinding()]]
+                for port, bindings in (host.port_bindings or {}).items()
+            },
+            exposed_ports=set(record.config.exposed_ports or {}),
+            publish_all=host.publish_all_ports,
+            links=host.links or [],
+            dns=host.dns or [],
+            dns_search=host.dns_search or [],
+            dns_options=host.dns_options or [],
+            extra_hosts=host.extra_hosts or [],
+            files_dir=self._index.folder(container),
+            joined_netns=joined_netns,
+            joined_files_dir=joined_files,
+        )
+
+    async def take_up(self, container: Container, shim: Shim) -> None:
+        """Hold again what a container holds that ran on while the daemon was down."""
+        record = container.record
+        if not record.state.running:
+            # died between the start of the shim and the row that says so
+            record.state.status, record.state.pid = "running", shim.pid
+            record.state.started_at = timestamp()
+            self._index.save(container)
+        container.shim = shim
+        await self._layers.mount(container.id)
+        for name in container.volume_names:
+            await self._volumes.mount(name, container.id)
+        if record.sandbox is not None and record.join is not None:
+            await self._networks.restore(container.id, record.sandbox, record.join)
+
+    def note_networks(self, container: Container) -> None:
+        """Take over what a running container has been given by its networks."""
+        sandbox = self._networks.sandbox(container.id)
+        if sandbox is not None:
+            container.record.sandbox = sandbox
+            _note_networks(container.record, sandbox)
+
+    async def end(self, container: Container, shim: Shim | None = None) -> None:
+        """Give back network, mounts and shim of a run that is over. Each is tried, whatever happens to the others."""
+        record = container.record
+        wishes = record.join.endpoints if record.join is not None else {}
+        record.sandbox = record.join = None
+        for name, settings in record.networks.items():
+            if settings.endpoint_id:
+                # else the next start would ask for this one, which may belong to another address by then
+                settings.mac_address = wishes[name].mac_address if name in wishes else ""
+            settings.endpoint_id = settings.gateway = settings.ip_address = ""
+            settings.ipv6_gateway = settings.global_ipv6_address = ""
+            settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0
+        results: list[object] = []
+        results += await asyncio.gather(
+            self._networks.leave(container.id),
+            shim.delete() if shim is not None else self._shims.forget(container.id),
+            return_exceptions=True,
+        )
+        # the mount goes after the shim, whose processes may still use it
+        results += await asyncio.gather(
+            self._unmount(container),
+            *(self._volumes.unmount(name, container.id) for name in container.volume_names),
+            return_exceptions=True,
+        )
+        unmount_shm(self._index.folder(container))
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, NotFound):
+                log.warning("cleaning up after container %s: %s", container.id, result)
+
+    async def _unmount(self, container: Container) -> None:
+        if not container.removing:  # a removal unmounts and removes in one go
+            await self._layers.unmount(container.id)
+
+
+def _note_networks(record: Record, sandbox: Sandbox) -> None:
+    """What the container got, into what `inspect` shows of its networks."""
+    for name, state in sandbox.endpoints.items():
+        settings = record.networks.setdefault(name, EndpointSettings())
+        settings.network_id, settings.endpoint_id = state.network_id, state.endpoint_id
+        settings.gateway, settings.ip_address = state.gateway, state.ip
+        settings.ip_prefix_len, settings.mac_address = state.prefix_len, state.mac
+        settings.ipv6_gateway, settings.global_ipv6_address = state.ipv6_gateway, state.ipv6
+        settings.global_ipv6_prefix_len = state.ipv6_prefix_len
+        settings.dns_names = state.dns_names or None
+
+
+def _endpoint_config(settings: EndpointSettings) -> EndpointConfig:
+    addresses = settings.ipam_config
+    return EndpointConfig(
+        aliases=settings.aliases or [],
+        links=settings.links or [],
+        ipv4_address=addresses.ipv4_address if addresses else "",
+        ipv6_address=addresses.ipv6_address if addresses else "",
+        mac_address=settings.mac_address if not settings.endpoint_id else "",
+        link_local_ips=addresses.link_local_ips or [] if addresses else [],
+        driver_opts=settings.driver_opts or {},
+        gw_priority=settings.gw_priority,
+    )
+
+
+def _console_size(host: HostConfig) -> tuple[int, int] | None:
+    if len(host.console_size) == 2 and all(host.console_size):
+        return host.console_size[0], host.console_size[1]
+    return None

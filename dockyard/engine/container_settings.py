@@ -1,0 +1,110 @@
+"""What a container is asked to be, completed: by its image, by the daemon's defaults; and refused where it can't be."""
+
+import os
+
+from dockyard.config import Config
+from dockyard.engine import spec as specs
+from dockyard.engine.container_config import ContainerConfig, HostConfig
+from dockyard.engine.images import Image
+from dockyard.errors import InvalidParameter
+from dockyard.linux import cgroups
+from dockyard.runtime import defaults
+
+# Logs are bounded unless asked otherwise: a container that talks must not fill the disk.
+DEFAULT_LOG_SIZE, DEFAULT_LOG_FILES = 100 << 20, 3
+
+
+def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
+    """Fill in what the image says and the request leaves open."""
+    base = image.config.config if image is not None else None
+    if base is None:
+        return
+    config.user = config.user or base.user
+    config.working_dir = config.working_dir or base.working_dir
+    config.stop_signal = config.stop_signal or base.stop_signal
+    config.stop_timeout = base.stop_timeout if config.stop_timeout is None else config.stop_timeout
+    config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
+    config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
+    config.labels = {**(base.labels or {}), **(config.labels or {})}
+    given = {entry.partition("=")[0] for entry in config.env or []}
+    config.env = [*(config.env or []), *(entry for entry in base.env or [] if entry.partition("=")[0] not in given)]
+    if not config.entrypoint:
+        if not config.cmd:
+            config.cmd = base.cmd
+        if config.entrypoint is None:
+            config.entrypoint = base.entrypoint
+    if config.entrypoint == [""]:
+        config.entrypoint = []
+    config.shell = config.shell or base.shell
+    if config.healthcheck is None:
+        config.healthcheck = base.healthcheck
+    elif base.healthcheck is not None and not config.healthcheck.test:
+        check = config.healthcheck
+        check.test = base.healthcheck.test
+        for name in ("interval", "timeout", "start_period", "start_interval", "retries"):
+            setattr(check, name, getattr(check, name) or getattr(base.healthcheck, name))
+
+
+def settle(host: HostConfig, daemon: Config) -> None:
+    """Fill in the daemon's defaults. Raises InvalidParameter for values that can't be."""
+    if host.memory and host.memory < 6 << 20:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_swap > 0 and host.memory_swap < host.memory:
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
+        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    cpus = os.cpu_count() or 1
+    if host.nano_cpus < 0 or host.nano_cpus > cpus * 10**9:
+        raise InvalidParameter(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidParameter(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidParameter("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    policy.name = policy.name or "no"
+    host.network_mode = host.network_mode or "default"
+    if not host.log_config.type:
+        host.log_config.type = daemon.log_driver
+        if not host.log_config.config:
+            host.log_config.config = dict(daemon.log_opts)
+    if host.log_config.type not in ("json-file", "local", "none"):
+        raise InvalidParameter(f"logger: no log driver named '{host.log_config.type}' is registered")
+    log_sizes(host)
+    host.ipc_mode = host.ipc_mode or daemon.default_ipc_mode
+    host.cgroupns_mode = host.cgroupns_mode or ("host" if cgroups.layout().version == 1 else "private")
+    host.shm_size = host.shm_size or int(daemon.default_shm_size)
+    host.runtime = host.runtime or daemon.default_runtime
+    if host.runtime not in ("runc", "io.containerd.runc.v2", "dockyard-runc"):
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if host.masked_paths is None and not host.privileged:
+        host.masked_paths = list(defaults.MASKED_PATHS)
+    if host.readonly_paths is None and not host.privileged:
+        host.readonly_paths = list(defaults.READONLY_PATHS)
+    if specs.security_options(host.security_opt).unmasked:
+        host.masked_paths, host.readonly_paths = [], []
+
+
+def log_sizes(host: HostConfig) -> tuple[int, int]:
+    """(bytes a log file may have, how many there may be). Raises InvalidParameter for malformed options."""
+    given = host.log_config.config or {}
+    size, files = DEFAULT_LOG_SIZE, DEFAULT_LOG_FILES
+    if "max-size" in given:
+        text = given["max-size"].lower().removesuffix("b")
+        unit = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:], 1)
+        number = text.rstrip("kmg")
+        if text == "-1":
+            size = -1
+        elif not number.isdigit():
+            raise InvalidParameter(f"invalid log opt 'max-size': invalid size: '{given['max-size']}'")
+        else:
+            size = int(number) * unit
+        files = 1
+    if "max-file" in given:
+        if not given["max-file"].isdigit() or int(given["max-file"]) < 1:
+            raise InvalidParameter("max-file cannot be less than 1")
+        files = int(given["max-file"])
+    return size, files

@@ -1,0 +1,174 @@
+"""One container's OCI runtime spec: its record, joined with what the host, its image and other containers say."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from dockyard.config import Config
+from dockyard.engine import spec as specs
+from dockyard.engine.container import Container, Record
+from dockyard.engine.container_config import HostConfig
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_mounts import spec_mounts
+from dockyard.engine.users import find_user
+from dockyard.errors import InvalidParameter
+from dockyard.linux import mounts, seccomp, syscalls
+from dockyard.networks.model import Sandbox
+from dockyard.oci import runtime_spec
+from dockyard.runtime import defaults
+
+# Where distributions keep a static PID 1 that forwards signals and reaps.
+INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
+
+
+class SpecMaker:
+    """Makes specs; keeps the seccomp filters that it has compiled."""
+
+    def __init__(self, config: Config, index: ContainerIndex) -> None:
+        self._config = config
+        self._index = index
+        self._filters: dict[bytes, bytes] = {}
+
+    def reload(self, config: Config) -> None:
+        """Take up new settings."""
+        self._config = config
+
+    def make(
+        self, container: Container, rootfs: str, sandbox: Sandbox, sources: Mapping[str, str]
+    ) -> runtime_spec.Spec:
+        """The spec of a container whose root, network sandbox and volumes (`sources`: by destination) are ready."""
+        record, host = container.record, container.host_config
+        user, home = find_user(rootfs, record.config.user, host.group_add or [])
+        paths, shared, shm = self._namespaces(container, sandbox)
+        options = specs.security_options(host.security_opt)
+        granted = specs.granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
+        folder = self._index.folder(container)
+        files_from = folder
+        if host.network_mode.startswith("container:"):
+            files_from = self._index.folder(self._index.get(host.network_mode.removeprefix("container:")))
+        around = specs.Surroundings(
+            container_id=container.id,
+            rootfs=rootfs,
+            cgroup_path=self.cgroup_path(container),
+            hostname=record.config.hostname,
+            user=user,
+            home=home,
+            namespaces=paths,
+            host_namespaces=frozenset(shared),
+            files=[
+                (f"{files_from}/{name}", f"/etc/{name}")
+                for name in ("resolv.conf", "hostname", "hosts")
+                if os.path.exists(f"{files_from}/{name}")
+            ],
+            mounts=spec_mounts(record.mounts, dict(sources)),
+            shm_source=shm,
+            seccomp=self._seccomp(options.seccomp, granted, host.privileged),
+            no_new_privileges=options.no_new_privileges or self._config.no_new_privileges,
+            init_path=self._init_path(host),
+            rootfs_propagation=_propagation(record),
+        )
+        return specs.build(record.config, host, around)
+
+    def cgroup_path(self, container: Container) -> str:
+        """The container's cgroup below every hierarchy's top."""
+        parent = container.host_config.cgroup_parent or self._config.cgroup_parent or "docker"
+        return f"/{parent.strip('/')}/{container.id}"
+
+    def _init_path(self, host: HostConfig) -> str:
+        wanted = self._config.init if host.init is None else host.init
+        if not wanted:
+            return ""
+        for path in (self._config.init_path, *INIT_PATHS):
+            if path and os.access(path, os.X_OK):
+                return path
+        raise InvalidParameter("no docker-init on this host: install the package tini, or give its path by --init-path")
+
+    def _namespaces(self, container: Container, sandbox: Sandbox) -> tuple[dict[str, str], set[str], str]:
+        """(namespaces to join by path, those shared with the host, the host path of /dev/shm or "")."""
+        host = container.host_config
+        paths: dict[str, str] = {}
+        shared: set[str] = set()
+        shm = ""
+        if sandbox.netns_path is None:
+            shared.add("network")
+        else:
+            paths["network"] = sandbox.netns_path
+        for kind, mode in (("pid", host.pid_mode), ("uts", host.uts_mode), ("ipc", host.ipc_mode)):
+            if mode == "host":
+                shared.add(kind)
+            elif mode.startswith("container:"):
+                other, shim = self._index.running(mode.removeprefix("container:"))
+                if kind == "ipc":
+                    if other.host_config.ipc_mode != "shareable":
+                        raise InvalidParameter(
+                            f"cannot join IPC of container {other.id}: non-shareable IPC (hint: use IpcMode:shareable "
+                            "for the donor container)"
+                        )
+                    shm = shm_path(self._index.folder(other))
+                paths[kind] = f"/proc/{shim.pid}/ns/{kind}"
+        if host.ipc_mode == "shareable":
+            shm = mount_shm(self._index.folder(container), host.shm_size)
+        if host.cgroupns_mode != "private":
+            shared.add("cgroup")
+        return paths, shared, shm
+
+    def _seccomp(self, wanted: str, granted: list[str], privileged: bool) -> runtime_spec.Seccomp | None:
+        wanted = wanted or self._config.seccomp_profile
+        if privileged or wanted == "unconfined":
+            return None
+        if not wanted or wanted == "builtin":
+            return defaults.default_seccomp(granted)
+        if not wanted.lstrip().startswith("{"):
+            try:
+                wanted = Path(wanted).read_text()
+            except OSError as error:
+                raise InvalidParameter(f"opening seccomp profile ({wanted}) failed: {error.strerror}") from None
+        return specs.seccomp_profile(wanted, granted)
+
+    def seccomp_program(self, spec: runtime_spec.Spec) -> bytes | None:
+        """The compiled filter; each distinct one is compiled once."""
+        profile = spec.linux.seccomp
+        if profile is None:
+            return None
+        key = msgspec.json.encode(profile)
+        program = self._filters.get(key)
+        if program is None:
+            try:
+                program = self._filters[key] = seccomp.compile_profile(profile)
+            except (OSError, ValueError) as error:
+                raise InvalidParameter(f"seccomp profile can't be compiled: {error}") from error
+        spec.linux.seccomp = None
+        return program
+
+
+def _propagation(record: Record) -> str:
+    """The root's propagation that the container's mounts need: shared mounts only work from a shared root."""
+    wanted = {mount.propagation for mount in record.mounts}
+    if wanted & {"shared", "rshared"}:
+        return "rshared"
+    return "rslave" if wanted & {"slave", "rslave"} else ""
+
+
+def shm_path(folder: str) -> str:
+    """Where a container's shareable /dev/shm is on the host."""
+    return f"{folder}/mounts/shm"
+
+
+def mount_shm(folder: str, size: int) -> str:
+    """A /dev/shm that other containers can join: a tmpfs on the host."""
+    path = shm_path(folder)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC | syscalls.MS_NODEV
+    mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+    return path
+
+
+def unmount_shm(folder: str) -> None:
+    """Take it away again; no error when there is none."""
+    path = shm_path(folder)
+    if os.path.isdir(path):
+        with suppress(OSError):
+            mounts.unmount(path, syscalls.MNT_DETACH)
