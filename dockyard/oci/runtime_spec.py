@@ -4,11 +4,15 @@ Field names are the specification's in snake_case; JSON has them in camelCase. W
 empty default; where "absent" means something else than zero, it is None.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 VERSION = "1.2.0"
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+"""A user's or group's number."""
+Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Struct(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -18,17 +22,17 @@ class Struct(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
 class Box(Struct):
     """A terminal's size in characters."""
 
-    height: int = 0
-    width: int = 0
+    height: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    width: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
 
 
 class User(Struct):
     """Who a process runs as; `umask` None keeps the runtime's."""
 
-    uid: int = 0
-    gid: int = 0
-    umask: int | None = None
-    additional_gids: list[int] = []
+    uid: Id = 0
+    gid: Id = 0
+    umask: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] | None = None
+    additional_gids: list[Id] = []
     username: str = ""
 
 
@@ -36,8 +40,34 @@ class Rlimit(Struct):
     """setrlimit(2): `type` is RLIMIT_NOFILE etc.; the largest 64-bit number means no limit."""
 
     type: str
-    soft: int
-    hard: int
+    soft: Unsigned
+    hard: Unsigned
+
+
+class Scheduler(Struct):
+    """sched_setattr(2); runtime, deadline and period of SCHED_DEADLINE in ns."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: list[str] = []
+    runtime: Unsigned = 0
+    deadline: Unsigned = 0
+    period: Unsigned = 0
+
+
+class IOPriority(Struct, rename={"class_": "class"}):
+    """ioprio_set(2): a class like IOPRIO_CLASS_BE and a level, 0 (first) to 7 (last)."""
+
+    class_: str
+    priority: int = 0
+
+
+class CPUAffinity(Struct):
+    """Lists of CPUs like 0-3,7 that an exec'ed process runs on before and after it joins the cgroup."""
+
+    initial: str = ""
+    final: str = ""
 
 
 class Capabilities(Struct):
@@ -65,6 +95,9 @@ class Process(Struct):
     apparmor_profile: str = ""
     oom_score_adj: int | None = None
     selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IOPriority | None = None
+    exec_cpu_affinity: CPUAffinity | None = msgspec.field(default=None, name="execCPUAffinity")
 
 
 class Root(Struct):
@@ -77,9 +110,9 @@ class Root(Struct):
 class IDMapping(Struct):
     """A range of ids: `size` of them from `container_id` on are those from `host_id` on outside."""
 
-    container_id: int = msgspec.field(name="containerID")
-    host_id: int = msgspec.field(name="hostID")
-    size: int = 0
+    container_id: Id = msgspec.field(name="containerID")
+    host_id: Id = msgspec.field(name="hostID")
+    size: Id = 0
 
 
 class Mount(Struct):
@@ -127,9 +160,9 @@ class Device(Struct):
     path: str
     major: int = 0
     minor: int = 0
-    file_mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
+    file_mode: Unsigned | None = None
+    uid: Id | None = None
+    gid: Id | None = None
 
 
 class DeviceRule(Struct):
@@ -214,6 +247,27 @@ class HugepageLimit(Struct):
     limit: int
 
 
+class InterfacePriority(Struct):
+    """The priority of traffic that leaves through the interface `name`."""
+
+    name: str
+    priority: Unsigned
+
+
+class Network(Struct):
+    """The net_cls and net_prio controllers of cgroup version 1."""
+
+    class_id: Id | None = msgspec.field(default=None, name="classID")
+    priorities: list[InterfacePriority] = []
+
+
+class Rdma(Struct):
+    """Limits of an RDMA device."""
+
+    hca_handles: Unsigned | None = None
+    hca_objects: Unsigned | None = None
+
+
 class Resources(Struct):
     """Limits that the container's cgroup enforces."""
 
@@ -223,15 +277,17 @@ class Resources(Struct):
     pids: Pids | None = None
     block_io: BlockIO | None = msgspec.field(default=None, name="blockIO")
     hugepage_limits: list[HugepageLimit] = []
+    network: Network | None = None
+    rdma: dict[str, Rdma] = {}
     unified: dict[str, str] = {}
 
 
-class SeccompArg(Struct):
+class SeccompArg(Struct, omit_defaults=False):
     """A condition on one argument of a system call."""
 
-    index: int
-    value: int
-    value_two: int = 0
+    index: Annotated[int, msgspec.Meta(ge=0, le=5)]
+    value: Unsigned
+    value_two: Unsigned = 0
     op: str = "SCMP_CMP_EQ"
 
 
@@ -240,7 +296,7 @@ class SeccompRule(Struct):
 
     names: list[str]
     action: str
-    errno_ret: int | None = None
+    errno_ret: Unsigned | None = None
     args: list[SeccompArg] = []
 
 
@@ -248,12 +304,50 @@ class Seccomp(Struct):
     """A system call filter."""
 
     default_action: str
-    default_errno_ret: int | None = None
+    default_errno_ret: Unsigned | None = None
     architectures: list[str] = []
     flags: list[str] = []
     listener_path: str = ""
     listener_metadata: str = ""
     syscalls: list[SeccompRule] = []
+
+
+class TimeOffset(Struct):
+    """How far a clock of a time namespace is ahead of the host's."""
+
+    secs: int = 0
+    nanosecs: Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)] = 0
+
+
+class Personality(Struct):
+    """personality(2): `domain` is LINUX or LINUX32."""
+
+    domain: str
+    flags: list[str] = []
+
+
+class IntelRdt(Struct):
+    """A class of service of Intel's Resource Director Technology (resctrl): shares of caches and memory bandwidth."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    l3_cache_schema: str = msgspec.field(default="", name="l3CacheSchema")
+    mem_bw_schema: str = ""
+    schemata: list[str] = []
+    enable_monitoring: bool = False
+
+
+class MemoryPolicy(Struct):
+    """set_mempolicy(2): `mode` like MPOL_BIND, `nodes` a list like 0-3,7, `flags` like MPOL_F_STATIC_NODES."""
+
+    mode: str
+    nodes: str = ""
+    flags: list[str] = []
+
+
+class NetDevice(Struct):
+    """A network device of the host that moves into the container, there called `name` if that is not empty."""
+
+    name: str = ""
 
 
 class Linux(Struct):
@@ -271,6 +365,11 @@ class Linux(Struct):
     masked_paths: list[str] = []
     readonly_paths: list[str] = []
     mount_label: str = ""
+    time_offsets: dict[str, TimeOffset] = {}
+    personality: Personality | None = None
+    intel_rdt: IntelRdt | None = None
+    memory_policy: MemoryPolicy | None = None
+    net_devices: dict[str, NetDevice] = {}
 
 
 class Spec(Struct):
@@ -288,7 +387,7 @@ class Spec(Struct):
 
 
 class State(Struct):
-    """What `state` prints and hooks read (runtime.md, State)."""
+    """What `state` prints and hooks read (runtime.md, "State")."""
 
     oci_version: str = VERSION
     id: str = ""
@@ -298,6 +397,16 @@ class State(Struct):
     annotations: dict[str, str] = {}
 
 
+class ContainerProcessState(Struct):
+    """What a seccomp agent reads from listenerPath along with the descriptors named in `fds`."""
+
+    oci_version: str = VERSION
+    fds: list[str] = []
+    pid: int = 0
+    metadata: str = ""
+    state: State = msgspec.field(default_factory=State)
+
+
 _decode = msgspec.json.Decoder(Spec).decode
 _decode_process = msgspec.json.Decoder(Process).decode
 _encode = msgspec.json.Encoder().encode
@@ -305,17 +414,44 @@ _encode = msgspec.json.Encoder().encode
 
 def decode(data: bytes) -> Spec:
     """Parse config.json. Raises msgspec.DecodeError."""
-    return _decode(data)
+    try:
+        return _decode(data)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), Spec)
 
 
 def decode_process(data: bytes) -> Process:
     """Parse a process.json, as `exec --process` takes. Raises msgspec.DecodeError."""
-    return _decode_process(data)
+    try:
+        return _decode_process(data)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), Process)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Engines written in Go say null for an empty list or object; absent means the same."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def encode(value: Any) -> bytes:
-    """The JSON of any part of the spec; `ociVersion` is always there."""
+    """The JSON of any part of the spec, with what the spec requires even where it is our default."""
     data = msgspec.to_builtins(value)
-    if isinstance(value, Spec | State):
+    if isinstance(value, Spec | State | ContainerProcessState):
         data = {"ociVersion": value.oci_version, **data}
+    if isinstance(value, Spec):
+        data["root"] = {"path": value.root.path, **data.get("root", {})}
+        if value.process is not None:
+            data["process"] |= _required(value.process)
+    elif isinstance(value, Process):
+        data |= _required(value)
+    elif isinstance(value, ContainerProcessState):
+        data["state"] = {"ociVersion": value.state.oci_version, **data.get("state", {})}
     return _encode(data)
+
+
+def _required(process: Process) -> dict[str, Any]:
+    return {"cwd": process.cwd, "user": {"uid": 0, "gid": 0, **msgspec.to_builtins(process.user)}}
