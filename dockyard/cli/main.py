@@ -79,11 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     from dockyard.cli.session import Failure
-    from dockyard.client.http import ApiError, Unreachable
+    from dockyard.client.errors import APIError, ClientError
 
-    if isinstance(error, ApiError):
+    if isinstance(error, APIError):
         print(f"Error response from daemon: {error}", file=sys.stderr)
-    elif isinstance(error, (Failure, Unreachable)):
+    elif isinstance(error, (Failure, ClientError)):
         print(error, file=sys.stderr)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.client.http import DEFAULT_HOST, ApiError, Connection, Unreachable
+from dockyard.client.errors import Unreachable
+from dockyard.client.http import DEFAULT_HOST, ApiError, Connection
 from dockyard.client.quick_json import dumps
 
 TYPE_CHECKING = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 from _socket import AF_UNIX, SOCK_STREAM, socket  # the module around it takes longer to import than `ps` should
 
+from dockyard.client.errors import APIError, Unreachable
 from dockyard.client.quick_json import dumps, loads
 
 TYPE_CHECKING = False
@@ -20,19 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 DEFAULT_HOST = "unix:///run/dockyard/docker.sock"
-
-
-class ApiError(Exception):
-    """The engine refused; `status` is HTTP's."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class Unreachable(Exception):
-    """No engine answers."""
+ApiError = APIError
 
 
 class Connection:
@@ -80,7 +69,7 @@ class Connection:
     ) -> Response:
         """Send a request. `body`: an object to be sent as JSON, bytes, or an iterator of bytes.
 
-        Raises ApiError for an error status when `check`, Unreachable.
+        Raises APIError for an error status when `check`, Unreachable.
         """
         peer = self.open()
         lines = [f"{method} {path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
@@ -102,7 +91,7 @@ class Connection:
             _send_chunks(peer, pieces)
         response = Response(peer)
         if check and response.status >= 400:
-            raise ApiError(response.status, response.message())
+            raise APIError.of(response.status, response.message())
         return response
 
 

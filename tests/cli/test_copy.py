@@ -63,8 +63,8 @@ def test_a_container_cannot_write_outside_the_target(source: EngineProcess, tmp_
     import io
     import tarfile
 
-    from dockyard.cli.archive import unpack
-    from dockyard.cli.session import Failure
+    from dockyard.client.archive import unpack
+    from dockyard.client.errors import ArchiveError
 
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -84,6 +84,6 @@ def test_a_container_cannot_write_outside_the_target(source: EngineProcess, tmp_
                 member = tarfile.TarInfo("x/hard")
                 member.type, member.linkname = tarfile.LNKTYPE, "x/../../../../../../../../etc/passwd"
                 archive.addfile(member)
-        with pytest.raises(Failure, match="refusing"):
+        with pytest.raises(ArchiveError, match="refusing"):
             unpack(iter([data.getvalue()]), str(inside), into=True, contents=False)
         assert list(outside.iterdir()) == []

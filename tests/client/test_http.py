@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dockyard.client import quick_json
-from dockyard.client.http import ApiError, Connection, Unreachable
+from dockyard.client.errors import Unreachable
+from dockyard.client.http import ApiError, Connection
 
 
 class Peer:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli import credentials, progress, values
+from dockyard.cli import progress, values
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
+from dockyard.client import credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 CHUNK = 1 << 18
 
@@ -123,8 +124,7 @@ def _registries(session: Session) -> dict[str, str]:
     import base64
     import json
 
-    known = credentials.load(session.config_folder).get("auths") or {}
-    logins = {name: credentials.find(session.config_folder, name) for name in known}
+    logins = credentials.every_login(session.config_folder)
     return {"X-Registry-Config": base64.urlsafe_b64encode(json.dumps(logins).encode()).decode()}
 
 
@@ -141,59 +141,10 @@ def _context(source: str, flags: Flags) -> tuple[str, str, Iterator[bytes] | byt
         if not os.path.exists(source):
             raise Failure(f'unable to prepare context: path "{source}" not found')
         raise Failure(f"unable to prepare context: context must be a directory: {os.path.abspath(source)}")
-    from dockyard.cli.archive import Packing
+    from dockyard.client.build_context import pack_folder
 
-    root = os.path.realpath(source)
-    name, extra = _dockerfile(root, dockerfile)
-    packing = Packing(root, ".", owner=(0, 0), wanted=_wanted(root, name), extra=extra)
-    return "", name, iter(packing)
-
-
-def _dockerfile(root: str, given: str) -> tuple[str, dict[str, bytes]]:
-    """The Dockerfile's name in the context, and the file itself when it comes from elsewhere."""
-    outside = f".dockerfile.{os.urandom(10).hex()}"
-    if given == "-":
-        return outside, {outside: sys.stdin.buffer.read()}
-    place = os.path.join(root, "Dockerfile")
-    if given:
-        place = os.path.abspath(given) if os.path.isabs(given) or os.path.exists(given) else os.path.join(root, given)
-    elif not os.path.lexists(place) and os.path.lexists(os.path.join(root, "dockerfile")):
-        place = os.path.join(root, "dockerfile")
-    if not os.path.exists(place):
-        raise Failure(
-            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: "
-            f"lstat {place}: no such file or directory"
-        )
-    real = os.path.realpath(place)
-    if os.path.commonpath([real, root]) == root:
-        inside = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
-        return os.path.relpath(inside if os.path.commonpath([inside, root]) == root else real, root), {}
-    with open(real, "rb") as file:
-        return outside, {outside: file.read()}
-
-
-def _wanted(root: str, dockerfile: str) -> Callable[[str, bool], bool]:
-    """What .dockerignore lets through; the Dockerfile and itself always, for the engine needs them."""
-    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
-        try:
-            with open(os.path.join(root, name), encoding="utf-8") as file:
-                text = file.read()
-            break
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    else:
-        return lambda _path, _is_folder: True
-    from dockyard.build.dockerignore import IgnoreRules
-
-    rules = IgnoreRules.parse(text)
-    exceptions = any(line.strip().startswith("!") for line in text.split("\n"))
-
-    def wanted(path: str, is_folder: bool) -> bool:
-        if path in (dockerfile, ".dockerignore") or dockerfile.startswith(path + "/"):
-            return True
-        return not rules.excludes(path) or (is_folder and exceptions)
-
-    return wanted
+    name, pieces = pack_folder(source, dockerfile, lambda: sys.stdin.buffer.read())
+    return "", name, pieces
 
 
 def _from_stdin(dockerfile: str) -> tuple[str, str, Iterator[bytes] | bytes]:

@@ -99,7 +99,7 @@ class _Out:
         if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
             parent = os.path.dirname(os.path.abspath(target))
             raise Failure(f'invalid output path: directory "{parent}" does not exist')
-        from dockyard.cli.archive import unpack
+        from dockyard.client.archive import unpack
 
         pieces = self._session.api.request("GET", place).pieces()
         size = unpack(pieces, target, into=into, contents=source.endswith("/."), owners=self._archive)
@@ -142,7 +142,7 @@ class _In:
         else:
             into = target
             name = "." if contents else os.path.basename(os.path.abspath(plain))
-        from dockyard.cli.archive import Packing
+        from dockyard.client.archive import Packing
 
         owner = None if self._archive else (0, 0)
         packing = Packing(os.path.realpath(plain) if self._follow else plain, name, owner=owner)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from dockyard.cli import credentials, output
+from dockyard.cli import output
 from dockyard.cli.session import Failure, Session, confirm, filters, path
 from dockyard.cli.usage import Flags, usage
+from dockyard.client import credentials
 from dockyard.client.http import ApiError
 
 TYPE_CHECKING = False

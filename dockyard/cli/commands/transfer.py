@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from dockyard.cli import credentials, progress
+from dockyard.cli import progress
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
+from dockyard.client import credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from dockyard.cli.session import Failure
+from dockyard.client.errors import CredentialsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def registry_of(image: str) -> str:
 
 
 def load(folder: str) -> dict[str, Any]:
-    """The client's configuration; empty when there is none. Raises Failure when it is broken."""
+    """The client's configuration; empty when there is none. Raises CredentialsError when it is broken."""
     try:
         with open(f"{folder}/config.json", encoding="utf-8") as file:
             found: dict[str, Any] = json.load(file)
@@ -31,7 +31,7 @@ def load(folder: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise Failure(f"Error loading config file: {folder}/config.json: {error}") from None
+        raise CredentialsError(f"Error loading config file: {folder}/config.json: {error}") from None
 
 
 def _helper(config: dict[str, Any], registry: str) -> str:
@@ -47,11 +47,13 @@ def _ask(helper: str, action: str, text: str) -> dict[str, str] | None:
             [f"docker-credential-{helper}", action], input=text, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        raise Failure(f"error getting credentials: docker-credential-{helper} not found in $PATH") from None
+        raise CredentialsError(f"error getting credentials: docker-credential-{helper} not found in $PATH") from None
     if done.returncode:
         if "credentials not found" in done.stdout:
             return None
-        raise Failure(f"error getting credentials - err: exit status {done.returncode}, out: `{done.stdout.strip()}`")
+        raise CredentialsError(
+            f"error getting credentials - err: exit status {done.returncode}, out: `{done.stdout.strip()}`"
+        )
     return dict(json.loads(done.stdout)) if done.stdout.strip() else None
 
 
@@ -75,6 +77,11 @@ def find(folder: str, registry: str) -> dict[str, str] | None:
         return {"identitytoken": entry["identitytoken"], "serveraddress": registry}
     name, _, password = base64.b64decode(entry.get("auth", "")).decode().partition(":")
     return {"username": name, "password": password.rstrip("\0"), "serveraddress": registry}
+
+
+def every_login(folder: str) -> dict[str, dict[str, str] | None]:
+    """All the logins there are, by registry: a build may need any of them."""
+    return {name: find(folder, name) for name in load(folder).get("auths") or {}}
 
 
 def header(folder: str, image: str) -> dict[str, str]:

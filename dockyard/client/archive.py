@@ -8,7 +8,7 @@ import stat
 import tarfile
 import threading
 
-from dockyard.cli.session import Failure
+from dockyard.client.errors import ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def unpack(pieces: Iterator[bytes], target: str, *, into: bool, contents: bool, 
         first = True
         for member in archive:
             if first and not into and member.isdir() and os.path.lexists(place) and not os.path.isdir(place):
-                raise Failure("cannot copy directory")
+                raise ArchiveError("cannot copy directory")
             first = False
             name = _renamed(member.name, new, contents=contents and into)
             link = _renamed(member.linkname, new, contents=contents and into) if member.islnk() else member.linkname
@@ -93,7 +93,7 @@ class _Folder:
     def _open_parent(self, name: str) -> tuple[int, str]:
         *parents, last = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in (*parents, last):
-            raise Failure(f"refusing to unpack {name!r}: it leads outside")
+            raise ArchiveError(f"refusing to unpack {name!r}: it leads outside")
         current = os.dup(self._root)
         for part in parents:
             try:
@@ -102,7 +102,7 @@ class _Folder:
                 os.mkdir(part, 0o755, dir_fd=current)
                 following = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
             except OSError:
-                raise Failure(f"refusing to unpack {name!r}: it leads through a symbolic link") from None
+                raise ArchiveError(f"refusing to unpack {name!r}: it leads through a symbolic link") from None
             finally:
                 os.close(current)
             current = following
@@ -145,9 +145,9 @@ class _Folder:
             return
         if stat.S_ISDIR(mode):
             if not member.isdir():
-                raise Failure(f"cannot overwrite directory {last!r} with non-directory")
+                raise ArchiveError(f"cannot overwrite directory {last!r} with non-directory")
         elif member.isdir():
-            raise Failure(f"cannot overwrite non-directory {last!r} with directory")
+            raise ArchiveError(f"cannot overwrite non-directory {last!r} with directory")
         else:
             os.unlink(last, dir_fd=parent)
 
