@@ -7,7 +7,7 @@ import sys
 
 from dockyard.client.errors import Unreachable
 from dockyard.client.http import DEFAULT_HOST, ApiError, Connection
-from dockyard.client.quick_json import dumps
+from dockyard.oci.quick_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

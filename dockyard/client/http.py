@@ -11,7 +11,7 @@ import select
 from _socket import AF_UNIX, SOCK_STREAM, socket  # the module around it takes longer to import than `ps` should
 
 from dockyard.client.errors import APIError, Unreachable
-from dockyard.client.quick_json import dumps, loads
+from dockyard.oci.quick_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

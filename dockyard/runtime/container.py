@@ -20,6 +20,7 @@ from dockyard.linux import capabilities, cgroups, namespaces, seccomp, syscalls
 from dockyard.oci.runtime_spec import Process, Resources, Spec
 from dockyard.runtime import channel, hooks, init, process, resources, rootfs
 from dockyard.runtime.channel import Message
+from dockyard.runtime.defaults import DEVICE_RULES
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.init import Birth, Stdio
 
@@ -96,7 +97,7 @@ class Container:
             group.create()
             undo.callback(_remove_group, group)
             if spec.linux.resources is not None:
-                resources.apply(group, spec.linux.resources)
+                resources.apply(group, _with_default_devices(spec.linux.resources))
             if seccomp_program is None and spec.linux.seccomp is not None:
                 try:
                     seccomp_program = seccomp.compile_profile(spec.linux.seccomp)
@@ -396,6 +397,16 @@ class Container:
         if spec.hooks is not None:
             hooks.run(spec.hooks.poststop, spec, self.record.id, "stopped", 0, self.record.bundle, fatal=False)
         shutil.rmtree(os.path.join(self.root, self.record.id), ignore_errors=True)
+
+
+def _with_default_devices(wanted: Resources) -> Resources:
+    """`wanted`, and the devices that every container has may be used (runtime-spec, "Default Devices")."""
+    rules = wanted.devices
+    last = rules[-1] if rules else None
+    if last is None or (last.allow and last.type in ("a", "") and last.major is None):
+        return wanted
+    missing = [rule for rule in DEVICE_RULES[1:] if rule not in rules]
+    return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
 
 
 def _namespaces(spec: Spec, undo: contextlib.ExitStack) -> tuple[int, list[tuple[int, int]]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.client import quick_json
 from dockyard.client.errors import Unreachable
 from dockyard.client.http import ApiError, Connection
+from dockyard.oci import quick_json
 
 
 class Peer:

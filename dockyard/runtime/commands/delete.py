@@ -1,0 +1,38 @@
+"""delete: remove what is left of a container."""
+
+import os
+import shutil
+
+from dockyard.runtime.command import Session
+from dockyard.runtime.usage import Flags, check_arguments
+
+HELP = """\
+NAME:
+   dockyard-runc delete - delete any resources held by the container often used with detached container
+
+USAGE:
+   dockyard-runc delete [command options] <container-id>
+
+Where "<container-id>" is the name of a container that has stopped, or with --force of any.
+
+OPTIONS:
+   --force, -f  kill the container first if it is still running; succeed when there is none
+"""
+
+
+def command(session: Session, flags: Flags) -> None:
+    """Delete."""
+    check_arguments("delete", flags.arguments, 1, 1)
+    from dockyard.runtime.container import Container, RuntimeFailure
+
+    name, force = flags.arguments[0], flags.on("force")
+    try:
+        container = Container.load(session.root, name)
+    except RuntimeFailure as failure:
+        if failure.message == "container does not exist":
+            # a `create` that was killed can leave the directory alone
+            shutil.rmtree(os.path.join(session.root, name), ignore_errors=True)
+            if force:
+                return
+        raise
+    container.delete(force=force)

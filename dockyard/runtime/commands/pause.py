@@ -1,0 +1,22 @@
+"""pause: stop every process of a container where it is."""
+
+from dockyard.runtime.command import Session
+from dockyard.runtime.usage import Flags, check_arguments
+
+HELP = """\
+NAME:
+   dockyard-runc pause - pause suspends all processes inside the container
+
+USAGE:
+   dockyard-runc pause <container-id>
+
+Where "<container-id>" is the name of the container.
+"""
+
+
+def command(session: Session, flags: Flags) -> None:
+    """Pause."""
+    check_arguments("pause", flags.arguments, 1, 1)
+    from dockyard.runtime.container import Container
+
+    Container.load(session.root, flags.arguments[0]).pause()

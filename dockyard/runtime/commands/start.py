@@ -1,0 +1,30 @@
+"""start: let a created container's program run."""
+
+from dockyard.runtime.command import Session
+from dockyard.runtime.usage import Flags, check_arguments
+
+HELP = """\
+NAME:
+   dockyard-runc start - executes the user defined process in a created container
+
+USAGE:
+   dockyard-runc start <container-id>
+
+Where "<container-id>" is the name of a container that "create" has made.
+"""
+
+
+def command(session: Session, flags: Flags) -> None:
+    """Start; returns once the program runs."""
+    check_arguments("start", flags.arguments, 1, 1)
+    from dockyard.runtime.container import Container, RuntimeFailure
+
+    container = Container.load(session.root, flags.arguments[0])
+    status = container.status()
+    if status == "running":
+        raise RuntimeFailure("cannot start an already running container")
+    if status == "stopped":
+        raise RuntimeFailure("cannot start a container that has stopped")
+    if status != "created":
+        raise RuntimeFailure(f"cannot start a container in the {status} state")
+    container.start()

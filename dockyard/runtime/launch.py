@@ -1,0 +1,265 @@
+"""From flags to a process: what `create`, `run`, `exec` and `restore` have in common."""
+
+import os
+import socket
+
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Process, Spec
+from dockyard.runtime.command import Session
+from dockyard.runtime.container import Container, Started
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.usage import Flags
+
+CONFIG = "config.json"
+
+
+def load_spec(bundle: str) -> Spec:
+    """The config.json of `bundle`, checked as far as a runtime must before it does anything. Raises RuntimeFailure."""
+    path = os.path.join(bundle, CONFIG)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise RuntimeFailure(f"JSON specification file {CONFIG} not found") from None
+    try:
+        spec = runtime_spec.decode(data)
+    except ValueError as error:
+        raise RuntimeFailure(f"invalid {CONFIG}: {error}") from error
+    check_process(spec.process)
+    return spec
+
+
+def check_process(process: Process | None) -> None:
+    """Raises RuntimeFailure for a process that can't be run."""
+    if process is None:
+        raise RuntimeFailure("process property must not be empty")
+    if not process.cwd:
+        raise RuntimeFailure("Cwd property must not be empty")
+    if not process.cwd.startswith("/"):
+        raise RuntimeFailure("Cwd must be an absolute path")
+    if not process.args:
+        raise RuntimeFailure("args must not be empty")
+
+
+def create(session: Session, flags: Flags) -> None:
+    """Make the container of the bundle that the flags name; it waits for `start`. Raises RuntimeFailure."""
+    launch = Launch(flags, detach=True)
+    bundle, spec = _bundle(flags)
+    container = _make(session, flags, launch, bundle, spec, None, gate=True)
+    launch.announce(container)
+
+
+def run(session: Session, flags: Flags) -> int:
+    """Make the container and start it; detached that is all, else its exit status when it has ended."""
+    launch = Launch(flags, detach=flags.on("detach"))
+    bundle, spec = _bundle(flags)
+    return run_spec(session, flags, launch, bundle, spec)
+
+
+def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec: Spec) -> int:
+    """As `run`, of a bundle already read."""
+    assert spec.process is not None
+    if launch.detach:
+        container = _make(session, flags, launch, bundle, spec, None, gate=False)
+        launch.announce(container)
+        container.start()
+        return 0
+    launch.check_terminal(spec.process)
+    from dockyard.runtime.foreground import Foreground
+
+    foreground = Foreground(terminal=spec.process.terminal, subreaper=launch.subreaper)
+    container = _make(session, flags, launch, bundle, spec, foreground.stdio, gate=False)
+    launch.announce(container)
+    assert container.process is not None
+    try:
+        container.start()
+    except RuntimeFailure:
+        container.delete(force=True)
+        raise
+    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
+
+
+def _bundle(flags: Flags) -> tuple[str, Spec]:
+    bundle = os.path.abspath(flags.text("bundle") or ".")
+    if not os.path.isdir(bundle):
+        raise RuntimeFailure(f"chdir {bundle}: no such file or directory")
+    return bundle, load_spec(bundle)
+
+
+def _make(
+    session: Session, flags: Flags, launch: "Launch", bundle: str, spec: Spec, stdio: object, *, gate: bool
+) -> Container:
+    name = flags.arguments[0]
+    check_name(name)
+    assert spec.process is not None
+    launch.check_terminal(spec.process)
+    return Container.create(
+        session.root,
+        name,
+        bundle,
+        spec,
+        stdio,  # type: ignore[arg-type]
+        keep_fds=launch.descriptors(spec.process),
+        pivot=not flags.on("no-pivot"),
+        new_keyring=not flags.on("no-new-keyring"),
+        gate=gate,
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises RuntimeFailure for a name that can't be a directory's here or stands for another."""
+    if not name:
+        raise RuntimeFailure("container id cannot be empty")
+    if name in (".", "..") or not all(letter.isascii() and (letter.isalnum() or letter in "_+-.") for letter in name):
+        raise RuntimeFailure("invalid container id format")
+
+
+def execute(session: Session, flags: Flags) -> int:
+    """Run one more process in a container; its exit status, or 0 at once when detached."""
+    launch = Launch(flags, detach=flags.on("detach"))
+    container = Container.load(session.root, flags.arguments[0])
+    status = container.status()
+    if status == "stopped":
+        raise RuntimeFailure("cannot exec in a stopped container")
+    if status == "paused" and not flags.on("ignore-paused"):
+        raise RuntimeFailure("cannot exec in a paused container (use --ignore-paused to override)")
+    process = _wanted(flags, container.record.spec)
+    launch.check_terminal(process)
+    foreground = None
+    if not launch.detach:
+        from dockyard.runtime.foreground import Foreground
+
+        foreground = Foreground(terminal=process.terminal)
+    started = container.execute(
+        process, foreground.stdio if foreground is not None else None, keep_fds=launch.descriptors(process)
+    )
+    launch.announce_process(started)
+    if foreground is None:
+        return 0
+    return foreground.watch(started, on_end=lambda: None)
+
+
+def _wanted(flags: Flags, spec: Spec) -> Process:
+    """The process that the flags describe: a process.json, or the container's own with changes."""
+    if flags.given("process"):
+        with open(flags.text("process"), "rb") as file:
+            process = runtime_spec.decode_process(file.read())
+        check_process(process)
+        return process
+    assert spec.process is not None
+    process = spec.process
+    process.args = flags.arguments[1:]
+    if not process.args:
+        raise RuntimeFailure("exec args cannot be empty")
+    process.cwd = flags.text("cwd") or process.cwd
+    process.apparmor_profile = flags.text("apparmor") or process.apparmor_profile
+    process.selinux_label = flags.text("process-label") or process.selinux_label
+    process.env = process.env + flags.all("env")
+    process.terminal = flags.on("tty")
+    if flags.given("no-new-privs"):
+        process.no_new_privileges = flags.on("no-new-privs")
+    _add_capabilities(process, flags.all("cap"))
+    if flags.text("user"):
+        uid, colon, gid = flags.text("user").partition(":")
+        if colon:
+            process.user.gid = _id(gid, "gid")
+        process.user.uid = _id(uid, "uid")
+    for group in flags.all("additional-gids"):
+        process.user.additional_gids = [*process.user.additional_gids, _id(group, "additional-gids")]
+    check_process(process)
+    return process
+
+
+def _add_capabilities(process: Process, names: list[str]) -> None:
+    if not names:
+        return
+    if process.capabilities is None:
+        process.capabilities = runtime_spec.Capabilities()
+    sets = process.capabilities
+    sets.bounding = sets.bounding + names
+    sets.effective = sets.effective + names
+    sets.permitted = sets.permitted + names
+    if sets.inheritable:
+        # what is not inheritable can't be ambient
+        sets.ambient = sets.ambient + names
+
+
+def _id(text: str, what: str) -> int:
+    if not text.isdigit():
+        raise RuntimeFailure(f'bad {what}: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+class Launch:
+    """How a process is to be started, by the flags: detached or watched, with which terminal and descriptors."""
+
+    def __init__(self, flags: Flags, *, detach: bool) -> None:
+        self.detach = detach
+        self.pid_file = os.path.abspath(flags.text("pid-file")) if flags.text("pid-file") else ""
+        self.console_socket = flags.text("console-socket")
+        self.pidfd_socket = flags.text("pidfd-socket")
+        self.subreaper = not flags.on("no-subreaper")
+        self.keep = flags.on("keep")
+        self.preserved = flags.number("preserve-fds")
+
+    def check_terminal(self, process: Process) -> None:
+        """Raises RuntimeFailure when terminal and console socket don't go together."""
+        if self.detach and process.terminal and not self.console_socket:
+            raise RuntimeFailure("cannot allocate tty if runc will detach without setting console socket")
+        if self.console_socket and (not self.detach or not process.terminal):
+            raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
+
+    def descriptors(self, process: Process) -> list[int]:
+        """What stays open in the program besides its stdio: systemd's sockets, then `--preserve-fds`."""
+        listening = _listen_fds()
+        if listening:
+            process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
+        first = 3 + listening
+        for fd in range(first, first + self.preserved):
+            try:
+                os.fstat(fd)
+            except OSError as error:
+                raise RuntimeFailure(
+                    f"unable to stat preserved-fd {fd - first} (of {self.preserved}): {(error.strerror or '').lower()}"
+                ) from error
+        return list(range(3, first + self.preserved))
+
+    def announce(self, container: Container) -> None:
+        """Tell whoever waits for a new container. Raises RuntimeFailure or OSError; then the container is gone."""
+        assert container.process is not None
+        try:
+            self.announce_process(container.process)
+        except BaseException:
+            container.delete(force=True)
+            raise
+
+    def announce_process(self, process: Started) -> None:
+        """Tell whoever waits for it: the console's master, its pidfd, its PID in a file."""
+        if self.console_socket and process.console is not None:
+            send_descriptor(self.console_socket, process.console, b"/dev/ptmx")
+            os.close(process.console)
+        if self.pidfd_socket:
+            send_descriptor(self.pidfd_socket, process.pidfd, b"pidfd")
+        if self.pid_file:
+            write_pid_file(self.pid_file, process.pid)
+
+
+def _listen_fds() -> int:
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if count.isdigit() and os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
+
+
+def send_descriptor(path: str, fd: int, name: bytes) -> None:
+    """Hand `fd` to whoever listens at the UNIX socket `path`. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(path)
+        socket.send_fds(peer, [name], [fd])
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Put `pid` into a file that is there complete or not at all."""
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.{name}"
+    with open(temporary, "x") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)

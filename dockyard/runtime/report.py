@@ -1,0 +1,34 @@
+"""What `state` and `list` tell of a container."""
+
+import os
+import time
+
+from dockyard.oci.runtime_spec import VERSION
+from dockyard.runtime.container import Container
+
+
+def report(container: Container) -> dict[str, object]:
+    """The runtime specification's state, and the root, the time of creation and the owner."""
+    record = container.record
+    status = container.status()
+    rows: dict[str, object] = {
+        "ociVersion": record.spec.oci_version or VERSION,
+        "id": record.id,
+        "pid": 0 if status == "stopped" else record.pid,
+        "status": status,
+        "bundle": record.bundle,
+        "rootfs": os.path.realpath(os.path.join(record.bundle, record.spec.root.path)),
+        "created": when(record.created_ns),
+    }
+    if record.spec.annotations:
+        rows["annotations"] = record.spec.annotations
+    rows["owner"] = ""
+    return rows
+
+
+def when(moment: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339, as short as they allow."""
+    seconds, fraction = divmod(moment, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    digits = f".{fraction:09}".rstrip("0").rstrip(".")
+    return f"{text}{digits}Z"
