@@ -5,6 +5,7 @@ Where both the file and the command line set the same thing, the daemon refuses 
 """
 
 import os
+import re
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,14 @@ class Runtime(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
     path: str
     runtime_args: list[str] = []
+
+
+class DefaultUlimit(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown_fields=True):
+    """A ulimit that containers have unless they ask for another; -1 is no limit."""
+
+    name: str
+    hard: int = 0
+    soft: int = 0
 
 
 class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +85,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     default_runtime: Annotated[str, _about("Default OCI runtime for containers")] = "runc"
     runtimes: Annotated[dict[str, Runtime], _about("Register an additional OCI compatible runtime")] = {}
     default_shm_size: Annotated[int | str, _about("Default shm size for containers")] = 64 << 20
+    default_ulimits: Annotated[dict[str, DefaultUlimit], _about("Default ulimits for containers")] = {}
+    default_cgroupns_mode: Annotated[
+        str, _about('Default mode for containers cgroup namespace ("host" | "private")')
+    ] = ""
+    cdi_spec_dirs: Annotated[list[str], _about("CDI specification directories (default /etc/cdi, /var/run/cdi)")] = []
+    cpu_rt_period: Annotated[
+        int, _about("Limit the CPU real-time period in microseconds for the parent cgroup for all containers")
+    ] = 0
+    cpu_rt_runtime: Annotated[
+        int, _about("Limit the CPU real-time runtime in microseconds for the parent cgroup for all containers")
+    ] = 0
     default_ipc_mode: Annotated[str, _about('Default mode for containers ipc ("shareable"|"private")')] = "private"
     no_new_privileges: Annotated[bool, _about("Set no-new-privileges by default for new containers")] = False
     seccomp_profile: Annotated[str, _about('Path to seccomp profile; "unconfined" disables the default one')] = ""
@@ -113,6 +133,8 @@ FLAG_NAMES = {
     "labels": "label",
     "default_address_pools": "default-address-pool",
     "features": "feature",
+    "default_ulimits": "default-ulimit",
+    "cdi_spec_dirs": "cdi-spec-dir",
 }
 SHORT_FLAGS = {
     "H": "hosts",
@@ -239,6 +261,8 @@ def _set(settings: dict[str, Any], name: str, kind: Any, flag: str, value: str) 
         if set(pairs) != {"base", "size"} or not pairs["size"].isdigit():
             raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want base=CIDR,size=BITS')
         settings.setdefault(name, []).append(AddressPool(base=pairs["base"], size=int(pairs["size"])))
+    elif name == "default_ulimits":
+        settings.setdefault(name, {}).update(_ulimit(flag, value))
     elif get_origin(kind) is dict:
         key, separator, item = value.partition("=")
         settings.setdefault(name, {})[key] = _boolean(flag, item or "true") if name == "features" else item
@@ -253,6 +277,27 @@ def _set(settings: dict[str, Any], name: str, kind: Any, flag: str, value: str) 
             ) from None
     else:
         settings[name] = value
+
+
+def _ulimit(flag: str, value: str) -> dict[str, DefaultUlimit]:
+    name, separator, numbers = value.partition("=")
+    soft, _, hard = numbers.partition(":")
+    if not (name and separator) or any(not number.removeprefix("-").isdecimal() for number in (soft, hard or soft)):
+        raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: invalid ulimit argument: {value}')
+    return {name: DefaultUlimit(name, int(hard or soft), int(soft))}
+
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def bytes_of(text: int | str) -> int:
+    """64M, 64mb, 1.5g or a number as bytes. Raises InvalidParameter."""
+    if isinstance(text, int):
+        return text
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", text.strip().lower())
+    if found is None:
+        raise InvalidParameter(f"invalid size: '{text}'")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def read_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -339,6 +384,11 @@ def _check(config: Config) -> None:
             raise InvalidParameter(f"bad attribute format: {label}")
     if config.bridge == "none" and config.bip:
         raise InvalidParameter("--bip cannot be used with --bridge=none")
+    bytes_of(config.default_shm_size)
+    if config.default_cgroupns_mode not in ("", "host", "private"):
+        raise InvalidParameter(
+            f'default cgroup namespace mode ({config.default_cgroupns_mode}) is invalid; use "host" or "private"'
+        )
     if config.mtu < 68:
         raise InvalidParameter(f"invalid default MTU: {config.mtu}")
     if config.max_concurrent_downloads < 1 or config.max_concurrent_uploads < 1:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,22 @@ class EngineProcess:
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": self.host},
         )
+
+    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request of the Engine API: (status, decoded JSON, or text when it is none)."""
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.connect(str(self.socket))
+            data = b"" if body is None else json.dumps(body).encode()
+            head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+            wire.sendall(head.encode() + data)
+            response = HTTPResponse(wire)
+            response.begin()
+            text = response.read()
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, text.decode()
 
     def inspect(self, name: str) -> Any:
         """`docker inspect` of one object."""

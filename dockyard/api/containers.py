@@ -92,7 +92,7 @@ class Containers:
             request.host_config or HostConfig(),
             {name: settings or EndpointSettings() for name, settings in (given or {}).items()},
         )
-        return json_response({"Id": container.id, "Warnings": []}, 201)
+        return json_response({"Id": container.id, "Warnings": container.warnings}, 201)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.params["id"])
@@ -226,9 +226,8 @@ class Containers:
         return no_content()
 
     async def update(self, call: Call) -> web.StreamResponse:
-        changes = await call.body(dict[str, Any])
-        await self._containers.update(call.params["id"], changes)
-        return json_response({"Warnings": None})
+        warnings = await self._containers.update(call.params["id"], await call.body(HostConfig))
+        return json_response({"Warnings": warnings or None})
 
     async def resize(self, call: Call) -> web.StreamResponse:
         await self._containers.resize(call.params["id"], call.integer("h"), call.integer("w"))

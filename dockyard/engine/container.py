@@ -117,6 +117,7 @@ class Container:
     restart_delay: float = 0.1
     removing: bool = False
     exec_ids: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get
 
     @property
     def id(self) -> str:

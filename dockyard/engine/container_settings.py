@@ -1,11 +1,11 @@
 """What a container is asked to be, completed: by its image, by the daemon's defaults; and refused where it can't be."""
 
-import os
-
-from dockyard.config import Config
-from dockyard.engine import spec as specs
-from dockyard.engine.container_config import ContainerConfig, HostConfig
+from dockyard.config import Config, bytes_of
+from dockyard.engine import limits
+from dockyard.engine.abilities import abilities
+from dockyard.engine.container_config import ContainerConfig, HostConfig, Ulimit
 from dockyard.engine.images import Image
+from dockyard.engine.security import granted_capabilities, security_options
 from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.runtime import defaults
@@ -45,27 +45,25 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
             setattr(check, name, getattr(check, name) or getattr(base.healthcheck, name))
 
 
-def settle(host: HostConfig, daemon: Config) -> None:
-    """Fill in the daemon's defaults. Raises InvalidParameter for values that can't be."""
-    if host.memory and host.memory < 6 << 20:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_swap > 0 and host.memory_swap < host.memory:
-        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    cpus = os.cpu_count() or 1
-    if host.nano_cpus < 0 or host.nano_cpus > cpus * 10**9:
-        raise InvalidParameter(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
-    policy = host.restart_policy
-    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise InvalidParameter(f"invalid restart policy: unknown policy '{policy.name}'")
-    if policy.maximum_retry_count and policy.name != "on-failure":
-        raise InvalidParameter("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-    if host.auto_remove and policy.name not in ("", "no"):
-        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-    policy.name = policy.name or "no"
+def settle(host: HostConfig, daemon: Config) -> list[str]:
+    """Check what is asked and fill in the daemon's defaults; returns warnings.
+
+    Raises InvalidParameter for values that can't be.
+    """
+    warnings = limits.verify(host, abilities())
+    if host.memory > 0 and host.memory_swap == 0:
+        host.memory_swap = 2 * host.memory  # as much swap again
+    named = {limit.name for limit in host.ulimits or []}
+    further = [Ulimit(name, limit.hard, limit.soft) for name, limit in daemon.default_ulimits.items()]
+    if further:
+        host.ulimits = [*(host.ulimits or []), *(limit for limit in further if limit.name not in named)]
+    granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
+    if "" in (host.annotations or {}):
+        raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+    if host.isolation not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation '{host.isolation}' on linux")
+    check_restart_policy(host)
+    host.restart_policy.name = host.restart_policy.name or "no"
     host.network_mode = host.network_mode or "default"
     if not host.log_config.type:
         host.log_config.type = daemon.log_driver
@@ -75,8 +73,8 @@ def settle(host: HostConfig, daemon: Config) -> None:
         raise InvalidParameter(f"logger: no log driver named '{host.log_config.type}' is registered")
     log_sizes(host)
     host.ipc_mode = host.ipc_mode or daemon.default_ipc_mode
-    host.cgroupns_mode = host.cgroupns_mode or ("host" if cgroups.layout().version == 1 else "private")
-    host.shm_size = host.shm_size or int(daemon.default_shm_size)
+    host.cgroupns_mode = host.cgroupns_mode or _cgroupns_mode(host, daemon)
+    host.shm_size = host.shm_size or bytes_of(daemon.default_shm_size)
     host.runtime = host.runtime or daemon.default_runtime
     if host.runtime not in ("runc", "io.containerd.runc.v2", "dockyard-runc"):
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
@@ -84,8 +82,46 @@ def settle(host: HostConfig, daemon: Config) -> None:
         host.masked_paths = list(defaults.MASKED_PATHS)
     if host.readonly_paths is None and not host.privileged:
         host.readonly_paths = list(defaults.READONLY_PATHS)
-    if specs.security_options(host.security_opt).unmasked:
+    if security_options(host.security_opt).unmasked:
         host.masked_paths, host.readonly_paths = [], []
+    if not forwards_ipv4() and host.network_mode not in ("host", "none"):
+        warnings.append("IPv4 forwarding is disabled. Networking will not work.")
+    return warnings
+
+
+def _cgroupns_mode(host: HostConfig, daemon: Config) -> str:
+    version_1 = cgroups.layout().version == 1
+    if host.privileged and version_1:
+        return "host"
+    return daemon.default_cgroupns_mode or ("host" if version_1 else "private")
+
+
+def forwards_ipv4() -> bool:
+    """Whether the host passes packets on."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_forward") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def check_restart_policy(host: HostConfig) -> None:
+    """Raises InvalidParameter."""
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count and policy.name not in ("", "on-failure"):
+        negative = " and cannot be negative" if policy.maximum_retry_count < 0 else ""
+        raise InvalidParameter(
+            f"invalid restart policy: maximum retry count can only be used with 'on-failure'{negative}"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
 
 
 def log_sizes(host: HostConfig) -> tuple[int, int]:

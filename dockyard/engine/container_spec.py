@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 
 from dockyard.config import Config
+from dockyard.engine import cdi
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
+from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
 from dockyard.linux import mounts, seccomp, syscalls
@@ -43,8 +45,8 @@ class SpecMaker:
         record, host = container.record, container.host_config
         user, home = find_user(rootfs, record.config.user, host.group_add or [])
         paths, shared, shm = self._namespaces(container, sandbox)
-        options = specs.security_options(host.security_opt)
-        granted = specs.granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
+        options = security_options(host.security_opt)
+        granted = granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
         folder = self._index.folder(container)
         files_from = folder
         if host.network_mode.startswith("container:"):
@@ -66,11 +68,17 @@ class SpecMaker:
             mounts=spec_mounts(record.mounts, dict(sources)),
             shm_source=shm,
             seccomp=self._seccomp(options.seccomp, granted, host.privileged),
-            no_new_privileges=options.no_new_privileges or self._config.no_new_privileges,
+            no_new_privileges=(
+                self._config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
+            ),
+            apparmor=_apparmor(options.apparmor, host.privileged),
+            writable_cgroups=host.privileged if options.writable_cgroups is None else options.writable_cgroups,
             init_path=self._init_path(host),
             rootfs_propagation=_propagation(record),
         )
-        return specs.build(record.config, host, around)
+        spec = specs.build(record.config, host, around)
+        cdi.inject(spec, host.device_requests or [], self._config.cdi_spec_dirs or cdi.DEFAULT_DIRECTORIES)
+        return spec
 
     def cgroup_path(self, container: Container) -> str:
         """The container's cgroup below every hierarchy's top."""
@@ -79,7 +87,7 @@ class SpecMaker:
 
     def _init_path(self, host: HostConfig) -> str:
         wanted = self._config.init if host.init is None else host.init
-        if not wanted:
+        if not wanted or host.pid_mode:  # in a PID namespace of others there is an init already
             return ""
         for path in (self._config.init_path, *INIT_PATHS):
             if path and os.access(path, os.X_OK):
@@ -104,8 +112,8 @@ class SpecMaker:
                 if kind == "ipc":
                     if other.host_config.ipc_mode != "shareable":
                         raise InvalidParameter(
-                            f"cannot join IPC of container {other.id}: non-shareable IPC (hint: use IpcMode:shareable "
-                            "for the donor container)"
+                            f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
+                            "(hint: use IpcMode:shareable for the donor container)"
                         )
                     shm = shm_path(self._index.folder(other))
                 paths[kind] = f"/proc/{shim.pid}/ns/{kind}"
@@ -116,8 +124,10 @@ class SpecMaker:
         return paths, shared, shm
 
     def _seccomp(self, wanted: str, granted: list[str], privileged: bool) -> runtime_spec.Seccomp | None:
+        if privileged and not wanted:
+            return None
         wanted = wanted or self._config.seccomp_profile
-        if privileged or wanted == "unconfined":
+        if wanted == "unconfined":
             return None
         if not wanted or wanted == "builtin":
             return defaults.default_seccomp(granted)
@@ -126,7 +136,7 @@ class SpecMaker:
                 wanted = Path(wanted).read_text()
             except OSError as error:
                 raise InvalidParameter(f"opening seccomp profile ({wanted}) failed: {error.strerror}") from None
-        return specs.seccomp_profile(wanted, granted)
+        return seccomp_profile(wanted, granted)
 
     def seccomp_program(self, spec: runtime_spec.Spec) -> bytes | None:
         """The compiled filter; each distinct one is compiled once."""
@@ -142,6 +152,13 @@ class SpecMaker:
                 raise InvalidParameter(f"seccomp profile can't be compiled: {error}") from error
         spec.linux.seccomp = None
         return program
+
+
+def _apparmor(wanted: str, privileged: bool) -> str:
+    """The AppArmor profile, on a kernel that has AppArmor; others confine by nothing of that name, as with Docker."""
+    if wanted == "unconfined" or not os.path.exists("/sys/kernel/security/apparmor/profiles"):
+        return ""
+    return wanted if wanted or privileged else ""
 
 
 def _propagation(record: Record) -> str:

@@ -11,21 +11,19 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import msgspec
-
 from dockyard.config import Config
-from dockyard.engine import names
-from dockyard.engine import spec as specs
+from dockyard.engine import limits, names, namespace_modes
+from dockyard.engine.abilities import abilities
 from dockyard.engine.container import Container, Record, nanoseconds, timestamp
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_runs import ContainerRuns
-from dockyard.engine.container_settings import merge_image_config, settle
+from dockyard.engine.container_settings import check_restart_policy, merge_image_config, settle
 from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.events import Events
 from dockyard.engine.health import Prober
@@ -35,7 +33,7 @@ from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified
+from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.shim.client import Attachment, ExitStatus, Shim, Shims
 
@@ -217,13 +215,13 @@ class ContainerService:
         networks: dict[str, EndpointSettings],
         image: Image | None,
     ) -> Container:
+        warnings = namespace_modes.verify(config, host)
+        namespace_modes.name_by_id(host, lambda other: self.get(other).id)
         merge_image_config(config, image)
         if not config.entrypoint and not config.cmd:
             raise InvalidParameter("no command specified")
-        config.hostname = config.hostname or container_id[:12]
-        settle(host, self._config)
-        specs.granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
-        specs.security_options(host.security_opt)
+        config.hostname = config.hostname or self._hostname(host, container_id)
+        warnings += settle(host, self._config)
         if config.stop_signal:
             parse_signal(config.stop_signal)
         points = await self._mounts.resolve(config, host)
@@ -246,7 +244,7 @@ class ContainerService:
             folder.mkdir(mode=0o710)
             if host.log_config.type in ("json-file", "local"):
                 record.log_path = str(folder / f"{container_id}-json.log")
-            container = Container(record)
+            container = Container(record, warnings=warnings)
             fresh = [point for point in points if point.type == "volume" and point.copy]
             if fresh:
                 async with self._layers.mounted(container_id) as rootfs:
@@ -259,6 +257,13 @@ class ContainerService:
             raise
         self.emit(container, "create")
         return container
+
+    def _hostname(self, host: HostConfig, container_id: str) -> str:
+        """The name of a container that was not told one: whose network it has, that one's."""
+        other = namespace_modes.joined(host.network_mode)
+        if other:
+            return self.get(other).config.hostname
+        return os.uname().nodename if host.network_mode == "host" else container_id[:12]
 
     def _wanted_networks(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
         """The networks by name; the one of `--net` is among them. Raises NotFound for an unknown one."""
@@ -529,25 +534,29 @@ class ContainerService:
         self._networks.rename(container.id, name)
         self.emit(container, "rename", oldName=f"/{old}")
 
-    async def update(self, reference: str, changes: Mapping[str, object]) -> None:
-        """Change limits and restart policy, live when it runs; `changes` by HostConfig's JSON names."""
+    async def update(self, reference: str, wanted: HostConfig) -> list[str]:
+        """Change limits and restart policy, live when it runs; what is empty in `wanted` stays. Returns warnings."""
         container = self.get(reference)
+        if container.removing or container.state.status == "dead":
+            raise Conflict(
+                f'Cannot update container {container.id}: container is marked for removal and cannot be "update"'
+            )
+        warnings = limits.verify(wanted, abilities(), update=True)
+        check_restart_policy(wanted)
         async with container.lock:
-            merged = msgspec.to_builtins(container.host_config)
-            merged.update({key: value for key, value in changes.items() if value not in (None, 0, "", [], {})})
-            if "RestartPolicy" in changes and not (changes["RestartPolicy"] or {}).get("Name"):  # type: ignore[attr-defined]  # a JSON object
-                merged["RestartPolicy"] = msgspec.to_builtins(container.host_config.restart_policy)
             try:
-                host = msgspec.convert(merged, HostConfig)
-            except msgspec.ValidationError as error:
-                raise InvalidParameter(str(error)) from None
-            settle(host, self._config)
+                host = limits.updated(container.host_config, wanted)
+            except Conflict as conflict:
+                raise Conflict(f"Cannot update container {container.id}: {conflict.message}") from None
             if container.shim is not None:
-                wanted = specs.resources(host)
-                await translated(container.shim.update(runtime_spec.encode(wanted)))
+                try:
+                    await translated(container.shim.update(runtime_spec.encode(limits.resources(host))))
+                except SystemFailure as failure:
+                    raise SystemFailure(f"Cannot update container {container.id}: {failure.message}") from failure
             container.record.host_config = host
             self.save(container)
         self.emit(container, "update")
+        return warnings
 
     # -- remove
 

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Sequence
 
+from dockyard.engine import limits
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container
+from dockyard.engine.security import granted_capabilities, security_options
 from dockyard.engine.users import find_user
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime import defaults
@@ -30,7 +32,7 @@ def exec_process(
     account, home = find_user(
         os.path.join("/proc", str(container.shim.pid), "root"), user or config.user, host.group_add or []
     )
-    granted = specs.granted_capabilities(host.cap_add, host.cap_drop, host.privileged or privileged)
+    granted = granted_capabilities(host.cap_add, host.cap_drop, host.privileged or privileged)
     return Process(
         terminal=tty,
         user=account,
@@ -38,6 +40,7 @@ def exec_process(
         env=specs.environment([*(config.env or []), *env], tty=tty, hostname=config.hostname, home=home),
         cwd=working_dir or config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
-        no_new_privileges=specs.security_options(host.security_opt).no_new_privileges,
+        rlimits=limits.rlimits(host),
+        no_new_privileges=bool(security_options(host.security_opt).no_new_privileges),
         oom_score_adj=host.oom_score_adj,
     )
