@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli.usage import PROGRAM, Flags, UsageError, summary
+from dockyard.cli.usage import PROGRAM, Flags, HelpWanted, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,15 @@ COMMANDS: dict[str, dict[str, str]] = {
     "network": {"network": "connect create disconnect inspect ls prune rm"},
     "system": {"system": "df events info prune"},
     "builder": {"build": "build", "system": "builder_prune"},
+    "checkpoint": {"checkpoint": "create ls rm"},
+    "context": {"context": "create export import inspect ls rm show update use"},
+    "": {"system": "inspect version", "login": "login logout", "transfer": "search", "completion": "completion"},
 }
 ABOUT = {
     "builder": "Manage builds",
+    "checkpoint": "Manage checkpoints",
     "container": "Manage containers",
+    "context": "Manage contexts",
     "image": "Manage images",
     "network": "Manage networks",
     "system": "Manage the engine",
@@ -47,22 +52,37 @@ SHORT = {
         if word not in ("ls", "prune", "inspect")
     },
     **{word: ("image", word) for word in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
-    **{word: ("", word) for word in ("inspect", "login", "logout", "version")},
+    **{word: ("", word) for module in COMMANDS[""].values() for word in module.split()},
     "events": ("system", "events"),
     "images": ("image", "ls"),
     "info": ("system", "info"),
     "ps": ("container", "ls"),
     "rmi": ("image", "rm"),
 }
-SYNONYMS = {"list": "ls", "ps": "ls", "remove": "rm"}
-COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "version", "info")
+LENIENT = ("builder", "image", "system", "volume")  # no error without a command, as with docker
+SYNONYMS = {"list": "ls", "remove": "rm"}
+COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
+OPTIONS = """\
+      --config string      Folder of the client's configuration (default "~/.docker")
+  -c, --context string     Context to use to reach the engine (instead of DOCKER_HOST and of what "context use" has set)
+  -D, --debug              Enable debug mode
+  -H, --host list          Engine to talk to
+  -l, --log-level string   Level of what is logged ("debug", "info", "warn", "error", "fatal") (default "info")
+      --no-autostart       Do not start an engine when none answers
+      --tls                Use TLS; implied by --tlsverify
+      --tlscacert string   Trust certificates signed by this CA only (default "~/.docker/ca.pem")
+      --tlscert string     TLS certificate file (default "~/.docker/cert.pem")
+      --tlskey string      TLS key file (default "~/.docker/key.pem")
+      --tlsverify          Use TLS and verify the engine
+  -v, --version            Print version information and quit"""
+GLOBAL = f"{PROGRAM} [OPTIONS] COMMAND [ARG...]\n\nOptions:\n{OPTIONS}"
+_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit status."""
-    rest = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _run(rest)
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -81,10 +101,12 @@ def _report(error: Exception) -> int:
     from dockyard.cli.session import Failure
     from dockyard.client.errors import APIError, ClientError
 
+    sys.stdout.flush()
     if isinstance(error, APIError):
         print(f"Error response from daemon: {error}", file=sys.stderr)
     elif isinstance(error, (Failure, ClientError)):
-        print(error, file=sys.stderr)
+        if str(error):
+            print(error, file=sys.stderr)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"{where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
@@ -97,53 +119,58 @@ def _report(error: Exception) -> int:
 
 
 def _run(rest: list[str]) -> int:
-    settings = _global_options(rest)
-    if settings.get("version"):
-        from dockyard.version import VERSION
-
-        print(f"Dockyard version {VERSION}")
-        return 0
-    if not rest or rest[0] in ("help", "--help", "-h"):
-        print(help_text())
-        return 0
-    word = rest.pop(0)
-    if word == "completion":
-        from dockyard.cli.completion import script
-
-        print(script(rest[0] if rest else ""))
-        return 0
+    try:
+        settings = Flags(GLOBAL, rest)
+    except HelpWanted as wanted:
+        plain = Flags(GLOBAL, [word for word in rest if word not in ("--help", "-h")])
+        return _help(plain.arguments, str(wanted))
+    if settings.given("log-level") and settings.text("log-level").lower() not in _LEVELS:
+        raise UsageError(f"Unable to parse logging level: {settings.text('log-level')}")
+    if not settings.arguments:
+        return _version() if settings.on("version") else _help([])
+    word, *rest = settings.arguments
+    if word == "help":
+        return _help(rest)
     if word == "__complete":
         from dockyard.cli.completion import candidates
-        from dockyard.cli.session import Session
 
-        print("\n".join(candidates(rest, Session({**settings, "no-autostart": "true"}))))
+        print("\n".join(candidates(rest)))
         return 0
-    found = _find(word, rest)
-    if isinstance(found, str):
-        print(found)
-        return 0
+    words = word
+    if word in ABOUT:
+        name = SYNONYMS.get(rest[0], rest[0]) if rest and not rest[0].startswith("-") else ""
+        if not name or (name not in names(word) and ("--help" in rest or "-h" in rest)):
+            return _help_of_group(word, rest)
+        if name not in names(word):
+            if (word, name) != ("container", "ps"):
+                raise UsageError(
+                    f"{PROGRAM}: unknown command: {PROGRAM} {word} {name}\n\n"
+                    f"Usage:  {PROGRAM} {word}{' COMMAND' if word in LENIENT else ''}\n\n"
+                    f"Run '{PROGRAM} {word} --help' for more information"
+                )
+            name = "ls"
+        words = f"{word} {rest.pop(0)}"
+        group = word
+    elif word in SHORT:
+        group, name = SHORT[word]
+    elif "--help" in rest or "-h" in rest:
+        return _help([])
+    else:
+        raise UsageError(f"{PROGRAM}: unknown command: {PROGRAM} {word}\n\nRun '{PROGRAM} --help' for more information")
+    return _command(settings, group, name, words, rest)
+
+
+def _command(settings: Flags, group: str, name: str, words: str, rest: list[str]) -> int:
+    found = load(group, name)
+    try:
+        flags = Flags(found.usage, rest, words)  # type: ignore[attr-defined]  # set by @usage
+    except HelpWanted as wanted:
+        if str(wanted) == "-h":
+            print("Flag shorthand -h has been deprecated, use --help", file=sys.stderr)
+        return _help_of_command(group, name, words)
     from dockyard.cli.session import Session
 
-    flags = Flags(found.usage, rest)  # type: ignore[attr-defined]  # set by @usage
     return int(found(Session(settings), flags) or 0)
-
-
-def _find(word: str, rest: list[str]) -> Command | str:
-    """The command's function; or the help of a group, to be printed."""
-    if word in COMMANDS and (word not in SHORT or (rest and SYNONYMS.get(rest[0], rest[0]) in names(word))):
-        if not rest or rest[0] in ("--help", "-h"):
-            return group_help(word)
-        name = rest.pop(0)
-        name = SYNONYMS.get(name, name)
-        if name not in names(word):
-            raise UsageError(
-                f"{PROGRAM}: unknown command: {PROGRAM} {word} {name}\n\nUsage:  {PROGRAM} {word} COMMAND\n\n"
-                f"Run '{PROGRAM} {word} --help' for more information"
-            )
-        return load(word, name)
-    if word not in SHORT:
-        raise UsageError(f"{PROGRAM}: unknown command: {PROGRAM} {word}\n\nRun '{PROGRAM} --help' for more information")
-    return load(*SHORT[word])
 
 
 def names(group: str) -> list[str]:
@@ -153,86 +180,72 @@ def names(group: str) -> list[str]:
 
 def load(group: str, name: str) -> Command:
     """A command's function, its module imported only now."""
-    module, function = "system", name
-    for candidate, words in COMMANDS.get(group, {}).items():
+    for module, words in COMMANDS[group].items():
         for word in words.split():
             if word.removeprefix("builder_") == name:
-                module, function = candidate, word
-    function = function + "_" if function in ("import", "exec") else function
-    found = __import__(f"dockyard.cli.commands.{module}", fromlist=["x"])
-    command: Command = getattr(found, function)
-    return command
+                found = __import__(f"dockyard.cli.commands.{module}", fromlist=["x"])
+                command: Command = getattr(found, word + "_" if word in ("import", "exec") else word)
+                return command
+    raise KeyError(name)
 
 
-def _global_options(rest: list[str]) -> dict[str, str]:
-    """Take the options before the command off `rest`."""
-    settings: dict[str, str] = {}
-    with_value = {"-H": "host", "--host": "host", "--tlscacert": "ca", "--tlscert": "cert", "--tlskey": "key"}
-    with_value |= {"--config": "config", "-l": "log", "--log-level": "log", "-c": "context", "--context": "context"}
-    flags = {"-D": "debug", "--debug": "debug", "--tls": "tls", "--tlsverify": "tlsverify", "-v": "version"}
-    flags |= {"--version": "version", "--no-autostart": "no-autostart"}
-    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
-        option, equals, value = rest.pop(0).partition("=")
-        if option in flags:
-            settings[flags[option]] = value if equals else "true"
-        elif option in with_value:
-            if not equals:
-                if not rest:
-                    raise UsageError(f"flag needs an argument: {option}", 125)
-                value = rest.pop(0)
-            settings[with_value[option]] = value
-        else:
-            name = option.lstrip("-")
-            kind = "unknown flag: --" if option.startswith("--") else "unknown shorthand flag: "
-            raise UsageError(
-                f"{kind}{name}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND [ARG...]\n\n"
-                f"Run '{PROGRAM} --help' for more information",
-                125,
-            )
-    return settings
+def aliases(group: str, name: str) -> list[str]:
+    """Everything that a command is called: container ls, container list, container ps, ps."""
+    found = [f"{group} {word}" for word in [name, *(old for old, new in SYNONYMS.items() if new == name)] if group]
+    if (group, name) == ("container", "ls"):
+        found.append("container ps")
+    found += [word for word, meant in SHORT.items() if meant == (group, name)]
+    if name == "build":
+        found = ["image build", "build", "builder build"]
+    return found
 
 
-def group_help(group: str) -> str:
-    """What `dockyard container` prints."""
-    listed = "\n".join(f"  {name:<12}{summary(load(group, name))}" for name in names(group))
-    return (
-        f"Usage:  {PROGRAM} {group} COMMAND\n\n{ABOUT[group]}\n\nCommands:\n{listed}\n\n"
-        f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command."
-    )
+def _version() -> int:
+    from dockyard.version import VERSION
+
+    print(f"Dockyard version {VERSION}")
+    return 0
 
 
-def help_text() -> str:
-    """What `dockyard --help` prints."""
-    common = "\n".join(f"  {word:<12}{summary(load(*SHORT[word]))}" for word in COMMON)
-    groups = "\n".join(f"  {group:<12}{about}" for group, about in ABOUT.items())
-    others = "\n".join(f"  {word:<12}{summary(load(*SHORT[word]))}" for word in sorted(SHORT) if word not in COMMON)
-    return f"""Usage:  {PROGRAM} [OPTIONS] COMMAND
+def _help(words: list[str], asked: str = "") -> int:
+    """`--help` before a command, `help COMMAND`, and nothing at all."""
+    from dockyard.cli.help import main_help
 
-A container platform, compatible with Docker
+    if asked == "-h":
+        print("Flag shorthand -h has been deprecated, use --help", file=sys.stderr)
+    if not words:
+        print(main_help(OPTIONS))
+        return 0
+    word = words[0]
+    if word in ABOUT:
+        name = SYNONYMS.get(words[1], words[1]) if len(words) > 1 else ""
+        if name in names(word):
+            return _help_of_command(word, name, f"{word} {name}")
+        return _help_of_group(word, ["--help"])
+    if word not in SHORT:
+        print(f"unknown help topic: {' '.join(words)}", file=sys.stderr)
+        return 1
+    return _help_of_command(*SHORT[word], word)
 
-Common Commands:
-{common}
 
-Management Commands:
-{groups}
+def _help_of_group(group: str, rest: list[str]) -> int:
+    """Asked for, it goes to stdout; for want of a command, to stderr."""
+    from dockyard.cli.help import group_help
 
-Commands:
-{others}
-  completion  Print a completion script for bash, zsh or fish
+    if "--help" in rest or "-h" in rest:
+        print(group_help(group))
+        return 0
+    if rest:
+        Flags(f"{PROGRAM} {group}", rest, group)  # raises what is wrong with it
+    print(group_help(group), file=sys.stderr)
+    return 0 if group in LENIENT else 1
 
-Global Options:
-  -c, --context string     Name of the context to use
-  -D, --debug              Enable debug mode
-  -H, --host string        Engine to talk to (default unix:///run/dockyard/docker.sock)
-      --no-autostart       Do not start an engine when none answers
-      --tls                Use TLS; implied by --tlsverify
-      --tlscacert string   Trust certificates signed by this CA only
-      --tlscert string     TLS certificate file
-      --tlskey string      TLS key file
-      --tlsverify          Use TLS and verify the engine
-  -v, --version            Print version information and quit
 
-Run '{PROGRAM} COMMAND --help' for more information on a command."""
+def _help_of_command(group: str, name: str, words: str) -> int:
+    from dockyard.cli.help import command_help
+
+    print(command_help(load(group, name).usage, words, aliases(group, name)))  # type: ignore[attr-defined]  # by @usage
+    return 0
 
 
 if __name__ == "__main__":

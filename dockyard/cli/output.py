@@ -92,6 +92,18 @@ def objects(found: list[Any], form: str) -> None:
             raise
 
 
+def inspected(found: list[Any], failures: list[str], form: str) -> int:
+    """Print what `inspect` found, then what it did not find; the exit status."""
+    import sys
+
+    if found or not form:
+        objects(found, form)
+    sys.stdout.flush()
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
 def size(amount: float, digits: int = 3) -> str:
     """1234567 as 1.23MB."""
     units = ("B", "kB", "MB", "GB", "TB", "PB")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.client.errors import Unreachable
-from dockyard.client.http import DEFAULT_HOST, ApiError, Connection
+from dockyard.client.errors import APIError, Unreachable
+from dockyard.client.http import DEFAULT_HOST, Connection
 from dockyard.oci.quick_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
+    from typing import Any
+
+    from dockyard.cli.usage import Flags
 
 START_PATIENCE = 15.0  # seconds
 LOG = "/run/dockyard/dockyardd.log"
@@ -30,37 +32,85 @@ class Failure(Exception):
 class Session:
     """One run of the command line."""
 
-    def __init__(self, settings: dict[str, str]) -> None:
+    def __init__(self, settings: Flags) -> None:
+        """`settings`: the options before the command."""
         self.settings = settings
-        environment = os.environ
-        host = settings.get("host") or environment.get("DOCKYARD_HOST") or environment.get("DOCKER_HOST") or ""
         self.config_folder = (
-            settings.get("config") or environment.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+            settings.text("config") or os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
         )
-        self.api = Connection(host or DEFAULT_HOST, self._tls(host))
-        if not host and "no-autostart" not in settings:
-            self._start_engine()
+        self._config: dict[str, Any] | None = None
+        self._api: Connection | None = None
 
-    def _tls(self, host: str) -> ssl.SSLContext | None:
-        verify = self.settings.get("tlsverify") or os.environ.get("DOCKER_TLS_VERIFY")
-        if not (verify or self.settings.get("tls")) or not host.startswith("tcp://"):
-            return None
-        import ssl
+    @property
+    def config(self) -> dict[str, Any]:
+        """The client's config.json."""
+        if self._config is None:
+            from dockyard.client.config_file import load
+            from dockyard.client.errors import CredentialsError
 
-        folder = os.environ.get("DOCKER_CERT_PATH") or self.config_folder
-        authority = self.settings.get("ca") or f"{folder}/ca.pem"
-        context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
-        certificate = self.settings.get("cert") or f"{folder}/cert.pem"
-        if os.path.exists(certificate):
-            context.load_cert_chain(certificate, self.settings.get("key") or f"{folder}/key.pem")
-        if not verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
+            try:
+                self._config = load(self.config_folder)
+            except CredentialsError as error:
+                print(f"WARNING: {error}", file=sys.stderr)
+                self._config = {}
+        return self._config
 
-    def _start_engine(self) -> None:
+    def setting(self, name: str) -> str:
+        """A text of the client's config.json, such as psFormat; "" when it is not there."""
+        return str(self.config.get(name) or "")
+
+    @property
+    def host(self) -> str:
+        """The engine's address as -H or the environment has it; "" when neither has."""
+        given = self.settings.all("host")
+        if len(given) > 1:
+            raise Failure("Failed to initialize: unable to resolve docker endpoint: Specify only one -H")
+        if given and self.settings.given("context"):
+            raise Failure("conflicting options: cannot specify both --host and --context")
+        return given[0] if given else os.environ.get("DOCKYARD_HOST") or os.environ.get("DOCKER_HOST") or ""
+
+    @property
+    def context(self) -> str:
+        """The name of the context in use."""
+        if self.settings.given("context"):
+            return self.settings.text("context")
+        if self.host:
+            return "default"
+        return os.environ.get("DOCKER_CONTEXT") or self.setting("currentContext") or "default"
+
+    @property
+    def api(self) -> Connection:
+        """The connection to the engine, which is started if it is ours and none answers."""
+        if self._api is None:
+            self._api = self._connect()
+        return self._api
+
+    def _connect(self) -> Connection:
+        host, context = self.host, self.context
+        tls = None
+        autostart = not host and context == "default" and not self.settings.on("no-autostart")
+        if context != "default":
+            from dockyard.cli.endpoint import of_context
+
+            host, tls = of_context(context, self.config_folder)
+        elif (host and not host.startswith("unix:///")) or self._wants_tls():
+            from dockyard.cli.endpoint import of_address
+
+            host, tls = of_address(host or DEFAULT_HOST, self.settings, self.config_folder)
+        headers = self.config.get("HttpHeaders") or {}
+        version = os.environ.get("DOCKER_API_VERSION", "")
+        connection = Connection(host or DEFAULT_HOST, tls, headers=headers, version=version.removeprefix("v"))
+        if autostart:
+            self._start_engine(connection)
+        return connection
+
+    def _wants_tls(self) -> bool:
+        return self.settings.on("tls") or self.settings.given("tlsverify") or "DOCKER_TLS_VERIFY" in os.environ
+
+    def _start_engine(self, connection: Connection) -> None:
         """Start an engine when none answers on the default socket and we may."""
         try:
-            self.api.open().close()
+            connection.open().close()
             return
         except Unreachable:
             if os.geteuid() != 0:
@@ -79,7 +129,7 @@ class Session:
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
             try:
-                self.api.open().close()
+                connection.open().close()
                 return
             except Unreachable:
                 if daemon.poll() is not None:
@@ -93,7 +143,7 @@ class Session:
         for name in names:
             try:
                 work(name)
-            except ApiError as error:
+            except APIError as error:
                 print(f"Error response from daemon: {error}", file=sys.stderr)
                 failed = 1
         return failed

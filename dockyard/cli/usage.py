@@ -10,9 +10,9 @@
     ''')
     def kill(session: Session, flags: Flags) -> int: ...
 
-A flag followed by a word takes a value, one followed by `list` or `map` may be repeated, one followed by nothing is a
-switch. The usage line says how many arguments there must be; with [ARG...] at its end, what follows the first
-argument is not looked at for flags.
+A flag followed by a word takes a value, one followed by `list` or `map` may be repeated, `strings` is split at commas
+too, and one followed by nothing is a switch. Flags below `Hidden:` are understood but not shown. The usage line says
+how many arguments there must be; with [ARG...] at its end, what follows the first argument is not looked at for flags.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Command = Callable[["Session", "Flags"], "int | None"]
 
 PROGRAM = "dockyard"
-_REPEATED = ("list", "map", "filter", "mount", "ulimit", "port")
+_REPEATED = ("list", "map", "filter", "mount", "ulimit", "network", "strings", "stringToString")
 
 
 class UsageError(Exception):
@@ -36,6 +36,10 @@ class UsageError(Exception):
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
+
+
+class HelpWanted(Exception):
+    """The command line asks for a command's help."""
 
 
 def usage(text: str) -> Callable[[Command], Command]:
@@ -50,8 +54,17 @@ def usage(text: str) -> Callable[[Command], Command]:
 
 def summary(command: Any) -> str:
     """What a command does, in one line."""
-    lines: list[str] = command.usage.split("\n")
-    return lines[2]
+    lines: list[str] = command.usage.partition("\n\n")[2].split("\n")
+    return lines[0].rstrip(".")
+
+
+def line_of(text: str, words: str) -> str:
+    """A help text's first line, of the command as it was called: `words` may be "container ls"."""
+    first = text.partition("\n")[0].split(" ")
+    index = 1
+    while index < len(first) and first[index].islower() and first[index].isalpha():
+        index += 1
+    return " ".join([PROGRAM, *words.split(), *first[index:]])
 
 
 def flag_rows(text: str) -> list[tuple[list[str], str]]:
@@ -65,24 +78,24 @@ def flag_rows(text: str) -> list[tuple[list[str], str]]:
     return rows
 
 
-def _places(line: str) -> list[str]:
+def places(line: str) -> list[str]:
     """The arguments of a usage line; what is in brackets is one, `PATH | URL` too."""
-    places: list[str] = []
+    found: list[str] = []
     for word in line.replace(" | ", "|").split():
-        if places and places[-1].count("[") > places[-1].count("]"):
-            places[-1] += " " + word
+        if found and found[-1].count("[") > found[-1].count("]"):
+            found[-1] += " " + word
         else:
-            places.append(word)
-    return places
+            found.append(word)
+    return found
 
 
 class Flags:
     """The flags and arguments of one command, parsed by its help text."""
 
-    def __init__(self, text: str, rest: list[str]) -> None:
-        """Raises UsageError; SystemExit after printing the help that was asked for."""
-        self.text_of_usage = text
-        self._line = text.partition("\n")[0]
+    def __init__(self, text: str, rest: list[str], words: str = "") -> None:
+        """`words`: the command as it was called, "container ls". Raises UsageError, HelpWanted."""
+        self._line = line_of(text, words) if words else text.partition("\n")[0]
+        self.command = f"{PROGRAM} {words}" if words else PROGRAM
         self._kinds: dict[str, tuple[str, str]] = {}
         for names, kind in flag_rows(text):
             for name in names:
@@ -90,13 +103,8 @@ class Flags:
         self._values: dict[str, list[str]] = {}
         self.arguments: list[str] = []
         self._parse(list(rest))
-        self._count()
-
-    @property
-    def command(self) -> str:
-        """The command's words: "dockyard volume rm"."""
-        words = self._line.split()
-        return " ".join(word for word in words if word.islower() and word[0].isalpha())
+        if words:
+            self._count()
 
     def _parse(self, rest: list[str]) -> None:
         stop = self._line.endswith(("[ARG...]", "[ps OPTIONS]"))
@@ -106,8 +114,7 @@ class Flags:
                 self.arguments += rest
                 return
             if word == "--help" or (word == "-h" and "h" not in self._kinds):
-                print("Usage:  " + self.text_of_usage)
-                raise SystemExit(0)
+                raise HelpWanted("-h" if word == "-h" else "")
             if not word.startswith("-") or word == "-":
                 self.arguments.append(word)
                 if stop:
@@ -120,6 +127,8 @@ class Flags:
 
     def _take_long(self, word: str, rest: list[str]) -> None:
         name, equals, value = word[2:].partition("=")
+        if not name or name.startswith("-"):
+            raise self._wrong(f"bad flag syntax: {word}")
         if name not in self._kinds or len(name) == 1:
             raise self._wrong(f"unknown flag: --{name}")
         kind, full = self._kinds[name]
@@ -133,7 +142,9 @@ class Flags:
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter not in self._kinds:
-                raise self._wrong(f"unknown shorthand flag: '{letter}' in {word}")
+                if letter == "h":
+                    raise HelpWanted("-h")
+                raise self._wrong(f"unknown shorthand flag: '{letter}' in -{letter}{letters}")
             kind, full = self._kinds[letter]
             if kind:
                 value = letters.removeprefix("=") if letters else self._following(f"'{letter}' in -{letter}", rest)
@@ -145,16 +156,31 @@ class Flags:
             self._set_switch(full, "true")
 
     def _set(self, kind: str, name: str, value: str) -> None:
-        if kind in _REPEATED:
+        if kind in ("int", "uint16", "uint"):
+            self._check_number(kind, name, value)
+        if kind == "strings":
+            self._values.setdefault(name, []).extend(value.split(","))
+        elif kind in _REPEATED:
             self._values.setdefault(name, []).append(value)
         else:
             self._values[name] = [value]
 
+    def _check_number(self, kind: str, name: str, value: str) -> None:
+        parse = "ParseInt" if kind == "int" else "ParseUint"
+        most = {"int": 1 << 63, "uint": 1 << 64, "uint16": 1 << 16}[kind]
+        try:
+            number = int(value, 0)
+            if value != value.strip() or (kind != "int" and value[0] in "+-"):
+                raise ValueError(value)
+        except ValueError:
+            raise self.invalid(name, value, f'strconv.{parse}: parsing "{value}": invalid syntax') from None
+        if not -most <= number < most:
+            raise self.invalid(name, value, f'strconv.{parse}: parsing "{value}": value out of range')
+
     def _set_switch(self, name: str, value: str) -> None:
-        lowered = value.lower()
-        if lowered not in ("true", "false", "t", "f", "1", "0"):
+        if value not in ("true", "false", "t", "f", "1", "0", "TRUE", "FALSE", "True", "False", "T", "F"):
             raise self.invalid(name, value, f'strconv.ParseBool: parsing "{value}": invalid syntax')
-        self._values[name] = [lowered]
+        self._values[name] = [value.lower()]
 
     def _following(self, flag: str, rest: list[str]) -> str:
         if not rest:
@@ -171,9 +197,9 @@ class Flags:
         return self._wrong(f'invalid argument "{value}" for "{shown}" flag: {why}')
 
     def _count(self) -> None:
-        places = _places(self._line.removeprefix(self.command).replace("[OPTIONS]", ""))
-        required = [word for word in places if not word.startswith("[")]
-        most = len(places) if "..." not in self._line and "ps OPTIONS" not in self._line else None
+        named = places(self._line.removeprefix(self.command).replace("[OPTIONS]", ""))
+        required = [word for word in named if not word.startswith("[")]
+        most = len(named) if "..." not in self._line and "ps OPTIONS" not in self._line else None
         count, least = len(self.arguments), len(required)
         if (most is not None and count > most) or count < least:
             if most == 0:
@@ -201,14 +227,8 @@ class Flags:
         return self._values.get(name, [default])[-1]
 
     def number(self, name: str, default: int = 0) -> int:
-        """A flag's value, a whole number. Raises UsageError."""
-        value = self.text(name)
-        if not self.given(name):
-            return default
-        try:
-            return int(value)
-        except ValueError:
-            raise self.invalid(name, value, f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+        """A flag's value, a whole number."""
+        return int(self.text(name), 0) if self.given(name) else default
 
     def all(self, name: str) -> list[str]:
         """Every value of a flag that may be repeated."""

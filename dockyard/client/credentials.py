@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 
+from dockyard.client.config_file import load, write
 from dockyard.client.errors import CredentialsError
 
 TYPE_CHECKING = False
@@ -22,16 +22,9 @@ def registry_of(image: str) -> str:
     return DOCKER_HUB
 
 
-def load(folder: str) -> dict[str, Any]:
-    """The client's configuration; empty when there is none. Raises CredentialsError when it is broken."""
-    try:
-        with open(f"{folder}/config.json", encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
-            return found
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CredentialsError(f"Error loading config file: {folder}/config.json: {error}") from None
+def hostname(server: str) -> str:
+    """A registry's host and port, without scheme and path."""
+    return server.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
 def _helper(config: dict[str, Any], registry: str) -> str:
@@ -107,7 +100,7 @@ def store(folder: str, registry: str, name: str, password: str, token: str) -> N
     else:
         entry = {"auth": base64.b64encode(f"{name}:{password}".encode()).decode()}
     config.setdefault("auths", {})[registry] = entry
-    _write(folder, config)
+    write(folder, config)
 
 
 def forget(folder: str, registry: str) -> bool:
@@ -118,14 +111,5 @@ def forget(folder: str, registry: str) -> bool:
         _ask(helper, "erase", registry)
     if (config.get("auths") or {}).pop(registry, None) is None:
         return False
-    _write(folder, config)
+    write(folder, config)
     return True
-
-
-def _write(folder: str, config: dict[str, Any]) -> None:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    temporary = f"{folder}/.config.json.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(config, file, indent="\t")
-    os.replace(temporary, f"{folder}/config.json")

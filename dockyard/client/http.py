@@ -27,10 +27,22 @@ ApiError = APIError
 class Connection:
     """An engine's address; a connection is opened for every request, which costs little on a UNIX socket."""
 
-    def __init__(self, host: str = DEFAULT_HOST, tls: ssl.SSLContext | None = None) -> None:
-        """`host`: unix://PATH or tcp://HOST:PORT; `tls` is for the latter."""
+    def __init__(
+        self,
+        host: str = DEFAULT_HOST,
+        tls: ssl.SSLContext | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        version: str = "",
+    ) -> None:
+        """`host`: unix://PATH, tcp://HOST:PORT (which `tls` is for) or ssh://[USER@]HOST[:PORT].
+
+        `headers` go with every request. `version` of the API: the engine's newest when empty.
+        """
         self.host = host
         self._tls = tls
+        self._headers = headers or {}
+        self._prefix = f"/v{version}" if version else ""
 
     def open(self) -> socket:
         """A connected socket. Raises Unreachable."""
@@ -44,10 +56,18 @@ class Connection:
                     peer.close()
                     raise
                 return peer
+            if scheme == "ssh":
+                return _open_ssh(self.host)
             return self._open_tcp(place.rstrip("/"))
-        except (OSError, ValueError) as error:
+        except PermissionError as error:
             raise Unreachable(
-                f"Cannot connect to the engine at {self.host}. Is the dockyard daemon running? ({error})"
+                f"permission denied while trying to connect to the Docker daemon socket at {self.host}: "
+                "be root or a member of the socket's group"
+            ) from error
+        except (OSError, ValueError) as error:
+            why = "" if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else f" ({error})"
+            raise Unreachable(
+                f"Cannot connect to the Docker daemon at {self.host}. Is the dockyard daemon running?{why}"
             ) from error
 
     def _open_tcp(self, place: str) -> socket:
@@ -72,8 +92,8 @@ class Connection:
         Raises APIError for an error status when `check`, Unreachable.
         """
         peer = self.open()
-        lines = [f"{method} {path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines = [f"{method} {self._prefix}{path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
+        lines += [f"{name}: {value}" for name, value in {**self._headers, **(headers or {})}.items()]
         data = b""
         pieces: Iterator[bytes] | None = None
         if isinstance(body, (bytes, bytearray)):
@@ -93,6 +113,24 @@ class Connection:
         if check and response.status >= 400:
             raise APIError.of(response.status, response.message())
         return response
+
+
+def _open_ssh(host: str) -> socket:
+    """A connection through `ssh`: the client at the other end joins it to its engine."""
+    import socket as sockets
+    import subprocess
+    from urllib.parse import urlsplit
+
+    url = urlsplit(host)
+    command = ["ssh", "-o", "ConnectTimeout=30", "-T"]
+    command += ["-l", url.username] if url.username else []
+    command += ["-p", str(url.port)] if url.port else []
+    ours, theirs = sockets.socketpair()
+    with theirs:
+        # The remote command is docker's own, so that an engine of either kind answers.
+        command += ["--", url.hostname or "", "docker", "system", "dial-stdio"]
+        subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True)
+    return ours
 
 
 def _send_chunks(peer: socket, pieces: Iterator[bytes]) -> None:

@@ -9,7 +9,7 @@ from dockyard.cli import terminal, values
 from dockyard.cli.commands.create import status_of
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import PROGRAM, Flags, usage
-from dockyard.client.http import ApiError
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def exec_(session: Session, flags: Flags) -> int:
         begin["ConsoleSize"] = size
     try:
         response = session.api.request("POST", f"/exec/{made}/start", begin, headers={} if detach else UPGRADE)
-    except ApiError as error:
+    except APIError as error:
         raise Failure(f"{PROGRAM}: Error response from daemon: {error}", status_of(error)) from error
     if detach:
         response.read()

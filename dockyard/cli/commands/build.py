@@ -26,7 +26,7 @@ Build an image from a Dockerfile
 Options:
       --add-host list           Name a host and its address (host:ip)
       --build-arg list          Variables of the build
-      --cache-from list         Images whose steps count as cached
+      --cache-from strings      Images whose steps count as cached
       --cgroup-parent string    Cgroup for the build's containers
       --compress                Compress the context
       --cpu-period int          CFS period in microseconds
@@ -35,11 +35,11 @@ Options:
       --cpuset-cpus string      CPUs to run on (0-3, 0,1)
       --cpuset-mems string      Memory nodes to use (0-3, 0,1)
       --disable-content-trust   Accepted for compatibility (default true)
-  -f, --file string             The Dockerfile (default PATH/Dockerfile)
+  -f, --file string             The Dockerfile, PATH/Dockerfile when not given
       --force-rm                Remove intermediate containers even after a failure
       --iidfile string          File to write the image's ID to
       --isolation string        Isolation technology
-  -l, --label list              Labels of the image
+      --label list              Labels of the image
   -m, --memory bytes            Memory limit
       --memory-swap bytes       Memory and swap together; -1: no limit of swap
       --network string          Network of RUN instructions (default "default")
@@ -48,7 +48,7 @@ Options:
       --pull                    Ask the registry for newer base images
   -q, --quiet                   Show the image's ID only
       --rm                      Remove intermediate containers (default true)
-      --security-opt list       Security options
+      --security-opt strings    Security options
       --shm-size bytes          Size of /dev/shm
       --squash                  Make one layer of the new ones
   -t, --tag list                Name and optionally tag (name:tag)

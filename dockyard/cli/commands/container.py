@@ -8,7 +8,7 @@ from dockyard.cli import output
 from dockyard.cli.create_request import resources
 from dockyard.cli.session import Failure, Session, confirm, filters, path
 from dockyard.cli.usage import Flags, usage
-from dockyard.client.http import ApiError
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ dockyard kill [OPTIONS] CONTAINER [CONTAINER...]
 Kill one or more running containers
 
 Options:
-  -s, --signal string   Signal to send (default KILL)
+  -s, --signal string   Signal to send, KILL when not given
 """
 )
 def kill(session: Session, flags: Flags) -> int:
@@ -67,7 +67,9 @@ def unpause(session: Session, flags: Flags) -> int:
 STOP_OPTIONS = """\
   -s, --signal string   Signal to send first
   -t, --timeout int     Seconds to wait before killing
-      --time int        The same"""
+
+Hidden:
+      --time int"""
 
 
 def _stop(session: Session, flags: Flags, place: str) -> int:
@@ -126,7 +128,7 @@ def rm(session: Session, flags: Flags) -> int:
         place = path("/containers", name.strip("/"), force=force, link=link, v=volumes)
         try:
             session.api.request("DELETE", place).read()
-        except ApiError as error:
+        except APIError as error:
             if not force or error.status != 404:
                 raise
             print(f"Error response from daemon: {error}", file=sys.stderr)  # and no failure, as with rm -f
@@ -148,7 +150,7 @@ def rename(session: Session, flags: Flags) -> int:
     old, new = flags.arguments
     try:
         session.api.request("POST", path("/containers", old, "/rename", name=new)).read()
-    except ApiError as error:
+    except APIError as error:
         message = f"Error response from daemon: {error}\nError: failed to rename container named {old}"
         raise Failure(message) from error
     return 0
@@ -236,6 +238,9 @@ Options:
       --memory-swap bytes          Memory and swap together; -1: no limit of swap
       --pids-limit int             Limit of processes; -1: none
       --restart string             When to start it again after its end
+
+Hidden:
+      --kernel-memory bytes
 """
 )
 def update(session: Session, flags: Flags) -> int:

@@ -19,11 +19,12 @@ CHUNK = 1 << 20
 
 @usage(
     """
-dockyard cp [OPTIONS] SOURCE DESTINATION
+dockyard cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-
+dockyard cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH
 
 Copy files/folders between a container and the local filesystem
 
-One of the two is CONTAINER:PATH; "-" is a tar archive on standard input or output.
+"-" is a tar archive: as the source on standard input, as the destination on standard output.
 
 Options:
   -a, --archive       Keep owner and group

@@ -6,10 +6,10 @@ import os
 import sys
 
 from dockyard.cli import terminal
-from dockyard.cli.create_request import OPTIONS, create_request
+from dockyard.cli.create_request import HIDDEN, OPTIONS, create_request
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import PROGRAM, Flags, usage
-from dockyard.client.http import ApiError
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ Create a new container
 
 Options:
 {OPTIONS}
+
+Hidden:
+{HIDDEN}
 """
 )
 def create(session: Session, flags: Flags) -> int:
@@ -52,6 +55,9 @@ Options:
   -d, --detach                          Run in the background and print the ID
       --detach-keys string              Keys that detach
       --sig-proxy                       Pass signals on to the process (default true)
+
+Hidden:
+{HIDDEN}
 """
 )
 def run(session: Session, flags: Flags) -> int:
@@ -60,7 +66,7 @@ def run(session: Session, flags: Flags) -> int:
         if flags.on("detach"):
             return _run_detached(session, flags)
         return _Foreground(session, flags).run()
-    except ApiError as error:
+    except APIError as error:
         raise Failure(
             f"{PROGRAM}: Error response from daemon: {error}\n\nRun '{PROGRAM} run --help' for more information",
             status_of(error),
@@ -70,7 +76,7 @@ def run(session: Session, flags: Flags) -> int:
         raise
 
 
-def status_of(error: ApiError) -> int:
+def status_of(error: APIError) -> int:
     """The exit status that a failed start stands for: 127 command not found, 126 not executable, 125 else."""
     text = error.message
     if "executable file not found" in text or "no such file or directory" in text or "system cannot find" in text:
@@ -97,7 +103,7 @@ def _create(session: Session, flags: Flags, body: dict[str, Any]) -> str:
         _pull(session, image, platform, quiet=flags.on("quiet"))
     try:
         made = session.api.request("POST", place, body).json()
-    except ApiError as error:
+    except APIError as error:
         if error.status != 404 or pull != "missing" or "No such image" not in error.message:
             raise
         if not flags.on("quiet"):
@@ -160,7 +166,7 @@ class _Foreground:
         ended = self._watch()
         try:
             self._session.api.request("POST", self._place("/start")).read()
-        except ApiError:
+        except APIError:
             if self._flags.on("rm"):
                 ended.read()
             raise
@@ -190,7 +196,7 @@ class _Foreground:
     def _send_signal(self, name: str) -> None:
         try:
             self._session.api.request("POST", self._place("/kill", signal=name)).read()
-        except ApiError:
+        except APIError:
             pass  # it has ended already, or not begun
 
     def _resize(self, rows: int, columns: int) -> None:

@@ -28,7 +28,7 @@ dockyard images [OPTIONS] [REPOSITORY[:TAG]]
 List images
 
 Options:
-  -a, --all             Show intermediate images too
+  -a, --all             Show intermediate images too (default hides them)
       --digests         Show digests
   -f, --filter filter   Which ones (dangling=true, label=…, before=…, since=…, reference=…)
       --format string   'table', 'table TEMPLATE', 'json' or a Go template

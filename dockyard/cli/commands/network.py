@@ -26,10 +26,10 @@ Options:
       --config-from string   Network to take the configuration from
       --config-only          A configuration, not a network
   -d, --driver string        Network driver (default "bridge")
-      --gateway list         Gateway of a subnet
+      --gateway strings      Gateway of a subnet
       --ingress              Make a routing mesh
       --internal             No way to the outside
-      --ip-range list        Part of the subnet that containers get addresses from
+      --ip-range strings     Part of the subnet that containers get addresses from
       --ipam-driver string   Address management driver (default "default")
       --ipam-opt map         Options of the address management driver
       --ipv4                 Give IPv4 addresses (default true)
@@ -37,7 +37,7 @@ Options:
       --label list           Labels
   -o, --opt map              Options of the driver
       --scope string         Scope of the network
-      --subnet list          Subnet, as in 172.30.0.0/16
+      --subnet strings       Subnet, as in 172.30.0.0/16
 """
 )
 def create(session: Session, flags: Flags) -> int:
@@ -166,13 +166,13 @@ dockyard network connect [OPTIONS] NETWORK CONTAINER
 Connect a container to a network
 
 Options:
-      --alias list           Names in the network
-      --driver-opt list      Options of the driver
+      --alias strings        Names in the network
+      --driver-opt strings   Options of the driver
       --gw-priority int      The highest of all networks gives the default gateway
       --ip string            IPv4 address (172.30.100.104)
       --ip6 string           IPv6 address (2001:db8::33)
       --link list            Link to another container
-      --link-local-ip list   Link-local addresses
+      --link-local-ip strings   Link-local addresses
 """
 )
 def connect(session: Session, flags: Flags) -> int:
@@ -216,7 +216,7 @@ def disconnect(session: Session, flags: Flags) -> int:
 
 @usage(
     """
-dockyard network rm [OPTIONS] NETWORK [NETWORK...]
+dockyard network rm NETWORK [NETWORK...]
 
 Remove one or more networks
 
@@ -226,12 +226,12 @@ Options:
 )
 def rm(session: Session, flags: Flags) -> int:
     """Prints the names."""
-    from dockyard.client.http import ApiError
+    from dockyard.client.errors import APIError
 
     def one(name: str) -> None:
         try:
             session.api.request("DELETE", path("/networks", name)).read()
-        except ApiError as error:
+        except APIError as error:
             if error.status != 404 or not flags.on("force"):
                 raise
             return

@@ -7,7 +7,7 @@ import sys
 from dockyard.cli import output
 from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
-from dockyard.client.http import ApiError
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Options:
   -a, --all             Show all containers (default shows just running)
   -f, --filter filter   Which ones (status=…, name=…, label=…, …)
       --format string   'table', 'table TEMPLATE', 'json' or a Go template
-  -n, --last int        Show n last created containers, whatever their state
+  -n, --last int        Show n last created containers, whatever their state (default -1)
   -l, --latest          Show the latest created container, whatever its state
       --no-trunc        Do not shorten anything
   -q, --quiet           Show IDs only
@@ -150,14 +150,9 @@ def inspect_each(session: Session, flags: Flags, place: Any) -> int:
     for name in flags.arguments:
         try:
             found.append(session.api.request("GET", place(name)).json())
-        except ApiError as error:
+        except APIError as error:
             failures.append(f"Error response from daemon: {error}")
-    if found or not flags.text("format"):
-        output.objects(found, flags.text("format"))
-    sys.stdout.flush()
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return 1 if failures else 0
+    return output.inspected(found, failures, flags.text("format"))
 
 
 @usage(
@@ -277,7 +272,7 @@ def stats(session: Session, flags: Flags) -> int:
     def sample(name: str) -> dict[str, Any] | None:
         try:
             return _stats_row(session.api.request("GET", path("/containers", name, "/stats", stream="0")).json(), full)
-        except ApiError:
+        except APIError:
             return None
 
     def names() -> list[str]:

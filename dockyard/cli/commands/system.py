@@ -1,4 +1,4 @@
-"""The engine as a whole: version, info, events, df, prune, inspect, login and logout."""
+"""The engine as a whole: version, info, events, df, prune, inspect."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from dockyard.cli import output
 from dockyard.cli.session import Failure, Session, confirm, filters, path
 from dockyard.cli.usage import Flags, usage
-from dockyard.client import credentials
-from dockyard.client.http import ApiError
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def version(session: Session, flags: Flags) -> int:
         "PythonVersion": platform.python_version(),
         "Os": "linux",
         "Arch": server["Arch"],
-        "Context": session.settings.get("context", "default"),
+        "Context": session.context,
     }
     if flags.text("format"):
         output.objects([{"Client": client, "Server": server}], flags.text("format"))
@@ -210,17 +209,12 @@ def inspect(session: Session, flags: Flags) -> int:
             try:
                 found.append(session.api.request("GET", _place(kind, name, flags.on("size"))).json())
                 break
-            except ApiError as error:
+            except APIError as error:
                 if error.status != 404:
                     raise
         else:
             failures.append(f"error: no such {wanted or 'object'}: {name}")
-    if found or not flags.text("format"):
-        output.objects(found, flags.text("format"))
-    sys.stdout.flush()
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return 1 if failures else 0
+    return output.inspected(found, failures, flags.text("format"))
 
 
 def _place(kind: str, name: str, size: bool) -> str:
@@ -415,59 +409,4 @@ def builder_prune(session: Session, flags: Flags) -> int:
     if not flags.on("force") and not confirm(f"WARNING! This will remove {what}."):
         return 0
     print(f"Total reclaimed space: {output.size(_prune_build_cache(session, every, filters(flags.all('filter'))), 4)}")
-    return 0
-
-
-@usage(
-    """
-dockyard login [OPTIONS] [SERVER]
-
-Authenticate to a registry
-
-Options:
-  -p, --password string   Password or token
-      --password-stdin    Read the password from stdin
-  -u, --username string   User name
-"""
-)
-def login(session: Session, flags: Flags) -> int:
-    """Keeps the login in the client's configuration once the registry has accepted it."""
-    server = flags.arguments[0] if flags.arguments else credentials.DOCKER_HUB
-    server = server.removeprefix("https://").removeprefix("http://").rstrip("/") if flags.arguments else server
-    password = flags.text("password")
-    if password:
-        print("WARNING! Using --password via the CLI is insecure. Use --password-stdin.", file=sys.stderr)
-    if flags.on("password-stdin"):
-        if not flags.given("username"):
-            raise Failure("Must provide --username with --password-stdin")
-        password = sys.stdin.read().rstrip("\r\n")
-    name = flags.text("username")
-    if not name or not password:
-        if not sys.stdin.isatty():
-            raise Failure("Error: Cannot perform an interactive login from a non TTY device")
-        import getpass
-
-        name = name or input("Username: ").strip()
-        password = password or getpass.getpass("Password: ")
-    body = {"username": name, "password": password, "serveraddress": server}
-    answer = session.api.request("POST", "/auth", body).json() or {}
-    credentials.store(session.config_folder, server, name, password, answer.get("IdentityToken", ""))
-    print(answer.get("Status") or "Login Succeeded")
-    return 0
-
-
-@usage(
-    """
-dockyard logout [SERVER]
-
-Log out from a registry
-"""
-)
-def logout(session: Session, flags: Flags) -> int:
-    """Forgets a login."""
-    server = flags.arguments[0] if flags.arguments else credentials.DOCKER_HUB
-    if credentials.forget(session.config_folder, server):
-        print(f"Removing login credentials for {server}")
-    else:
-        print(f"Not logged in to {server}")
     return 0

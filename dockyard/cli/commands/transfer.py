@@ -1,11 +1,11 @@
-"""`pull` and `push`."""
+"""`pull`, `push` and `search`."""
 
 from __future__ import annotations
 
 import sys
 
-from dockyard.cli import progress
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli import output, progress
+from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
 
@@ -108,4 +108,41 @@ def push(session: Session, flags: Flags) -> int:
     progress.show(response.objects(), quiet=flags.on("quiet"))
     if flags.on("quiet"):
         print(full_name(image))
+    return 0
+
+
+@usage(
+    """
+dockyard search [OPTIONS] TERM
+
+Search Docker Hub for images
+
+Options:
+  -f, --filter filter   Which ones (is-official=true, stars=3)
+      --format string   'table', 'table TEMPLATE', 'json' or a Go template
+      --limit int       How many at most
+      --no-trunc        Do not shorten anything
+"""
+)
+def search(session: Session, flags: Flags) -> int:
+    """Prints a table."""
+    term = flags.arguments[0]
+    found = session.api.request(
+        "GET",
+        path("/images/search", term=term, limit=flags.number("limit"), filters=filters(flags.all("filter"))),
+        headers=credentials.header(session.config_folder, term),
+    ).json()
+    rows = []
+    for entry in found or []:
+        description = (entry.get("description") or "").replace("\n", " ").replace("\r", " ")
+        rows.append(
+            {
+                "Name": entry["name"],
+                "Description": description if flags.on("no-trunc") else output.ellipsis(description, 45),
+                "StarCount": str(entry["star_count"]),
+                "IsOfficial": "[OK]" if entry["is_official"] else "",
+            }
+        )
+    columns = {"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL"}
+    output.rows(rows, flags.text("format"), columns)
     return 0
