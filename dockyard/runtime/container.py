@@ -26,6 +26,9 @@ from dockyard.runtime.init import Birth, Stdio
 
 __all__ = ["Container", "RuntimeFailure", "Started", "Stdio"]
 
+# In the state directory: the socket at which a created container waits for `start`.
+GATE = "start.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -81,7 +84,7 @@ class Container:
         """Make the container up to the point before its program runs.
 
         Its PID 1 is a child of the caller, or with `sibling` of the caller's parent, who then is to reap it.
-        With `gate` another process may start it (through a FIFO in the state directory); else only this handle can.
+        With `gate` another process may start it (by a socket in the state directory); else only this handle can.
         Raises RuntimeFailure; then nothing is left.
         """
         with contextlib.ExitStack() as undo:
@@ -103,9 +106,7 @@ class Container:
                     seccomp_program = seccomp.compile_profile(spec.linux.seccomp)
                 except (OSError, ValueError) as error:
                     raise RuntimeFailure(f"error compiling the seccomp profile: {error}") from error
-            start_gate = _make_gate(directory) if gate else -1
-            if start_gate >= 0:
-                undo.callback(os.close, start_gate)
+            start_gate = undo.enter_context(_make_gate(directory)) if gate else None
             flags, joined = _namespaces(spec, undo)
             birth = Birth(
                 container_id=container_id,
@@ -120,7 +121,7 @@ class Container:
                 keep_fds=keep_fds,
                 pivot=pivot,
                 own_keyring=new_keyring,
-                start_gate=start_gate,
+                gate=start_gate,
             )
             ours, theirs = channel.pair()
             undo.callback(ours.close)
@@ -145,8 +146,8 @@ class Container:
             container._seccomp = seccomp_program
             container._save()
             undo.pop_all()
-            if start_gate >= 0:
-                os.close(start_gate)
+            if start_gate is not None:
+                start_gate.close()
             for fd, _ in joined:
                 os.close(fd)
             return container
@@ -154,16 +155,19 @@ class Container:
     def start(self) -> None:
         """Let the program run. Raises RuntimeFailure (exit_code 127: not found, 126: not executable) if it can't."""
         spec = self.record.spec
-        if self._runtime is None:
-            self._open_gate()
-        else:
-            with self._runtime:
-                channel.send(self._runtime, Message("start"))
-                # The channel closes by itself when execve succeeds; before that only an error can come.
-                message, _ = channel.receive(self._runtime)
-            self._runtime = None
-            if message is not None:
-                raise RuntimeFailure(message.text, message.exit_code)
+        runtime = self._runtime if self._runtime is not None else self._gate()
+        self._runtime = None
+        if runtime is None:
+            raise RuntimeFailure("cannot start an already running container")
+        with runtime:
+            channel.send(runtime, Message("start"))
+            # It closes by itself when execve succeeds; before that only an error can come.
+            message, _ = channel.receive(runtime)
+        if self.record.gated:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.root, self.record.id, GATE))
+        if message is not None:
+            raise RuntimeFailure(message.text, message.exit_code)
         if spec.hooks is not None:
             hooks.run(
                 spec.hooks.poststart,
@@ -175,17 +179,21 @@ class Container:
                 fatal=False,
             )
 
-    def _open_gate(self) -> None:
-        path = os.path.join(self.root, self.record.id, "exec.fifo")
+    def _gate(self) -> socket.socket | None:
+        """A connection to the container's first process if that waits for `start`."""
+        if not self.record.gated:
+            return None
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise RuntimeFailure("cannot start an already running container") from None
-        try:
-            os.read(fd, 1)
-        finally:
-            os.close(fd)
-        os.unlink(path)
+            directory = os.open(os.path.join(self.root, self.record.id), os.O_PATH | os.O_CLOEXEC)
+            try:
+                peer.connect(f"/proc/self/fd/{directory}/{GATE}")  # a socket's path may have 108 bytes
+            finally:
+                os.close(directory)
+        except (FileNotFoundError, ConnectionRefusedError):
+            peer.close()
+            return None
+        return peer
 
     # -- finding again
 
@@ -215,9 +223,13 @@ class Container:
             return "stopped"
         if self.group.frozen():
             return "paused"
-        if self.record.gated and os.path.exists(os.path.join(self.root, self.record.id, "exec.fifo")):
+        if self._runtime is not None:
             return "created"
-        return "created" if self._runtime is not None else "running"
+        gate = self._gate()
+        if gate is None:
+            return "running"
+        gate.close()
+        return "created"
 
     # -- further processes
 
@@ -519,23 +531,26 @@ def _join(
         channel.send(runtime, Message("created"), console)
         if console >= 0:
             os.close(console)
-        init.become_program(
-            wanted,
-            seccomp_program,
-            last_capability,
-            setgroups=not userns or bool(wanted.user.additional_gids),
-            keep_fds=keep_fds,
-        )
+        setgroups = not userns or bool(wanted.user.additional_gids)
+        ready = init.become_ready(wanted, seccomp_program, last_capability, setgroups=setgroups)
+        init.become_program(ready, keep_fds=keep_fds)
     except BaseException as failure:
         channel.send_failure(runtime, failure)
     os._exit(1)
 
 
-def _make_gate(directory: str) -> int:
-    path = os.path.join(directory, "exec.fifo")
-    os.mkfifo(path, 0o622)
-    os.chmod(path, 0o622)
-    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _make_gate(directory: str) -> socket.socket:
+    """The socket at which PID 1 will wait for `start`; for its owner only."""
+    gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    inside = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        gate.bind(f"/proc/self/fd/{inside}/{GATE}")
+    finally:
+        os.umask(mask)
+        os.close(inside)
+    gate.listen()
+    return gate
 
 
 def _start_time(pid: int) -> int:

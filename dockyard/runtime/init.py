@@ -42,19 +42,22 @@ class Birth:
     keep_fds: Sequence[int]
     pivot: bool
     own_keyring: bool
-    start_gate: int  # an O_PATH descriptor of a FIFO whose reader lets the program start; -1: the channel does
+    gate: socket.socket | None  # where any process may connect and let the program start; None: the channel does
 
 
 def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
     try:
-        _be_born(birth, runtime)
+        ready = _be_born(birth, runtime)
+        runtime = _wait_for_start(birth, runtime)
+        _start(birth, ready)
     except BaseException as failure:
         channel.send_failure(runtime, failure)
     os._exit(1)
 
 
-def _be_born(birth: Birth, runtime: socket.socket) -> None:
+def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
+    """Everything up to `start`: what can go wrong shall do so in `create`."""
     spec = birth.spec
     wanted = spec.process
     os.setsid()
@@ -91,13 +94,14 @@ def _be_born(birth: Birth, runtime: socket.socket) -> None:
             syscalls.setdomainname(spec.domainname)
     if wanted is not None:
         process.set_rlimits(wanted)
+    ready = None
+    if wanted is not None:
+        setgroups = not userns or bool(wanted.user.additional_gids)
+        ready = become_ready(wanted, birth.seccomp, birth.last_capability, setgroups=setgroups)
     channel.send(runtime, Message("created"), console)
     if console >= 0:
         os.close(console)
-    _wait_for_start(birth, runtime)
-    if wanted is None:
-        raise RuntimeFailure("config.json has no process: nothing to start")
-    _run(birth, wanted, userns)
+    return ready
 
 
 def _enter_namespaces(birth: Birth, runtime: socket.socket) -> None:
@@ -192,32 +196,43 @@ def _bind_console(slave: int) -> None:
         os.close(target)
 
 
-def _wait_for_start(birth: Birth, runtime: socket.socket) -> None:
-    """Sleep until `start`: a message when runtime and container live together, else a reader of the FIFO."""
-    if birth.start_gate < 0:
+def _wait_for_start(birth: Birth, runtime: socket.socket) -> socket.socket:
+    """Sleep until `start`; returns the way to whoever said so."""
+    if birth.gate is None:
         channel.expect(runtime, "start", "waiting for start")
-        return
-    # Opening blocks until somebody reads; that is the only sign needed (runc's exec.fifo works the same way).
-    fifo = os.open(f"/proc/self/fd/{birth.start_gate}", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fifo, b"0")
-    os.close(fifo)
-    os.close(birth.start_gate)
+        return runtime
+    runtime.close()
+    while True:
+        peer, _ = birth.gate.accept()
+        message, _ = channel.receive(peer)
+        if message is not None and message.kind == "start":
+            birth.gate.close()
+            return peer
+        peer.close()  # somebody who only looked whether we are still waiting, or was killed
 
 
-def _run(birth: Birth, wanted: Process, userns: bool) -> None:
+def _start(birth: Birth, ready: "Ready | None") -> None:
     spec = birth.spec
-    if not wanted.args:
-        raise RuntimeFailure("args must not be empty")
+    if ready is None:
+        raise RuntimeFailure("config.json has no process: nothing to start")
     if spec.hooks is not None:
         hooks.run(spec.hooks.start_container, spec, birth.container_id, "created", os.getpid(), birth.bundle)
-    setgroups = not userns or bool(wanted.user.additional_gids)
-    become_program(wanted, birth.seccomp, birth.last_capability, setgroups=setgroups, keep_fds=birth.keep_fds)
+    become_program(ready, keep_fds=birth.keep_fds)
 
 
-def become_program(
-    wanted: Process, seccomp: bytes | None, last_capability: int, *, setgroups: bool, keep_fds: Sequence[int]
-) -> None:
-    """The way from root in the container to the program running as its user. Raises RuntimeFailure, never returns."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A process that is already its user: only execve is missing."""
+
+    wanted: Process
+    program: str
+    environment: dict[str, str]
+
+
+def become_ready(wanted: Process, seccomp: bytes | None, last_capability: int, *, setgroups: bool) -> Ready:
+    """The way from root in the container to its user with the program found. Raises RuntimeFailure."""
+    if not wanted.args:
+        raise RuntimeFailure("args must not be empty")
     environment = process.environment_of(wanted)
     early: RuntimeFailure | None = None
     try:
@@ -228,10 +243,14 @@ def become_program(
     if early is not None:
         process.enter_directory(wanted)
     environment.setdefault("HOME", _home(wanted.user.uid))
-    program = process.find_program(wanted.args, environment)
+    return Ready(wanted, process.find_program(wanted.args, environment), environment)
+
+
+def become_program(ready: Ready, *, keep_fds: Sequence[int]) -> None:
+    """Raises RuntimeFailure, never returns."""
     process.reset_signals()
     _close_all_but(keep_fds)
-    process.execute(wanted, program, environment)
+    process.execute(ready.wanted, ready.program, ready.environment)
 
 
 def _close_all_but(keep: Sequence[int]) -> None:
