@@ -409,6 +409,7 @@ class ContainerProcessState(Struct):
 
 _decode = msgspec.json.Decoder(Spec).decode
 _decode_process = msgspec.json.Decoder(Process).decode
+_decode_resources = msgspec.json.Decoder(Resources).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -435,6 +436,11 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def decode_resources(data: bytes) -> Resources:
+    """Parse what `linux.resources` holds, as `update --resources` takes it. Raises msgspec.DecodeError."""
+    return _decode_resources(data)
 
 
 def encode(value: Any) -> bytes:

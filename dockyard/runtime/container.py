@@ -250,7 +250,7 @@ class Container:
             seccomp_program = self._seccomp
         if seccomp_program is None and spec.linux.seccomp is not None:
             seccomp_program = seccomp.compile_profile(spec.linux.seccomp)
-        pidfd = self._pidfd()
+        pidfd = self.pidfd()
         ours, theirs = channel.pair()
         try:
             flags = self._flags_to_join(pidfd)
@@ -315,7 +315,7 @@ class Container:
             raise RuntimeFailure("cannot exec in a stopped container")
         return flags
 
-    def _pidfd(self) -> int:
+    def pidfd(self) -> int:
         """A pidfd of PID 1 that is sure to be it. Raises RuntimeFailure when it has ended."""
         try:
             pidfd = os.pidfd_open(self.record.pid)
@@ -333,7 +333,7 @@ class Container:
         if all:
             self._kill_all(signo)
             return
-        pidfd = self._pidfd()
+        pidfd = self.pidfd()
         try:
             signal.pidfd_send_signal(pidfd, signo)
         except ProcessLookupError:
