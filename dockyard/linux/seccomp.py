@@ -5,7 +5,6 @@ in the container's own process.
 """
 
 import ctypes
-import ctypes.util
 import errno
 import os
 import platform

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.errors import NotFound, SystemFailure
+from dockyard.linux import memory_files
 from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import protocol, zygote
@@ -41,6 +42,8 @@ __all__ = [
 
 # How long the end of a shim is waited for; it outstays its container only while a client has output left to read.
 PATIENCE = 5.0
+# How many seccomp filters are at hand at once; nearly every container has the same one.
+FILTERS_KEPT = 32
 _decode = msgspec.msgpack.Decoder(protocol.Notice).decode
 DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 
@@ -111,7 +114,6 @@ class ExecRequest:
     open_stdin: bool = False
     attachment: Attachment | None = None
     console_size: tuple[int, int] | None = None
-    seccomp_program: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,6 @@ class Shim:
             request.open_stdin,
             options,
             request.console_size,
-            request.seccomp_program,
         )
         try:
             reply = await self.request(message, descriptors)
@@ -393,6 +394,7 @@ class Shims:
         self._zygote: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._live: weakref.WeakSet[Shim] = weakref.WeakSet()
+        self._filters: dict[bytes, int] = {}
 
     async def open(self) -> None:
         """Start the zygote. It is started anew whenever it dies."""
@@ -404,6 +406,8 @@ class Shims:
         """End the zygote and drop the connections; shims and containers go on."""
         for shim in list(self._live):
             shim.close(ended=False)
+        while self._filters:
+            os.close(self._filters.popitem()[1])
         if self._connection is not None:
             self._connection.close()
         if self._zygote is not None:
@@ -427,6 +431,14 @@ class Shims:
                     raise SystemFailure(f"cannot reach the zygote: {error}") from error
                 self._zygote = None
 
+    def _filter(self, program: bytes) -> int:
+        """A file in memory with the program; all containers with the same share one."""
+        if program not in self._filters:
+            if len(self._filters) >= FILTERS_KEPT:
+                os.close(self._filters.pop(next(iter(self._filters))))
+            self._filters[program] = memory_files.hold("seccomp", program)
+        return self._filters[program]
+
     def _directory(self, container_id: str) -> Path:
         return self.exec_root / "shims" / container_id
 
@@ -443,6 +455,10 @@ class Shims:
             with theirs:
                 self._fork(theirs)
             shim = self._shim(request.container_id, ours)
+            descriptors.insert(0, memory_files.hold("spec", request.spec))
+            passed = descriptors
+            if request.seccomp_program is not None:
+                passed = [descriptors[0], self._filter(request.seccomp_program), *descriptors[1:]]
             log = request.log
             message = protocol.Start(
                 shim.number(),
@@ -450,8 +466,7 @@ class Shims:
                 str(self._directory(request.container_id)),
                 str(self.state_root),
                 request.bundle,
-                request.spec,
-                request.seccomp_program,
+                request.seccomp_program is not None,
                 request.terminal,
                 request.open_stdin,
                 request.stdin_once,
@@ -461,7 +476,7 @@ class Shims:
                 request.console_size,
             )
             try:
-                reply = await shim.request(message, descriptors)
+                reply = await shim.request(message, passed)
             except NotFound as error:
                 raise RuntimeFailure(f"the shim ended unexpectedly: {error}") from error
             except BaseException:

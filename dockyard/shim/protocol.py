@@ -35,15 +35,17 @@ class LogOptions(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The first request to a new shim. One descriptor per attachment, in order."""
+    """The first request to a new shim. Descriptors: the spec; if `filtered` the seccomp filter; one per attachment.
+
+    Spec and filter are files in memory, so that the shim, which has no use for the text, never holds it.
+    """
 
     seq: int
     container_id: str
     directory: str
     state_root: str
     bundle: str
-    spec: bytes
-    seccomp_program: bytes | None
+    filtered: bool
     terminal: bool
     open_stdin: bool
     stdin_once: bool
@@ -77,7 +79,6 @@ class Execute(msgspec.Struct, frozen=True, array_like=True, tag=True):
     open_stdin: bool
     attachment: AttachmentOptions | None
     console_size: tuple[int, int] | None
-    seccomp_program: bytes | None
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -10,10 +10,11 @@ A starter is forked before it is known what for, and waits.
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 import msgspec
 
-from dockyard.linux import syscalls
+from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.runtime.container import Container, Stdio
 from dockyard.runtime.errors import RuntimeFailure
@@ -56,7 +57,9 @@ _order = msgspec.msgpack.Decoder(protocol.Start).decode
 class Starter:
     """The shim's handle on its starter."""
 
-    def __init__(self) -> None:
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
+        """`serve` is what the starter does with its end of the connection; by itself: start a container."""
+        serve = serve or _serve
         self._socket, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
@@ -64,16 +67,23 @@ class Starter:
                 fd = theirs.fileno()
                 os.closerange(3, fd)
                 syscalls.close_range(fd + 1)
-                _serve(theirs)
+                serve(theirs)
             finally:
                 os._exit(0)
         theirs.close()
 
-    def create(self, request: protocol.Start, stdio: Stdio | None) -> tuple[Created, int | None]:
-        """Make the container; its terminal's master if it has one. Raises RuntimeFailure."""
-        descriptors = [stdio.stdin, stdio.stdout, stdio.stderr] if stdio is not None else []
+    def create(
+        self, request: protocol.Start, spec: int, seccomp: int | None, stdio: Stdio | None
+    ) -> tuple[Created, int | None]:
+        """Make the container; its terminal's master if it has one. Raises RuntimeFailure.
+
+        `spec` and `seccomp` are files with its specification and its filter.
+        """
+        descriptors = [spec] if seccomp is None else [spec, seccomp]
+        if stdio is not None:
+            descriptors += (stdio.stdin, stdio.stdout, stdio.stderr)
         try:
-            _send(self._socket, request, descriptors)
+            send(self._socket, request, descriptors)
         except OSError as error:
             raise RuntimeFailure(f"the starter is gone: {error}") from error
         answer, received = self._receive()
@@ -87,7 +97,7 @@ class Starter:
         self._socket.close()
 
     def _receive(self) -> tuple[Created | Running, list[int]]:
-        frame = _read_frame(self._socket)
+        frame = read_frame(self._socket)
         if frame is None:
             raise RuntimeFailure("the starter ended unexpectedly")
         answer = _answer(frame[0])
@@ -100,17 +110,19 @@ class Starter:
         self._socket.close()
 
 
-def _send(peer: socket.socket, message: object, descriptors: list[int]) -> None:
+def send(peer: socket.socket, message: object, descriptors: list[int]) -> None:
+    """Send a message of the two, with descriptors."""
     frame = protocol.pack(message, len(descriptors))
     sent = socket.send_fds(peer, [frame], descriptors) if descriptors else 0
     peer.sendall(memoryview(frame)[sent:])
 
 
-def _read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
+def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
+    """The next message and its descriptors; None when the other has gone."""
     inbox = protocol.Inbox()
     while (frame := inbox.frame()) is None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(peer, 1 << 18, 3)
+            data, descriptors, _, _ = socket.recv_fds(peer, 1 << 13, 5)
         except ConnectionResetError:
             return None
         inbox.descriptors += descriptors
@@ -125,36 +137,49 @@ def _read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
 
 def _serve(shim: socket.socket) -> None:
     """One container; then the end."""
-    frame = _read_frame(shim)
+    frame = read_frame(shim)
     if frame is None:
         return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # hooks are waited for
     container: Container | None = None
     try:
         request = _order(frame[0])
-        spec = runtime_spec.decode(request.spec)
+        descriptors = frame[1]
+        spec = runtime_spec.decode(take(descriptors))
+        program = take(descriptors) if request.filtered else None
         if request.init:
             _add_init(spec)
-        container = _create(request, spec, frame[1])
+        container = _create(request, spec, program, descriptors)
         started = container.process
         assert started is not None
         own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
         created = Created(started.pid, spec.linux.cgroups_path, own_pids)
-        _send(shim, created, [started.console] if started.console is not None else [])
+        send(shim, created, [started.console] if started.console is not None else [])
         if shim.recv(8) != GO:
             raise RuntimeFailure("the shim has given it up")
         container.start()
-        _send(shim, Running(), [])
+        send(shim, Running(), [])
     except BaseException as error:
         if container is not None:
             container.delete(force=True)
         failed = Failed(str(error), 1)
         if isinstance(error, RuntimeFailure):
             failed = Failed(error.message, error.exit_code)
-        _send(shim, failed, [])
+        send(shim, failed, [])
 
 
-def _create(request: protocol.Start, spec: runtime_spec.Spec, descriptors: list[int]) -> Container:
+def take(descriptors: list[int]) -> bytes:
+    """What the first of the files holds."""
+    fd = descriptors.pop(0)
+    try:
+        return memory_files.read(fd)
+    finally:
+        os.close(fd)
+
+
+def _create(
+    request: protocol.Start, spec: runtime_spec.Spec, seccomp_program: bytes | None, descriptors: list[int]
+) -> Container:
     stdio = Stdio(*descriptors) if descriptors else None
     container = Container.create(
         request.state_root,
@@ -162,7 +187,7 @@ def _create(request: protocol.Start, spec: runtime_spec.Spec, descriptors: list[
         request.bundle,
         spec,
         stdio,
-        seccomp_program=request.seccomp_program,
+        seccomp_program=seccomp_program,
         sibling=True,
     )
     for fd in descriptors:

@@ -15,6 +15,7 @@ import traceback  # here, not where something goes wrong: what is imported befor
 
 import msgspec
 
+from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
 from dockyard.runtime.container import Container, Stdio
@@ -24,6 +25,8 @@ from dockyard.shim.log_writer import JsonFile, Log, NoLog
 from dockyard.shim.starter import Starter
 from dockyard.shim.streams import Client, Loop, Streams
 
+# Requests are small; a larger one comes in pieces.
+CHUNK = 1 << 13
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
 
@@ -94,7 +97,7 @@ class Connection:
 
     def _receive(self) -> None:
         try:
-            data, descriptors = receive(self.socket, 1 << 18)
+            data, descriptors = receive(self.socket, CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -266,8 +269,13 @@ class Shim:
         _enter(request.directory)
         log = _open_log(request.log)
         plan = _Plan(request.terminal, request.open_stdin)
+        spec = descriptors.pop(0)
+        seccomp = descriptors.pop(0) if request.filtered else None
         try:
-            created, console = self._starter.create(request, plan.stdio)
+            try:
+                created, console = self._starter.create(request, spec, seccomp, plan.stdio)
+            finally:
+                os.close(spec)
             streams = plan.streams(self.loop, console, log, request.stdin_once)
             for options in request.attachments:
                 self._attach(connection, streams, options, descriptors.pop(0))
@@ -278,9 +286,11 @@ class Shim:
         except BaseException:
             plan.abandon()
             self._starter.close()
+            if seccomp is not None:
+                os.close(seccomp)
             _leave(request.directory)
             raise
-        self._request = _Kept(request.state_root, request.container_id, request.seccomp_program)
+        self._request = _Kept(request.state_root, request.container_id, seccomp)
         self._cgroup, self._own_pids = created.cgroup, created.own_pids
         self._init = Process("", created.pid, streams)
 
@@ -423,12 +433,13 @@ class Shim:
 class _Kept:
     """What finds the container again: the handle on it is made when it is needed and dropped, for it weighs much."""
 
-    def __init__(self, state_root: str, container_id: str, seccomp_program: bytes | None) -> None:
-        self._state_root, self._container_id, self._seccomp = state_root, container_id, seccomp_program
+    def __init__(self, state_root: str, container_id: str, seccomp: int | None) -> None:
+        self._state_root, self._container_id, self._seccomp = state_root, container_id, seccomp
 
     def load(self) -> Container:
         """The container. Raises RuntimeFailure."""
-        return Container.load(self._state_root, self._container_id, seccomp_program=self._seccomp)
+        program = memory_files.read(self._seccomp) if self._seccomp is not None else None
+        return Container.load(self._state_root, self._container_id, seccomp_program=program)
 
 
 class _Plan:

@@ -4,16 +4,18 @@ It runs from a sealed copy of the interpreter in memory. Until its execve a cont
 one, and what it could reach as /proc/self/exe can't be written (runc CVE-2019-5736).
 """
 
-import fcntl
 import gc
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from dockyard.linux import syscalls
+from dockyard.linux import memory_files, syscalls
+
+if TYPE_CHECKING:
+    import subprocess
 
 # What the daemon says to ask for a shim; one descriptor comes along, the shim's first connection.
 FORK = b"fork"
@@ -23,7 +25,7 @@ def main() -> None:
     """Serve the daemon at descriptor 0 until it hangs up."""
     # here and not above: the daemon, which starts us, has no use for them
     from dockyard.linux import capabilities, cgroups
-    from dockyard.shim import supervisor  # noqa: F401 (imported now for every spare)
+    from dockyard.shim import rehearsal
 
     daemon = socket.socket(fileno=os.dup(0))
     null = os.open("/dev/null", os.O_RDWR)
@@ -37,6 +39,10 @@ def main() -> None:
     cgroups.layout()  # and what else every start would read
     capabilities.last_known_to_kernel()
     gc.disable()
+    try:
+        rehearsal.rehearse(f"/run/dockyard-rehearsal-{os.getpid()}")
+    except OSError:  # it only saves memory and time
+        pass
     gc.collect()
     gc.freeze()  # the collector touches no inherited object: pages stay shared with every fork
     _keep_a_spare(daemon)
@@ -98,8 +104,10 @@ def _be_spare(daemon: socket.socket, tell: int) -> None:
 
 def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """Start a zygote: its process and our end of the connection."""
+    import subprocess  # not for the zygote: `threading`, which it imports, touches 0.4 MB of memory after each fork
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    interpreter = sealed_copy(os.path.realpath(sys.executable))
+    interpreter = memory_files.copy("dockyard", os.path.realpath(sys.executable))
     try:
         with theirs:
             process = subprocess.Popen(
@@ -113,15 +121,3 @@ def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     finally:
         os.close(interpreter)
     return process, ours
-
-
-def sealed_copy(path: str) -> int:
-    """A memfd with the content of `path` that nobody can change any more."""
-    copy = os.memfd_create("dockyard", os.MFD_ALLOW_SEALING)
-    with open(path, "rb") as source:
-        size = os.fstat(source.fileno()).st_size
-        while size > 0:
-            size -= os.sendfile(copy, source.fileno(), None, size)
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
-    return copy
