@@ -1,4 +1,4 @@
-"""/containers/{id}/archive, /export and /changes: files in and out of containers."""
+"""/containers/{id:path}/archive, /export and /changes: files in and out of containers."""
 
 import base64
 import stat
@@ -31,11 +31,11 @@ def routes(services: Services) -> list[Route]:
     """Operations on the files of containers."""
     archive = Archive(services)
     return [
-        Route("HEAD", "/containers/{id}/archive", archive.head),
-        Route("GET", "/containers/{id}/archive", archive.get),
-        Route("PUT", "/containers/{id}/archive", archive.put),
-        Route("GET", "/containers/{id}/export", archive.export),
-        Route("GET", "/containers/{id}/changes", archive.changes),
+        Route("HEAD", "/containers/{id:path}/archive", archive.head),
+        Route("GET", "/containers/{id:path}/archive", archive.get),
+        Route("PUT", "/containers/{id:path}/archive", archive.put),
+        Route("GET", "/containers/{id:path}/export", archive.export),
+        Route("GET", "/containers/{id:path}/changes", archive.changes),
     ]
 
 

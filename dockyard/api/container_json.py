@@ -1,6 +1,7 @@
 """How a container is shown: the rows of `ps` and the whole of `inspect`."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": [exec_id for exec_id in container.exec_ids if services.execs.get(exec_id).running] or None,
-        "HostConfig": record.host_config,
+        "HostConfig": host_config_json(services, container),
         "GraphDriver": {"Data": data or None, "Name": services.layers.driver.name},
         "Mounts": [
             {
@@ -56,6 +57,14 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
     }
     if size:
         shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
+    return shown
+
+
+def host_config_json(services: Services, container: Container) -> dict[str, Any]:
+    """What `inspect` calls HostConfig."""
+    shown: dict[str, Any] = msgspec.to_builtins(container.host_config)
+    if container.record.links:
+        shown["Links"] = services.containers.links(container)
     return shown
 
 
@@ -124,12 +133,14 @@ def network_settings(container: Container) -> dict[str, Any]:
     }
 
 
-async def list_entry(services: Services, container: Container, *, size: bool) -> dict[str, Any]:
-    """One element of GET /containers/json."""
+async def list_entry(
+    services: Services, container: Container, *, size: bool, link_names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One element of GET /containers/json; `link_names` are what legacy links call it."""
     record = container.record
     shown: dict[str, Any] = {
         "Id": record.id,
-        "Names": ["/" + record.name],
+        "Names": ["/" + record.name, *link_names],
         "Image": _image_name(services, container),
         "ImageID": record.image_id,
         "Command": " ".join(_quoted(word) for word in container.argv),

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
+from dockyard.api.container_create import CreateRequest, wanted
 from dockyard.api.container_json import inspect_json, list_entry
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver, hijack
 from dockyard.engine.container import Container, nanoseconds, timestamp
-from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
+from dockyard.engine.container_config import HostConfig
 from dockyard.errors import Conflict, InvalidParameter, NotFound
 from dockyard.shim.client import DEFAULT_DETACH_KEYS, Attachment
 from dockyard.shim.log_reader import LogEntry, read_logs
@@ -32,19 +33,6 @@ LIST_FILTERS = frozenset(
 )
 
 
-class NetworkingConfig(msgspec.Struct, rename="pascal"):
-    """The networks a container is to join, by name."""
-
-    endpoints_config: dict[str, EndpointSettings | None] | None = None
-
-
-class CreateRequest(ContainerConfig, kw_only=True):
-    """The body of POST /containers/create."""
-
-    host_config: HostConfig | None = None
-    networking_config: NetworkingConfig | None = None
-
-
 def routes(services: Services) -> list[Route]:
     """Operations on containers."""
     api = Containers(services)
@@ -52,22 +40,22 @@ def routes(services: Services) -> list[Route]:
         Route("GET", "/containers/json", api.list_all),
         Route("POST", "/containers/create", api.create),
         Route("POST", "/containers/prune", api.prune),
-        Route("GET", "/containers/{id}/json", api.inspect),
-        Route("GET", "/containers/{id}/top", api.top),
-        Route("GET", "/containers/{id}/logs", api.logs),
-        Route("POST", "/containers/{id}/resize", api.resize),
-        Route("POST", "/containers/{id}/start", api.start),
-        Route("POST", "/containers/{id}/stop", api.stop),
-        Route("POST", "/containers/{id}/restart", api.restart),
-        Route("POST", "/containers/{id}/kill", api.kill),
-        Route("POST", "/containers/{id}/update", api.update),
-        Route("POST", "/containers/{id}/rename", api.rename),
-        Route("POST", "/containers/{id}/pause", api.pause),
-        Route("POST", "/containers/{id}/unpause", api.unpause),
-        Route("POST", "/containers/{id}/attach", api.attach),
-        Route("GET", "/containers/{id}/attach/ws", api.attach_websocket),
-        Route("POST", "/containers/{id}/wait", api.wait),
-        Route("DELETE", "/containers/{id}", api.remove),
+        Route("GET", "/containers/{id:path}/json", api.inspect),
+        Route("GET", "/containers/{id:path}/top", api.top),
+        Route("GET", "/containers/{id:path}/logs", api.logs),
+        Route("POST", "/containers/{id:path}/resize", api.resize),
+        Route("POST", "/containers/{id:path}/start", api.start),
+        Route("POST", "/containers/{id:path}/stop", api.stop),
+        Route("POST", "/containers/{id:path}/restart", api.restart),
+        Route("POST", "/containers/{id:path}/kill", api.kill),
+        Route("POST", "/containers/{id:path}/update", api.update),
+        Route("POST", "/containers/{id:path}/rename", api.rename),
+        Route("POST", "/containers/{id:path}/pause", api.pause),
+        Route("POST", "/containers/{id:path}/unpause", api.unpause),
+        Route("POST", "/containers/{id:path}/attach", api.attach),
+        Route("GET", "/containers/{id:path}/attach/ws", api.attach_websocket),
+        Route("POST", "/containers/{id:path}/wait", api.wait),
+        Route("DELETE", "/containers/{id:path}", api.remove),
     ]
 
 
@@ -81,18 +69,9 @@ class Containers:
     # -- making and looking
 
     async def create(self, call: Call) -> web.StreamResponse:
-        request = await call.body(CreateRequest)
-        given = request.networking_config.endpoints_config if request.networking_config else None
-        config = ContainerConfig(
-            **{field.name: getattr(request, field.name) for field in msgspec.structs.fields(ContainerConfig)}
-        )
-        container = await self._containers.create(
-            call.text("name"),
-            config,
-            request.host_config or HostConfig(),
-            {name: settings or EndpointSettings() for name, settings in (given or {}).items()},
-        )
-        return json_response({"Id": container.id, "Warnings": container.warnings}, 201)
+        asked = wanted(await call.body(CreateRequest), call.version)
+        container = await self._containers.create(call.text("name"), asked.config, asked.host, asked.networks)
+        return json_response({"Id": container.id, "Warnings": [*container.warnings, *asked.warnings]}, 201)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.params["id"])
@@ -115,7 +94,13 @@ class Containers:
         if limit > 0:
             shown = shown[:limit]
         size = call.flag("size")
-        return json_response([await list_entry(self._services, container, size=size) for container in shown])
+        links = self._containers.names_by_links()
+        return json_response(
+            [
+                await list_entry(self._services, container, size=size, link_names=links.get(container.id, ()))
+                for container in shown
+            ]
+        )
 
     def _matcher(self, filters: dict[str, list[str]]) -> Callable[[Container], bool]:
         for status in filters.get("status", []):
@@ -235,7 +220,8 @@ class Containers:
 
     async def remove(self, call: Call) -> web.StreamResponse:
         if call.flag("link"):
-            raise InvalidParameter("removing links is not supported")
+            await self._containers.remove_link(call.params["id"])
+            return no_content()
         await self._containers.remove(call.params["id"], force=call.flag("force"), volumes=call.flag("v"))
         return no_content()
 

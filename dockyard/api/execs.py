@@ -1,5 +1,6 @@
 """Operations on execs."""
 
+import base64
 import os
 import socket
 from typing import Any
@@ -12,11 +13,11 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
 from dockyard.engine.start_failures import StartFailure
-from dockyard.shim.client import Attachment
+from dockyard.shim.client import DEFAULT_DETACH_KEYS, Attachment
 
 
 class ExecCreate(msgspec.Struct, rename="pascal"):
-    """The body of POST /containers/{id}/exec."""
+    """The body of POST /containers/{id:path}/exec."""
 
     attach_stdin: bool = False
     attach_stdout: bool = False
@@ -43,7 +44,7 @@ def routes(services: Services) -> list[Route]:
     """Operations on execs."""
     api = Execs(services)
     return [
-        Route("POST", "/containers/{id}/exec", api.create),
+        Route("POST", "/containers/{id:path}/exec", api.create),
         Route("POST", "/exec/{id}/start", api.start),
         Route("POST", "/exec/{id}/resize", api.resize),
         Route("GET", "/exec/{id}/json", api.inspect),
@@ -70,18 +71,19 @@ class Execs:
             working_dir=request.working_dir,
             privileged=request.privileged,
             detach_keys=detach_keys(request.detach_keys),
-            console_size=_size(request.console_size),
+            console_size=_size(request.console_size) if call.version >= (1, 42) else None,
         )
         return json_response({"Id": execution.id}, 201)
 
     async def start(self, call: Call) -> web.StreamResponse:
         request = await call.body(ExecStart)
         execution = self._execs.check_startable(call.params["id"])
-        size = _size(request.console_size)
+        size = _size(request.console_size) if request.tty and call.version >= (1, 42) else None
         if request.detach:
             await self._execs.start(execution, None, size)
             return no_content(200)
-        kind = MULTIPLEXED_STREAM if not execution.tty and call.version >= (1, 42) else RAW_STREAM
+        # How the stream is framed is up to this request, not to the exec's terminal (moby's exec router).
+        kind = MULTIPLEXED_STREAM if not request.tty and call.version >= (1, 42) else RAW_STREAM
         fd, response = await hijack(call, kind)
         with socket.socket(fileno=os.dup(fd)) as client:
             attachment = Attachment(
@@ -90,14 +92,14 @@ class Execs:
                 stdout=execution.stdout,
                 stderr=execution.stderr,
                 detach_keys=execution.detach_keys,
-                raw=execution.tty,
+                raw=request.tty,
             )
             try:
                 await self._execs.start(execution, attachment, size)
             except StartFailure as failure:
                 # the head is out: what is wrong goes to the client's terminal, the exit code tells the rest
                 text = f"{failure}\r\n".encode()
-                head = b"" if execution.tty else b"\1\0\0\0" + len(text).to_bytes(4, "big")
+                head = b"" if request.tty else b"\1\0\0\0" + len(text).to_bytes(4, "big")
                 client.setblocking(True)
                 try:
                     client.sendall(head + text)
@@ -111,6 +113,7 @@ class Execs:
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         execution = self._execs.get(call.params["id"])
+        given_keys = b"" if execution.detach_keys == DEFAULT_DETACH_KEYS else execution.detach_keys
         shown: dict[str, Any] = {
             "ID": execution.id,
             "Running": execution.running,
@@ -127,7 +130,7 @@ class Execs:
             "OpenStdout": execution.stdout,
             "CanRemove": False,
             "ContainerID": execution.container.id,
-            "DetachKeys": "",
+            "DetachKeys": base64.b64encode(given_keys).decode(),
             "Pid": execution.live.pid if execution.live else 0,
         }
         return json_response(shown)

@@ -244,7 +244,8 @@ class Images:
     async def load(self, call: Call) -> web.StreamResponse:
         progress = ProgressStream(call)
         return await progress.run(
-            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send)
+            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send),
+            errors_in_stream=True,
         )
 
     async def save(self, call: Call) -> web.StreamResponse:

@@ -16,6 +16,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from dockyard import errors
+from dockyard.api import json_body
 from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.api")
@@ -131,14 +132,21 @@ class Call:
         return b"".join(parts)
 
     async def body(self, kind: type[T]) -> T:
-        """The JSON body as a `kind`. Raises InvalidParameter when it is missing, malformed or of another shape."""
-        data = await self.read()
-        if not data.strip():
-            raise errors.InvalidParameter("invalid JSON: got EOF while reading request body")
-        try:
-            return msgspec.json.decode(data, type=kind, strict=False)
-        except msgspec.DecodeError as error:
-            raise errors.InvalidParameter(f"invalid JSON: {error}") from None
+        """The JSON body as a `kind`; without a body, one in which nothing is set.
+
+        Raises InvalidParameter when it is malformed, of another shape, or not declared as JSON.
+        """
+        declared = self.http.headers.get("Content-Type")
+        if not self.http.can_read_body and not declared:
+            return json_body.decode(b"{}", kind)
+        content_type = (declared or "").partition(";")[0].strip().lower()
+        if not content_type:
+            raise errors.InvalidParameter("malformed Content-Type header (): mime: no media type")
+        if content_type != "application/json":
+            raise errors.InvalidParameter(f"unsupported Content-Type header ({declared}): must be 'application/json'")
+        if not self.http.can_read_body:
+            return json_body.decode(b"{}", kind)
+        return json_body.decode(await self.read(), kind)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; for archives."""

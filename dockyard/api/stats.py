@@ -1,4 +1,4 @@
-"""GET /containers/{id}/stats: once or every second."""
+"""GET /containers/{id:path}/stats: once or every second."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ NEVER = Sample(0)
 
 def routes(services: Services) -> list[Route]:
     """The operation on statistics."""
-    return [Route("GET", "/containers/{id}/stats", Stats(services).stats)]
+    return [Route("GET", "/containers/{id:path}/stats", Stats(services).stats)]
 
 
 class Stats:

@@ -1,8 +1,10 @@
 """Responses that are more than one JSON value: taken-over connections and progress streams."""
 
 import asyncio
+import fcntl
 import os
 import socket
+import termios
 from typing import Any
 
 import msgspec
@@ -46,7 +48,7 @@ async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, Taken
     if call.http.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
     else:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"
     transport.write((head + "\r\n").encode())
     response = TakenOver()
     if transport.get_extra_info("ssl_object") is not None:
@@ -56,9 +58,26 @@ async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, Taken
         if transport.is_closing():
             raise ConnectionResetError("client went away")
     fd = os.dup(transport.get_extra_info("socket").fileno())
+    await _head_is_read(fd)
     # Closes the loop's own descriptor only: the connection lives on in the duplicate.
     transport.abort()
     return fd, response
+
+
+async def _head_is_read(fd: int) -> None:
+    """Wait until the client has read the head, or a moment.
+
+    A client that reads the head through a buffer and the stream beside it (docker-py does) loses whatever of the stream
+    comes along with the head.
+    """
+    for _ in range(200):
+        try:
+            # on a UNIX socket this counts what the peer has not read yet
+            if not int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4), "little"):
+                return
+        except OSError:
+            return
+        await asyncio.sleep(0.0003)
 
 
 async def _pump(transport: asyncio.Transport) -> int:
@@ -131,11 +150,12 @@ class ProgressStream:
         self._queue.append(_encode(message) + b"\r\n")
         self._wake.set()
 
-    async def run(self, work: "asyncio.Future[Any] | Any") -> web.StreamResponse:
+    async def run(self, work: "asyncio.Future[Any] | Any", *, errors_in_stream: bool = False) -> web.StreamResponse:
         """Await `work` (an awaitable that calls `send`) while its messages go out; returns the response.
 
-        An error before the first message becomes an ordinary error response; one after it becomes the stream's last
-        message, `{"errorDetail": {"message": …}, "error": …}`. When the client goes away, the work is cancelled.
+        An error before the first message becomes an ordinary error response, unless `errors_in_stream`; one after it
+        becomes the stream's last message, `{"errorDetail": {"message": …}, "error": …}`. When the client goes away, the
+        work is cancelled.
         """
         task = asyncio.ensure_future(work)
         task.add_done_callback(lambda _: self._wake.set())
@@ -149,7 +169,7 @@ class ProgressStream:
             raise
         error = task.exception()
         if error is not None:
-            if self._response is None:
+            if self._response is None and not errors_in_stream:
                 if isinstance(error, errors.DockyardError):
                     raise error
                 return error_response(error if isinstance(error, Exception) else RuntimeError(str(error)))

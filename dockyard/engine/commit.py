@@ -1,11 +1,14 @@
 """From a container to an image: its changes as a new layer, its configuration as the image's."""
 
+from contextlib import suppress
+
 import msgspec
 
 from dockyard.engine.config_changes import apply_changes
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.images import Image, ImageService, now_text
 from dockyard.engine.layers import LayerStore
+from dockyard.errors import NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
 from dockyard.oci.manifest import host
 from dockyard.oci.reference import Reference
@@ -39,12 +42,16 @@ class CommitService:
         container = self._containers.get(reference)
         shim: Shim | None = container.shim if pause and container.state.status == "running" else None
         if shim is not None:
-            await shim.pause()
+            try:
+                await shim.pause()
+            except NotFound:  # it has just ended
+                shim = None
         try:
             layer = await self._layers.commit(container.id)
         finally:
             if shim is not None:
-                await shim.resume()
+                with suppress(NotFound):
+                    await shim.resume()
         try:
             parent = self._images.find(container.record.image_id) if container.record.image_id else None
             base = msgspec.to_builtins(container.config)

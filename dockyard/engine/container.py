@@ -91,6 +91,7 @@ class Record(msgspec.Struct, kw_only=True):
     host_config: HostConfig
     networks: dict[str, EndpointSettings] = {}
     mounts: list[MountPoint] = []
+    links: dict[str, str] = {}  # legacy links: alias -> the linked container's id
     state: State = msgspec.field(default_factory=State)
     restart_count: int = 0
     stopped_by_user: bool = False

@@ -41,6 +41,11 @@ class ContainerIndex:
         name = reference.removeprefix("/")
         if name in self._names:
             return self._containers[self._names[name]]
+        parent, _, alias = name.partition("/")  # a legacy link's name for another container
+        if alias and parent in self._names:
+            linked = self._containers[self._names[parent]].record.links.get(alias, "")
+            if linked in self._containers:
+                return self._containers[linked]
         matches = [found for key, found in self._containers.items() if reference and key.startswith(reference)]
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {reference}")

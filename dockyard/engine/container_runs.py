@@ -9,6 +9,7 @@ from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_settings import log_sizes
 from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.links import linked_containers
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.volumes import VolumeService
@@ -113,7 +114,7 @@ class ContainerRuns:
             },
             exposed_ports=set(record.config.exposed_ports or {}),
             publish_all=host.publish_all_ports,
-            links=host.links or [],
+            links=[f"{linked.name}:{alias}" for alias, linked in linked_containers(self._index, container)],
             dns=host.dns or [],
             dns_search=host.dns_search or [],
             dns_options=host.dns_options or [],

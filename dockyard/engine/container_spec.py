@@ -14,6 +14,7 @@ from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
+from dockyard.engine.links import link_environment
 from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
@@ -67,6 +68,7 @@ class SpecMaker:
             ],
             mounts=spec_mounts(record.mounts, dict(sources)),
             shm_source=shm,
+            link_variables=link_environment(self._index, container),
             seccomp=self._seccomp(options.seccomp, granted, host.privileged),
             no_new_privileges=(
                 self._config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges

@@ -29,6 +29,7 @@ from dockyard.engine.events import Events
 from dockyard.engine.health import Prober
 from dockyard.engine.images import Image, ImageService, ImageUser
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links, resolve_links
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
@@ -235,6 +236,7 @@ class ContainerService:
             host_config=host,
             networks=self._wanted_networks(host, networks),
             mounts=points,
+            links=resolve_links(self._index, host),
         )
         await self._layers.create_container_layer(
             container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt
@@ -584,6 +586,31 @@ class ContainerService:
         except BaseException:
             container.removing = False
             raise
+
+    async def remove_link(self, reference: str) -> None:
+        """Take away the name `parent/alias` that a legacy link gives a container. Raises NotFound, Conflict."""
+        found = find_link(self._index, reference)
+        if found is None:
+            self.get(reference)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        container, alias = found
+        async with container.lock:
+            container.record.links.pop(alias, None)
+            self.save(container)
+
+    def names_by_links(self) -> dict[str, list[str]]:
+        """{a container's id: the further names that legacy links give it}."""
+        return names_by_links(self._index)
+
+    def links(self, container: Container) -> list[str]:
+        """A container's legacy links, as /linked:/container/alias."""
+        return canonical_links(self._index, container)
+
+    def link_variables(self, container: Container) -> list[str]:
+        """What a container's processes are told of those it is linked to; nothing of one that has stopped."""
+        with suppress(Conflict):
+            return link_environment(self._index, container)
+        return []
 
     async def _remove_quietly(self, container: Container) -> None:
         try:

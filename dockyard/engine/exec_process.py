@@ -21,6 +21,7 @@ def exec_process(
     user: str = "",
     working_dir: str = "",
     privileged: bool = False,
+    link_variables: Sequence[str] = (),
 ) -> Process:
     """The OCI process of `command` in a running container, as its user unless `user` names another.
 
@@ -37,7 +38,9 @@ def exec_process(
         terminal=tty,
         user=account,
         args=list(command),
-        env=specs.environment([*(config.env or []), *env], tty=tty, hostname=config.hostname, home=home),
+        env=specs.environment(
+            [*link_variables, *(config.env or []), *env], tty=tty, hostname=config.hostname, home=home
+        ),
         cwd=working_dir or config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
         rlimits=limits.rlimits(host),

@@ -87,7 +87,14 @@ class ExecService:
         if not command:
             raise InvalidParameter("No exec command specified")
         process = exec_process(
-            container, command, tty=tty, env=env, user=user, working_dir=working_dir, privileged=privileged
+            container,
+            command,
+            tty=tty,
+            env=env,
+            user=user,
+            working_dir=working_dir,
+            privileged=privileged,
+            link_variables=self._containers.link_variables(container),
         )
         execution = Execution(
             id=secrets.token_hex(32),

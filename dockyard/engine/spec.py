@@ -52,6 +52,7 @@ class Surroundings:
     writable_cgroups: bool = False
     init_path: str = ""
     rootfs_propagation: str = ""
+    link_variables: Sequence[str] = ()
 
 
 def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Spec:
@@ -91,7 +92,9 @@ def process(config: ContainerConfig, host: HostConfig, around: Surroundings, gra
         console_size=Box(*host.console_size) if config.tty and any(host.console_size) else None,
         user=around.user,
         args=args,
-        env=environment(config.env or [], tty=config.tty, hostname=around.hostname, home=around.home),
+        env=environment(
+            [*around.link_variables, *(config.env or [])], tty=config.tty, hostname=around.hostname, home=around.home
+        ),
         cwd=config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
         rlimits=limits.rlimits(host),

@@ -1,0 +1,124 @@
+"""Requests as clients send them: bodies, versions, and what an engine without a part answers for it."""
+
+import json
+import socket
+from typing import Any
+
+from tests.engine_process import EngineProcess
+
+
+def test_a_body_is_read_as_go_reads_it(engine: EngineProcess) -> None:
+    # null is a value left out, and names match in any case
+    body = {
+        "image": "busybox",
+        "cmd": "true",
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": None, "StartPeriod": None},
+        "HostConfig": {"Memory": None, "PortBindings": {"80/tcp": None}, "Binds": None},
+    }
+    engine.docker("run", "--rm", "busybox", "true")
+    status, created = engine.api("POST", "/containers/create", body)
+    assert status == 201, created
+    shown = engine.inspect(created["Id"])
+    assert shown["Config"]["Cmd"] == ["true"]
+    assert shown["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "", "HostPort": ""}]}
+    engine.docker("rm", created["Id"])
+
+
+def test_a_body_that_is_not_json_is_refused(engine: EngineProcess) -> None:
+    status, answer = _post(engine, "/containers/create", b"{}", "text/plain")
+    assert status == 400
+    assert answer["message"] == "unsupported Content-Type header (text/plain): must be 'application/json'"
+    assert _post(engine, "/containers/create", b"{}{}", "application/json") == (
+        400,
+        {"message": "unexpected content after JSON"},
+    )
+    assert _post(engine, "/containers/create", b"", "application/json")[0] == 400
+
+
+def test_an_exec_is_framed_as_its_start_asks(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "framed", "busybox", "sleep", "100")
+    for tty, expected in ((False, b"\1\0\0\0\0\0\0\4hi\r\n"), (True, b"hi\r\n")):
+        _, created = engine.api(
+            "POST",
+            "/containers/framed/exec",
+            {"Cmd": ["echo", "hi"], "AttachStdout": True, "AttachStderr": True, "Tty": True},
+        )
+        stream = _hijack(engine, f"/exec/{created['Id']}/start", {"Tty": tty})
+        assert stream == expected
+    engine.docker("rm", "-f", "framed")
+
+
+def test_a_client_that_reads_the_head_through_a_buffer_loses_nothing(engine: EngineProcess) -> None:
+    engine.docker("run", "--name", "buffered", "busybox", "echo", "all of it")
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(str(engine.socket))
+        wire.sendall(
+            b"POST /containers/buffered/attach?logs=1&stdout=1 HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n"
+            b"Connection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+        )
+        # as docker-py does: whatever comes with the head is lost to it
+        assert wire.recv(65536).endswith(b"\r\n\r\n")
+        assert wire.recv(65536) == b"\1\0\0\0\0\0\0\nall of it\n"
+    engine.docker("rm", "buffered")
+
+
+def test_a_link_names_its_container_and_tells_of_it(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "linked", "--expose", "80", "-e", "COLOUR=red", "busybox", "sleep", "100")
+    engine.docker("run", "-d", "--name", "linking", "--link", "linked:my-db", "busybox", "sleep", "100")
+    told = engine.docker("exec", "linking", "env").splitlines()
+    address = engine.inspect("linked")["NetworkSettings"]["IPAddress"]
+    assert f"MY_DB_PORT=tcp://{address}:80" in told
+    assert f"MY_DB_PORT_80_TCP_ADDR={address}" in told
+    assert "MY_DB_NAME=/linking/my-db" in told
+    assert "MY_DB_ENV_COLOUR=red" in told
+    assert engine.inspect("linking")["HostConfig"]["Links"] == ["/linked:/linking/my-db"]
+    assert engine.inspect("linking/my-db")["Name"] == "/linked"
+    assert _names(engine, "linked") == ["/linked", "/linking/my-db"]
+    assert engine.api("DELETE", "/containers/linking/my-db?link=1")[0] == 204
+    assert _names(engine, "linked") == ["/linked"]
+    engine.docker("rm", "-f", "linked", "linking")
+
+
+def test_older_versions_are_taken_at_their_word(engine: EngineProcess) -> None:
+    body = {"Image": "busybox", "MacAddress": "02:42:0a:00:00:77"}
+    status, created = engine.api("POST", "/v1.39/containers/create", body)
+    assert status == 201
+    assert created["Warnings"] == []
+    shown = engine.inspect(created["Id"])
+    assert shown["HostConfig"]["IpcMode"] == "shareable"
+    assert shown["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] == "02:42:0a:00:00:77"
+    engine.docker("rm", created["Id"])
+    status, created = engine.api("POST", "/v1.44/containers/create", body)
+    assert "deprecated" in created["Warnings"][0]
+    engine.docker("rm", created["Id"])
+    two = {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": {"one": {}, "two": {}}}}
+    status, answer = engine.api("POST", "/v1.43/containers/create", two)
+    assert (status, answer["message"]) == (
+        400,
+        "Container cannot be created with multiple network endpoints: one, two",
+    )
+
+
+def _names(engine: EngineProcess, name: str) -> Any:
+    filters = json.dumps({"id": [engine.inspect(name)["Id"]]}).replace(" ", "")
+    return engine.api("GET", f"/containers/json?filters={filters}")[1][0]["Names"]
+
+
+def _post(engine: EngineProcess, path: str, body: bytes, content_type: str) -> tuple[int, Any]:
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(str(engine.socket))
+        head = f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
+        wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = b"".join(iter(lambda: wire.recv(65536), b""))
+    head_text, _, text = answer.partition(b"\r\n\r\n")
+    return int(head_text.split()[1]), json.loads(text)
+
+
+def _hijack(engine: EngineProcess, path: str, body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(str(engine.socket))
+        head = f"POST {path} HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n"
+        wire.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        answer = b"".join(iter(lambda: wire.recv(65536), b""))
+    return answer.partition(b"\r\n\r\n")[2]
