@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,6 +23,8 @@ from dockyard.runtime.channel import Message
 from dockyard.runtime.defaults import DEVICE_RULES
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.init import Birth, Stdio
+from dockyard.runtime.sub_cgroups import directories as sub_cgroups_of
+from dockyard.runtime.sub_cgroups import join as join_sub_cgroups
 
 __all__ = ["Container", "RuntimeFailure", "Started", "Stdio"]
 
@@ -80,6 +82,7 @@ class Container:
         new_keyring: bool = True,
         gate: bool = False,
         sibling: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
@@ -122,7 +125,11 @@ class Container:
                 pivot=pivot,
                 own_keyring=new_keyring,
                 gate=start_gate,
+                tell=tell,
             )
+            if tell is not None:
+                kinds = ", ".join(name for name, flag in namespaces.CLONE_FLAGS.items() if flag & flags)
+                tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
             ours, theirs = channel.pair()
             undo.callback(ours.close)
             with theirs:
@@ -240,12 +247,18 @@ class Container:
         *,
         seccomp_program: bytes | None = None,
         keep_fds: Sequence[int] = (),
+        sub_cgroups: dict[str, str] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> Started:
         """Run one more process in the container, as a child of the caller; returns once its execve has succeeded.
 
+        `sub_cgroups` are cgroups below the container's to join instead of that, by controller ("": of all).
         Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
         """
         spec = self.record.spec
+        groups_to_join = sub_cgroups_of(self.group, sub_cgroups) if sub_cgroups else None
+        if tell is not None:
+            tell(f"nsexec container setup: joining the namespaces of process {self.record.pid}")
         if seccomp_program is None:
             seccomp_program = self._seccomp
         if seccomp_program is None and spec.linux.seccomp is not None:
@@ -281,6 +294,8 @@ class Container:
                     seccomp_program,
                     keep_fds,
                     self.record.userns,
+                    groups_to_join,
+                    tell,
                 )
             theirs.close()
             try:
@@ -507,11 +522,18 @@ def _join(
     seccomp_program: bytes | None,
     keep_fds: Sequence[int],
     userns: bool,
+    groups_to_join: list[str] | None,
+    tell: Callable[[str], None] | None,
 ) -> None:
     """The child of `execute`: enter the container and become the program. Never returns."""
     try:
+        if tell is not None:
+            tell("child process in init()")
         os.setsid()
-        group.join(0)
+        if groups_to_join is not None:
+            join_sub_cgroups(groups_to_join)
+        else:
+            group.join(0)
         last_capability = capabilities.last_known_to_kernel()
         process.set_oom_score(wanted)
         if flags:
@@ -533,6 +555,8 @@ def _join(
             os.close(console)
         setgroups = not userns or bool(wanted.user.additional_gids)
         ready = init.become_ready(wanted, seccomp_program, last_capability, setgroups=setgroups)
+        if tell is not None:
+            tell(f"setns_init: about to exec {ready.program}")
         init.become_program(ready, keep_fds=keep_fds)
     except BaseException as failure:
         channel.send_failure(runtime, failure)

@@ -6,7 +6,7 @@ Runs in a freshly forked, single-threaded process that is already in its PID nam
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dockyard.linux import cgroups, syscalls
@@ -43,6 +43,7 @@ class Birth:
     pivot: bool
     own_keyring: bool
     gate: socket.socket | None  # where any process may connect and let the program start; None: the channel does
+    tell: Callable[[str], None] | None = None  # each step, for who looks for a mistake
 
 
 def be_born(birth: Birth, runtime: socket.socket) -> None:
@@ -60,6 +61,8 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     """Everything up to `start`: what can go wrong shall do so in `create`."""
     spec = birth.spec
     wanted = spec.process
+    if birth.tell is not None:
+        birth.tell("child process in init()")
     os.setsid()
     if birth.group is not None:
         birth.group.join(0)
@@ -98,6 +101,8 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     if wanted is not None:
         setgroups = not userns or bool(wanted.user.additional_gids)
         ready = become_ready(wanted, birth.seccomp, birth.last_capability, setgroups=setgroups)
+    if birth.tell is not None:
+        birth.tell("init: closing the pipe to signal completion")
     channel.send(runtime, Message("created"), console)
     if console >= 0:
         os.close(console)

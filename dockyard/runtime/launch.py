@@ -3,10 +3,12 @@
 import os
 import socket
 
+from dockyard.linux import syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
+from dockyard.runtime import sub_cgroups
 from dockyard.runtime.command import Session
-from dockyard.runtime.container import Container, Started
+from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.usage import Flags
 
@@ -43,15 +45,17 @@ def check_process(process: Process | None) -> None:
 
 def create(session: Session, flags: Flags) -> None:
     """Make the container of the bundle that the flags name; it waits for `start`. Raises RuntimeFailure."""
-    launch = Launch(flags, detach=True)
+    launch = Launch(session, flags, detach=True)
     bundle, spec = _bundle(flags)
-    container = _make(session, flags, launch, bundle, spec, None, gate=True)
+    assert spec.process is not None
+    launch.check_terminal(spec.process)
+    container = _make(session, flags, launch, bundle, spec, None, launch.descriptors(spec.process), gate=True)
     launch.announce(container)
 
 
 def run(session: Session, flags: Flags) -> int:
     """Make the container and start it; detached that is all, else its exit status when it has ended."""
-    launch = Launch(flags, detach=flags.on("detach"))
+    launch = Launch(session, flags, detach=flags.on("detach"))
     bundle, spec = _bundle(flags)
     return run_spec(session, flags, launch, bundle, spec)
 
@@ -60,23 +64,29 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     """As `run`, of a bundle already read."""
     assert spec.process is not None
     if launch.detach:
-        container = _make(session, flags, launch, bundle, spec, None, gate=False)
+        launch.check_terminal(spec.process)
+        container = _make(session, flags, launch, bundle, spec, None, launch.descriptors(spec.process), gate=False)
         launch.announce(container)
-        container.start()
+        _start(container)
         return 0
     launch.check_terminal(spec.process)
     from dockyard.runtime.foreground import Foreground
 
+    descriptors = launch.descriptors(spec.process)
     foreground = Foreground(terminal=spec.process.terminal, subreaper=launch.subreaper)
-    container = _make(session, flags, launch, bundle, spec, foreground.stdio, gate=False)
+    container = _make(session, flags, launch, bundle, spec, foreground.stdio, descriptors, gate=False)
     launch.announce(container)
     assert container.process is not None
+    _start(container)
+    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
+
+
+def _start(container: Container) -> None:
     try:
         container.start()
     except RuntimeFailure:
         container.delete(force=True)
         raise
-    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
 
 
 def _bundle(flags: Flags) -> tuple[str, Spec]:
@@ -87,22 +97,29 @@ def _bundle(flags: Flags) -> tuple[str, Spec]:
 
 
 def _make(
-    session: Session, flags: Flags, launch: "Launch", bundle: str, spec: Spec, stdio: object, *, gate: bool
+    session: Session,
+    flags: Flags,
+    launch: "Launch",
+    bundle: str,
+    spec: Spec,
+    stdio: Stdio | None,
+    descriptors: list[int],
+    *,
+    gate: bool,
 ) -> Container:
-    name = flags.arguments[0]
+    name = launch.name or flags.arguments[0]
     check_name(name)
-    assert spec.process is not None
-    launch.check_terminal(spec.process)
     return Container.create(
         session.root,
         name,
         bundle,
         spec,
-        stdio,  # type: ignore[arg-type]
-        keep_fds=launch.descriptors(spec.process),
+        stdio,
+        keep_fds=descriptors,
         pivot=not flags.on("no-pivot"),
         new_keyring=not flags.on("no-new-keyring"),
         gate=gate,
+        tell=session.log.teller(),
     )
 
 
@@ -116,7 +133,7 @@ def check_name(name: str) -> None:
 
 def execute(session: Session, flags: Flags) -> int:
     """Run one more process in a container; its exit status, or 0 at once when detached."""
-    launch = Launch(flags, detach=flags.on("detach"))
+    launch = Launch(session, flags, detach=flags.on("detach"))
     container = Container.load(session.root, flags.arguments[0])
     status = container.status()
     if status == "stopped":
@@ -125,13 +142,18 @@ def execute(session: Session, flags: Flags) -> int:
         raise RuntimeFailure("cannot exec in a paused container (use --ignore-paused to override)")
     process = _wanted(flags, container.record.spec)
     launch.check_terminal(process)
+    descriptors = launch.descriptors(process)
     foreground = None
     if not launch.detach:
         from dockyard.runtime.foreground import Foreground
 
         foreground = Foreground(terminal=process.terminal)
     started = container.execute(
-        process, foreground.stdio if foreground is not None else None, keep_fds=launch.descriptors(process)
+        process,
+        foreground.stdio if foreground is not None else None,
+        keep_fds=descriptors,
+        sub_cgroups=sub_cgroups.parse(flags.all("cgroup")),
+        tell=session.log.teller(),
     )
     launch.announce_process(started)
     if foreground is None:
@@ -193,7 +215,9 @@ def _id(text: str, what: str) -> int:
 class Launch:
     """How a process is to be started, by the flags: detached or watched, with which terminal and descriptors."""
 
-    def __init__(self, flags: Flags, *, detach: bool) -> None:
+    def __init__(self, session: Session, flags: Flags, *, detach: bool) -> None:
+        self.name = ""
+        self.own_fds = [session.log.fd]
         self.detach = detach
         self.pid_file = os.path.abspath(flags.text("pid-file")) if flags.text("pid-file") else ""
         self.console_socket = flags.text("console-socket")
@@ -210,7 +234,10 @@ class Launch:
             raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
 
     def descriptors(self, process: Process) -> list[int]:
-        """What stays open in the program besides its stdio: systemd's sockets, then `--preserve-fds`."""
+        """What stays open in the program besides its stdio: systemd's sockets, then `--preserve-fds`.
+
+        Everything else that our caller left open is closed: a container that waits for `start` keeps nothing of it.
+        """
         listening = _listen_fds()
         if listening:
             process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
@@ -222,7 +249,17 @@ class Launch:
                 raise RuntimeFailure(
                     f"unable to stat preserved-fd {fd - first} (of {self.preserved}): {(error.strerror or '').lower()}"
                 ) from error
+        self.close_inherited(first + self.preserved)
         return list(range(3, first + self.preserved))
+
+    def close_inherited(self, first: int) -> None:
+        """Close what is open from `first` on, but what we have opened ourselves."""
+        low = first
+        for fd in sorted(fd for fd in self.own_fds if fd >= first):
+            if fd > low:
+                syscalls.close_range(low, fd - 1)
+            low = fd + 1
+        syscalls.close_range(low)
 
     def announce(self, container: Container) -> None:
         """Tell whoever waits for a new container. Raises RuntimeFailure or OSError; then the container is gone."""

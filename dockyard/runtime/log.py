@@ -8,6 +8,10 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
@@ -40,8 +44,11 @@ class Log:
         except OSError:
             pass  # nobody listens
 
-    def debug(self, message: str) -> None:
-        """What only a `--debug` run says."""
+    def teller(self) -> "Callable[[str], None] | None":
+        """Who wants to hear each step: the log of a `--debug` run."""
+        return self._debug if self._least == LEVELS["debug"] else None
+
+    def _debug(self, message: str) -> None:
         self.write("debug", message)
 
     def warning(self, message: str) -> None:
