@@ -18,6 +18,7 @@ from pathlib import Path
 from dockyard import listeners
 from dockyard.config import CommandLine, Config, help_text, load, merge
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
+from dockyard.tls import TlsFront
 from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.daemon")
@@ -145,7 +146,9 @@ async def _serve(
     opened.setblocking(False)
     if opened.family == socket.AF_UNIX:
         return await loop.create_unix_server(factory, sock=opened, backlog=1024)
-    return await loop.create_server(factory, sock=opened, ssl=context, backlog=1024)
+    if context is not None:
+        return await loop.create_server(lambda: TlsFront(context, factory), sock=opened, backlog=1024)
+    return await loop.create_server(factory, sock=opened, backlog=1024)
 
 
 async def _stop_serving(running: asyncio.AbstractServer) -> None:

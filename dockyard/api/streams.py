@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import socket
 import termios
 from typing import Any
 
@@ -38,8 +37,8 @@ async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, Taken
 
     The head of the response (101 when the client asked for an upgrade, else 200) has been sent. The fd belongs to the
     caller; bytes written to it reach the client, its end of stream is the client's half-close. On a plain connection it
-    is the client's own socket, so that another process can go on serving it when the daemon is gone; on TLS
-    it is one end of a socket pair between which and the client the daemon copies.
+    is the client's own socket, so that another process can go on serving it when the daemon is gone; with TLS
+    it is one end of a socket pair (dockyard/tls.py).
     """
     transport = call.http.transport
     if transport is None:
@@ -51,8 +50,6 @@ async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, Taken
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"
     transport.write((head + "\r\n").encode())
     response = TakenOver()
-    if transport.get_extra_info("ssl_object") is not None:
-        return await _pump(transport), response
     while transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
         if transport.is_closing():
@@ -78,59 +75,6 @@ async def _head_is_read(fd: int) -> None:
         except OSError:
             return
         await asyncio.sleep(0.0003)
-
-
-async def _pump(transport: asyncio.Transport) -> int:
-    """Copy between a TLS client and a socket pair; returns the other end's fd."""
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    client = _Half()
-    transport.set_protocol(client)
-    inner_transport, _ = await loop.create_connection(lambda: _Half(peer=transport, partner=client), sock=ours)
-    client.peer = inner_transport
-    transport.resume_reading()
-    return theirs.detach()
-
-
-class _Half(asyncio.Protocol):
-    """One direction of a pump: what arrives here is written to the peer, with back-pressure and half-close."""
-
-    def __init__(self, peer: asyncio.WriteTransport | None = None, partner: "_Half | None" = None) -> None:
-        self.peer = peer
-        self.partner = partner
-        self.transport: Any = None
-        if partner is not None:
-            partner.partner = self
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        if self.peer is not None and not self.peer.is_closing():
-            self.peer.write(data)
-
-    def eof_received(self) -> bool:
-        if self.peer is not None and self.peer.can_write_eof():
-            self.peer.write_eof()
-            return True
-        if self.peer is not None:
-            self.peer.close()
-        return False
-
-    def pause_writing(self) -> None:
-        # our transport's buffer is full: the partner, who feeds it, must read no more
-        if self.partner is not None and self.partner.transport is not None:
-            self.partner.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.partner is not None and self.partner.transport is not None:
-            self.partner.transport.resume_reading()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.peer is not None:
-            self.peer.close()
 
 
 class ProgressStream:
