@@ -85,6 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     default_runtime: Annotated[str, _about("Default OCI runtime for containers")] = "runc"
     runtimes: Annotated[dict[str, Runtime], _about("Register an additional OCI compatible runtime")] = {}
     default_shm_size: Annotated[int | str, _about("Default shm size for containers")] = 64 << 20
+    userns_remap: Annotated[str, _about("User/Group setting for user namespaces")] = ""
     default_ulimits: Annotated[dict[str, DefaultUlimit], _about("Default ulimits for containers")] = {}
     default_cgroupns_mode: Annotated[
         str, _about('Default mode for containers cgroup namespace ("host" | "private")')

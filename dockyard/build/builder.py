@@ -381,8 +381,8 @@ class Build:
         name = f"build-{secrets.token_hex(16)}"
         await self._layers.create_container_layer(name, image.chain_id, volatile=True, bare=True)
         try:
-            async with self._layers.mounted(name) as root:
-                tree = DirectoryTree(root)
+            async with self._layers.mounted(name) as mounted:
+                tree = DirectoryTree(mounted.path)
                 try:
                     yield tree
                 finally:

@@ -64,10 +64,12 @@ class Worker:
         whiteouts: str = "none",
         owner: tuple[int, int] | None = None,
         keep_directories: bool = False,
+        ids: tuple[int, int, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> UnpackedLayer:
         """Unpack a tar stream, compressed or not, into `inside` of the tree `root`.
 
+        `ids`: see worker.Job.
         `record` is a file to write the stream's layout to; `progress` hears the compressed bytes consumed so far; the
         rest is extraction.Options. Raises InvalidParameter for a broken or hostile archive, SystemFailure for other
         troubles. What was unpacked until then stays for the caller to remove.
@@ -80,6 +82,7 @@ class Worker:
             record=record is not None,
             owner=owner,
             keep_directories=keep_directories,
+            ids=ids,
         )
         with contextlib.ExitStack() as files:
             record_fd = []
@@ -99,10 +102,16 @@ class Worker:
             return _unpacked(await answering)
 
     async def pack_tree(
-        self, root: str, inside: str = "/", name: str = "", *, whiteouts: bool = False
+        self,
+        root: str,
+        inside: str = "/",
+        name: str = "",
+        *,
+        whiteouts: bool = False,
+        ids: tuple[int, int, int] | None = None,
     ) -> AsyncIterator[bytes]:
         """The file or tree `inside` of `root` as a tar stream, called `name` there ("": a directory's content)."""
-        job = Job("pack_tree", root, inside, name, whiteouts="overlay" if whiteouts else "none")
+        job = Job("pack_tree", root, inside, name, whiteouts="overlay" if whiteouts else "none", ids=ids)
         async for piece in self._pack(job, []):
             yield piece
 

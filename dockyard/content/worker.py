@@ -17,7 +17,8 @@ import msgspec
 from dockyard.content import extraction, packing
 from dockyard.content.extraction import CHUNK, Extractor, Options, Record, Stream
 from dockyard.errors import DockyardError, InvalidParameter
-from dockyard.linux import capabilities, syscalls
+from dockyard.linux import capabilities, syscalls, userns
+from dockyard.oci.runtime_spec import IDMapping
 
 # What making files of any owner, kind and attribute takes; trusted.* attributes are SYS_ADMIN's.
 KEPT = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN")
@@ -25,6 +26,9 @@ KEPT = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD",
 
 class Job(msgspec.Struct, omit_defaults=True):
     """What to do. `root` becomes the root directory, `inside` is the place in it.
+
+    `ids` are the host's (uid, gid, how many) that stand for the tree's own 0 and on: the work is then done in a user
+    namespace, so that owners in the archive are the tree's own.
 
     Descriptors that come along: the answer's pipe, the archive's stream (read or written) and, with `record`, the
     record.
@@ -38,6 +42,7 @@ class Job(msgspec.Struct, omit_defaults=True):
     record: bool = False
     owner: tuple[int, int] | None = None
     keep_directories: bool = False
+    ids: tuple[int, int, int] | None = None
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -94,9 +99,15 @@ def _work(job: Job, fds: list[int]) -> Answer:
     _, stream_fd, *others = fds
     # What is needed is imported before the root changes.
     piece = extraction.decompressed(lambda size: os.read(stream_fd, size)) if job.action == "unpack" else None
+    namespace = -1 if job.ids is None else _user_namespace(*job.ids)
     os.chroot(job.root)
     os.chdir("/")
     os.umask(0)
+    if namespace >= 0:
+        syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
     _drop_privileges()
     if job.action == "unpack":
         assert piece is not None
@@ -112,6 +123,12 @@ def _work(job: Job, fds: list[int]) -> Answer:
         packing.pack_tree(write, job.inside, job.name, whiteouts=job.whiteouts != "none")
     write(b"")
     return Answer()
+
+
+def _user_namespace(uid: int, gid: int, size: int) -> int:
+    uids = [IDMapping(container_id=0, host_id=uid, size=size)]
+    gids = [IDMapping(container_id=0, host_id=gid, size=size)]
+    return userns.open_namespace(uids, gids)
 
 
 def _inside(path: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from dockyard.content.unpack import Worker
 from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.containers import ContainerService
+from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.users import find_user
 from dockyard.engine.volumes import VolumeService
@@ -54,14 +55,14 @@ class ArchiveService:
     async def stat(self, reference: str, path: str) -> PathStat:
         """What is at `path`. Raises NotFound."""
         container = self._containers.get(reference)
-        async with self._tree(container) as root:
+        async with self._tree(container) as (root, _):
             return await asyncio.to_thread(_stat, root, reference, path)
 
     @asynccontextmanager
     async def read(self, reference: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         """(what is at `path`, it and all below as a tar stream), for the time of the block. Raises NotFound."""
         container = self._containers.get(reference)
-        async with self._tree(container) as root:
+        async with self._tree(container) as (root, ids):
             found = await asyncio.to_thread(_stat, root, reference, path)
             absolute = posixpath.join("/", path)
             place = absolute
@@ -69,7 +70,7 @@ class ArchiveService:
                 place = await asyncio.to_thread(root.resolve, absolute)
             name = found.name
             self._containers.emit(container, "archive-path")
-            yield found, self._worker.pack_tree(_path_of(root), place, name)
+            yield found, self._worker.pack_tree(_path_of(root), place, name, ids=ids)
 
     async def write(
         self,
@@ -86,7 +87,7 @@ class ArchiveService:
         everything becomes the container's user's. Raises NotFound, InvalidParameter (also for read-only places).
         """
         container = self._containers.get(reference)
-        async with self._tree(container) as root:
+        async with self._tree(container) as (root, ids):
             place = await asyncio.to_thread(_directory, root, reference, path)
             _check_writable(container, place)
             owner = None
@@ -94,7 +95,7 @@ class ArchiveService:
                 user, _ = await asyncio.to_thread(find_user, _path_of(root), container.config.user, [])
                 owner = (user.uid, user.gid)
             await self._worker.unpack(
-                content, _path_of(root), inside=place, owner=owner, keep_directories=keep_directories
+                content, _path_of(root), inside=place, owner=owner, keep_directories=keep_directories, ids=ids
             )
         self._containers.emit(container, "extract-to-dir")
 
@@ -104,30 +105,30 @@ class ArchiveService:
         container = self._containers.get(reference)
         if container.state.status == "dead" or container.removing:
             raise Conflict(f"You cannot export container {container.id} which is Dead")
-        async with self._containers.rootfs(container) as rootfs:
+        async with self._containers.rootfs(container) as tree:
             self._containers.emit(container, "export")
-            yield self._worker.pack_tree(rootfs, "/", "")
+            yield self._worker.pack_tree(tree.path, "/", "", ids=_host_ids(tree.ids))
 
     async def changes(self, reference: str) -> Sequence[Change]:
         """What the container changed in its image."""
         return await self._layers.changes(self._containers.get(reference).id)
 
     @asynccontextmanager
-    async def _tree(self, container: Container) -> AsyncIterator[Root]:
-        """The container's files as it sees them, mounts included."""
+    async def _tree(self, container: Container) -> AsyncIterator[tuple[Root, tuple[int, int, int] | None]]:
+        """(the container's files as it sees them, mounts included; the ids for worker.Job)."""
         if container.state.running:
             root = _root_of_process(container)
             if root is not None:
                 try:
-                    yield root
+                    yield root, _host_ids(container.record.ids)
                 finally:
                     root.close()
                 return
-        async with self._containers.rootfs(container) as rootfs, self._mounts(container) as sources:
-            view = _View(rootfs, container.record.mounts, sources)
+        async with self._containers.rootfs(container) as tree, self._mounts(container) as sources:
+            view = _View(tree.path, container.record.mounts, sources)
             root = await asyncio.to_thread(view.open)
             try:
-                yield root
+                yield root, _host_ids(tree.ids)
             finally:
                 view.close()
 
@@ -146,6 +147,10 @@ class ArchiveService:
         finally:
             for name in mounted:
                 await self._volumes.unmount(name, user)
+
+
+def _host_ids(ids: IdRange | None) -> tuple[int, int, int] | None:
+    return None if ids is None else (ids.uid, ids.gid, ids.size)
 
 
 def _path_of(root: Root) -> str:

@@ -5,6 +5,8 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
+
 from dockyard.api.services import Services
 from dockyard.build.builder import Builder
 from dockyard.build.run import Runner
@@ -18,11 +20,13 @@ from dockyard.engine.containers import ContainerService
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.engine.execs import ExecService
+from dockyard.engine.id_ranges import IdRange, remap_range
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.networks import NetworkOptions, NetworkService
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
+from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.linux import cgroups
 from dockyard.oci.manifest import host
@@ -37,6 +41,9 @@ class Engine:
     """The whole engine; `services` is what the API is given."""
 
     def __init__(self, config: Config) -> None:
+        remapped = remap_range(config.userns_remap) if config.userns_remap else None
+        if remapped is not None:
+            config = _remapped(config, remapped)
         self.config = config
         root = Path(config.data_root)
         exec_root = Path(config.exec_root)
@@ -57,7 +64,15 @@ class Engine:
         self._shims = Shims(exec_root)
         index = ContainerIndex(root / "containers", database, events)
         self._containers = ContainerService(
-            config, index, events, images, self._layers, volumes, self._networks, self._shims
+            config,
+            index,
+            events,
+            images,
+            self._layers,
+            volumes,
+            self._networks,
+            self._shims,
+            UserNamespaces(exec_root, remapped),
         )
         self.services = Services(
             containers=self._containers,
@@ -111,6 +126,19 @@ class Engine:
         self._registry.configure(config.registry_mirrors, config.insecure_registries)
         self._containers.reload(config)
         self.services.system.reload(config)
+
+
+def _remapped(config: Config, ids: IdRange) -> Config:
+    """With a data root of the ids' own, so that engines with and without user namespaces keep out of each other's way.
+
+    Its files have the container's own ids: it needs no copy of the images, but moby has made one, and tools look there.
+    """
+    outer = Path(config.data_root)
+    outer.mkdir(mode=0o711, parents=True, exist_ok=True)
+    root = outer / f"{ids.uid}.{ids.gid}"
+    root.mkdir(mode=0o710, exist_ok=True)
+    os.chown(root, 0, ids.gid)
+    return msgspec.structs.replace(config, data_root=str(root))
 
 
 def network_options(config: Config) -> NetworkOptions:

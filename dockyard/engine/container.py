@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
+from dockyard.engine.id_ranges import IdRange
 from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.shim.client import Attachment, Shim
 
@@ -99,6 +100,9 @@ class Record(msgspec.Struct, kw_only=True):
     sandbox: Sandbox | None = None
     join: JoinRequest | None = None
     platform: str = "linux"
+    # the host's ids for the container's, unless they are the same; and whose user namespace it lives in, if not its own
+    ids: IdRange | None = None
+    ids_of: str = ""
 
 
 @dataclass(eq=False)

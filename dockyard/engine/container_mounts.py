@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 
 from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.container_config import ContainerConfig, HostConfig, MountSpec
+from dockyard.engine.id_ranges import EVERY_ID, IdRange, mount_rows
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
 from dockyard.oci.runtime_spec import Mount
+from dockyard.snapshots.mapped import mapped_tree
 
 MODES = frozenset("rw ro z Z copy nocopy cached delegated consistent volume-nocopy idmap rro".split())
 PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave".split())
@@ -100,6 +102,7 @@ class MountResolver:
             )
         mount = await self._volume(source, destination, driver)
         mount.mode, mount.rw, mount.copy = mode, writable, not {"nocopy", "volume-nocopy"} & set(words)
+        mount.options = ["idmap"] if "idmap" in words else []
         return mount
 
     async def _mount(self, wanted: MountSpec, driver: str) -> MountPoint:
@@ -197,8 +200,13 @@ def _check_destination(destination: str, text: str = "") -> None:
         )
 
 
-def spec_mounts(points: Iterable[MountPoint], sources: dict[str, str]) -> list[Mount]:
-    """The mounts as the runtime takes them; `sources` are the host paths of mounted volumes by destination."""
+def spec_mounts(
+    points: Iterable[MountPoint], sources: dict[str, str], ids: IdRange | None, user: tuple[int, int]
+) -> list[Mount]:
+    """The mounts as the runtime takes them; `sources` are the host paths of mounted volumes by destination.
+
+    `ids` are the host's for the container's, when they differ, and `user` the (uid, gid) that it runs as.
+    """
     found = []
     for point in points:
         if point.type == "tmpfs":
@@ -212,12 +220,30 @@ def spec_mounts(points: Iterable[MountPoint], sources: dict[str, str]) -> list[M
             raise InvalidParameter(
                 f'invalid mount config for type "{point.type}": bind source path does not exist: {source}'
             )
-        options = ["bind" if "bind" in point.options else "rbind", point.propagation or "rprivate"]
+        mapped = "idmap" in point.options or (point.type == "volume" and ids is not None and can_map(source))
+        # a mapping is given to one mount alone: those below it are left out
+        single = mapped or "bind" in point.options
+        options = ["bind" if single else "rbind", point.propagation or "rprivate"]
         if not point.rw:
             # read-only all the way down where the kernel can (Linux 5.12), as Docker 25 and newer
-            options.append("ro" if "bind" in point.options else "rro")
-        found.append(Mount(point.destination, type="bind", source=source, options=options))
+            options.append("ro" if single else "rro")
+        mount = Mount(point.destination, type="bind", source=source, options=options)
+        if mapped:
+            owner = os.stat(source) if "idmap" in point.options else None
+            first, first_group, size = (0, 0, EVERY_ID) if ids is None else (ids.uid, ids.gid, ids.size)
+            mount.uid_mappings = mount_rows(first, size, owner.st_uid if owner else 0, user[0] if owner else 0)
+            mount.gid_mappings = mount_rows(first_group, size, owner.st_gid if owner else 0, user[1] if owner else 0)
+        found.append(mount)
     return found
+
+
+def can_map(path: str) -> bool:
+    """Whether the file system there has idmapped mounts; a network file system has none, for instance."""
+    try:
+        with mapped_tree(path, IdRange(uid=1, gid=1, size=1)):
+            return True
+    except NotImplementedHere:
+        return False
 
 
 def _below(source: str, subpath: str) -> str:

@@ -12,6 +12,7 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.start_failures import start_failure
+from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import NotFound
 from dockyard.networks.model import EndpointConfig, JoinRequest, Sandbox
@@ -33,6 +34,7 @@ class ContainerRuns:
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,
+        user_namespaces: UserNamespaces,
     ) -> None:
         self._index = index
         self._specs = specs
@@ -40,11 +42,13 @@ class ContainerRuns:
         self._volumes = volumes
         self._networks = networks
         self._shims = shims
+        self._user_namespaces = user_namespaces
 
     async def begin(self, container: Container) -> None:
         """Start its process; afterwards it has a shim. On failure `end` undoes what was begun."""
         record = container.record
         request = self._join_request(container)
+        request.prepared_netns = await self._user_namespace(container)
         mounting = asyncio.ensure_future(self._layers.mount(container.id))
         joining = asyncio.ensure_future(self._networks.join(request))
         try:
@@ -53,6 +57,8 @@ class ContainerRuns:
             await asyncio.gather(mounting, joining, return_exceptions=True)
             raise
         rootfs, sandbox = mounting.result(), joining.result()
+        if request.prepared_netns:
+            self._user_namespaces.network_made(container.id)
         sources = {
             point.destination: await self._volumes.mount(point.name, container.id)
             for point in record.mounts
@@ -91,6 +97,18 @@ class ContainerRuns:
         )
         self._index.save(container)
         self._index.emit(container, "start")
+
+    async def _user_namespace(self, container: Container) -> str:
+        """Make the container's user namespace, if it has one, and its network; the path of that or ""."""
+        record = container.record
+        if record.ids is None:
+            return ""
+        if not record.ids_of:
+            return await asyncio.to_thread(self._user_namespaces.make, container.id, record.ids)
+        self._index.running(record.ids_of)
+        if record.host_config.network_mode.startswith("container:"):
+            return ""
+        return await asyncio.to_thread(self._user_namespaces.join, container.id, record.ids_of)
 
     def _join_request(self, container: Container) -> JoinRequest:
         record, host = container.record, container.host_config
@@ -171,6 +189,8 @@ class ContainerRuns:
             return_exceptions=True,
         )
         unmount_shm(self._index.folder(container))
+        if record.ids is not None:
+            self._user_namespaces.forget(container.id)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, NotFound):
                 log.warning("cleaning up after container %s: %s", container.id, result)

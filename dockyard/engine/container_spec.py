@@ -14,8 +14,10 @@ from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
+from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.links import link_environment
 from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
+from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
 from dockyard.linux import mounts, seccomp, syscalls
@@ -30,9 +32,10 @@ INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/dock
 class SpecMaker:
     """Makes specs; keeps the seccomp filters that it has compiled."""
 
-    def __init__(self, config: Config, index: ContainerIndex) -> None:
+    def __init__(self, config: Config, index: ContainerIndex, user_namespaces: UserNamespaces) -> None:
         self._config = config
         self._index = index
+        self._user_namespaces = user_namespaces
         self._filters: dict[bytes, bytes] = {}
 
     def reload(self, config: Config) -> None:
@@ -66,7 +69,7 @@ class SpecMaker:
                 for name in ("resolv.conf", "hostname", "hosts")
                 if os.path.exists(f"{files_from}/{name}")
             ],
-            mounts=spec_mounts(record.mounts, dict(sources)),
+            mounts=spec_mounts(record.mounts, dict(sources), record.ids, (user.uid, user.gid)),
             shm_source=shm,
             link_variables=link_environment(self._index, container),
             seccomp=self._seccomp(options.seccomp, granted, host.privileged),
@@ -74,9 +77,10 @@ class SpecMaker:
                 self._config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
             ),
             apparmor=_apparmor(options.apparmor, host.privileged),
-            writable_cgroups=host.privileged if options.writable_cgroups is None else options.writable_cgroups,
+            writable_cgroups=_writable_cgroups(options.writable_cgroups, record),
             init_path=self._init_path(host),
             rootfs_propagation=_propagation(record),
+            ids=record.ids,
         )
         spec = specs.build(record.config, host, around)
         cdi.inject(spec, host.device_requests or [], self._config.cdi_spec_dirs or cdi.DEFAULT_DIRECTORIES)
@@ -120,7 +124,9 @@ class SpecMaker:
                     shm = shm_path(self._index.folder(other))
                 paths[kind] = f"/proc/{shim.pid}/ns/{kind}"
         if host.ipc_mode == "shareable":
-            shm = mount_shm(self._index.folder(container), host.shm_size)
+            shm = mount_shm(self._index.folder(container), host.shm_size, container.record.ids)
+        if container.record.ids is not None:
+            paths["user"] = self._user_namespaces.path(container.record.ids_of or container.id)
         if host.cgroupns_mode != "private":
             shared.add("cgroup")
         return paths, shared, shm
@@ -156,6 +162,14 @@ class SpecMaker:
         return program
 
 
+def _writable_cgroups(wanted: bool | None, record: Record) -> bool:
+    if record.ids is not None:
+        if wanted is not None:
+            raise InvalidParameter("option WritableCgroups conflicts with user namespaces and rootless mode")
+        return True  # a read-only mount can't be made in a user namespace; the host's root alone may write there
+    return record.host_config.privileged if wanted is None else wanted
+
+
 def _apparmor(wanted: str, privileged: bool) -> str:
     """The AppArmor profile, on a kernel that has AppArmor; others confine by nothing of that name, as with Docker."""
     if wanted == "unconfined" or not os.path.exists("/sys/kernel/security/apparmor/profiles"):
@@ -176,12 +190,13 @@ def shm_path(folder: str) -> str:
     return f"{folder}/mounts/shm"
 
 
-def mount_shm(folder: str, size: int) -> str:
-    """A /dev/shm that other containers can join: a tmpfs on the host."""
+def mount_shm(folder: str, size: int, ids: IdRange | None) -> str:
+    """A /dev/shm that other containers can join: a tmpfs on the host, of the container's root."""
     path = shm_path(folder)
     os.makedirs(path, mode=0o700, exist_ok=True)
     flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC | syscalls.MS_NODEV
-    mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+    owner = "" if ids is None else f",uid={ids.uid},gid={ids.gid}"
+    mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{owner}")
     return path
 
 

@@ -28,11 +28,12 @@ from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.events import Events
 from dockyard.engine.health import Prober
 from dockyard.engine.images import Image, ImageService, ImageUser
-from dockyard.engine.layers import LayerStore
+from dockyard.engine.layers import LayerStore, Tree
 from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links, resolve_links
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
+from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified, SystemFailure
 from dockyard.oci import runtime_spec
@@ -58,6 +59,7 @@ class ContainerService:
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,
+        user_namespaces: UserNamespaces,
     ) -> None:
         self._config = config
         self._index = index
@@ -67,8 +69,9 @@ class ContainerService:
         self._volumes = volumes
         self._networks = networks
         self._shims = shims
-        self._specs = SpecMaker(config, index)
-        self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims)
+        self._user_namespaces = user_namespaces
+        self._specs = SpecMaker(config, index, user_namespaces)
+        self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, user_namespaces)
         self._mounts = MountResolver(volumes, self.get)
         self._tasks: set[asyncio.Task[None]] = set()
         self.exec_gone: list[Callable[[str], None]] = []
@@ -86,6 +89,7 @@ class ContainerService:
             except Exception:
                 log.exception("cannot take up container %s", container.id)
         self._sweep()
+        self._user_namespaces.sweep({container.id for container in self._index.all() if container.state.running})
         await self._networks.sweep()
         for container in self._index.all():
             policy = container.host_config.restart_policy.name
@@ -206,6 +210,8 @@ class ContainerService:
         except BaseException:
             self._index.free(name)
             raise
+        finally:
+            self._user_namespaces.settled(container_id)
 
     async def _create(
         self,
@@ -225,6 +231,7 @@ class ContainerService:
         warnings += settle(host, self._config)
         if config.stop_signal:
             parse_signal(config.stop_signal)
+        ids, ids_of = self._user_namespaces.choose(container_id, host, self._index.all(), self.get)
         points = await self._mounts.resolve(config, host)
         record = Record(
             id=container_id,
@@ -237,9 +244,11 @@ class ContainerService:
             networks=self._wanted_networks(host, networks),
             mounts=points,
             links=resolve_links(self._index, host),
+            ids=ids,
+            ids_of=ids_of,
         )
         await self._layers.create_container_layer(
-            container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt
+            container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt, ids=ids
         )
         folder = self._index.root / container_id
         try:
@@ -249,9 +258,9 @@ class ContainerService:
             container = Container(record, warnings=warnings)
             fresh = [point for point in points if point.type == "volume" and point.copy]
             if fresh:
-                async with self._layers.mounted(container_id) as rootfs:
+                async with self._layers.mounted(container_id) as tree:
                     for point in fresh:
-                        await self._volumes.populate(point.name, rootfs, point.destination)
+                        await self._volumes.populate(point.name, tree.path, point.destination)
             self._index.add(container)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -688,7 +697,7 @@ class ContainerService:
             container.waiting.append(attachment)
 
     @asynccontextmanager
-    async def rootfs(self, container: Container) -> AsyncIterator[str]:
+    async def rootfs(self, container: Container) -> AsyncIterator[Tree]:
         """The container's root file system on the host, mounted for the time of the block."""
-        async with self._layers.mounted(container.id) as path:
-            yield path
+        async with self._layers.mounted(container.id) as tree:
+            yield tree

@@ -25,6 +25,7 @@ import msgspec
 from dockyard.content import packing
 from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
+from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
@@ -80,6 +81,15 @@ class ContainerRow(msgspec.Struct, frozen=True):
 
     chain_id: str | None
     volatile: bool = False
+    ids: IdRange | None = None  # the host's ids for the container's, when they are not the same
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A mounted root file system. With `ids` its files' owners are seen as the host's ids that stand for them."""
+
+    path: str
+    ids: IdRange | None = None
 
 
 def chain_of(parent: str | None, diff_id: str) -> str:
@@ -104,6 +114,8 @@ class _Mounted:
     row: ContainerRow
     users: int = 0
     path: str | None = None
+    plain: bool = True  # as it lies on the disk, whatever `row.ids`
+    vacated: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unmounting: asyncio.Future[None] | None = None
 
@@ -447,11 +459,13 @@ class LayerStore:
         volatile: bool = False,
         bare: bool = False,
         options: Mapping[str, str] | None = None,
+        ids: IdRange | None = None,
     ) -> None:
         """Make the writable layer of a container on the layer `chain_id` (None: on nothing).
 
         `volatile`: nobody wants its data after a power cut (`--rm`), so it need never be synced to disk.
         `bare`: without FIXTURES, to look at an image's own files.
+        `ids`: what its processes will see it with.
         `options` are `--storage-opt`'s. Raises NotFound, and InvalidParameter for an option the driver lacks.
         """
         parent = None
@@ -461,7 +475,7 @@ class LayerStore:
         self._snapshots_under_way.add(container_id)
         try:
             await self._run(self._create_read_write, container_id, parent, () if bare else FIXTURES, options)
-            row = ContainerRow(chain_id, volatile)
+            row = ContainerRow(chain_id, volatile, ids)
             self._container_rows.put(container_id, row)
             self._containers[container_id] = _Mounted(row)
         except BaseException:
@@ -487,18 +501,31 @@ class LayerStore:
         return list(self._containers)
 
     async def mount(self, container_id: str) -> str:
-        """Mount the container's root file system and return its path; each call wants an `unmount`."""
-        container = self._container(container_id)
-        async with container.lock:
-            if container.unmounting is not None:
-                await container.unmounting
-            if container.path is None:
-                container.path = await self._run(self._get, container_id, container.row.volatile)
-            container.users += 1
-            return container.path
+        """Mount the container's root for its processes and return its path; each call wants an `unmount`.
 
-    def _get(self, id: str, volatile: bool) -> str:
-        return self.driver.get(id, volatile=volatile)
+        Where they have ids of their own, this waits for those who look at it as it is (`mounted`).
+        """
+        container = self._container(container_id)
+        plain = container.row.ids is None
+        while True:
+            async with container.lock:
+                if container.unmounting is not None:
+                    await container.unmounting
+                if container.path is None or container.plain == plain:
+                    return await self._mount(container, container_id, plain)
+            await container.vacated.wait()
+
+    async def _mount(self, container: _Mounted, container_id: str, plain: bool) -> str:
+        if container.path is None:
+            ids = None if plain else container.row.ids
+            container.path = await self._run(self._get, container_id, container.row.volatile, ids)
+            container.plain = plain
+            container.vacated.clear()
+        container.users += 1
+        return container.path
+
+    def _get(self, id: str, volatile: bool, ids: IdRange | None) -> str:
+        return self.driver.get(id, volatile=volatile, ids=ids)
 
     async def unmount(self, container_id: str) -> None:
         """Undo one `mount`. The last one unmounts in the background: the next `mount` or `release` waits for it."""
@@ -508,6 +535,7 @@ class LayerStore:
             if container.users <= 0:
                 container.users = 0
                 container.path = None
+                container.vacated.set()
                 container.unmounting = asyncio.ensure_future(self._put(container, container_id))
                 self._background.add(container.unmounting)
                 container.unmounting.add_done_callback(self._background.discard)
@@ -522,11 +550,16 @@ class LayerStore:
             container.unmounting = None
 
     @asynccontextmanager
-    async def mounted(self, container_id: str) -> AsyncIterator[str]:
-        """The container's root file system, mounted for the time of the block."""
-        path = await self.mount(container_id)
+    async def mounted(self, container_id: str) -> AsyncIterator[Tree]:
+        """The container's root file system, mounted for the time of the block: as it is on the disk, unless it runs."""
+        container = self._container(container_id)
+        async with container.lock:
+            if container.unmounting is not None:
+                await container.unmounting
+            plain = container.plain if container.path is not None else True
+            path = await self._mount(container, container_id, plain)
         try:
-            yield path
+            yield Tree(path, None if plain else container.row.ids)
         finally:
             await self.unmount(container_id)
 
@@ -540,6 +573,7 @@ class LayerStore:
                 await container.unmounting
             if self._containers.pop(container_id, None) is None:
                 return
+            container.vacated.set()
             self._container_rows.delete(container_id)
             self._snapshots_under_way.add(container_id)
             try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from dockyard.engine import limits
 from dockyard.engine.container_config import ContainerConfig, HostConfig
 from dockyard.engine.devices import devices_of
+from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.security import granted_capabilities
 from dockyard.errors import InvalidParameter
 from dockyard.oci.runtime_spec import Box, Linux, Mount, Namespace, Process, Root, Seccomp, Spec, User
@@ -53,6 +54,7 @@ class Surroundings:
     init_path: str = ""
     rootfs_propagation: str = ""
     link_variables: Sequence[str] = ()
+    ids: IdRange | None = None
 
 
 def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Spec:
@@ -70,6 +72,8 @@ def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Sp
         annotations=host.annotations or {},
         linux=Linux(
             namespaces=_namespaces(around),
+            uid_mappings=around.ids.uids if around.ids else [],
+            gid_mappings=around.ids.gids if around.ids else [],
             sysctl=_sysctls(host, around),
             resources=resources,
             cgroups_path=around.cgroup_path,
@@ -127,6 +131,8 @@ def _or_default(given: list[str] | None, privileged: bool, default: list[str]) -
 
 def _namespaces(around: Surroundings) -> list[Namespace]:
     found = []
+    if "user" in around.namespaces:
+        found.append(Namespace("user", around.namespaces["user"]))
     for kind in ("mount", "network", "uts", "pid", "ipc", "cgroup"):
         if kind not in around.host_namespaces:
             found.append(Namespace(kind, around.namespaces.get(kind, "")))
@@ -166,7 +172,10 @@ def _mounts(host: HostConfig, around: Surroundings) -> list[Mount]:
     for source, destination in around.files:
         if destination not in chosen:
             options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
-            found.append(Mount(destination, type="bind", source=source, options=options))
+            bound = Mount(destination, type="bind", source=source, options=options)
+            if around.ids is not None:
+                bound.uid_mappings, bound.gid_mappings = around.ids.uids, around.ids.gids
+            found.append(bound)
     for destination, given in (host.tmpfs or {}).items():
         found.append(Mount(destination, type="tmpfs", source="tmpfs", options=tmpfs_options(given)))
     found += around.mounts

@@ -61,10 +61,10 @@ def fork_into(flags: int) -> int:
     return pid
 
 
-def create_netns(path: str) -> None:
+def create_netns(path: str, source: str = "") -> None:
     """Make a network namespace that lives on in the file `path` (its directory must exist). Blocking, about 1 ms.
 
-    Raises OSError; then nothing is left at `path`.
+    With `source` it is the one kept in that file. Raises OSError; then nothing is left at `path`.
     """
     # here and not above: where it is imported it touches 0.4 MB of memory after each fork, the zygote's too
     import threading
@@ -74,10 +74,11 @@ def create_netns(path: str) -> None:
     def create() -> None:
         # unshare moves only this thread, which then ends; the bind mount keeps the namespace
         try:
-            unshare(CLONE_NEWNET)
+            if not source:
+                unshare(CLONE_NEWNET)
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
             try:
-                mount("/proc/thread-self/ns/net", path, None, MS_BIND)
+                mount(source or "/proc/thread-self/ns/net", path, None, MS_BIND)
             except BaseException:
                 os.unlink(path)
                 raise

@@ -216,7 +216,10 @@ class Controller:
         if request.container_id in self._active:
             await self.leave(request.container_id)
         await self._write_firewall()
-        namespace = await self.pool.take()
+        if request.prepared_netns:
+            namespace = await self._do(sandboxes.create, self._directory, None, request.prepared_netns)
+        else:
+            namespace = await self.pool.take()
         sandbox = Sandbox(sandbox_id=namespace.sandbox_id, sandbox_key=namespace.path, netns_path=namespace.path)
         active = Active(request, sandbox, namespace)
         async with AsyncExitStack() as undo:

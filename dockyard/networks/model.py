@@ -93,7 +93,8 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     `mode` is "none", "host", "default", "bridge", "container:<id>" or the name or id of a network. `port_bindings` are
     {"80/tcp": [(host ip or "", host port, range or "")]}. `links` (of the default bridge only) are "NAME:ALIAS".
     `joined_netns` is, for container:<id>, the path of the other's namespace (/proc/<pid>/ns/net or its netns_path)
-    and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared.
+    and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared. `prepared_netns`
+    is the path of the network namespace to use instead of a new one.
     """
 
     container_id: str
@@ -114,6 +115,7 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     files_dir: str = ""
     joined_netns: str = ""
     joined_files_dir: str = ""
+    prepared_netns: str = ""
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):

@@ -73,11 +73,14 @@ def write_sysctl(name: str, value: str) -> bool:
     return True
 
 
-def create(directory: Path, sandbox_id: str | None = None) -> Namespace:
-    """Make a namespace with loopback up and its sysctls set; its file is `directory`/<12 hex>. Blocking, ~1 ms."""
+def create(directory: Path, sandbox_id: str | None = None, source: str = "") -> Namespace:
+    """Make a namespace with loopback up and its sysctls set; its file is `directory`/<12 hex>. Blocking, ~1 ms.
+
+    `source`: the file of one that is made already, for instance in another user namespace.
+    """
     sandbox_id = sandbox_id or secrets.token_hex(32)
     path = str(directory / sandbox_id[:12])
-    namespaces.create_netns(path)
+    namespaces.create_netns(path, source)
     try:
         namespace = reopen(path, sandbox_id)
         with entered(namespace.fd):

@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Literal, Protocol
 
 from dockyard.errors import DockyardError, NotImplementedHere
+from dockyard.oci.runtime_spec import IDMapping
 
 
 class ChangeKind(IntEnum):
@@ -40,6 +41,15 @@ class Fixture:
     path: str
     kind: Literal["directory", "file", "symlink"]
     target: str = ""
+
+
+class Ids(Protocol):
+    """Which ids of the host stand for those in a tree, as rows of uid_map and gid_map."""
+
+    @property
+    def uids(self) -> Sequence[IDMapping]: ...
+    @property
+    def gids(self) -> Sequence[IDMapping]: ...
 
 
 class Driver(Protocol):
@@ -72,8 +82,12 @@ class Driver(Protocol):
         No init layer is made when `fixtures` is empty. Raises InvalidParameter for an option it cannot honour.
         """
 
-    def get(self, id: str, *, volatile: bool = False) -> str:
-        """Make the whole tree of `id` visible and return its path. `volatile`: its data need not survive a crash."""
+    def get(self, id: str, *, volatile: bool = False, ids: Ids | None = None) -> str:
+        """Make the whole tree of `id` visible and return its path. `volatile`: its data need not survive a crash.
+
+        With `ids`, an owner in the tree's files is seen as the host's id that stands for it. Raises NotImplementedHere
+        when the file system can't.
+        """
 
     def put(self, id: str) -> None:
         """Undo `get`. No error when nothing is mounted."""

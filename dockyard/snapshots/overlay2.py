@@ -23,15 +23,16 @@ import secrets
 import stat
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
 from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
-from dockyard.linux import mounts, syscalls
+from dockyard.linux import mounts, syscalls, userns
 from dockyard.snapshots import trees
-from dockyard.snapshots.driver import Change, ChangeKind, Fixture
+from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
+from dockyard.snapshots.mapped import mapped_tree, root_of
 
 log = logging.getLogger("dockyard.snapshots.overlay2")
 
@@ -188,7 +189,7 @@ class Overlay2:
 
     # -- mounting
 
-    def get(self, id: str, *, volatile: bool = False) -> str:
+    def get(self, id: str, *, volatile: bool = False, ids: Ids | None = None) -> str:
         directory = self.layer_path(id)
         lower = _read_if_there(f"{directory}/lower")
         if lower is None:
@@ -204,13 +205,13 @@ class Overlay2:
             if os.stat(merged).st_dev != os.stat(directory).st_dev:
                 return merged  # left mounted by an earlier daemon whose container runs on
         try:
-            self._mount(id, lower, volatile and self._volatile_works)
+            self._mount(id, lower, volatile and self._volatile_works, ids)
         except BaseException:
             os.rmdir(merged)
             raise
         return merged
 
-    def _mount(self, id: str, lower: str, volatile: bool) -> None:
+    def _mount(self, id: str, lower: str, volatile: bool, ids: Ids | None) -> None:
         if os.path.exists(f"{self.layer_path(id)}/committed"):
             absolute = f"lowerdir={self.home}/{id}/diff:" + ":".join(f"{self.home}/{link}" for link in lower.split(":"))
             relative = f"lowerdir={id}/diff:{lower}"
@@ -226,7 +227,9 @@ class Overlay2:
             extra = "volatile," if volatile else ""
         options = self._options + extra
         try:
-            if len(options) + len(absolute) <= _OPTIONS_LIMIT:
+            if ids is not None:
+                _mount_mapped(self.home, f"{self.home}/{id}/merged", options + relative, ids)
+            elif len(options) + len(absolute) <= _OPTIONS_LIMIT:
                 mounts.mount("overlay", f"{self.home}/{id}/merged", "overlay", 0, options + absolute)
             else:
                 _mount_from(self.home, f"{id}/merged", options + relative)
@@ -234,7 +237,7 @@ class Overlay2:
             if extra and error.errno == errno.EINVAL:
                 # Linux < 5.10 knows no volatile mounts.
                 self._volatile_works = False
-                self._mount(id, lower, False)
+                self._mount(id, lower, False, ids)
                 return
             raise SystemFailure(
                 f"error creating overlay mount to {self.home}/{id}/merged: {os.strerror(error.errno or 0)}"
@@ -626,21 +629,43 @@ def _unlink(path: str) -> None:
 
 
 def _mount_from(directory: str, target: str, options: str) -> None:
-    """Mount an overlay with all paths relative to `directory`, so that the options fit into one page.
-
-    The working directory belongs to the process; a thread of its own that has unshared it can change it alone.
-    """
-    failure: list[OSError] = []
+    """Mount an overlay with all paths relative to `directory`, so that the options fit into one page."""
 
     def mount() -> None:
+        os.chdir(directory)
+        mounts.mount("overlay", target, "overlay", 0, options)
+
+    _in_thread(mount)
+
+
+def _mount_mapped(home: str, target: str, options: str, ids: Ids) -> None:
+    """Mount an overlay whose layers are those in `home`, seen with other ids; all paths are relative to `home`.
+
+    overlayfs itself has no idmapped mounts, but stands on such (Linux 5.19). It does its own writing, too, with the
+    ids of whoever mounts it, and these must be among those mapped: the host's root is not.
+    """
+    with mapped_tree(home, ids) as tree:
+
+        def mount() -> None:
+            os.fchdir(tree)
+            userns.make_files_as(root_of(list(ids.uids)), root_of(list(ids.gids)))
+            mounts.mount("overlay", target, "overlay", 0, options)
+
+        _in_thread(mount)
+
+
+def _in_thread(mount: Callable[[], None]) -> None:
+    """Run it where the working directory and the ids of files can be changed: they are the whole process's else."""
+    failure: list[OSError] = []
+
+    def run() -> None:
         try:
             syscalls.unshare(syscalls.CLONE_FS)
-            os.chdir(directory)
-            mounts.mount("overlay", target, "overlay", 0, options)
+            mount()
         except OSError as error:
             failure.append(error)
 
-    thread = threading.Thread(target=mount, name="overlay2-mount")
+    thread = threading.Thread(target=run, name="overlay2-mount")
     thread.start()
     thread.join()
     if failure:

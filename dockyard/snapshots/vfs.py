@@ -7,6 +7,7 @@ Blocks are shared where the file system can (FICLONE), so on btrfs and xfs a cop
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -19,8 +20,10 @@ from contextlib import contextmanager
 from typing import Literal
 
 from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.linux import mounts, syscalls
 from dockyard.snapshots import trees
-from dockyard.snapshots.driver import Change, ChangeKind, Fixture
+from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
+from dockyard.snapshots.mapped import mount_mapped
 
 log = logging.getLogger("dockyard.snapshots.vfs")
 
@@ -87,14 +90,27 @@ class Vfs:
             self._discard(init)
             raise
 
-    def get(self, id: str, *, volatile: bool = False) -> str:
+    def get(self, id: str, *, volatile: bool = False, ids: Ids | None = None) -> str:
         tree = self.layer_path(id)
         if not os.path.isdir(tree):
             raise SystemFailure(f"layer {id} has no directory {tree}")
-        return tree
+        if ids is None:
+            return tree
+        place = f"{self.home}/mapped/{id}"
+        os.makedirs(place, 0o700, exist_ok=True)
+        if os.stat(place).st_ino == os.stat(tree).st_ino:
+            return place  # left mounted by an earlier daemon whose container runs on
+        mount_mapped(tree, place, ids)
+        return place
 
     def put(self, id: str) -> None:
-        return
+        place = f"{self.home}/mapped/{id}"
+        try:
+            mounts.unmount(place, syscalls.MNT_DETACH)
+            os.rmdir(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise SystemFailure(f"cannot unmount {place}: {error.strerror}") from error
 
     def remove(self, id: str) -> None:
         for name in (id, f"{id}-init"):
@@ -197,6 +213,9 @@ class Vfs:
                 continue
             swept.append(name)
             self._discard(name)
+        for name in _listing(f"{self.home}/mapped"):
+            if name not in keep:
+                self.put(name)
         for name in os.listdir(self._parents):
             if not os.path.isdir(f"{self._trees}/{name}"):
                 os.unlink(f"{self._parents}/{name}")
@@ -204,6 +223,13 @@ class Vfs:
 
     def cleanup(self) -> None:
         self._undertaker.shutdown(wait=True)
+
+
+def _listing(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 def copy_tree(source: str, target: str) -> None:

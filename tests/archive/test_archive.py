@@ -16,6 +16,7 @@ from dockyard.content.unpack import Worker
 from dockyard.engine.archive import ArchiveService
 from dockyard.engine.container import Container, MountPoint, Record
 from dockyard.engine.container_config import ContainerConfig, HostConfig
+from dockyard.engine.layers import Tree
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -38,8 +39,8 @@ class Containers:
         return
 
     @asynccontextmanager
-    async def rootfs(self, container: Container) -> AsyncIterator[str]:
-        yield str(self.root)
+    async def rootfs(self, container: Container) -> AsyncIterator[Tree]:
+        yield Tree(str(self.root))
 
 
 class Room:

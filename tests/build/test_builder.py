@@ -61,7 +61,7 @@ class Room:
         await self.layers.create_container_layer("look", image.chain_id, bare=True)
         try:
             async with self.layers.mounted("look") as root:
-                yield root
+                yield root.path
         finally:
             await self.layers.release("look")
 

@@ -13,6 +13,7 @@ import pytest
 
 from dockyard.content.unpack import Worker
 from dockyard.engine.database import Database
+from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.layers import LayerRow, LayerStore, chain_of
 from dockyard.errors import DockyardError, NotFound
 from dockyard.snapshots.driver import Change, ChangeKind, choose
@@ -164,22 +165,22 @@ async def test_mounts_are_counted_and_changes_survive_them(room: Room) -> None:
     assert await room.store.sizes("box") == (5, 7)
     await room.store.unmount("box")
     async with room.store.mounted("box") as again:
-        assert (Path(again) / "new").read_text() == "12345"
+        assert (Path(again.path) / "new").read_text() == "12345"
 
 
 async def test_a_commit_is_the_containers_changes_as_a_layer(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1", b="2")))
     await room.store.create_container_layer("box", base.chain_id)
     async with room.store.mounted("box") as root:
-        (Path(root) / "a").unlink()
-        (Path(root) / "c").write_text("3")
+        (Path(root.path) / "a").unlink()
+        (Path(root.path) / "c").write_text("3")
         layer = await room.store.commit("box")
     assert layer.parent == base.chain_id
     await room.store.create_container_layer("next", layer.chain_id)
     async with room.store.mounted("next") as root:
-        assert not (Path(root) / "a").exists()
-        assert (Path(root) / "b").read_text() == "2"
-        assert (Path(root) / "c").read_text() == "3"
+        assert not (Path(root.path) / "a").exists()
+        assert (Path(root.path) / "b").read_text() == "2"
+        assert (Path(root.path) / "c").read_text() == "3"
     packed = b"".join([piece async for piece in room.store.pack(layer.chain_id)])
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         names = archive.getnames()
@@ -213,3 +214,23 @@ async def test_a_layer_that_a_power_cut_may_have_damaged_is_given_up(room: Room)
     room.store.hold(other.chain_id)
     room.store.sweep()
     assert len(room.snapshots()) == 1
+
+
+async def test_who_starts_with_other_ids_waits_for_who_looks_at_the_files(room: Room) -> None:
+    base = await room.store.register(None, pieces(tar(a="1")))
+    await room.store.create_container_layer("mapped", base.chain_id, ids=IdRange(uid=100000, gid=100000, size=1000))
+    async with room.store.mounted("mapped") as tree:
+        assert (tree.ids, os.stat(f"{tree.path}/a").st_uid) == (None, 0)
+        starting = asyncio.ensure_future(room.store.mount("mapped"))
+        await asyncio.sleep(0.05)
+        assert not starting.done()
+    path = await asyncio.wait_for(starting, 5)
+    assert os.stat(f"{path}/a").st_uid == 100000
+    async with room.store.mounted("mapped") as tree:
+        # it runs: who looks now sees what it sees
+        assert tree.ids is not None
+        assert os.stat(f"{tree.path}/a").st_uid == 100000
+    await room.store.unmount("mapped")
+    async with room.store.mounted("mapped") as tree:
+        assert os.stat(f"{tree.path}/a").st_uid == 0
+    await room.store.release("mapped")

@@ -3,11 +3,13 @@
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter
 from dockyard.linux import mounts
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture
@@ -201,3 +203,27 @@ def test_metadata_names_the_four_directories(driver: Overlay2) -> None:
         "UpperDir": f"{home}/box/diff",
         "WorkDir": f"{home}/box/work",
     }
+
+
+def test_a_mapped_tree_shows_other_ids_and_keeps_its_own_on_the_disk(driver: Overlay2) -> None:
+    Path(driver.create("base", None), "file").write_text("base")
+    os.chown(f"{driver.diff_path('base')}/file", 5, 6)
+    driver.create_read_write("box", "base")
+    root = driver.get("box", ids=IdRange(uid=100000, gid=200000, size=1000))
+    try:
+        status = os.stat(f"{root}/file")
+        assert (status.st_uid, status.st_gid) == (100005, 200006)
+        os.chown(f"{root}/file", 100007, 200008)
+        with pytest.raises(OSError, match="Value too large"):
+            Path(root, "mine").touch()  # the host's root is not among those mapped
+        as_user = ["setpriv", "--reuid=100000", "--regid=200000", "--clear-groups"]
+        # by the working directory: the way there is the host's root's
+        subprocess.run([*as_user, "touch", "new"], cwd=root, check=True)
+        subprocess.run([*as_user, "mkdir", "folder"], cwd=root, check=True)
+    finally:
+        driver.put("box")
+    below = driver.diff_path("box")
+    assert [os.stat(f"{below}/{name}").st_uid for name in ("file", "new", "folder")] == [7, 0, 0]
+    assert {change.path for change in driver.changes("box")} == {"/file", "/new", "/folder"}
+    assert Path(driver.get("box"), "new").stat().st_gid == 0
+    driver.put("box")
