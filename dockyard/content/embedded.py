@@ -9,6 +9,7 @@ import os
 import platform
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -21,7 +22,7 @@ from dockyard.oci.manifest import host
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 
 BUSYBOX = "/bin/busybox"
-EPOCH = "1970-01-01T00:00:00Z"
+WRITTEN = "2026-11-24T00:00:00Z"  # hello-world, by us; busybox is as old as its program
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 GREETING = """
@@ -54,6 +55,7 @@ def _busybox() -> bytes | None:
         return None
     with open(BUSYBOX, "rb") as file:
         program = file.read()
+        written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.fstat(file.fileno()).st_mtime))
     if b"/ld-linux" in program[:4096] or b"ld-musl" in program[:4096]:
         return None  # dynamically linked: useless without its libraries
     listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=False).stdout.split()
@@ -83,7 +85,7 @@ def _busybox() -> bytes | None:
     )
     layer.file("etc/shadow", b"root:*:::::::\nnobody:*:::::::\n", 0o640)
     config = ContainerConfig(cmd=["sh"], env=[PATH])
-    return _archive("busybox:latest", layer.finish(), config, "the distribution's static busybox")
+    return _archive("busybox:latest", layer.finish(), config, written, "the distribution's static busybox")
 
 
 def _hello_world() -> bytes | None:
@@ -92,7 +94,7 @@ def _hello_world() -> bytes | None:
         return None
     layer = Layer()
     layer.file("hello", program(GREETING.encode()), 0o755)
-    return _archive("hello-world:latest", layer.finish(), ContainerConfig(cmd=["/hello"], env=[PATH]), "hello")
+    return _archive("hello-world:latest", layer.finish(), ContainerConfig(cmd=["/hello"], env=[PATH]), WRITTEN, "hello")
 
 
 _IMAGES: dict[str, Callable[[], bytes | None]] = {"library/busybox": _busybox, "library/hello-world": _hello_world}
@@ -123,17 +125,17 @@ class Layer:
         return self._tar.getvalue()
 
 
-def _archive(name: str, layer: bytes, config: ContainerConfig, comment: str) -> bytes:
+def _archive(name: str, layer: bytes, config: ContainerConfig, created: str, comment: str) -> bytes:
     """A docker archive (what `docker save` writes) of an image of one layer."""
     here = host()
     image = ImageConfig(
         architecture=here.architecture,
         variant=here.variant,
         os=here.os,
-        created=EPOCH,
+        created=created,
         config=config,
         rootfs=RootFS(diff_ids=[digest_of(layer)]),
-        history=[History(created=EPOCH, created_by="dockyard", comment=comment)],
+        history=[History(created=created, created_by="dockyard", comment=comment)],
     )
     raw = msgspec.json.encode(image)
     config_name = digest_of(raw).removeprefix("sha256:") + ".json"
