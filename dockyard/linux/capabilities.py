@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dockyard.linux.syscalls import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_CAPBSET_READ, capset, prctl
+from dockyard.linux.syscalls import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_CAPBSET_READ, capget, capset, prctl
 
 # include/uapi/linux/capability.h, in the order of their numbers
 NAMES = tuple(
@@ -47,8 +47,13 @@ def _in_bounding_set(number: int) -> bool:
         return False
 
 
+def permitted_now() -> int:
+    """This thread's permitted set: it can give nothing else."""
+    return capget()[1]
+
+
 @dataclass(frozen=True, slots=True)
-class CapabilitySets:
+class Sets:
     """The five sets as bit sets."""
 
     bounding: int = 0
@@ -65,7 +70,7 @@ def drop_bounding(keep: int, last: int) -> None:
             prctl(PR_CAPBSET_DROP, number)
 
 
-def apply(sets: CapabilitySets) -> None:
+def apply(sets: Sets) -> None:
     """Set effective, permitted, inheritable and ambient; the last step before no_new_privs, seccomp and execve."""
     capset(sets.effective, sets.permitted, sets.inheritable)
     prctl(PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)

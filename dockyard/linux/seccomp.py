@@ -8,8 +8,11 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from collections.abc import Sequence
 from typing import Protocol
+
+from dockyard.linux import syscalls
 
 # include/seccomp.h.in of libseccomp
 ACTIONS = {
@@ -32,8 +35,29 @@ OPERATORS = {
     "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
 }
+# Actions after which a program goes on as if nothing were: a call that they cover needs no ENOSYS.
+TOLERANT = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+# seccomp(2); TSYNC is about other threads, and whoever loads a filter here has none.
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
+    "SECCOMP_FILTER_FLAG_LOG": syscalls.SECCOMP_FILTER_FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": syscalls.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+}
+# include/uapi/linux/audit.h: the architectures as filters see them. x32 is x86_64 with a bit in the call's number.
+AUDIT_ARCHITECTURES = {
+    "SCMP_ARCH_X86": 0x40000003,
+    "SCMP_ARCH_X86_64": 0xC000003E,
+    "SCMP_ARCH_X32": 0xC000003E,
+    "SCMP_ARCH_ARM": 0x40000028,
+    "SCMP_ARCH_AARCH64": 0xC00000B7,
+    "SCMP_ARCH_RISCV64": 0xC00000F3,
+    "SCMP_ARCH_PPC64LE": 0xC0000015,
+    "SCMP_ARCH_LOONGARCH64": 0xC0000102,
+}
+X32_BIT = 1 << 30
 FILTER_OPTIMIZE = 8  # SCMP_FLTATR_CTL_OPTIMIZE: 2 makes a binary tree, so that late rules cost no more than early ones
-FILTER_NO_NEW_PRIVS = 3  # SCMP_FLTATR_CTL_NNP
+MANY = 32  # rules from which on a tree is better; with none libseccomp 2.5 makes a wrong one
 
 
 class Condition(Protocol):
@@ -87,27 +111,101 @@ class _Comparison(ctypes.Structure):
 def compile_profile(profile: Profile) -> bytes:
     """The filter of `profile` as an array of struct sock_filter.
 
-    Raises ValueError for an unknown action or operator, OSError when libseccomp refuses. Unknown system calls are left
-    out, since a profile names calls of many kernels.
+    Raises ValueError for what the profile says wrongly, OSError when libseccomp refuses. Unknown system calls are left
+    out, since a profile names calls of many kernels; those newer than every call that it names fail with ENOSYS.
     """
     library = _library()
-    context = library.seccomp_init(_action(profile.default_action, profile.default_errno_ret))
+    default = _action(profile.default_action, profile.default_errno_ret)
+    if profile.default_action == "SCMP_ACT_NOTIFY":
+        raise ValueError("SCMP_ACT_NOTIFY cannot be used as default action")
+    context = library.seccomp_init(default)
     if not context:
         raise OSError(errno.EINVAL, "seccomp_init failed")
     try:
         for architecture in profile.architectures:
             token = library.seccomp_arch_resolve_name(architecture.removeprefix("SCMP_ARCH_").lower().encode())
-            if token:
-                _check(library.seccomp_arch_add(context, token), architecture, allowed=(-errno.EEXIST,))
-        library.seccomp_attr_set(context, FILTER_OPTIMIZE, 2)
+            if not token:
+                raise ValueError(f"invalid seccomp architecture: {architecture}")
+            _check(library.seccomp_arch_add(context, token), architecture, allowed=(-errno.EEXIST,))
+        if sum(len(rule.names) for rule in profile.syscalls) > MANY:
+            library.seccomp_attr_set(context, FILTER_OPTIMIZE, 2)
         for rule in profile.syscalls:
             action = _action(rule.action, rule.errno_ret)
-            if action == _action(profile.default_action, profile.default_errno_ret):
+            if rule.action == "SCMP_ACT_NOTIFY" and "write" in rule.names:
+                # the listener's number could never be written to whoever passes it on
+                raise ValueError("SCMP_ACT_NOTIFY cannot be used for the write syscall")
+            if action == default:
                 continue  # libseccomp refuses rules that say the default once more
             _add(library, context, rule.names, action, rule.args)
-        return _export(library, context)
+        return _unknown_calls(library, profile) + _export(library, context)
     finally:
         library.seccomp_release(context)
+
+
+def load_flags(names: Sequence[str] | None) -> int:
+    """The spec's `flags` as seccomp(2)'s. Raises ValueError for an unknown one.
+
+    None is not the empty list: it leaves speculation as it is, as runc does, which else costs every call some time.
+    """
+    if names is None:
+        return syscalls.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    flags = 0
+    for name in names:
+        if name not in FLAGS:
+            raise ValueError(f"seccomp flag {name} is not known")
+        flags |= FLAGS[name]
+    return flags
+
+
+def notifies(program: bytes) -> bool:
+    """Whether a compiled filter has calls decided by a listener."""
+    answer = struct.pack("=HBBI", _RETURN, 0, 0, ACTIONS["SCMP_ACT_NOTIFY"])
+    return any(program[at : at + 8] == answer for at in range(0, len(program), 8))
+
+
+# struct sock_filter: code, jump if true, jump if false, operand (include/uapi/linux/bpf_common.h)
+_LOAD, _JUMP, _EQUAL, _GREATER, _HAS_BIT, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
+
+
+def _unknown_calls(library: ctypes.CDLL, profile: Profile) -> bytes:
+    """Instructions in front of the filter: a call newer than all that the profile names does not exist.
+
+    The profile's author can't have meant it, and a C library that gets EPERM for it does not try the older one that it
+    would try after ENOSYS (runc does the same since 1.0.0-rc93).
+    """
+    if profile.default_action in TOLERANT:
+        return b""
+    newest: dict[int, dict[bool, int]] = {}
+    for architecture in {*profile.architectures, *native_architectures()[:1]}:
+        audit = AUDIT_ARCHITECTURES.get(architecture)
+        token = library.seccomp_arch_resolve_name(architecture.removeprefix("SCMP_ARCH_").lower().encode())
+        if audit is None or not token:
+            continue
+        numbers = [
+            library.seccomp_syscall_resolve_name_arch(token, name.encode())
+            for rule in profile.syscalls
+            for name in rule.names
+        ]
+        if numbers and max(numbers) > 0:
+            newest.setdefault(audit, {})[architecture == "SCMP_ARCH_X32"] = max(numbers)
+    code: list[tuple[int, int, int, int]] = [(_LOAD, 0, 0, _ARCHITECTURE_OFFSET)]
+    for audit, last in newest.items():
+        never = 0xFFFFFFFF
+        block = [
+            (_LOAD, 0, 0, _NUMBER_OFFSET),
+            (_HAS_BIT, 1, 0, X32_BIT if audit == AUDIT_ARCHITECTURES["SCMP_ARCH_X32"] else 0),
+            (_GREATER, 1, 2, last.get(False, never)),
+            (_GREATER, 0, 1, last.get(True, never)),
+            (_RETURN, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+        ]
+        code += [(_EQUAL, 0, len(block) + 1, audit), *block, (_JUMP, 0, 0, -1)]
+    # each block that finds nothing wrong goes on with the filter itself
+    ends = [
+        (kind, yes, no, len(code) - at - 1 if kind == _JUMP else operand)
+        for at, (kind, yes, no, operand) in enumerate(code)
+    ]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in ends)
 
 
 def _add(library: ctypes.CDLL, context: int, names: list[str], action: int, conditions: Sequence[Condition]) -> None:
@@ -151,6 +249,8 @@ def _action(name: str, errno_ret: int | None) -> int:
     action = ACTIONS[name]
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         action |= (errno.EPERM if errno_ret is None else errno_ret) & 0xFFFF
+    elif errno_ret is not None and name not in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
+        raise ValueError(f"seccomp action {name} does not take an errnoRet")
     return action
 
 
@@ -178,6 +278,7 @@ def _library() -> ctypes.CDLL:
     library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     library.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
     library.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
+    library.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
     library.seccomp_rule_add_array.argtypes = (
         ctypes.c_void_p,
         ctypes.c_uint32,

@@ -45,6 +45,7 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 MNT_FORCE = 1
@@ -64,6 +65,7 @@ FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
@@ -102,21 +104,28 @@ SECCOMP_FILTER_FLAG_TSYNC = 1
 SECCOMP_FILTER_FLAG_LOG = 2
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
 CLOSE_RANGE_CLOEXEC = 4
 
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 428, 429, 430, 431, 432
 SYS_PIDFD_OPEN, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 434, 436, 437, 442
-SYS_PIDFD_SEND_SIGNAL = 424
+SYS_PIDFD_SEND_SIGNAL, SYS_PIDFD_GETFD = 424, 438
 
 _OLDER = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "capset": 126, "clone": 56, "action": 13},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "capset": 91, "clone": 220, "action": 134},
-}
+    "x86_64": {
+        "pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250,
+        "capget": 125, "capset": 126, "clone": 56, "action": 13,
+    },
+    "aarch64": {
+        "pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219,
+        "capget": 90, "capset": 91, "clone": 220, "action": 134,
+    },
+}  # fmt: skip
 _older = _OLDER.get(platform.machine(), _OLDER["aarch64"])  # aarch64's are the generic numbers
 SYS_PIVOT_ROOT, SYS_SECCOMP, SYS_BPF = _older["pivot_root"], _older["seccomp"], _older["bpf"]
 SYS_KEYCTL, SYS_CAPSET, SYS_CLONE = _older["keyctl"], _older["capset"], _older["clone"]
-SYS_RT_SIGACTION = _older["action"]
+SYS_RT_SIGACTION, SYS_CAPGET = _older["action"], _older["capget"]
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
@@ -132,7 +141,8 @@ def _failure(path: str | None = None) -> OSError:
     return OSError(code, os.strerror(code), path) if path is not None else OSError(code, os.strerror(code))
 
 
-def _call(number: int, *arguments: object) -> int:
+def call(number: int, *arguments: object) -> int:
+    """The system call of that number; arguments as ctypes wants them. Raises OSError."""
     result = int(_libc.syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         raise _failure()
@@ -163,7 +173,7 @@ def umount2(target: str, flags: int = 0) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     recorder.note("pivot_root", new_root, put_old)
-    _call(SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old))
+    call(SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old))
 
 
 def unshare(flags: int) -> None:
@@ -221,7 +231,20 @@ def personality(domain: int) -> None:
 def pidfd_send_signal(pidfd: int, signo: int) -> None:
     """Signal the process behind `pidfd`, never another that has got its PID."""
     recorder.note("kill", pidfd, signo)
-    _call(SYS_PIDFD_SEND_SIGNAL, ctypes.c_int(pidfd), ctypes.c_int(signo), None, ctypes.c_uint(0))
+    call(SYS_PIDFD_SEND_SIGNAL, ctypes.c_int(pidfd), ctypes.c_int(signo), None, ctypes.c_uint(0))
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): our own copy, close-on-exec, of the descriptor `fd` of the process behind `pidfd`."""
+    return call(SYS_PIDFD_GETFD, ctypes.c_int(pidfd), ctypes.c_int(fd), ctypes.c_uint(0))
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of the file system that `fd` is on (fstatfs(2)). Raises OSError."""
+    result = (ctypes.c_long * 16)()  # struct statfs begins with f_type, a long
+    if _libc.fstatfs(ctypes.c_int(fd), result):
+        raise _failure()
+    return int(result[0])
 
 
 _DEFAULT_ACTION = bytes(32)  # struct sigaction: SIG_DFL, no flags, nothing blocked
@@ -237,7 +260,7 @@ def default_signal_actions() -> None:
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
     """close_range(2): close, or with CLOSE_RANGE_CLOEXEC mark, every descriptor from `first` to `last`."""
-    _call(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
+    call(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
 
 
 class _OpenHow(ctypes.Structure):
@@ -248,7 +271,7 @@ def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: in
     """openat2(2): open `path` below `directory` with RESOLVE_* restrictions; close-on-exec. Returns the descriptor."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     try:
-        return _call(
+        return call(
             SYS_OPENAT2,
             ctypes.c_int(directory),
             os.fsencode(path),
@@ -263,13 +286,13 @@ def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: in
 def open_tree(directory: int, path: str, flags: int) -> int:
     """open_tree(2): with OPEN_TREE_CLONE a detached copy of the mount at `path`. Returns its descriptor."""
     recorder.note("open_tree", directory, path, flags)
-    return _call(SYS_OPEN_TREE, ctypes.c_int(directory), os.fsencode(path), ctypes.c_uint(flags))
+    return call(SYS_OPEN_TREE, ctypes.c_int(directory), os.fsencode(path), ctypes.c_uint(flags))
 
 
 def move_mount(from_fd: int, to_directory: int, to_path: str, flags: int = MOVE_MOUNT_F_EMPTY_PATH) -> None:
     """move_mount(2): attach the detached mount `from_fd` at `to_path`."""
     recorder.note("move_mount", from_fd, to_directory, to_path, flags)
-    _call(
+    call(
         SYS_MOVE_MOUNT,
         ctypes.c_int(from_fd),
         b"",
@@ -282,13 +305,13 @@ def move_mount(from_fd: int, to_directory: int, to_path: str, flags: int = MOVE_
 def fsopen(kind: str) -> int:
     """fsopen(2)."""
     recorder.note("fsopen", kind)
-    return _call(SYS_FSOPEN, kind.encode(), ctypes.c_uint(FSOPEN_CLOEXEC))
+    return call(SYS_FSOPEN, kind.encode(), ctypes.c_uint(FSOPEN_CLOEXEC))
 
 
 def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None, auxiliary: int = 0) -> None:
     """fsconfig(2)."""
     recorder.note("fsconfig", fd, command, key, value)
-    _call(
+    call(
         SYS_FSCONFIG,
         ctypes.c_int(fd),
         ctypes.c_uint(command),
@@ -301,7 +324,7 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = 
 def fsmount(fd: int, attributes: int = 0) -> int:
     """fsmount(2): the configured file system as a detached mount. Returns its descriptor."""
     recorder.note("fsmount", fd, attributes)
-    return _call(SYS_FSMOUNT, ctypes.c_int(fd), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
+    return call(SYS_FSMOUNT, ctypes.c_int(fd), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
 
 
 class _MountAttr(ctypes.Structure):
@@ -319,7 +342,7 @@ def mount_setattr(
     """mount_setattr(2): change a mount's MOUNT_ATTR_* and propagation; with AT_RECURSIVE of all below it too."""
     recorder.note("mount_setattr", directory, path, flags, set_, clear, propagation, userns)
     attributes = _MountAttr(set_, clear, propagation, userns)
-    _call(
+    call(
         SYS_MOUNT_SETATTR,
         ctypes.c_int(directory),
         os.fsencode(path),
@@ -340,7 +363,7 @@ def seccomp_load(program: bytes, flags: int = 0) -> int:
         _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
     loaded = Program(len(program) // 8, program)
-    return _call(SYS_SECCOMP, ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.byref(loaded))
+    return call(SYS_SECCOMP, ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.byref(loaded))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
@@ -351,16 +374,30 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     data = (ctypes.c_uint32 * 6)(
         effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
     )
-    _call(SYS_CAPSET, ctypes.byref(header), ctypes.byref(data))
+    call(SYS_CAPSET, ctypes.byref(header), ctypes.byref(data))
+
+
+def capget() -> tuple[int, int, int]:
+    """capget(2), version 3, of this thread: effective, permitted and inheritable as bit sets."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    call(SYS_CAPGET, ctypes.byref(header), ctypes.byref(data))
+    return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
 
 
 def keyctl_join_session_keyring(name: str | None) -> int:
-    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: a session keyring of one's own."""
+    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: a session keyring of one's own; returns its serial number."""
     recorder.note("keyctl", "join_session_keyring", name)
-    return _call(SYS_KEYCTL, ctypes.c_int(1), None if name is None else name.encode())
+    return call(SYS_KEYCTL, ctypes.c_int(1), None if name is None else name.encode())
+
+
+def keyctl_set_permissions(key: int, permissions: int) -> None:
+    """keyctl(2) KEYCTL_SETPERM."""
+    recorder.note("keyctl", "setperm", key, permissions)
+    call(SYS_KEYCTL, ctypes.c_int(5), ctypes.c_int(key), ctypes.c_uint(permissions))
 
 
 def bpf(command: int, attributes: bytes) -> int:
     """bpf(2): `attributes` is the union bpf_attr of `command`."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return _call(SYS_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))
+    return call(SYS_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))

@@ -301,12 +301,12 @@ class SeccompRule(Struct):
 
 
 class Seccomp(Struct):
-    """A system call filter."""
+    """A system call filter. `flags` None, not given, is not the same as none."""
 
     default_action: str
     default_errno_ret: Unsigned | None = None
     architectures: list[str] = []
-    flags: list[str] = []
+    flags: list[str] | None = None
     listener_path: str = ""
     listener_metadata: str = ""
     syscalls: list[SeccompRule] = []
@@ -415,6 +415,8 @@ _encode = msgspec.json.Encoder().encode
 
 def decode(data: bytes) -> Spec:
     """Parse config.json. Raises msgspec.DecodeError."""
+    if b"\\u0000" in data:
+        _refuse_nul(msgspec.json.decode(data))
     try:
         return _decode(data)
     except msgspec.ValidationError:
@@ -423,10 +425,26 @@ def decode(data: bytes) -> Spec:
 
 def decode_process(data: bytes) -> Process:
     """Parse a process.json, as `exec --process` takes. Raises msgspec.DecodeError."""
+    if b"\\u0000" in data:
+        _refuse_nul(msgspec.json.decode(data))
     try:
         return _decode_process(data)
     except msgspec.ValidationError:
         return msgspec.convert(_without_nulls(msgspec.json.decode(data)), Process)
+
+
+def _refuse_nul(value: Any) -> None:
+    """No string that the kernel gets may hold a NUL: it would end there, and what was checked not be what is done."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise msgspec.ValidationError(f"{value!r} contains a null byte")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nul(key)
+            _refuse_nul(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_nul(item)
 
 
 def _without_nulls(value: Any) -> Any:

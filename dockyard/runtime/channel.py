@@ -12,7 +12,7 @@ LARGEST = 1 << 16
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """`kind` is created, start, mapped, hooks, done or error."""
+    """`kind` is console, hooks, limits, mapped, born, seccomp, created, start, done or error."""
 
     kind: str
     text: str = ""

@@ -16,12 +16,26 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dockyard.linux import capabilities, cgroups, namespaces, seccomp, syscalls
-from dockyard.oci.runtime_spec import Process, Resources, Spec
-from dockyard.runtime import channel, hooks, init, process, resources, rootfs
+from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
+from dockyard.oci.runtime_spec import Process, Resources, Spec, State
+from dockyard.runtime import (
+    birth,
+    channel,
+    hooks,
+    init,
+    intel_rdt,
+    midwife,
+    mount_sources,
+    process,
+    resources,
+    rootfs,
+    scheduling,
+    validation,
+)
 from dockyard.runtime.channel import Message
 from dockyard.runtime.defaults import DEVICE_RULES
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.filter import Filter
 from dockyard.runtime.init import Birth, Stdio
 from dockyard.runtime.sub_cgroups import directories as sub_cgroups_of
 from dockyard.runtime.sub_cgroups import join as join_sub_cgroups
@@ -53,6 +67,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     created_ns: int
     userns: bool = False
     gated: bool = False
+    resctrl: list[str] = []  # directories of ours there, to be removed
 
 
 class Container:
@@ -65,6 +80,7 @@ class Container:
         self.group = cgroups.Cgroup(record.cgroup)
         self._runtime = runtime
         self._seccomp: bytes | None = None
+        self.warnings: list[str] = []  # what went wrong and yet stops nothing
 
     # -- birth
 
@@ -90,6 +106,8 @@ class Container:
         With `gate` another process may start it (by a socket in the state directory); else only this handle can.
         Raises RuntimeFailure; then nothing is left.
         """
+        validation.check(spec, bundle, pivot=pivot)
+        filter_ = Filter.of_spec(spec.linux.seccomp, seccomp_program)
         with contextlib.ExitStack() as undo:
             directory = os.path.join(root, container_id)
             try:
@@ -101,25 +119,27 @@ class Container:
             if group.exists() and group.pids():
                 raise RuntimeFailure(f"container's cgroup is not empty: {group.path}")
             group.create()
+            # what runs at the end of a container also runs at the end of one that came as far as its namespaces
+            born_at_all: list[Birth] = []
+            undo.callback(lambda: [_run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
             undo.callback(_remove_group, group)
             if spec.linux.resources is not None:
                 resources.apply(group, _with_default_devices(spec.linux.resources))
-            if seccomp_program is None and spec.linux.seccomp is not None:
-                try:
-                    seccomp_program = seccomp.compile_profile(spec.linux.seccomp)
-                except (OSError, ValueError) as error:
-                    raise RuntimeFailure(f"error compiling the seccomp profile: {error}") from error
             start_gate = undo.enter_context(_make_gate(directory)) if gate else None
-            flags, joined = _namespaces(spec, undo)
-            birth = Birth(
+            flags, joined = birth.of_spec(spec, undo)
+            users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
+            sources = mount_sources.open_all(spec, bundle, users, undo)
+            born = Birth(
                 container_id=container_id,
                 bundle=bundle,
                 spec=spec,
                 flags=flags,
                 joined=joined,
+                user_namespace=users >= 0 or bool(flags & syscalls.CLONE_NEWUSER),
+                sources=sources,
                 group=group,
                 stdio=stdio,
-                seccomp=seccomp_program,
+                filter=filter_,
                 last_capability=capabilities.last_known_to_kernel(),
                 keep_fds=keep_fds,
                 pivot=pivot,
@@ -132,12 +152,26 @@ class Container:
                 tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
             ours, theirs = channel.pair()
             undo.callback(ours.close)
+            if not born.has(syscalls.CLONE_NEWNS):
+                undo.callback(rootfs.unmount, init.root_path(bundle, spec))
             with theirs:
-                pid = _fork_into_pid_namespace(birth, ours, theirs, syscalls.CLONE_PARENT if sibling else 0)
+                pid = birth.fork_first(
+                    born,
+                    ours,
+                    theirs,
+                    syscalls.CLONE_PARENT if sibling else 0,
+                    lambda maker: idmaps.write(maker, spec.linux.uid_mappings, spec.linux.gid_mappings),
+                )
             undo.callback(_reap, pid)
+            born_at_all.append(born)
             pidfd = os.pidfd_open(pid)
             undo.callback(os.close, pidfd)
-            console = _midwife(ours, spec, container_id, bundle, pid)
+            resctrl: list[str] = []
+            if spec.linux.intel_rdt is not None:
+                resctrl = intel_rdt.join(spec.linux.intel_rdt, container_id, pid)
+                undo.callback(intel_rdt.leave, resctrl)
+            state = born.state("creating", pid)
+            console = midwife.attend(ours, pidfd, pid, spec.process, filter_, state, lambda: _run_hooks(born, pid))
             record = Record(
                 id=container_id,
                 bundle=bundle,
@@ -146,8 +180,9 @@ class Container:
                 cgroup=group.path,
                 spec=spec,
                 created_ns=time.time_ns(),
-                userns=bool(flags & syscalls.CLONE_NEWUSER),
+                userns=born.user_namespace,
                 gated=gate,
+                resctrl=resctrl,
             )
             container = Container(root, record, Started(pid, pidfd, console if console >= 0 else None), ours)
             container._seccomp = seccomp_program
@@ -155,7 +190,7 @@ class Container:
             undo.pop_all()
             if start_gate is not None:
                 start_gate.close()
-            for fd, _ in joined:
+            for fd in (*sources.values(), *(fd for fd, _ in joined)):
                 os.close(fd)
             return container
 
@@ -176,15 +211,12 @@ class Container:
         if message is not None:
             raise RuntimeFailure(message.text, message.exit_code)
         if spec.hooks is not None:
-            hooks.run(
-                spec.hooks.poststart,
-                spec,
-                self.record.id,
-                "running",
-                self.record.pid,
-                self.record.bundle,
-                fatal=False,
-            )
+            try:
+                hooks.run("poststart", spec.hooks.poststart, self.state("running"), directory=self.record.bundle)
+            except RuntimeFailure:
+                with contextlib.suppress(RuntimeFailure):
+                    self.kill(signal.SIGKILL)
+                raise
 
     def _gate(self) -> socket.socket | None:
         """A connection to the container's first process if that waits for `start`."""
@@ -255,18 +287,17 @@ class Container:
         `sub_cgroups` are cgroups below the container's to join instead of that, by controller ("": of all).
         Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
         """
-        spec = self.record.spec
         groups_to_join = sub_cgroups_of(self.group, sub_cgroups) if sub_cgroups else None
         if tell is not None:
             tell(f"nsexec container setup: joining the namespaces of process {self.record.pid}")
-        if seccomp_program is None:
-            seccomp_program = self._seccomp
-        if seccomp_program is None and spec.linux.seccomp is not None:
-            seccomp_program = seccomp.compile_profile(spec.linux.seccomp)
+        validation.check_process(wanted)
+        filter_ = Filter.of_spec(self.record.spec.linux.seccomp, seccomp_program or self._seccomp)
         pidfd = self.pidfd()
         ours, theirs = channel.pair()
         try:
             flags = self._flags_to_join(pidfd)
+            if os.geteuid() == 0:
+                init.hide()  # and so the child from its first moment: whoever is in there may be waiting for it
             own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 # Only children move to the PID namespace; we come back as soon as there is one.
@@ -291,23 +322,24 @@ class Container:
                     self.group,
                     pidfd,
                     flags & ~syscalls.CLONE_NEWPID,
-                    seccomp_program,
+                    filter_,
                     keep_fds,
-                    self.record.userns,
+                    self.record,
                     groups_to_join,
                     tell,
                 )
             theirs.close()
+            child = os.pidfd_open(pid)
+            console = -1
             try:
-                _, console = channel.expect(ours, "created", "joining the container")
-                child = os.pidfd_open(pid)
+                console = midwife.attend(ours, child, pid, wanted, filter_, self.state("running"))
                 message, _ = channel.receive(ours)
                 if message is not None:
-                    if console >= 0:
-                        os.close(console)
-                    os.close(child)
                     raise RuntimeFailure(message.text, message.exit_code)
             except BaseException:
+                if console >= 0:
+                    os.close(console)
+                os.close(child)
                 _reap(pid)
                 raise
             return Started(pid, child, console if console >= 0 else None)
@@ -315,6 +347,17 @@ class Container:
             ours.close()
             theirs.close()
             os.close(pidfd)
+
+    def state(self, status: str) -> State:
+        """What hooks and seccomp agents read of it."""
+        record = self.record
+        return State(
+            id=record.id,
+            status=status,
+            pid=0 if status == "stopped" else record.pid,
+            bundle=record.bundle,
+            annotations=record.spec.annotations,
+        )
 
     def _flags_to_join(self, pidfd: int) -> int:
         """The namespaces of PID 1 that are not the caller's own already."""
@@ -422,7 +465,10 @@ class Container:
                 raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror}") from error
         spec = self.record.spec
         if spec.hooks is not None:
-            hooks.run(spec.hooks.poststop, spec, self.record.id, "stopped", 0, self.record.bundle, fatal=False)
+            self.warnings += _run_poststop(spec, self.state("stopped"))
+        intel_rdt.leave(self.record.resctrl)
+        if not any(namespace.type == "mount" for namespace in spec.linux.namespaces):
+            rootfs.unmount(init.root_path(self.record.bundle, spec))
         shutil.rmtree(os.path.join(self.root, self.record.id), ignore_errors=True)
 
 
@@ -436,82 +482,6 @@ def _with_default_devices(wanted: Resources) -> Resources:
     return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
 
 
-def _namespaces(spec: Spec, undo: contextlib.ExitStack) -> tuple[int, list[tuple[int, int]]]:
-    """The spec's namespaces as (flags to make, (descriptor, flag) to join; the user namespace first)."""
-    flags = 0
-    joined: list[tuple[int, int]] = []
-    for wanted in spec.linux.namespaces:
-        flag = namespaces.CLONE_FLAGS.get(wanted.type)
-        if flag is None:
-            raise RuntimeFailure(f"namespace {wanted.type!r} does not exist")
-        if not wanted.path:
-            flags |= flag
-            continue
-        try:
-            fd = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise RuntimeFailure(f"cannot join namespace {wanted.path}: {error.strerror}") from error
-        undo.callback(os.close, fd)
-        joined.append((fd, flag))
-    joined.sort(key=lambda entry: entry[1] != syscalls.CLONE_NEWUSER)
-    if flags & syscalls.CLONE_NEWUSER and not spec.linux.uid_mappings:
-        raise RuntimeFailure("user namespaces enabled, but no uid mappings found")
-    return flags, joined
-
-
-def _fork_into_pid_namespace(birth: Birth, ours: socket.socket, theirs: socket.socket, parent: int) -> int:
-    """Fork PID 1. Only children are moved to a PID namespace, so we go there, fork, and come back."""
-    if birth.flags & syscalls.CLONE_NEWUSER:
-        # A PID namespace belongs to the user namespace its maker is in, and only there may it be mounted: both at once.
-        pid = namespaces.fork_into(parent | birth.flags & (syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID))
-        if pid == 0:
-            ours.close()
-            init.be_born(birth, theirs)
-        return pid
-    flags = birth.flags & syscalls.CLONE_NEWPID
-    joined = [fd for fd, flag in birth.joined if flag == syscalls.CLONE_NEWPID]
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if flags or joined else -1
-    try:
-        if flags:
-            syscalls.unshare(flags)
-        for fd in joined:
-            syscalls.setns(fd, syscalls.CLONE_NEWPID)
-        pid = namespaces.fork_into(parent) if parent else os.fork()
-        if pid == 0:
-            ours.close()
-            if home >= 0:
-                os.close(home)
-            init.be_born(birth, theirs)
-        return pid
-    except OSError as error:
-        raise RuntimeFailure(f"cannot make the container's first process: {error.strerror}") from error
-    finally:
-        if home >= 0:
-            syscalls.setns(home, syscalls.CLONE_NEWPID)
-            os.close(home)
-
-
-def _midwife(ours: socket.socket, spec: Spec, container_id: str, bundle: str, pid: int) -> int:
-    """Do for PID 1 what it can't do itself, until it is created. Returns its terminal's master, or -1."""
-    while True:
-        message, fd = channel.receive(ours)
-        if message is None:
-            raise RuntimeFailure("the container's init ended before it was created")
-        if message.kind == "created":
-            return fd
-        if message.kind == "error":
-            raise RuntimeFailure(message.text, message.exit_code)
-        if message.kind == "mapped":
-            try:
-                rootfs.write_mappings(pid, spec.linux.uid_mappings, spec.linux.gid_mappings)
-            except OSError as error:
-                raise RuntimeFailure(f"failed to write id mappings: {error.strerror}") from error
-        elif message.kind == "hooks" and spec.hooks is not None:
-            for kind in (spec.hooks.prestart, spec.hooks.create_runtime):
-                hooks.run(kind, spec, container_id, "creating", pid, bundle)
-        channel.send(ours, Message("done"))
-
-
 def _join(
     runtime: socket.socket,
     wanted: Process,
@@ -519,9 +489,9 @@ def _join(
     group: cgroups.Cgroup,
     pidfd: int,
     flags: int,
-    seccomp_program: bytes | None,
+    filter_: Filter | None,
     keep_fds: Sequence[int],
-    userns: bool,
+    record: Record,
     groups_to_join: list[str] | None,
     tell: Callable[[str], None] | None,
 ) -> None:
@@ -530,37 +500,65 @@ def _join(
         if tell is not None:
             tell("child process in init()")
         os.setsid()
+        scheduling.set_affinity(wanted.exec_cpu_affinity, initial=True)
         if groups_to_join is not None:
             join_sub_cgroups(groups_to_join)
         else:
             group.join(0)
+        scheduling.set_affinity(wanted.exec_cpu_affinity, initial=False)
         last_capability = capabilities.last_known_to_kernel()
         process.set_oom_score(wanted)
+        init.hide()
+        setgroups = not record.userns or init.may_set_groups(record.pid)
+        init.import_nothing_more()
         if flags:
             syscalls.setns(pidfd, flags)
         os.close(pidfd)
-        if userns:
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+        if record.userns:
+            init.become_root()
         os.chdir("/")
-        console = -1
+        init.own_keyring(record.id, wanted, userns=record.userns)
         if wanted.terminal:
-            console, slave = process.open_terminal(wanted)
-            process.take_terminal(slave)
+            process.take_terminal(_open_terminal(wanted, runtime))
         elif stdio is not None:
             init.take_stdio(stdio, wanted)
-        process.set_rlimits(wanted)
-        channel.send(runtime, Message("created"), console)
-        if console >= 0:
-            os.close(console)
-        setgroups = not userns or bool(wanted.user.additional_gids)
-        ready = init.become_ready(wanted, seccomp_program, last_capability, setgroups=setgroups)
+        init.set_limits(wanted, runtime)
+        ready = init.become_ready(wanted, filter_, last_capability, runtime, setgroups=setgroups)
+        channel.send(runtime, Message("created"))
         if tell is not None:
             tell(f"setns_init: about to exec {ready.program}")
-        init.become_program(ready, keep_fds=keep_fds)
+        init.become_program(ready, runtime, keep_fds=keep_fds)
     except BaseException as failure:
         channel.send_failure(runtime, failure)
     os._exit(1)
+
+
+def _open_terminal(wanted: Process, runtime: socket.socket) -> int:
+    """A terminal of the container's devpts: its master goes to the runtime, its slave is returned."""
+    try:
+        multiplexer = os.open("/dev/pts/ptmx", process.OPEN_TERMINAL | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot allocate a terminal: /dev/pts/ptmx: {error.strerror}") from error
+    master, slave = process.open_terminal(wanted, multiplexer)
+    channel.send(runtime, Message("console"), master)
+    os.close(master)
+    return slave
+
+
+def _run_hooks(birth: Birth, pid: int) -> None:
+    """Those between the making of the namespaces and the change of root that run on this side."""
+    wanted = birth.spec.hooks
+    if wanted is not None:
+        state = birth.state("creating", pid)
+        hooks.run("prestart", wanted.prestart, state, directory=birth.bundle)
+        hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle)
+
+
+def _run_poststop(spec: Spec, state: State) -> list[str]:
+    """Run the hooks of the end; what went wrong."""
+    if spec.hooks is None:
+        return []
+    return hooks.run("poststop", spec.hooks.poststop, state, directory=state.bundle, fatal=False)
 
 
 def _make_gate(directory: str) -> socket.socket:

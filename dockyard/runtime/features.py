@@ -4,7 +4,7 @@ from typing import Any
 
 from dockyard.linux import capabilities, namespaces, seccomp
 from dockyard.oci.runtime_spec import VERSION
-from dockyard.runtime import rootfs
+from dockyard.runtime.mount_options import FLAGS, OTHERS, PROPAGATION, RECURSIVE
 from dockyard.version import VERSION as OWN_VERSION
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -16,7 +16,7 @@ def document() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
         "hooks": list(HOOKS),
-        "mountOptions": sorted({*rootfs.FLAGS, *rootfs.PROPAGATION, *rootfs.RECURSIVE, "bind", "rbind", "tmpcopyup"}),
+        "mountOptions": sorted({*FLAGS, *PROPAGATION, *RECURSIVE, *OTHERS}),
         "linux": {
             "namespaces": sorted(namespaces.CLONE_FLAGS),
             "capabilities": list(capabilities.NAMES),
@@ -26,8 +26,8 @@ def document() -> dict[str, Any]:
                 "actions": sorted(seccomp.ACTIONS),
                 "operators": sorted(seccomp.OPERATORS),
                 "archs": sorted(f"SCMP_ARCH_{name}" for name in ARCHITECTURES),
-                "knownFlags": list(SECCOMP_FLAGS),
-                "supportedFlags": list(SECCOMP_FLAGS),
+                "knownFlags": list(seccomp.FLAGS),
+                "supportedFlags": list(seccomp.FLAGS),
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
@@ -45,4 +45,3 @@ def document() -> dict[str, Any]:
 ARCHITECTURES = (
     "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE RISCV64 S390 S390X"
 ).split()
-SECCOMP_FLAGS = ("SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW")

@@ -1,43 +1,86 @@
-"""Programs that the spec asks to be run at points of a container's life, with the container's state on their stdin."""
+"""Programs that the spec asks to be run at points of a container's life, with the container's state on their stdin.
+
+prestart and createRuntime run in the runtime's namespaces, createContainer in the container's but still with the host's
+files, startContainer in the container; poststart and poststop again in the runtime's (runtime-spec config.md, "Hooks").
+"""
 
 from collections.abc import Sequence
 
-from dockyard.oci.runtime_spec import VERSION, Hook, Spec, State, encode
+from dockyard.oci.runtime_spec import Hook, Hooks, State, encode
 from dockyard.runtime.errors import RuntimeFailure
 
 
-def run(
-    hooks: Sequence[Hook], spec: Spec, container_id: str, status: str, pid: int, bundle: str, *, fatal: bool = True
-) -> None:
-    """Run `hooks` one after the other. Raises RuntimeFailure for one that fails or takes too long, if `fatal`."""
-    if not hooks:
+def check(wanted: Hooks | None) -> None:
+    """Raise RuntimeFailure for a hook that can't be."""
+    if wanted is None:
         return
+    for kind in ("prestart", "create_runtime", "create_container", "start_container", "poststart", "poststop"):
+        for number, hook in enumerate(getattr(wanted, kind)):
+            if not hook.path.startswith("/"):
+                raise RuntimeFailure(f"{_spoken(kind)} hook #{number}: path {hook.path!r} is not absolute")
+            if hook.timeout is not None and hook.timeout <= 0:
+                raise RuntimeFailure(f"{_spoken(kind)} hook #{number}: timeout must be greater than zero")
+
+
+def _spoken(kind: str) -> str:
+    first, *others = kind.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def prepare() -> None:
+    """Load what running hooks takes, while it can be: in the container's tree its library would be the container's."""
+    import subprocess  # noqa: F401
+
+
+def run(
+    kind: str,
+    wanted: Sequence[Hook],
+    state: State,
+    *,
+    directory: str | None = None,
+    environment: Sequence[str] = (),
+    fatal: bool = True,
+) -> list[str]:
+    """Run hooks one after the other; `environment` is that of those that say none.
+
+    Raises RuntimeFailure for the first that fails or takes too long, if `fatal`; else returns what went wrong.
+    """
+    failures: list[str] = []
+    data = encode(state) if wanted else b""
+    for number, hook in enumerate(wanted):
+        failure = _run(hook, data, directory, environment)
+        if not failure:
+            continue
+        failure = f"error running {kind} hook #{number}: {failure}"
+        if fatal:
+            raise RuntimeFailure(failure)
+        failures.append(failure)
+    return failures
+
+
+def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[str]) -> str:
+    """What went wrong, or nothing."""
     import subprocess  # only where there are hooks: the path of an ordinary start does without it
 
-    state = State(
-        oci_version=VERSION,
-        id=container_id,
-        status=status,
-        pid=pid,
-        bundle=bundle,
-        annotations=spec.annotations,
-    )
-    data = encode(state)
-    for number, hook in enumerate(hooks):
-        try:
-            done = subprocess.run(
-                hook.args or [hook.path],
-                executable=hook.path,
-                input=data,
-                env=dict(entry.partition("=")[::2] for entry in hook.env),
-                capture_output=True,
-                timeout=hook.timeout,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            if fatal:
-                raise RuntimeFailure(f"error running hook #{number}: {hook.path}: {error}") from error
-            continue
-        if done.returncode != 0 and fatal:
-            said = done.stderr.decode(errors="replace").strip()
-            raise RuntimeFailure(f"error running hook #{number}: exit status {done.returncode}, stderr: {said}")
+    env = dict(entry.partition("=")[::2] for entry in hook.env or environment if "=" in entry)
+    try:
+        done = subprocess.run(
+            hook.args or [hook.path],
+            executable=hook.path,
+            input=state,
+            env=env,
+            cwd=directory,
+            capture_output=True,
+            timeout=hook.timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"hook ran past specified timeout of {float(hook.timeout or 0):.1f}s"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"fork/exec {hook.path}: {reason[:1].lower()}{reason[1:]}"
+    if done.returncode == 0:
+        return ""
+    how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+    said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    return f"{how}, stdout: {said[0]}, stderr: {said[1]}"

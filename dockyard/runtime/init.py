@@ -6,15 +6,24 @@ Runs in a freshly forked, single-threaded process that is already in its PID nam
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+import stat
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockyard.linux import cgroups, syscalls
-from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
-from dockyard.oci.runtime_spec import Process, Spec
-from dockyard.runtime import channel, hooks, process, rootfs
+from dockyard.linux import capabilities, cgroups, namespaces, syscalls
+from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
+from dockyard.oci.runtime_spec import VERSION, Process, Spec, State
+from dockyard.runtime import channel, hooks, labels, limits, process, rootfs, scheduling, sysctls
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.filter import Filter
+
+# keyctl(2): what runc leaves of a session keyring's permissions, and that a later process may find it by name
+KEYRING_PERMISSIONS = 0x3F130000
+SEARCH_BY_OWNER, SEARCH_BY_OTHERS = 0x80000, 0x8
+NULL = os.makedev(1, 3)
+LARGEST_PASSWD = 1 << 20  # it is the container's: it could be without end
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +44,11 @@ class Birth:
     spec: Spec
     flags: int
     joined: Sequence[tuple[int, int]]
+    user_namespace: bool  # whether it is in one of its own or a joined one
+    sources: Mapping[int, int]  # what the runtime has opened for its mounts, by their place in the list
     group: cgroups.Cgroup | None
     stdio: Stdio | None
-    seccomp: bytes | None
+    filter: Filter | None
     last_capability: int
     keep_fds: Sequence[int]
     pivot: bool
@@ -45,16 +56,56 @@ class Birth:
     gate: socket.socket | None  # where any process may connect and let the program start; None: the channel does
     tell: Callable[[str], None] | None = None  # each step, for who looks for a mistake
 
+    def state(self, status: str, pid: int) -> State:
+        """What a hook reads."""
+        return State(
+            oci_version=VERSION,
+            id=self.container_id,
+            status=status,
+            pid=pid,
+            bundle=self.bundle,
+            annotations=self.spec.annotations,
+        )
+
+    def has(self, flag: int) -> bool:
+        """Whether the container has a namespace of that kind that is not simply the runtime's."""
+        return any(namespaces.CLONE_FLAGS[kind.type] == flag for kind in self.spec.linux.namespaces)
+
 
 def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
     try:
         ready = _be_born(birth, runtime)
         runtime = _wait_for_start(birth, runtime)
-        _start(birth, ready)
+        _start(birth, ready, runtime)
     except BaseException as failure:
         channel.send_failure(runtime, failure)
     os._exit(1)
+
+
+def hide() -> None:
+    """Let nobody look into this process while it is on its way into the container.
+
+    Its memory and descriptors are the runtime's; ptrace(2) and /proc/<pid> are closed to all that is not dumpable.
+    execve ends it (runc CVE-2016-9962).
+    """
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def import_nothing_more() -> None:
+    """From now on modules would be looked for in the container's tree, and a Python there is not ours to run."""
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+
+
+def become_root() -> None:
+    """Be the root of the user namespace just entered."""
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot become root in the user namespace: {error.strerror}: is id 0 mapped?") from error
 
 
 def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
@@ -64,116 +115,190 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     if birth.tell is not None:
         birth.tell("child process in init()")
     os.setsid()
-    if birth.group is not None:
-        birth.group.join(0)
-    if wanted is not None:
-        process.set_oom_score(wanted)
-    userns = bool(birth.flags & CLONE_NEWUSER)
-    _enter_namespaces(birth, runtime)
+    if not birth.user_namespace:
+        leave_host(birth)
+    _enter_namespaces(birth)
+    hide()
     if birth.own_keyring:
-        _own_keyring(birth.container_id)
-    rootfs.set_sysctls(spec.linux.sysctl)
-    if birth.flags & CLONE_NEWNS:
-        root = _build_root(birth, userns)
-        if spec.hooks is not None and (spec.hooks.prestart or spec.hooks.create_runtime):
+        own_keyring(birth.container_id, wanted, userns=birth.user_namespace)
+    sysctls.apply(spec.linux.sysctl)
+    setgroups = not birth.user_namespace or may_set_groups("self")
+    if spec.hooks is not None:
+        hooks.prepare()
+    root = _build_root(birth)
+    if spec.hooks is not None:
+        if spec.hooks.prestart or spec.hooks.create_runtime:
             channel.send(runtime, Message("hooks"))
             channel.expect(runtime, "done", "running hooks")
-        if spec.hooks is not None:
-            hooks.run(spec.hooks.create_container, spec, birth.container_id, "creating", os.getpid(), birth.bundle)
-        root.protect(spec)
-        if birth.pivot:
-            root.enter()
-        else:
-            root.enter_by_move()
-        root.close()
+        os.fchdir(root.fd)
+        hooks.run("createContainer", spec.hooks.create_container, birth.state("creating", os.getpid()))
+    slave = _open_terminal(root, wanted, runtime) if wanted is not None and wanted.terminal else -1
+    if wanted is not None and wanted.cwd:
+        os.close(root.make_directory(wanted.cwd))
+    root.protect(spec)
+    import_nothing_more()
+    if not birth.has(CLONE_NEWNS):
+        root.enter_by_chroot()
+    elif birth.pivot:
+        root.enter()
     else:
-        os.chroot(_root_path(birth))
-        os.chdir("/")
-    console = _stdio(birth, wanted) if wanted is not None else -1
-    if birth.flags & syscalls.CLONE_NEWUTS or spec.hostname:
-        if spec.hostname:
-            syscalls.sethostname(spec.hostname)
-        if spec.domainname:
-            syscalls.setdomainname(spec.domainname)
-    if wanted is not None:
-        process.set_rlimits(wanted)
+        root.enter_by_move()
+    root.close()
+    if slave >= 0:
+        process.take_terminal(slave)
+    elif wanted is not None and birth.stdio is not None:
+        take_stdio(birth.stdio, wanted)
+    if spec.hostname:
+        syscalls.sethostname(spec.hostname)
+    if spec.domainname:
+        syscalls.setdomainname(spec.domainname)
+    if spec.linux.personality is not None:
+        scheduling.apply_personality(spec.linux.personality)
+    if spec.linux.memory_policy is not None:
+        scheduling.apply_memory_policy(spec.linux.memory_policy)
     ready = None
     if wanted is not None:
-        setgroups = not userns or bool(wanted.user.additional_gids)
-        ready = become_ready(wanted, birth.seccomp, birth.last_capability, setgroups=setgroups)
+        set_limits(wanted, runtime)
+        ready = become_ready(wanted, birth.filter, birth.last_capability, runtime, setgroups=setgroups)
     if birth.tell is not None:
         birth.tell("init: closing the pipe to signal completion")
-    channel.send(runtime, Message("created"), console)
-    if console >= 0:
-        os.close(console)
+    channel.send(runtime, Message("created"))
     return ready
 
 
-def _enter_namespaces(birth: Birth, runtime: socket.socket) -> None:
-    """First be root in a user namespace of our own, which owns those made after it; then join; then make."""
-    if birth.flags & CLONE_NEWUSER:
-        channel.send(runtime, Message("mapped"))
-        channel.expect(runtime, "done", "setting up id mappings")
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+def leave_host(birth: Birth) -> None:
+    """What the host's root does for itself while it still is that: join the cgroup, be more or less killable."""
+    if birth.group is not None:
+        birth.group.join(0)
+    if birth.spec.process is not None:
+        process.set_oom_score(birth.spec.process)
+
+
+def _enter_namespaces(birth: Birth) -> None:
+    """Join, then make. PID and user namespaces are there already: we were forked into them."""
     for fd, flag in birth.joined:
-        if flag != CLONE_NEWPID:  # there already: the runtime forked us into it
+        if flag != CLONE_NEWPID:
             syscalls.setns(fd, flag)
-        if flag == CLONE_NEWUSER:
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
         os.close(fd)
     # The cgroup namespace's root is where the process is now: in the container's cgroup.
     made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
     if made:
         syscalls.unshare(made)
+    if made & CLONE_NEWTIME:
+        _enter_time_namespace(birth.spec)
 
 
-def _root_path(birth: Birth) -> str:
-    return os.path.realpath(os.path.join(birth.bundle, birth.spec.root.path))
-
-
-def _own_keyring(container_id: str) -> None:
+def _enter_time_namespace(spec: Spec) -> None:
+    """unshare(2) puts only children there, for before somebody is in its clocks can be set (time_namespaces(7))."""
+    offsets = spec.linux.time_offsets
+    if offsets:
+        # A change of user closes our own files in /proc to us; the root of a user namespace can't get past that.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        text = "".join(f"{clock} {offset.secs} {offset.nanosecs}\n" for clock, offset in offsets.items())
+        try:
+            fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise RuntimeFailure(f"failed to set time namespace offsets: {error.strerror}") from error
+    fd = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        syscalls.keyctl_join_session_keyring(f"_ses.{container_id}")
+        syscalls.setns(fd, CLONE_NEWTIME)
+    finally:
+        os.close(fd)
+
+
+def may_set_groups(pid: int | str) -> bool:
+    """Whether processes in that one's user namespace may change their groups (user_namespaces(7), "setgroups")."""
+    try:
+        with open(f"/proc/{pid}/setgroups", "rb", buffering=0) as file:
+            return file.read(16).strip() != b"deny"
+    except FileNotFoundError:
+        return True
+
+
+def root_path(bundle: str, spec: Spec) -> str:
+    """Where the container's tree is."""
+    return os.path.realpath(os.path.join(bundle, spec.root.path))
+
+
+def own_keyring(container_id: str, wanted: Process | None, *, userns: bool) -> None:
+    """Join the container's session keyring, made if need be: that of the runtime's session would be open to it."""
+    if wanted is not None and wanted.selinux_label:
+        labels.of_next_key(wanted.selinux_label)
+    try:
+        keyring = syscalls.keyctl_join_session_keyring(f"_ses.{container_id}")
+        search = SEARCH_BY_OTHERS if userns else SEARCH_BY_OWNER
+        syscalls.keyctl_set_permissions(keyring, KEYRING_PERMISSIONS | search)
     except OSError:
         pass  # a kernel without keyrings, or one that forbids them here: then there is none to leak either
 
 
-def _build_root(birth: Birth, userns: bool) -> rootfs.Rootfs:
+def _build_root(birth: Birth) -> rootfs.Rootfs:
     spec = birth.spec
-    root = rootfs.Rootfs(_root_path(birth), spec.linux.rootfs_propagation)
-    own_cgroupns = bool(birth.flags & CLONE_NEWCGROUP)
-    owns_dev = False
-    for wanted in spec.mounts:
-        root.make_mount(wanted, birth.group, own_cgroupns=own_cgroupns, userns=userns)
-        if wanted.destination.rstrip("/") == "/dev":
-            owns_dev = wanted.type != "bind" and "bind" not in wanted.options and "rbind" not in wanted.options
-    if owns_dev:
-        root.make_devices(spec.linux.devices, userns=userns)
+    path = root_path(birth.bundle, spec)
+    try:
+        root = rootfs.Rootfs(path, birth.bundle, spec, own_namespace=birth.has(CLONE_NEWNS))
+    except OSError as error:
+        raise RuntimeFailure(f"error preparing rootfs: {path}: {error.strerror}") from error
+    root.make_mounts(spec, birth.group, bool(birth.flags & CLONE_NEWCGROUP), birth.sources)
+    root.make_devices(spec, userns=birth.user_namespace)
     return root
 
 
-def _stdio(birth: Birth, wanted: Process) -> int:
-    """Give the process its stdio; returns the terminal's master to be handed to the runtime, or -1."""
-    if wanted.terminal:
-        master, slave = process.open_terminal(wanted)
-        _bind_console(slave)
-        process.take_terminal(slave)
-        return master
-    if birth.stdio is not None:
-        take_stdio(birth.stdio, wanted)
-    return -1
+def _open_terminal(root: rootfs.Rootfs, wanted: Process, runtime: socket.socket) -> int:
+    """A terminal of the container's devpts: its master goes to the runtime, its slave is returned."""
+    try:
+        multiplexer = root.open("/dev/pts/ptmx", process.OPEN_TERMINAL)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot allocate a terminal: /dev/pts/ptmx: {error.strerror}") from error
+    master, slave = process.open_terminal(wanted, multiplexer)
+    root.bind_console(slave)
+    channel.send(runtime, Message("console"), master)
+    os.close(master)
+    return slave
+
+
+def set_limits(wanted: Process, runtime: socket.socket) -> None:
+    """The process's rlimits, if need be by the runtime, which is privileged outside of the user namespace."""
+    try:
+        limits.apply(wanted.rlimits)
+    except PermissionError:
+        channel.send(runtime, Message("limits"))
+        channel.expect(runtime, "done", "setting rlimits")
 
 
 def take_stdio(stdio: Stdio, wanted: Process) -> None:
-    """Make the given descriptors 0, 1 and 2."""
+    """Make the given descriptors 0, 1 and 2. Raises RuntimeFailure."""
     # none of the three may be overwritten before it is copied
     copies = [os.dup(fd) for fd in (stdio.stdin, stdio.stdout, stdio.stderr)]
     for number, fd in enumerate(copies):
         os.dup2(fd, number)
         os.close(fd)
+    _own_null()
     _own_stdio(wanted)
+
+
+def _own_null() -> None:
+    """Where stdio is the host's /dev/null make it the container's: whose file it is may change its mode and owner."""
+    null = -1
+    for fd in (0, 1, 2):
+        if os.fstat(fd).st_rdev != NULL:
+            continue
+        if null < 0:
+            try:
+                null = os.open("/dev/null", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            except OSError as error:
+                raise RuntimeFailure(f"can't reopen /dev/null: {error.strerror}") from error
+            found = os.fstat(null)
+            if not stat.S_ISCHR(found.st_mode) or found.st_rdev != NULL:
+                raise RuntimeFailure("can't reopen /dev/null: container's /dev/null is invalid")
+            os.set_blocking(null, True)
+        os.dup2(null, fd)
+    if null >= 0:
+        os.close(null)
 
 
 def _own_stdio(wanted: Process) -> None:
@@ -186,19 +311,6 @@ def _own_stdio(wanted: Process) -> None:
                 os.fchown(fd, wanted.user.uid, wanted.user.gid)
         except OSError:
             pass  # a read-only file or one whose owner the user namespace can't name
-
-
-def _bind_console(slave: int) -> None:
-    """/dev/console is the terminal too, where there is a /dev of the container's own."""
-    try:
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        target = os.open("/dev/console", flags, 0o600)
-    except OSError:
-        return
-    try:
-        syscalls.mount(f"/proc/self/fd/{slave}", f"/proc/self/fd/{target}", None, syscalls.MS_BIND)
-    finally:
-        os.close(target)
 
 
 def _wait_for_start(birth: Birth, runtime: socket.socket) -> socket.socket:
@@ -216,45 +328,68 @@ def _wait_for_start(birth: Birth, runtime: socket.socket) -> socket.socket:
         peer.close()  # somebody who only looked whether we are still waiting, or was killed
 
 
-def _start(birth: Birth, ready: "Ready | None") -> None:
+def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:
     spec = birth.spec
     if ready is None:
         raise RuntimeFailure("config.json has no process: nothing to start")
     if spec.hooks is not None:
-        hooks.run(spec.hooks.start_container, spec, birth.container_id, "created", os.getpid(), birth.bundle)
-    become_program(ready, keep_fds=birth.keep_fds)
+        state = birth.state("created", os.getpid())
+        hooks.run("startContainer", spec.hooks.start_container, state, environment=ready.wanted.env)
+    become_program(ready, runtime, keep_fds=birth.keep_fds)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A process that is already its user: only execve is missing."""
+    """A process that is already its user: only its filter, if that is not loaded yet, and execve are missing."""
 
     wanted: Process
     program: str
     environment: dict[str, str]
+    filter: Filter | None
+    sets: capabilities.Sets | None  # what it is to have when the filter is loaded
 
 
-def become_ready(wanted: Process, seccomp: bytes | None, last_capability: int, *, setgroups: bool) -> Ready:
+def become_ready(
+    wanted: Process, filter_: Filter | None, last_capability: int, runtime: socket.socket, *, setgroups: bool
+) -> Ready:
     """The way from root in the container to its user with the program found. Raises RuntimeFailure."""
     if not wanted.args:
         raise RuntimeFailure("args must not be empty")
+    labels.of_next_program(wanted)
+    scheduling.apply(wanted)
     environment = process.environment_of(wanted)
     early: RuntimeFailure | None = None
     try:
         process.enter_directory(wanted)
     except RuntimeFailure as failure:
+        if not isinstance(failure.__cause__, PermissionError):
+            raise
         early = failure  # perhaps root is kept out (an NFS home) where the user is let in
-    process.become(wanted, seccomp, last_capability, setgroups=setgroups)
+    sets = process.become(wanted, last_capability, setgroups=setgroups, filters=filter_ is not None)
+    os.umask(0o022 if wanted.user.umask is None else wanted.user.umask)
     if early is not None:
         process.enter_directory(wanted)
-    environment.setdefault("HOME", _home(wanted.user.uid))
-    return Ready(wanted, process.find_program(wanted.args, environment), environment)
+    if not environment.get("HOME"):
+        environment["HOME"] = _home(wanted.user.uid)
+    program = process.find_program(wanted.args, environment)
+    if filter_ is not None and filter_.notifies:
+        # now, while there is somebody to take the listener
+        filter_.load(runtime)
+        if sets is not None:
+            capabilities.apply(sets)
+        filter_ = sets = None
+    return Ready(wanted, program, environment, filter_, sets)
 
 
-def become_program(ready: Ready, *, keep_fds: Sequence[int]) -> None:
+def become_program(ready: Ready, runtime: socket.socket, *, keep_fds: Sequence[int]) -> None:
     """Raises RuntimeFailure, never returns."""
     process.reset_signals()
     _close_all_but(keep_fds)
+    if ready.filter is not None:
+        # as late as can be: the filter need not allow what we do, only what the program does
+        ready.filter.load(runtime)
+        if ready.sets is not None:
+            capabilities.apply(ready.sets)
     process.execute(ready.wanted, ready.program, ready.environment)
 
 
@@ -268,10 +403,12 @@ def _close_all_but(keep: Sequence[int]) -> None:
 def _home(uid: int) -> str:
     """The user's home by the container's /etc/passwd, or /."""
     try:
-        with open("/etc/passwd", "rb") as rows:
-            for row in rows:
-                fields = row.rstrip(b"\n").split(b":")
-                if len(fields) >= 6 and fields[2] == str(uid).encode():
+        # O_NONBLOCK: a FIFO there must not hold us
+        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as rows:
+            for row in rows.read(LARGEST_PASSWD).split(b"\n"):
+                fields = row.split(b":")
+                if len(fields) >= 6 and fields[2] == b"%d" % uid:
                     return os.fsdecode(fields[5]) or "/"
     except OSError:
         pass

@@ -4,9 +4,11 @@ The same for PID 1 (init.py) and for a process that joins later (execute.py). Th
 comes before they are dropped, and nothing of ours is left open when the program starts.
 """
 
+import contextlib
+import dataclasses
+import errno
 import fcntl
 import os
-import resource
 import signal
 import stat
 import struct
@@ -17,27 +19,40 @@ from dockyard.linux import capabilities, syscalls
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime.errors import RuntimeFailure
 
-RLIM_INFINITY = (1 << 64) - 1
 # ioctl_tty(2); the standard library has no names for them
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+OPEN_TERMINAL = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+PTMX = os.makedev(5, 2)
+DEVPTS_MAGIC = 0x1CD1
 
 
-def open_terminal(process: Process) -> tuple[int, int]:
-    """A new pseudo terminal of the /dev/pts that is mounted here: (master, slave), in the size the spec asks for."""
-    # By the ptmx of devpts itself: /dev/ptmx of the image may be anything (runc CVE-2025-52565).
-    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+def open_terminal(process: Process, multiplexer: int) -> tuple[int, int]:
+    """A new pseudo terminal: (master, slave), in the size the spec asks for.
+
+    `multiplexer` is a descriptor of what should be the /dev/pts/ptmx that is mounted in the container, and becomes the
+    master; in the tree of an image, and even more of a running container, it may be anything (runc CVE-2025-52565).
+    Raises RuntimeFailure.
+    """
+    if os.fstat(multiplexer).st_rdev != PTMX or syscalls.file_system_type(multiplexer) != DEVPTS_MAGIC:
+        os.close(multiplexer)
+        raise RuntimeFailure("cannot allocate a terminal: the container's /dev/pts/ptmx is not one of a devpts")
+    slave = -1
     try:
-        fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+        os.set_blocking(multiplexer, True)  # it was opened with care, but who gets it does not expect that
+        fcntl.ioctl(multiplexer, TIOCSPTLCK, struct.pack("i", 0))
         # opens the other end without looking at a path
-        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        slave = fcntl.ioctl(multiplexer, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        if process.console_size is not None and process.console_size.height:
+            set_size(multiplexer, process.console_size.height, process.console_size.width)
+        with contextlib.suppress(PermissionError):  # a user whom the user namespace can't name
+            os.fchown(slave, process.user.uid, -1)
     except BaseException:
-        os.close(master)
+        os.close(multiplexer)
+        if slave >= 0:
+            os.close(slave)
         raise
-    if process.console_size is not None and process.console_size.height:
-        set_size(master, process.console_size.height, process.console_size.width)
-    os.fchown(slave, process.user.uid, process.user.gid)
-    return master, slave
+    return multiplexer, slave
 
 
 def set_size(terminal: int, height: int, width: int) -> None:
@@ -54,22 +69,6 @@ def take_terminal(slave: int) -> None:
         os.close(slave)
 
 
-def set_rlimits(process: Process) -> None:
-    """setrlimit(2) for each of the spec's limits. Raises RuntimeFailure for an unknown one."""
-    for limit in process.rlimits:
-        number = getattr(resource, limit.type, None)
-        if number is None:
-            raise RuntimeFailure(f"invalid rlimit type: {limit.type}")
-        try:
-            resource.setrlimit(number, (_bound(limit.soft), _bound(limit.hard)))
-        except (OSError, ValueError) as error:
-            raise RuntimeFailure(f"error setting rlimit type {limit.type}: {error}") from error
-
-
-def _bound(value: int) -> int:
-    return resource.RLIM_INFINITY if value >= RLIM_INFINITY else value
-
-
 def set_oom_score(process: Process) -> None:
     """How eagerly the kernel kills it for memory; needs the caller's privileges and a /proc."""
     if process.oom_score_adj is not None:
@@ -80,52 +79,83 @@ def set_oom_score(process: Process) -> None:
             os.close(fd)
 
 
-def become(process: Process, seccomp: bytes | None, last_capability: int, *, setgroups: bool = True) -> None:
-    """Turn the caller into the spec's user with its capabilities and system call filter. There is no way back."""
+def become(process: Process, last_capability: int, *, setgroups: bool, filters: bool) -> "capabilities.Sets | None":
+    """Turn the caller into the spec's user with its capabilities. There is no way back.
+
+    A filter that is yet to be loaded (`filters`) takes CAP_SYS_ADMIN where no_new_privs is not set; then that is still
+    held, and the sets to be applied after loading are returned. Raises RuntimeFailure.
+    """
     user = process.user
     wanted = process.capabilities
-    # a capability that the kernel lacks can't be given
-    possible = (1 << (last_capability + 1)) - 1
-    sets = capabilities.CapabilitySets()
-    if wanted is not None:
-        sets = capabilities.CapabilitySets(
-            bounding=capabilities.bits(wanted.bounding) & possible,
-            effective=capabilities.bits(wanted.effective) & possible,
-            permitted=capabilities.bits(wanted.permitted) & possible,
-            inheritable=capabilities.bits(wanted.inheritable) & possible,
-            ambient=capabilities.bits(wanted.ambient) & possible,
-        )
+    later = filters and not process.no_new_privileges
+    sets = _sets(process, last_capability) if wanted is not None else None
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    elif seccomp is not None:
-        # without no_new_privs loading a filter takes CAP_SYS_ADMIN, which goes below
-        syscalls.seccomp_load(seccomp)
-    if wanted is not None:
+    if sets is not None:
         capabilities.drop_bounding(sets.bounding, last_capability)
+    if sets is not None or later:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    if setgroups:
-        os.setgroups(user.additional_gids)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
-    if wanted is not None:
+    try:
+        if setgroups:
+            os.setgroups(user.additional_gids)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        reason = "an id is not mapped in the user namespace" if error.errno == errno.EINVAL else _lower(error)
+        raise RuntimeFailure(f"unable to setup user {user.uid}:{user.gid}: {reason}") from error
+    if sets is not None or later:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
-        capabilities.apply(sets)
-    if process.no_new_privileges and seccomp is not None:
-        syscalls.seccomp_load(seccomp)
-    os.umask(0o022 if user.umask is None else user.umask)
+    if sets is None:
+        if not later:
+            return None
+        # what the kernel does at a change from root to another user: all are lost
+        everything = 0 if user.uid else (1 << last_capability + 1) - 1
+        sets = capabilities.Sets(everything, everything, everything)
+    if later:
+        loading = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
+        capabilities.apply(dataclasses.replace(sets, effective=loading, permitted=sets.permitted | loading, ambient=0))
+        return sets
+    capabilities.apply(sets)
+    return None
+
+
+def _sets(process: Process, last_capability: int) -> capabilities.Sets:
+    """The spec's five sets, without what this kernel does not have or does not let us have."""
+    wanted = process.capabilities
+    assert wanted is not None
+    bounding, permitted = capabilities.bits(wanted.bounding), capabilities.bits(wanted.permitted)
+    effective, inheritable = capabilities.bits(wanted.effective), capabilities.bits(wanted.inheritable)
+    known = (1 << last_capability + 1) - 1
+    possible = known & capabilities.permitted_now()
+    return capabilities.Sets(
+        bounding=bounding & known,
+        effective=effective & permitted & possible,
+        permitted=permitted & possible,
+        inheritable=inheritable & possible,
+        ambient=capabilities.bits(wanted.ambient) & possible,
+    )
 
 
 def enter_directory(process: Process) -> None:
     """chdir to the process's cwd, and make sure it is inside the container (runc CVE-2024-21626)."""
     try:
         os.chdir(process.cwd)
-        inside = os.getcwd()
     except OSError as error:
         failure = f'chdir to cwd ("{process.cwd}") set in config.json failed: {_lower(error)}'
         raise RuntimeFailure(failure, 126) from error
-    # getcwd(2) of a directory outside the root begins with "(unreachable)"
+    # getcwd(2) of a directory outside the root begins with "(unreachable)", of which the C library makes ENOENT
+    try:
+        inside = os.getcwd()
+    except FileNotFoundError:
+        inside = ""
+    except OSError as error:
+        raise RuntimeFailure(f"failed to verify if current working directory is safe: {_lower(error)}") from error
     if not inside.startswith("/"):
-        raise RuntimeFailure("current working directory is outside of container mount namespace root")
+        os.chdir("/")
+        raise RuntimeFailure(
+            "current working directory is outside of container mount namespace root "
+            "-- possible container breakout detected"
+        )
 
 
 def find_program(args: Sequence[str], environment: dict[str, str]) -> str:

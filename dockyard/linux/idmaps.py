@@ -1,0 +1,70 @@
+"""Id mappings: of user namespaces, and of mounts by way of them (user_namespaces(7), mount_setattr(2))."""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Protocol
+
+from dockyard.linux import namespaces, syscalls
+
+
+class Range(Protocol):
+    """`size` ids from `container_id` on are those from `host_id` on outside."""
+
+    @property
+    def container_id(self) -> int: ...
+    @property
+    def host_id(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
+def write(pid: int, uids: Sequence[Range], gids: Sequence[Range]) -> None:
+    """Set the mappings of the new user namespace of `pid`; the caller is privileged outside. Raises OSError."""
+    for name, ranges in (("uid_map", uids), ("gid_map", gids)):
+        text = "".join(f"{row.container_id} {row.host_id} {row.size}\n" for row in ranges)
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            # in one write: the kernel takes no second one
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def host_id(ranges: Sequence[Range], inside: int) -> int | None:
+    """What `inside` is outside; None when it is not mapped."""
+    for row in ranges:
+        if row.container_id <= inside < row.container_id + row.size:
+            return row.host_id + inside - row.container_id
+    return None
+
+
+def user_namespace(uids: Sequence[Range], gids: Sequence[Range]) -> int:
+    """The descriptor of a new user namespace with these mappings that nobody is in.
+
+    Only for single-threaded processes. Raises OSError.
+    """
+    hold, release = os.pipe2(os.O_CLOEXEC)
+    pid = namespaces.fork_into(syscalls.CLONE_NEWUSER)
+    if pid == 0:
+        # until the other end closes, also by the end of the parent
+        os.close(release)
+        os.read(hold, 1)
+        os._exit(0)
+    try:
+        write(pid, uids, gids)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(hold)
+        os.close(release)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def map_mount(mount: int, namespace: int, *, recursive: bool = False) -> None:
+    """Give the detached mount `mount` the mapping of the user namespace `namespace`. Raises OSError.
+
+    EINVAL: its file system can't (idmapped mounts are each file system's own work), or it is mapped already.
+    """
+    flags = syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if recursive else 0)
+    syscalls.mount_setattr(mount, "", flags, set_=syscalls.MOUNT_ATTR_IDMAP, userns=namespace)

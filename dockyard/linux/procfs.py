@@ -1,0 +1,64 @@
+"""/proc that can be trusted.
+
+Whoever made the file tree we are in may have put anything at /proc: an ordinary directory, a link, another procfs with
+files bound over it (runc CVE-2025-52881: a label meant for /proc/self/attr/exec was written to /proc/sysrq-trigger).
+What matters is therefore opened in a procfs of our own that is mounted nowhere, and failing that in one that the
+kernel says is a procfs, without following links or crossing mounts.
+"""
+
+import os
+
+from dockyard.linux import syscalls
+
+MAGIC = 0x9FA0
+_ROOT_INODE = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
+
+
+def open_own(path: str, flags: int) -> int:
+    """The descriptor of the caller's /proc/thread-self/`path`. Raises OSError, also when /proc is not a procfs."""
+    proc = _detached()
+    if proc < 0:
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if syscalls.file_system_type(proc) != MAGIC or os.fstat(proc).st_ino != _ROOT_INODE:
+            raise OSError(5, "/proc is not a procfs", "/proc")
+        # thread-self is a link, but one of procfs's own
+        own = syscalls.openat2(
+            proc, "thread-self", os.O_PATH | os.O_DIRECTORY, resolve=syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV
+        )
+    finally:
+        os.close(proc)
+    try:
+        return syscalls.openat2(
+            own, path, flags, resolve=syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+        )
+    finally:
+        os.close(own)
+
+
+def _detached() -> int:
+    """A new procfs of the caller's PID namespace, or -1 where it may not be made (a user namespace with masks)."""
+    try:
+        context = syscalls.fsopen("proc")
+    except OSError:
+        return -1
+    try:
+        # no /proc/sys, no /proc/sysrq-trigger: nothing there that a mistake could reach
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "subset", "pid")
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+        return syscalls.fsmount(
+            context, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+        )
+    except OSError:
+        return -1
+    finally:
+        os.close(context)
+
+
+def write_own(path: str, text: str) -> None:
+    """Write `text` to /proc/thread-self/`path`. Raises OSError."""
+    fd = open_own(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

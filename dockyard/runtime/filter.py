@@ -1,0 +1,58 @@
+"""A process's system call filter: compiled, with how it is loaded and who decides what it leaves open."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from dockyard.linux import seccomp, syscalls
+from dockyard.oci.runtime_spec import Seccomp
+from dockyard.runtime.errors import RuntimeFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`program` for seccomp(2) with `flags`; if it `notifies`, its listener goes to who is at `listener_path`."""
+
+    program: bytes
+    flags: int
+    notifies: bool
+    listener_path: str
+    listener_metadata: str
+
+    @staticmethod
+    def of_spec(profile: Seccomp | None, program: bytes | None) -> "Filter | None":
+        """The filter of `profile`, or of the `program` that it has been compiled to. Raises RuntimeFailure."""
+        if profile is None:
+            return Filter(program, seccomp.load_flags(None), False, "", "") if program is not None else None
+        try:
+            flags = seccomp.load_flags(profile.flags)
+            if program is None:
+                program = seccomp.compile_profile(profile)
+        except (OSError, ValueError) as error:
+            raise RuntimeFailure(f"error compiling the seccomp profile: {error}") from error
+        # a listener costs nothing but is searched for only where there can be one
+        notifies = bool(profile.listener_path) and seccomp.notifies(program)
+        return Filter(program, flags, notifies, profile.listener_path, profile.listener_metadata)
+
+    def load(self, runtime: socket.socket) -> None:
+        """Have the kernel apply it to the caller from now on. Raises RuntimeFailure.
+
+        The runtime at the other end of the channel fetches the listener, if there is one, and tells the agent. Under
+        the filter as little as possible is done for that: what it asks the agent about, nobody answers yet.
+        """
+        flags = self.flags
+        if not self.notifies:
+            flags &= ~syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+        try:
+            listener = syscalls.seccomp_load(
+                self.program, flags | (syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER if self.notifies else 0)
+            )
+        except OSError as error:
+            raise RuntimeFailure(f"error loading seccomp filter into kernel: {error.strerror}") from error
+        if self.notifies:
+            end = runtime.fileno()
+            os.write(end, b'{"kind":"seccomp","pid":%d}' % listener)
+            answer = os.read(end, 4096)
+            os.close(listener)
+            if b'"done"' not in answer:
+                raise RuntimeFailure("the seccomp agent has not been told of the listener")

@@ -1,0 +1,195 @@
+"""The options of one mount of the spec, sorted by what they are for (runtime-spec config.md, "Linux mount options")."""
+
+from collections.abc import Sequence
+
+from dockyard.linux import syscalls
+from dockyard.linux.syscalls import (
+    MS_DIRSYNC,
+    MS_I_VERSION,
+    MS_LAZYTIME,
+    MS_MANDLOCK,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_REMOUNT,
+    MS_SHARED,
+    MS_SILENT,
+    MS_SLAVE,
+    MS_STRICTATIME,
+    MS_SYNCHRONOUS,
+    MS_UNBINDABLE,
+)
+
+# Option -> (flag, whether the option clears it); mount(8).
+FLAGS = {
+    "async": (MS_SYNCHRONOUS, True),
+    "atime": (MS_NOATIME, True),
+    "defaults": (0, False),
+    "dev": (MS_NODEV, True),
+    "diratime": (MS_NODIRATIME, True),
+    "dirsync": (MS_DIRSYNC, False),
+    "exec": (MS_NOEXEC, True),
+    "iversion": (MS_I_VERSION, False),
+    "lazytime": (MS_LAZYTIME, False),
+    "loud": (MS_SILENT, True),
+    "mand": (MS_MANDLOCK, False),
+    "noatime": (MS_NOATIME, False),
+    "nodev": (MS_NODEV, False),
+    "nodiratime": (MS_NODIRATIME, False),
+    "noexec": (MS_NOEXEC, False),
+    "noiversion": (MS_I_VERSION, True),
+    "nolazytime": (MS_LAZYTIME, True),
+    "nomand": (MS_MANDLOCK, True),
+    "norelatime": (MS_RELATIME, True),
+    "nostrictatime": (MS_STRICTATIME, True),
+    "nosuid": (MS_NOSUID, False),
+    "nosymfollow": (MS_NOSYMFOLLOW, False),
+    "relatime": (MS_RELATIME, False),
+    "remount": (MS_REMOUNT, False),
+    "ro": (MS_RDONLY, False),
+    "rw": (MS_RDONLY, True),
+    "silent": (MS_SILENT, False),
+    "strictatime": (MS_STRICTATIME, False),
+    "suid": (MS_NOSUID, True),
+    "symfollow": (MS_NOSYMFOLLOW, True),
+    "sync": (MS_SYNCHRONOUS, False),
+}
+PROPAGATION = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+# Options with an r in front hold for all mounts below too: mount_setattr(2)'s attributes, (set, cleared). Those of
+# access times are one number rather than flags: to change it all of it must be cleared.
+_TIMES = syscalls.MOUNT_ATTR_ATIME
+RECURSIVE = {
+    "rro": (syscalls.MOUNT_ATTR_RDONLY, 0),
+    "rrw": (0, syscalls.MOUNT_ATTR_RDONLY),
+    "rnosuid": (syscalls.MOUNT_ATTR_NOSUID, 0),
+    "rsuid": (0, syscalls.MOUNT_ATTR_NOSUID),
+    "rnodev": (syscalls.MOUNT_ATTR_NODEV, 0),
+    "rdev": (0, syscalls.MOUNT_ATTR_NODEV),
+    "rnoexec": (syscalls.MOUNT_ATTR_NOEXEC, 0),
+    "rexec": (0, syscalls.MOUNT_ATTR_NOEXEC),
+    "rnodiratime": (syscalls.MOUNT_ATTR_NODIRATIME, 0),
+    "rdiratime": (0, syscalls.MOUNT_ATTR_NODIRATIME),
+    "rrelatime": (0, _TIMES),
+    "rnorelatime": (0, _TIMES),
+    "rnoatime": (syscalls.MOUNT_ATTR_NOATIME, _TIMES),
+    "ratime": (0, _TIMES),
+    "rstrictatime": (syscalls.MOUNT_ATTR_STRICTATIME, _TIMES),
+    "rnostrictatime": (0, _TIMES),
+    "rnosymfollow": (syscalls.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "rsymfollow": (0, syscalls.MOUNT_ATTR_NOSYMFOLLOW),
+}
+OTHERS = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
+_ATTRIBUTES = (
+    (MS_RDONLY, syscalls.MOUNT_ATTR_RDONLY),
+    (MS_NOSUID, syscalls.MOUNT_ATTR_NOSUID),
+    (MS_NODEV, syscalls.MOUNT_ATTR_NODEV),
+    (MS_NOEXEC, syscalls.MOUNT_ATTR_NOEXEC),
+    (MS_NODIRATIME, syscalls.MOUNT_ATTR_NODIRATIME),
+    (MS_NOSYMFOLLOW, syscalls.MOUNT_ATTR_NOSYMFOLLOW),
+)
+# What a mount of its own has besides, per file system and not per mount: fsconfig's flags.
+SUPERBLOCK_FLAGS = (
+    (MS_SYNCHRONOUS, "sync"),
+    (MS_DIRSYNC, "dirsync"),
+    (MS_LAZYTIME, "lazytime"),
+    (MS_MANDLOCK, "mand"),
+    (MS_I_VERSION, "iversion"),
+)
+
+
+class Options:
+    """A mount's options, sorted."""
+
+    __slots__ = (
+        "bind",
+        "cleared",
+        "copy_up",
+        "data",
+        "flags",
+        "idmap",
+        "idmap_recursive",
+        "propagation",
+        "recursive",
+        "recursive_clear",
+        "recursive_set",
+    )
+
+    def __init__(self) -> None:
+        self.bind = self.recursive = self.idmap = self.idmap_recursive = self.copy_up = False
+        self.flags = self.cleared = self.recursive_set = self.recursive_clear = 0
+        self.propagation: list[int] = []
+        self.data = ""
+
+    def attributes(self) -> tuple[int, int]:
+        """The flags as mount_setattr's (set, clear)."""
+        set_ = clear = 0
+        for flag, attribute in _ATTRIBUTES:
+            if self.flags & flag:
+                set_ |= attribute
+            elif self.cleared & flag:
+                clear |= attribute
+        if self.flags & MS_STRICTATIME:
+            set_, clear = set_ | syscalls.MOUNT_ATTR_STRICTATIME, clear | _TIMES
+        elif self.flags & MS_NOATIME:
+            set_, clear = set_ | syscalls.MOUNT_ATTR_NOATIME, clear | _TIMES
+        elif self.flags & MS_RELATIME or self.cleared & (MS_NOATIME | MS_STRICTATIME):
+            clear |= _TIMES  # relatime is the number 0
+        return set_, clear
+
+    def needs_descriptor(self) -> bool:
+        """Whether more than mount(2) is to be done: then the mount must be held, not looked for where it was put."""
+        return bool(self.propagation or self.recursive_set or self.recursive_clear or self.copy_up)
+
+
+def parse(given: Sequence[str]) -> Options:
+    """Sort the options of one mount; what is no option of mount(8) is the file system's own data."""
+    options = Options()
+    data: list[str] = []
+    for option in given:
+        if option in FLAGS:
+            flag, clears = FLAGS[option]
+            if clears:
+                options.flags &= ~flag
+                options.cleared |= flag
+            else:
+                options.flags |= flag
+                options.cleared &= ~flag
+        elif option in PROPAGATION:
+            options.propagation.append(PROPAGATION[option])
+        elif option in RECURSIVE:
+            set_, clear = RECURSIVE[option]
+            options.recursive_set = options.recursive_set & ~clear | set_
+            options.recursive_clear = options.recursive_clear & ~set_ | clear
+        elif option in OTHERS:
+            _apply_other(options, option)
+        else:
+            data.append(option)
+    options.data = ",".join(data)
+    return options
+
+
+def _apply_other(options: Options, option: str) -> None:
+    if option in ("bind", "rbind"):
+        options.bind = True
+        options.recursive = options.recursive or option == "rbind"
+    elif option == "tmpcopyup":
+        options.copy_up = True
+    else:
+        options.idmap = True
+        options.idmap_recursive = option == "ridmap"

@@ -1,0 +1,146 @@
+"""What is mounted, as detached mounts: clones for bind mounts, id-mapped or not, and new file systems.
+
+Where the container has a user namespace its own root may neither see the host's files nor map their owners; then the
+runtime makes the clones before the container is born, and hands them down.
+"""
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from dockyard.linux import idmaps, syscalls
+from dockyard.linux.syscalls import AT_EMPTY_PATH, AT_RECURSIVE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MS_SLAVE
+from dockyard.oci.runtime_spec import Mount, Spec
+from dockyard.runtime import mount_options
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.mount_options import PROPAGATION, SUPERBLOCK_FLAGS, Options
+
+
+def clone(wanted: Mount, options: Options, bundle: str) -> int:
+    """A detached copy of what the bind mount `wanted` has as its source; its descriptor. Raises OSError."""
+    recursive = AT_RECURSIVE if options.recursive else 0
+    source = os.path.join(bundle, wanted.source)
+    try:
+        return syscalls.open_tree(
+            syscalls.AT_FDCWD, source, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | recursive
+        )
+    except OSError as error:
+        error.filename = wanted.source
+        raise
+
+
+def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> Mapping[int, int]:
+    """Clones for the bind mounts that the container can't clone itself, by their place in the list.
+
+    `user_namespace` is the descriptor of the one that the container joins, -1 if it makes its own or has none. Closing
+    is left to `undo`. Raises RuntimeFailure.
+    """
+    userns = any(namespace.type == "user" for namespace in spec.linux.namespaces)
+    sources: dict[int, int] = {}
+    for number, wanted in enumerate(spec.mounts):
+        options = mount_options.parse(wanted.options)
+        if not options.bind and wanted.type != "bind":
+            continue
+        mapped = is_mapped(wanted, options)
+        if not mapped and not userns:
+            continue
+        try:
+            source = clone(wanted, options, bundle)
+        except PermissionError:
+            if mapped:
+                raise _failure(wanted, "the caller may not clone mounts") from None
+            continue  # an ordinary user's runtime: the container is root in its own namespaces and does it itself
+        except OSError as error:
+            raise _failure(wanted, error.strerror) from error
+        undo.callback(_close, source)
+        sources[number] = source
+        # What is mounted here later may show up there, but nothing from there here.
+        root = PROPAGATION.get(spec.linux.rootfs_propagation, MS_SLAVE)
+        if not root & syscalls.MS_SHARED:
+            syscalls.mount_setattr(source, "", AT_EMPTY_PATH | AT_RECURSIVE, propagation=MS_SLAVE)
+        if mapped:
+            _map(wanted, options, source, spec, user_namespace)
+    return sources
+
+
+def is_mapped(wanted: Mount, options: Options) -> bool:
+    """Whether the mount has an id mapping of its own."""
+    return bool(wanted.uid_mappings or wanted.gid_mappings or options.idmap)
+
+
+def _map(wanted: Mount, options: Options, source: int, spec: Spec, user_namespace: int) -> None:
+    uids, gids = wanted.uid_mappings, wanted.gid_mappings
+    namespace = -1
+    try:
+        if not uids and not gids and user_namespace >= 0:
+            namespace = os.dup(user_namespace)
+        else:
+            namespace = idmaps.user_namespace(uids or spec.linux.uid_mappings, gids or spec.linux.gid_mappings)
+        idmaps.map_mount(source, namespace, recursive=options.idmap_recursive)
+    except OSError as error:
+        reason = "its file system has no id-mapped mounts" if error.errno == errno.EINVAL else error.strerror
+        raise _failure(wanted, f"failed to set MOUNT_ATTR_IDMAP: {reason}") from error
+    finally:
+        if namespace >= 0:
+            os.close(namespace)
+
+
+def _failure(wanted: Mount, reason: str | None) -> RuntimeFailure:
+    return RuntimeFailure(f'error mounting "{wanted.source}" to rootfs at "{wanted.destination}": {reason}')
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # handed on and closed already
+
+
+def new_file_system(wanted: Mount, options: Options, data: str) -> int:
+    """A new file system, mounted nowhere yet; its descriptor. Raises OSError, in the kernel's own words if any."""
+    context = syscalls.fsopen(wanted.type)
+    try:
+        try:
+            syscalls.fsconfig(context, FSCONFIG_SET_STRING, "source", wanted.source or wanted.type)
+            for flag, name in SUPERBLOCK_FLAGS:
+                if options.flags & flag:
+                    syscalls.fsconfig(context, FSCONFIG_SET_FLAG, name)
+            for entry in _split(data):
+                name, equals, value = entry.partition("=")
+                if equals:
+                    syscalls.fsconfig(context, FSCONFIG_SET_STRING, name, value.strip('"'))
+                else:
+                    syscalls.fsconfig(context, FSCONFIG_SET_FLAG, name)
+            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+        except OSError as error:
+            said = _log(context)
+            raise OSError(error.errno, f"{error.strerror}: {said}" if said else error.strerror) from error
+        set_, _ = options.attributes()
+        if options.copy_up or wanted.type == "tmpfs" or wanted.destination == "/dev":
+            set_ &= ~syscalls.MOUNT_ATTR_RDONLY  # later, when it is filled
+        return syscalls.fsmount(context, set_)
+    finally:
+        os.close(context)
+
+
+def _split(data: str) -> list[str]:
+    """A file system's options; a comma inside quotes (an SELinux label) separates nothing."""
+    entries: list[str] = []
+    quoted = False
+    for letter in data:
+        if letter == '"':
+            quoted = not quoted
+        if not entries or (letter == "," and not quoted):
+            entries.append("" if letter == "," else letter)
+        else:
+            entries[-1] += letter
+    return [entry for entry in entries if entry]
+
+
+def _log(context: int) -> str:
+    """What the kernel has to say about a failed file system context: lines like "e tmpfs: Bad value for 'size'"."""
+    try:
+        return os.read(context, 4096).decode(errors="replace").strip().removeprefix("e ")
+    except OSError:
+        return ""
