@@ -23,7 +23,8 @@ NOT_FORWARDED = (signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG, signal.SIGKILL,
 class Foreground:
     """Made before the process, since what it gets as stdio is made here; then `watch`."""
 
-    def __init__(self, *, terminal: bool, subreaper: bool = False) -> None:
+    def __init__(self, *, terminal: bool, subreaper: bool = False, forward_input: bool = True) -> None:
+        self._forward_input = forward_input
         self.stdio: Stdio | None = None
         self._theirs: list[int] = []
         self._sources: dict[int, int] = {}  # where output comes from -> where it goes
@@ -104,7 +105,10 @@ class Foreground:
         poll.register(process.pidfd, select.POLLIN)
         for source in self._sources:
             poll.register(source, select.POLLIN)
-        self._read_input(True)
+        if self._forward_input:
+            self._read_input(True)
+        elif self._master < 0:
+            self._close_input()
         while True:
             ended = False
             for fd, events in poll.poll():

@@ -60,6 +60,17 @@ def run(session: Session, flags: Flags) -> int:
     return run_spec(session, flags, launch, bundle, spec)
 
 
+def run_rootfs(session: Session, flags: Flags) -> int:
+    """Run a command in a plain directory; as `run`."""
+    from dockyard.runtime import bare_rootfs
+
+    launch = Launch(session, flags, detach=flags.on("detach"))
+    launch.name = flags.text("name") or os.urandom(6).hex()
+    launch.forward_input = flags.on("interactive")
+    root = os.path.abspath(flags.text("rootfs"))
+    return run_spec(session, flags, launch, root, bare_rootfs.spec_of(flags, launch.name))
+
+
 def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec: Spec) -> int:
     """As `run`, of a bundle already read."""
     assert spec.process is not None
@@ -73,7 +84,9 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     from dockyard.runtime.foreground import Foreground
 
     descriptors = launch.descriptors(spec.process)
-    foreground = Foreground(terminal=spec.process.terminal, subreaper=launch.subreaper)
+    foreground = Foreground(
+        terminal=spec.process.terminal, subreaper=launch.subreaper, forward_input=launch.forward_input
+    )
     container = _make(session, flags, launch, bundle, spec, foreground.stdio, descriptors, gate=False)
     launch.announce(container)
     assert container.process is not None
@@ -216,7 +229,8 @@ class Launch:
     """How a process is to be started, by the flags: detached or watched, with which terminal and descriptors."""
 
     def __init__(self, session: Session, flags: Flags, *, detach: bool) -> None:
-        self.name = ""
+        self.name = ""  # of the container, where it is not the first argument
+        self.forward_input = True
         self.own_fds = [session.log.fd]
         self.detach = detach
         self.pid_file = os.path.abspath(flags.text("pid-file")) if flags.text("pid-file") else ""

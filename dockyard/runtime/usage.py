@@ -58,7 +58,7 @@ def flag_kinds(help_text: str) -> dict[str, tuple[str, str]]:
     kinds: dict[str, tuple[str, str]] = {}
     for line in help_text.partition("OPTIONS:")[2].split("\n"):
         row = line.strip()
-        if not line.startswith("   --"):
+        if not line.startswith("   -"):
             continue
         names, kind = [], ""
         for word in row.partition("  ")[0].replace(",", "").split():
@@ -103,6 +103,10 @@ def _take(word: str, rest: list[str], kinds: dict[str, tuple[str, str]], values:
     if name not in kinds:
         raise UsageError(f"flag provided but not defined: -{name}")
     first, kind = kinds[name]
+    if first == "it":
+        for both in ("interactive", "tty"):
+            values.setdefault(both, []).append("true")
+        return
     if not kind:
         if equals and value not in TRUE + FALSE:
             raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error')
