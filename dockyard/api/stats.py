@@ -12,6 +12,8 @@ from dockyard.api.system import rfc3339
 from dockyard.engine.container import Container
 from dockyard.engine.stats import Sample
 from dockyard.errors import NotFound
+from dockyard.linux.cgroup_counters import BlockRow, Counters
+from dockyard.linux.cgroups import layout
 
 INTERVAL = 1.0
 NEVER = Sample(0)
@@ -54,59 +56,87 @@ class Stats:
 
 def stats_json(container: Container, before: Sample, now: Sample) -> dict[str, Any]:
     """Two samples as Docker's statistics object."""
-    running = container.state.running
-    operations = [
-        {"major": major, "minor": minor, "op": operation, "value": value}
-        for major, minor, operation, value in now.blocks
-    ]
     shown: dict[str, Any] = {
         "name": "/" + container.name,
         "id": container.id,
         "read": rfc3339(now.read_ns),
         "preread": rfc3339(before.read_ns) if before.read_ns else "0001-01-01T00:00:00Z",
-        "pids_stats": {"current": now.pids, **({"limit": now.pids_limit} if now.pids_limit else {})} if running else {},
+        "pids_stats": {},
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _cpu(now),
         "precpu_stats": _cpu(before),
-        "memory_stats": {
-            "usage": now.memory_usage,
-            "max_usage": now.memory_max,
-            "stats": now.memory_stats,
-            "failcnt": now.memory_failures,
-            "limit": now.memory_limit,
-        }
-        if running
-        else {},
-        "blkio_stats": {
-            "io_service_bytes_recursive": operations if running else None,
-            "io_serviced_recursive": None,
-            "io_queue_recursive": None,
-            "io_service_time_recursive": None,
-            "io_wait_time_recursive": None,
-            "io_merged_recursive": None,
-            "io_time_recursive": None,
-            "sectors_recursive": None,
-        },
+        "memory_stats": {},
+        "blkio_stats": dict.fromkeys(_BLOCKS),
     }
+    if now.used is not None:
+        v1 = layout().version == 1
+        limit = now.used.pids_limit
+        shown["pids_stats"] = {"current": now.used.pids, **({"limit": limit} if limit else {})}
+        shown["memory_stats"] = _memory(now, now.used, v1)
+        shown["blkio_stats"] = _blocks(now.used, v1)
     if now.networks:
         shown["networks"] = now.networks
     return shown
 
 
+def _memory(sample: Sample, used: Counters, v1: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "usage": used.memory.usage,
+        "stats": used.memory_stat,
+        "limit": sample.memory_limit,
+    }
+    if v1:
+        shown["max_usage"] = used.memory.peak
+    if used.memory.failures or v1:
+        shown["failcnt"] = used.memory.failures
+    return shown
+
+
+# Docker's names of what is counted, and ours.
+_BLOCKS = {
+    "io_service_bytes_recursive": "service_bytes",
+    "io_serviced_recursive": "serviced",
+    "io_queue_recursive": "queued",
+    "io_service_time_recursive": "service_time",
+    "io_wait_time_recursive": "wait_time",
+    "io_merged_recursive": "merged",
+    "io_time_recursive": "time",
+    "sectors_recursive": "sectors",
+}
+
+
+def _blocks(used: Counters, v1: bool) -> dict[str, Any]:
+    """Docker gives all that version 1 counts in the kernel's words, of version 2 only bytes, in small letters."""
+    if v1:
+        return {name: _rows(used.blocks.get(kind, [])) for name, kind in _BLOCKS.items()}
+    rows = [
+        (major, minor, operation.lower(), value)
+        for major, minor, operation, value in used.blocks.get("service_bytes", [])
+        if operation != "Discard"
+    ]
+    return {**dict.fromkeys(_BLOCKS), "io_service_bytes_recursive": _rows(rows) or None}
+
+
+def _rows(rows: list[BlockRow]) -> list[dict[str, Any]]:
+    return [
+        {"major": major, "minor": minor, "op": operation, "value": value} for major, minor, operation, value in rows
+    ]
+
+
 def _cpu(sample: Sample) -> dict[str, Any]:
-    throttling = sample.throttling
+    used = sample.used or Counters()
     shown: dict[str, Any] = {
         "cpu_usage": {
-            "total_usage": sample.cpu_total,
-            "usage_in_kernelmode": sample.cpu_system,
-            "usage_in_usermode": sample.cpu_user,
-            **({"percpu_usage": sample.cpu_per} if sample.cpu_per else {}),
+            "total_usage": used.cpu_total,
+            "usage_in_kernelmode": used.cpu_system,
+            "usage_in_usermode": used.cpu_user,
+            **({"percpu_usage": used.cpu_per} if used.cpu_per else {}),
         },
         "throttling_data": {
-            "periods": throttling.get("nr_periods", 0),
-            "throttled_periods": throttling.get("nr_throttled", 0),
-            "throttled_time": throttling.get("throttled_time", 0),
+            "periods": used.periods,
+            "throttled_periods": used.throttled_periods,
+            "throttled_time": used.throttled_time,
         },
     }
     if sample.online_cpus:

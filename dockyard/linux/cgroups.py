@@ -1,6 +1,7 @@
 """Control groups, version 1 and 2, behind one class: create, join, limit, freeze, count, remove.
 
-Version 1 has a tree per controller, mounted apart; version 2 one tree with all of them. A cgroup here is named by its
+Version 1 has a tree per controller, mounted apart; version 2 one tree with all of them; a hybrid host has version 2
+beside version 1, without controllers, and a container's processes are in both. A cgroup here is named by its
 path below the tops, like `docker/<id>`. Resources are given as file names and values by the caller
 (runtime/resources.py). Kernel: admin-guide/cgroup-v1, admin-guide/cgroup-v2.
 """
@@ -19,7 +20,10 @@ ROOT = "/sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How this host mounts cgroups: `tops` maps each v1 controller to its mount point; v2 has just one under ""."""
+    """How this host mounts cgroups: `tops` maps each v1 controller to its mount point; v2 has just one under "".
+
+    A hybrid host is version 1 with the tree of version 2 mounted beside it, without controllers: it is under "" too.
+    """
 
     version: int
     tops: dict[str, str]
@@ -29,20 +33,23 @@ class Layout:
 def layout() -> Layout:
     """Read once per process: the mounts do not change under a running engine."""
     tops: dict[str, str] = {}
-    unified = ""
     with open("/proc/self/mountinfo") as rows:
         for row in rows:
             fields, _, rest = row.partition(" - ")
             kind, _, options = rest.split()[:3]
-            target = fields.split(" ")[4]
+            if not kind.startswith("cgroup"):
+                continue
+            _, _, _, root, target = fields.split(" ")[:5]
+            if root.startswith("/.."):
+                continue  # mounted in another cgroup namespace: what is below is not where /proc/self/cgroup says
             if kind == "cgroup2":
-                unified = unified or target
-            elif kind == "cgroup":
+                tops.setdefault("", target)
+            else:
                 for option in options.split(","):
                     if option.startswith("name=") or option in _CONTROLLERS:
                         tops.setdefault(option, target)
-    if not tops and unified:
-        return Layout(2, {"": unified})
+    if "" in tops and not tops.keys() & _CONTROLLERS:
+        return Layout(2, {"": tops[""]})
     return Layout(1, tops)
 
 
@@ -73,8 +80,10 @@ def favor_dynmods() -> int:
 _CONTROLLERS = frozenset(
     "cpu cpuacct cpuset memory devices freezer blkio pids net_cls net_prio perf_event hugetlb rdma misc".split()
 )
-# Controllers a v2 group's parents must hand down for a container's limits.
-_V2_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
+
+
+# What a caller without privileges is told.
+_FORBIDDEN = frozenset((errno.EPERM, errno.EACCES, errno.EROFS))
 
 
 def _write(path: str, value: str) -> None:
@@ -98,26 +107,57 @@ def _read(path: str) -> str:
 
 
 class Cgroup:
-    """One cgroup, in every hierarchy. The directories need not exist until `create`."""
+    """One cgroup, in every hierarchy. The directories need not exist until `create`.
 
-    def __init__(self, path: str, kind: Layout | None = None) -> None:
+    `path` is below the hierarchies' tops; one without a leading slash is below the caller's own cgroup, as the runtime
+    spec has it (config-linux.md, "Cgroups Path"). `paths` finds a cgroup again by what its `paths` were.
+    """
+
+    unit = ""  # the name of the systemd unit that keeps it, if one does (see linux/systemd.py)
+
+    def __init__(self, path: str, kind: Layout | None = None, *, paths: dict[str, str] | None = None) -> None:
         self.layout = kind or layout()
-        self.path = "/" + os.path.normpath("/" + path).strip("/")
         self.version = self.layout.version
-        # cpu and cpuacct may be one mount (cpu,cpuacct): each directory once
-        self.directories = list(dict.fromkeys(top + self.path for top in self.layout.tops.values()))
+        self.path = "/" + os.path.normpath("/" + path).strip("/")
+        # by controller, as in `layout.tops`
+        self.paths = dict(paths) if paths else self._paths(path)
+
+    def _paths(self, path: str) -> dict[str, str]:
+        if path.startswith("/"):
+            return {name: top + self.path for name, top in self.layout.tops.items()}
+        own = path_of("self")
+        found = {}
+        for name, top in self.layout.tops.items():
+            base = own.get(name, "/")
+            if self.version == 2:
+                # a group with processes of its own hands no controllers down: beside ours, not below
+                base = os.path.dirname(base)
+            found[name] = top + os.path.normpath(f"/{base}{self.path}").replace("//", "/")
+        return found
+
+    @property
+    def directories(self) -> list[str]:
+        """Each directory once: cpu and cpuacct may be one mount."""
+        return list(dict.fromkeys(self.paths.values()))
 
     def directory(self, controller: str) -> str | None:
         """Where `controller` keeps this cgroup, or None when the host lacks it."""
-        top = self.layout.tops.get("" if self.version == 2 else controller)
-        return None if top is None else top + self.path
+        return self.paths.get("" if self.version == 2 else controller)
 
-    def create(self) -> None:
-        """Make the directories, parents too. Raises OSError; then what was made is gone again."""
+    def create(self, *, tolerant: bool = False) -> None:
+        """Make the directories, parents too. Raises OSError; then what was made is gone again.
+
+        `tolerant`: do without those that may not be made, as befits a caller who is not root.
+        """
         made: list[str] = []
         try:
             for directory in self.directories:
-                self._create(directory, made)
+                try:
+                    self._create(directory, made)
+                except OSError as error:
+                    if not tolerant or error.errno not in _FORBIDDEN:
+                        raise
+                    self.paths = {name: path for name, path in self.paths.items() if path != directory}
         except BaseException:
             for directory in reversed(made):
                 with contextlib.suppress(OSError):
@@ -138,15 +178,35 @@ class Cgroup:
         if self.version == 2:
             _hand_down(os.path.dirname(directory), self.layout.tops[""])
         elif directory.startswith(self.layout.tops.get("cpuset", "\0") + "/"):
-            # a new v1 cpuset is empty and takes no process until it has processors and memory nodes
-            parent = os.path.dirname(directory)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                _write(f"{directory}/{name}", _read(f"{parent}/{name}"))
+            _inherit_cpuset(directory)
 
-    def join(self, pid: int) -> None:
-        """Move the process `pid` (0: the caller) into every hierarchy."""
+    def join(self, pid: int, *, like: int = 0) -> None:
+        """Move the process `pid` (0: the caller) into every hierarchy.
+
+        A v2 group whose processes have gone to groups below it, to limit them, takes no process any more: then `pid`
+        goes where the process `like` is.
+        """
         for directory in self.directories:
-            _write(f"{directory}/cgroup.procs", str(pid))
+            try:
+                _write(f"{directory}/cgroup.procs", str(pid))
+            except OSError as error:
+                if error.errno != errno.EBUSY or not like or self.version != 2:
+                    raise
+                _write(f"{self.layout.tops['']}{path_of(like)['']}/cgroup.procs", str(pid))
+
+    def give(self, uid: int) -> None:
+        """Let the user `uid` manage the group (v2): what the kernel names as safe to delegate becomes theirs."""
+        directory = self.directory("")
+        if self.version != 2 or directory is None:
+            return
+        try:
+            names = _read("/sys/kernel/cgroup/delegate").split()
+        except OSError:
+            names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
+        for path in (directory, *(f"{directory}/{name}" for name in names)):
+            with contextlib.suppress(FileNotFoundError):
+                recorder.note("chown", path, uid)
+                os.chown(path, uid, -1)
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Set `name` (e.g. memory.limit_in_bytes). Raises FileNotFoundError when this kernel has no such file."""
@@ -165,6 +225,14 @@ class Cgroup:
         except OSError:
             return None
 
+    def files(self, controller: str) -> list[str]:
+        """The names of all files that `controller` has here."""
+        directory = self.directory(controller)
+        try:
+            return os.listdir(directory) if directory is not None else []
+        except OSError:
+            return []
+
     def number(self, controller: str, name: str) -> int:
         """The number in `name`; 0 when there is none, "max" is a number no machine reaches."""
         text = (self.read(controller, name) or "0").strip()
@@ -177,8 +245,10 @@ class Cgroup:
 
     def pids(self, *, below: bool = True) -> list[int]:
         """Processes in this cgroup and, unless told otherwise, the ones below it."""
-        directory = self.directory("pids") or self.directory("memory") or self.directories[0]
+        directory = self.directory("devices") or self.directory("pids") or next(iter(self.paths.values()), None)
         found: list[int] = []
+        if directory is None:
+            return found
         for folder, _, _ in os.walk(directory) if below else [(directory, [], [])]:
             with contextlib.suppress(OSError):
                 found.extend(int(pid) for pid in _read(f"{folder}/cgroup.procs").split())
@@ -189,21 +259,29 @@ class Cgroup:
         return any(os.path.isdir(directory) for directory in self.directories)
 
     def freeze(self, frozen: bool) -> None:
-        """Stop, or let go on, every process inside; returns when it is so. Raises OSError(ETIMEDOUT) after 2 s."""
+        """Stop, or let go on, every process inside; returns when it is so. Raises OSError(ETIMEDOUT) after 5 s."""
         if self.version == 2:
             self.write("", "cgroup.freeze", "1" if frozen else "0")
         else:
             self.write("freezer", "freezer.state", "FROZEN" if frozen else "THAWED")
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 5
+        tries = 0
         while self.frozen() is not frozen:
             if time.monotonic() > deadline:
                 if frozen:
-                    self.freeze(False)
+                    self.write(
+                        *(("", "cgroup.freeze", "0") if self.version == 2 else ("freezer", "freezer.state", "THAWED"))
+                    )
                 raise TimeoutError(errno.ETIMEDOUT, "the freezer does not settle", self.path)
+            tries += 1
+            time.sleep(0.0002 if tries < 50 else 0.005)
             if self.version == 1 and frozen:
-                # a process that forks while freezing can leave the state at FREEZING: ask again (runc does)
+                # While processes keep forking, v1 can hang at FREEZING for good; asking again helps, and now and then
+                # only letting them all run for a moment does (runc's experience; v2 has no such fault).
+                if tries % 50 == 49:
+                    self.write("freezer", "freezer.state", "THAWED")
+                    time.sleep(0.01)
                 self.write("freezer", "freezer.state", "FROZEN")
-            time.sleep(0.001)
 
     def frozen(self) -> bool:
         """Whether all processes inside are stopped by the freezer."""
@@ -212,12 +290,15 @@ class Cgroup:
         return (self.read("freezer", "freezer.state") or "").strip() == "FROZEN"
 
     def kill(self) -> bool:
-        """SIGKILL everything inside at once where the kernel can (v2, Linux 5.14); False when it can't."""
-        if self.version == 2:
-            with contextlib.suppress(OSError):
-                self.write("", "cgroup.kill", "1")
-                return True
-        return False
+        """SIGKILL everything inside at once where the kernel can (v2, Linux 5.14; hybrid); False when it can't."""
+        directory = self.paths.get("")
+        if directory is None:
+            return False
+        try:
+            _write(f"{directory}/cgroup.kill", "1")
+        except OSError:
+            return False
+        return True
 
     def oom_kills(self) -> int:
         """How many processes inside the kernel has killed for want of memory."""
@@ -257,17 +338,38 @@ def _remove_tree(directory: str) -> bool:
     return not os.path.isdir(directory)
 
 
+def _inherit_cpuset(directory: str) -> None:
+    """A new v1 cpuset is empty and takes no process until it has processors and memory nodes: its parent's.
+
+    Parents that someone else has made may be empty as well.
+    """
+    parent = os.path.dirname(directory)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        value = _read(f"{parent}/{name}")
+        if not value.strip():
+            _inherit_cpuset(parent)
+            value = _read(f"{parent}/{name}")
+        if not _read(f"{directory}/{name}").strip():
+            _write(f"{directory}/{name}", value)
+
+
 def _hand_down(parent: str, top: str) -> None:
-    """Enable in `parent` (v2) the controllers its children's limits need, as far as it has them."""
+    """Enable in `parent` (v2), and before in those above it, every controller that they have for their children."""
     try:
-        available = set(_read(f"{parent}/cgroup.controllers").split())
-        enabled = set(_read(f"{parent}/cgroup.subtree_control").split())
+        available = set(_read(f"{top}/cgroup.controllers").split())
+        if available <= set(_read(f"{parent}/cgroup.subtree_control").split()):
+            return
     except OSError:
         return
-    for controller in _V2_WANTED:
-        if controller in available and controller not in enabled:
+    if len(parent) > len(top):
+        _hand_down(os.path.dirname(parent), top)
+    try:
+        _write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(available)))
+    except OSError:
+        # one of them cannot be had here (a cpu controller with realtime processes, a host's delegation): all others
+        for name in available:
             with contextlib.suppress(OSError):
-                _write(f"{parent}/cgroup.subtree_control", f"+{controller}")
+                _write(f"{parent}/cgroup.subtree_control", f"+{name}")
 
 
 def path_of(pid: int | str) -> dict[str, str]:

@@ -397,7 +397,9 @@ def keyctl_set_permissions(key: int, permissions: int) -> None:
     call(SYS_KEYCTL, ctypes.c_int(5), ctypes.c_int(key), ctypes.c_uint(permissions))
 
 
-def bpf(command: int, attributes: bytes) -> int:
-    """bpf(2): `attributes` is the union bpf_attr of `command`."""
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+def bpf(command: int, attributes: bytes | bytearray) -> int:
+    """bpf(2): `attributes` is the union bpf_attr of `command`; in a bytearray the kernel's answers are found after."""
+    size = len(attributes)
+    mutable = isinstance(attributes, bytearray)
+    buffer = (ctypes.c_char * size).from_buffer(attributes if mutable else bytearray(attributes))
     return call(SYS_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))

@@ -204,7 +204,7 @@ class Cpu(Struct):
 
 
 class Pids(Struct):
-    """How many tasks; 0 or less means no limit."""
+    """How many tasks; -1 means no limit, 0 is taken as 1."""
 
     limit: int = 0
 

@@ -56,6 +56,8 @@ def _mount_hierarchies(
 ) -> None:
     done: set[str] = set()
     for controller, host_top in layout.tops.items():
+        if not controller:
+            continue  # a hybrid host's version 2, which has no controllers
         name = os.path.basename(host_top)
         if name not in done:
             done.add(name)
@@ -64,7 +66,7 @@ def _mount_hierarchies(
             if own_namespace:
                 mount("cgroup", place, "cgroup", flags, controller)
             else:
-                directory = host_top + (group.path if group is not None else "")
+                directory = (group.directory(controller) if group is not None else None) or host_top
                 mount(directory, place, None, MS_BIND | MS_REC)
                 if flags & ~MS_REC:
                     mount(None, place, None, MS_REMOUNT | MS_BIND | flags)
