@@ -114,6 +114,7 @@ class Cgroup:
     """
 
     unit = ""  # the name of the systemd unit that keeps it, if one does (see linux/systemd.py)
+    user = False  # that of the caller's own systemd
 
     def __init__(self, path: str, kind: Layout | None = None, *, paths: dict[str, str] | None = None) -> None:
         self.layout = kind or layout()
@@ -370,6 +371,11 @@ def _hand_down(parent: str, top: str) -> None:
         for name in available:
             with contextlib.suppress(OSError):
                 _write(f"{parent}/cgroup.subtree_control", f"+{name}")
+
+
+def own_pid() -> int:
+    """The caller's PID as /proc and systemd number it: it may be in a PID namespace already, where it is 1."""
+    return int(os.readlink("/proc/self"))
 
 
 def path_of(pid: int | str) -> dict[str, str]:

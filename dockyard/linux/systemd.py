@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from dockyard.linux import recorder
-from dockyard.linux.cgroups import Cgroup, Layout, layout
+from dockyard.linux.cgroups import Cgroup, Layout, layout, own_pid
 from dockyard.linux.dbus import Connection, DBusError
 
 BUS, MANAGER_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
@@ -191,7 +191,7 @@ class Scope(Cgroup):
         """Move the process `pid` (0: the caller) into it."""
         if self.user:
             # between systemd's own groups only systemd moves processes that are not root's
-            self.manager().attach(self.unit, pid or os.getpid())
+            self.manager().attach(self.unit, pid or own_pid())
         else:
             super().join(pid, like=like)
 

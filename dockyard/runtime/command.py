@@ -91,6 +91,15 @@ class Session:
         self.rootless = _bool_or_auto(flags.text("rootless", "auto"))
         self.flags = flags
 
+    def without_root(self) -> bool:
+        """Whether cgroups may be out of reach: the caller is not root, or root of a user namespace only."""
+        if self.rootless is not None:
+            return self.rootless
+        if os.geteuid() != 0:
+            return True
+        with open("/proc/self/uid_map") as rows:
+            return rows.read().split() != ["0", "0", "4294967295"]
+
     def own_root(self) -> bool:
         """Whether `--root` was given."""
         return self.flags.given("root")

@@ -21,6 +21,7 @@ from dockyard.oci.runtime_spec import Process, Resources, Spec, State
 from dockyard.runtime import (
     birth,
     channel,
+    groups,
     hooks,
     init,
     intel_rdt,
@@ -28,12 +29,12 @@ from dockyard.runtime import (
     mount_sources,
     process,
     resources,
+    resources_v2,
     rootfs,
     scheduling,
     validation,
 )
 from dockyard.runtime.channel import Message
-from dockyard.runtime.defaults import DEVICE_RULES
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
 from dockyard.runtime.init import Birth, Stdio
@@ -68,6 +69,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     userns: bool = False
     gated: bool = False
     resctrl: list[str] = []  # directories of ours there, to be removed
+    cgroup_paths: dict[str, str] = {}  # where they are not the usual ones of `cgroup`
+    unit: str = ""  # the systemd unit that keeps the cgroup
+    rootless: bool = False
 
 
 class Container:
@@ -77,7 +81,7 @@ class Container:
         self.root = root
         self.record = record
         self.process = started
-        self.group = cgroups.Cgroup(record.cgroup)
+        self.group = groups.found_again(record.cgroup, record.cgroup_paths, record.unit, record.rootless)
         self._runtime = runtime
         self._seccomp: bytes | None = None
         self.warnings: list[str] = []  # what went wrong and yet stops nothing
@@ -99,11 +103,14 @@ class Container:
         gate: bool = False,
         sibling: bool = False,
         tell: Callable[[str], None] | None = None,
+        systemd: bool = False,
+        rootless: bool = False,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
         Its PID 1 is a child of the caller, or with `sibling` of the caller's parent, who then is to reap it.
         With `gate` another process may start it (by a socket in the state directory); else only this handle can.
+        `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -115,16 +122,12 @@ class Container:
             except FileExistsError:
                 raise RuntimeFailure(f"container with given ID already exists: {container_id}") from None
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            group = cgroups.Cgroup(spec.linux.cgroups_path or f"/{container_id}")
-            if group.exists() and group.pids():
-                raise RuntimeFailure(f"container's cgroup is not empty: {group.path}")
-            group.create()
+            group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)
+            groups.make(group, spec, rootless=rootless)
             # what runs at the end of a container also runs at the end of one that came as far as its namespaces
             born_at_all: list[Birth] = []
             undo.callback(lambda: [_run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
             undo.callback(_remove_group, group)
-            if spec.linux.resources is not None:
-                resources.apply(group, _with_default_devices(spec.linux.resources))
             start_gate = undo.enter_context(_make_gate(directory)) if gate else None
             flags, joined = birth.of_spec(spec, undo)
             users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
@@ -146,6 +149,7 @@ class Container:
                 own_keyring=new_keyring,
                 gate=start_gate,
                 tell=tell,
+                rootless=rootless,
             )
             if tell is not None:
                 kinds = ", ".join(name for name, flag in namespaces.CLONE_FLAGS.items() if flag & flags)
@@ -164,6 +168,9 @@ class Container:
                 )
             undo.callback(_reap, pid)
             born_at_all.append(born)
+            owner = groups.owner(spec, flags)
+            if owner is not None:
+                group.give(owner)
             pidfd = os.pidfd_open(pid)
             undo.callback(os.close, pidfd)
             resctrl: list[str] = []
@@ -183,6 +190,9 @@ class Container:
                 userns=born.user_namespace,
                 gated=gate,
                 resctrl=resctrl,
+                cgroup_paths=groups.unusual_paths(group),
+                unit=group.unit,
+                rootless=rootless,
             )
             container = Container(root, record, Started(pid, pidfd, console if console >= 0 else None), ours)
             container._seccomp = seccomp_program
@@ -435,7 +445,9 @@ class Container:
 
     def update(self, wanted: Resources) -> None:
         """Set new limits. Raises RuntimeFailure naming the one refused."""
-        resources.apply(self.group, wanted)
+        if self.group.version == 2:
+            wanted = resources_v2.completed(self.group, wanted)
+        resources.apply(self.group, wanted, rootless=self.record.rootless)
 
     def pids(self) -> list[int]:
         """Every process of the container, as the caller's PID namespace numbers them."""
@@ -455,7 +467,7 @@ class Container:
                 raise RuntimeFailure(f"cannot delete container {self.record.id} that is not stopped: {self.status()}")
             with contextlib.suppress(RuntimeFailure):
                 self.kill(signal.SIGKILL)
-        if self.group.exists():
+        if self.group.unit or self.group.exists():
             # Without a PID namespace of its own, its processes do not end with PID 1.
             if self.group.pids():
                 self._kill_all(signal.SIGKILL)
@@ -470,16 +482,6 @@ class Container:
         if not any(namespace.type == "mount" for namespace in spec.linux.namespaces):
             rootfs.unmount(init.root_path(self.record.bundle, spec))
         shutil.rmtree(os.path.join(self.root, self.record.id), ignore_errors=True)
-
-
-def _with_default_devices(wanted: Resources) -> Resources:
-    """`wanted`, and the devices that every container has may be used (runtime-spec, "Default Devices")."""
-    rules = wanted.devices
-    last = rules[-1] if rules else None
-    if last is None or (last.allow and last.type in ("a", "") and last.major is None):
-        return wanted
-    missing = [rule for rule in DEVICE_RULES[1:] if rule not in rules]
-    return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
 
 
 def _join(
@@ -504,7 +506,7 @@ def _join(
         if groups_to_join is not None:
             join_sub_cgroups(groups_to_join)
         else:
-            group.join(0)
+            groups.join(group, like=record.pid)
         scheduling.set_affinity(wanted.exec_cpu_affinity, initial=False)
         last_capability = capabilities.last_known_to_kernel()
         process.set_oom_score(wanted)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dockyard.linux import capabilities, cgroups, namespaces, syscalls
 from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from dockyard.oci.runtime_spec import VERSION, Process, Spec, State
-from dockyard.runtime import channel, hooks, labels, limits, process, rootfs, scheduling, sysctls
+from dockyard.runtime import channel, groups, hooks, labels, limits, process, rootfs, scheduling, sysctls
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
@@ -55,6 +55,7 @@ class Birth:
     own_keyring: bool
     gate: socket.socket | None  # where any process may connect and let the program start; None: the channel does
     tell: Callable[[str], None] | None = None  # each step, for who looks for a mistake
+    rootless: bool = False  # the caller may be allowed no cgroup
 
     def state(self, status: str, pid: int) -> State:
         """What a hook reads."""
@@ -169,7 +170,10 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
 def leave_host(birth: Birth) -> None:
     """What the host's root does for itself while it still is that: join the cgroup, be more or less killable."""
     if birth.group is not None:
-        birth.group.join(0)
+        if birth.group.unit:
+            groups.start(birth.group, birth.spec, rootless=birth.rootless)
+        else:
+            groups.join(birth.group)
     if birth.spec.process is not None:
         process.set_oom_score(birth.spec.process)
 

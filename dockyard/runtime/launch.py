@@ -133,6 +133,8 @@ def _make(
         new_keyring=not flags.on("no-new-keyring"),
         gate=gate,
         tell=session.log.teller(),
+        systemd=session.systemd_cgroup,
+        rootless=session.without_root(),
     )
 
 

@@ -1,0 +1,108 @@
+"""A container's cgroup: which it is by its spec, made with its limits, and found again by its record."""
+
+import errno
+import os
+
+import msgspec
+
+from dockyard.linux.cgroups import Cgroup, own_pid
+from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWUSER
+from dockyard.oci.runtime_spec import IDMapping, Resources, Spec
+from dockyard.runtime import resources
+from dockyard.runtime.defaults import DEVICE_RULES
+from dockyard.runtime.errors import RuntimeFailure
+
+
+def of_spec(spec: Spec, container_id: str, *, systemd: bool = False, rootless: bool = False) -> Cgroup:
+    """The cgroup that the spec asks for, not yet made. Raises RuntimeFailure.
+
+    `systemd`: a scope unit, cgroupsPath is "slice:prefix:name". `rootless`: the caller may be allowed nothing.
+    """
+    if systemd:
+        from dockyard.runtime import systemd_properties  # only where systemd keeps the cgroups
+
+        return systemd_properties.scope(spec, container_id, rootless=rootless)
+    path = spec.linux.cgroups_path
+    return Cgroup(os.path.normpath(path) if path else container_id)
+
+
+def found_again(path: str, paths: dict[str, str], unit: str, rootless: bool) -> Cgroup:
+    """The cgroup of a record. `paths` is empty when they are the usual ones of `path`."""
+    if not unit:
+        return Cgroup(path, paths=paths)
+    from dockyard.linux.systemd import Scope
+
+    return Scope("", unit, user=rootless, paths=paths)
+
+
+def unusual_paths(group: Cgroup) -> dict[str, str]:
+    """What a record must say of the group beside its path."""
+    return group.paths if group.unit or group.paths != Cgroup(group.path).paths else {}
+
+
+def make(group: Cgroup, spec: Spec, *, rootless: bool = False) -> None:
+    """Make the group and set its limits; systemd's is made later, by `start`. Raises RuntimeFailure."""
+    if group.exists():
+        count = len(group.pids())
+        if count:
+            raise RuntimeFailure(f"container's cgroup is not empty: {count} process(es) found")
+        if group.frozen():
+            raise RuntimeFailure(f"container's cgroup unexpectedly frozen: {group.path}")
+    try:
+        # what is asked for by name must be had
+        group.create(tolerant=rootless and not spec.linux.cgroups_path)
+    except OSError as error:
+        raise _refused("mkdir", error) from error
+    if spec.linux.resources is not None and not group.unit:
+        resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
+
+
+def _with_default_devices(wanted: Resources) -> Resources:
+    """`wanted`, and the devices that every container has may be used (runtime-spec, "Default Devices")."""
+    rules = wanted.devices
+    last = rules[-1] if rules else None
+    if last is None or (last.allow and last.type in ("a", "") and last.major is None):
+        return wanted
+    missing = [rule for rule in DEVICE_RULES[1:] if rule not in rules]
+    return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
+
+
+def start(group: Cgroup, spec: Spec, *, rootless: bool = False) -> None:
+    """Have systemd make the group with the caller, a container's process to be, inside; then set its limits."""
+    from dockyard.linux.systemd import Scope
+    from dockyard.runtime import systemd_properties
+
+    assert isinstance(group, Scope)
+    systemd_properties.start(group, own_pid(), spec)
+    if spec.linux.resources is not None:
+        resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
+
+
+def join(group: Cgroup, *, like: int = 0) -> None:
+    """Move the caller into the group. `like` is a process of the container. Raises RuntimeFailure."""
+    try:
+        group.join(0, like=like)
+    except OSError as error:
+        raise _refused("write", error) from error
+
+
+def _refused(act: str, error: OSError) -> RuntimeFailure:
+    reason = (error.strerror or os.strerror(error.errno or errno.EIO)).lower()
+    return RuntimeFailure(f"unable to apply cgroup configuration: {act} {error.filename}: {reason}")
+
+
+def owner(spec: Spec, flags: int) -> int | None:
+    """Who shall own the group: the container's user, where it has a cgroup namespace and a writable cgroup mount."""
+    if not flags & CLONE_NEWCGROUP or not flags & CLONE_NEWUSER or spec.process is None:
+        return None
+    for mount in spec.mounts:
+        if mount.source == "cgroup" and os.path.normpath(mount.destination) == "/sys/fs/cgroup":
+            return None if "ro" in mount.options else _host_id(spec.process.user.uid, spec.linux.uid_mappings)
+    return None
+
+
+def _host_id(inside: int, mappings: list[IDMapping]) -> int | None:
+    for row in mappings:
+        if row.container_id <= inside < row.container_id + row.size:
+            return row.host_id + inside - row.container_id
+    return None
