@@ -7,6 +7,8 @@ Kernel: admin-guide/cgroup-v2.
 import errno
 import math
 
+import msgspec
+
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import BlockIO, Cpu, Memory, Resources
 from dockyard.runtime import device_filter
@@ -33,6 +35,21 @@ def apply(group: Cgroup, resources: Resources, *, rootless: bool) -> None:
         write(group, "", "rdma.max", rdma_row(device, limits))
     for name, value in resources.unified.items():
         _set_unified(group, name, value)
+
+
+def completed(group: Cgroup, resources: Resources) -> Resources:
+    """A change of limits with what version 2 sets together with them, as it is now: swap needs the limit of memory,
+    a quota its period and the other way round.
+    """
+    memory, cpu = resources.memory, resources.cpu
+    if memory is not None and memory.swap and memory.swap > 0 and not memory.limit:
+        text = (group.read("", "memory.max") or "max").strip()
+        memory = msgspec.structs.replace(memory, limit=-1 if text == "max" else int(text))
+    if cpu is not None and bool(cpu.quota) != bool(cpu.period):
+        quota, _, period = (group.read("", "cpu.max") or "max 100000").partition(" ")
+        now = -1 if quota == "max" else int(quota)
+        cpu = msgspec.structs.replace(cpu, quota=cpu.quota or now, period=cpu.period or int(period))
+    return msgspec.structs.replace(resources, memory=memory, cpu=cpu)
 
 
 def check_memory(group: Cgroup, memory: Memory) -> None:

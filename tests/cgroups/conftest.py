@@ -38,7 +38,8 @@ def _made(group: Cgroup) -> Iterator[Cgroup]:
         yield group
     finally:
         for pid in group.pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         group.remove()
         for directory in group.directories:
             with contextlib.suppress(OSError):
