@@ -4,11 +4,41 @@ import asyncio
 
 from aiohttp import web
 
-from dockyard.api import absent, archive, build, commit, containers, execs, images, networks, stats, system, volumes
+from dockyard.api import (
+    absent,
+    archive,
+    attach,
+    build,
+    commit,
+    container_logs,
+    containers,
+    events,
+    execs,
+    images,
+    networks,
+    stats,
+    system,
+    volumes,
+)
 from dockyard.api.router import Router
 from dockyard.api.services import Services
 
-RESOURCES = (system, containers, execs, commit, archive, stats, images, build, volumes, networks, absent)
+RESOURCES = (
+    system,
+    containers,
+    container_logs,
+    attach,
+    events,
+    execs,
+    commit,
+    archive,
+    stats,
+    images,
+    build,
+    volumes,
+    networks,
+    absent,
+)
 
 
 def build_server(services: Services) -> web.Server:

@@ -60,7 +60,7 @@ def stat_header(found: PathStat) -> str:
 def _path(call: Call) -> str:
     path = call.text("path")
     if not path:
-        raise errors.InvalidParameter("bad parameter: the path is missing")
+        raise errors.InvalidParameter("bad parameter: path cannot be empty")
     return path
 
 

@@ -11,11 +11,17 @@ from dockyard.engine.container import NEVER, Container, State, nanoseconds
 from dockyard.engine.container_config import EndpointSettings
 from dockyard.errors import NotFound
 
+# What HostConfig shows only when it is set (moby api/types/container, `omitempty`).
+RARE_HOST_FIELDS = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
 
-async def inspect_json(services: Services, container: Container, *, size: bool) -> dict[str, Any]:
+Version = tuple[int, int]
+
+
+async def inspect_json(services: Services, container: Container, *, version: Version, size: bool) -> dict[str, Any]:
     """GET /containers/{id}/json."""
     record = container.record
     folder = services.containers.folder(container)
+    born = record.state.started_at != NEVER or record.state.error != ""  # its files are made by its first start
     argv = container.argv
     data = services.layers.graph_data(container.id)
     shown: dict[str, Any] = {
@@ -25,10 +31,10 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
         "Args": argv[1:],
         "State": state_json(record.state),
         "Image": record.image_id,
-        "ResolvConfPath": f"{folder}/resolv.conf",
-        "HostnamePath": f"{folder}/hostname",
-        "HostsPath": f"{folder}/hosts",
-        "LogPath": record.log_path,
+        "ResolvConfPath": f"{folder}/resolv.conf" if born else "",
+        "HostnamePath": f"{folder}/hostname" if born else "",
+        "HostsPath": f"{folder}/hosts" if born else "",
+        "LogPath": record.log_path if born else "",
         "Name": "/" + record.name,
         "RestartCount": record.restart_count,
         "Driver": services.layers.driver.name,
@@ -36,7 +42,7 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": [exec_id for exec_id in container.exec_ids if services.execs.get(exec_id).running] or None,
+        "ExecIDs": [exec_id for exec_id in container.exec_ids if services.execs.get(exec_id).exit_code is None] or None,
         "HostConfig": host_config_json(services, container),
         "GraphDriver": {"Data": data or None, "Name": services.layers.driver.name},
         "Mounts": [
@@ -52,8 +58,8 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
             }
             for mount in record.mounts
         ],
-        "Config": config_json(container),
-        "NetworkSettings": network_settings(container),
+        "Config": config_json(container, version),
+        "NetworkSettings": network_settings(container, version),
     }
     if size:
         shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
@@ -63,12 +69,15 @@ async def inspect_json(services: Services, container: Container, *, size: bool) 
 def host_config_json(services: Services, container: Container) -> dict[str, Any]:
     """What `inspect` calls HostConfig."""
     shown: dict[str, Any] = msgspec.to_builtins(container.host_config)
+    for name in RARE_HOST_FIELDS:
+        if not shown.get(name) and shown.get(name) is not False:
+            shown.pop(name, None)
     if container.record.links:
         shown["Links"] = services.containers.links(container)
     return shown
 
 
-def config_json(container: Container) -> dict[str, Any]:
+def config_json(container: Container, version: Version) -> dict[str, Any]:
     """What `inspect` calls Config: rarely used fields appear only when set, as in Docker."""
     shown: dict[str, Any] = msgspec.to_builtins(container.config)
     for name in ("ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell", "Healthcheck"):
@@ -78,6 +87,33 @@ def config_json(container: Container) -> dict[str, Any]:
         shown.pop("ExposedPorts", None)
     shown["Labels"] = shown.get("Labels") or {}
     shown["Env"] = shown.get("Env") or []
+    if version < (1, 52) and (address := _wanted_mac_address(container)):
+        shown["MacAddress"] = address
+    return shown
+
+
+def _wanted_mac_address(container: Container) -> str:
+    """The address that was asked for on the network of the container's mode."""
+    record, mode = container.record, container.host_config.network_mode
+    name = "bridge" if mode in ("", "default") else mode
+    if record.join is not None:
+        wish = record.join.endpoints.get(name)
+        return wish.mac_address if wish is not None else ""
+    settings = record.networks.get(name)
+    return settings.mac_address if settings is not None and not settings.endpoint_id else ""
+
+
+def endpoints_json(container: Container, version: Version) -> dict[str, Any]:
+    """The container's networks, as each version of the API shows them."""
+    shown: dict[str, Any] = msgspec.to_builtins(container.record.networks)
+    for name, settings in shown.items():
+        if version < (1, 48):
+            settings.pop("GwPriority", None)
+        if version < (1, 44):
+            settings.pop("DNSNames", None)
+        if version < (1, 45) and name not in ("bridge", "host", "none"):
+            own = [container.id[:12], container.config.hostname]
+            settings["Aliases"] = list(dict.fromkeys([*(settings["Aliases"] or []), *own]))
     return shown
 
 
@@ -101,7 +137,7 @@ def state_json(state: State) -> dict[str, Any]:
     return shown
 
 
-def network_settings(container: Container) -> dict[str, Any]:
+def network_settings(container: Container, version: Version) -> dict[str, Any]:
     """The NetworkSettings part of `inspect`, with the default bridge's values at its top, as of old."""
     sandbox = container.record.sandbox
     networks = container.record.networks
@@ -129,12 +165,12 @@ def network_settings(container: Container) -> dict[str, Any]:
         "IPPrefixLen": first.ip_prefix_len,
         "IPv6Gateway": first.ipv6_gateway,
         "MacAddress": first.mac_address,
-        "Networks": networks,
+        "Networks": endpoints_json(container, version),
     }
 
 
 async def list_entry(
-    services: Services, container: Container, *, size: bool, link_names: Sequence[str] = ()
+    services: Services, container: Container, *, version: Version, size: bool, link_names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """One element of GET /containers/json; `link_names` are what legacy links call it."""
     record = container.record
@@ -150,12 +186,12 @@ async def list_entry(
         "State": record.state.status,
         "Status": status_text(record.state),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
-        "NetworkSettings": {"Networks": record.networks},
+        "NetworkSettings": {"Networks": endpoints_json(container, version)},
         "Mounts": [
             {
                 "Type": mount.type,
                 **({"Name": mount.name} if mount.name else {}),
-                "Source": mount.source if mount.type == "bind" else "",
+                "Source": mount.source,
                 "Destination": mount.destination,
                 **({"Driver": mount.driver} if mount.driver else {}),
                 "Mode": mount.mode,
@@ -165,8 +201,13 @@ async def list_entry(
             for mount in record.mounts
         ],
     }
+    if version >= (1, 46) and record.host_config.annotations:
+        shown["HostConfig"]["Annotations"] = record.host_config.annotations
     if size:
-        shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
+        written, whole = await services.layers.sizes(container.id)
+        if written:
+            shown["SizeRw"] = written
+        shown["SizeRootFs"] = whole
     return shown
 
 

@@ -6,7 +6,7 @@ from dockyard.api.container_json import list_entry
 from dockyard.api.services import Services
 
 
-async def disk_usage(services: Services, wanted: set[str]) -> dict[str, Any]:
+async def disk_usage(services: Services, wanted: set[str], version: tuple[int, int]) -> dict[str, Any]:
     """The answer, for the kinds of object in `wanted`: container, image, volume, build-cache."""
     shown: dict[str, Any] = {"BuilderSize": 0}
     layers = services.layers
@@ -22,7 +22,7 @@ async def disk_usage(services: Services, wanted: set[str]) -> dict[str, Any]:
                 "Created": (image.created_ns or 0) // 10**9,
                 "Size": image.size,
                 "SharedSize": services.images.shared_size(image),
-                "VirtualSize": image.size,
+                **({"VirtualSize": image.size} if version < (1, 44) else {}),
                 "Labels": image.labels or None,
                 "Containers": len(services.images.users_of(image.id)),
             }
@@ -30,7 +30,7 @@ async def disk_usage(services: Services, wanted: set[str]) -> dict[str, Any]:
         ]
     if "container" in wanted:
         shown["Containers"] = [
-            await list_entry(services, container, size=True) for container in services.containers.all()
+            await list_entry(services, container, version=version, size=True) for container in services.containers.all()
         ]
     if "volume" in wanted:
         shown["Volumes"] = [

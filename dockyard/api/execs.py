@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from dockyard.api.containers import detach_keys
+from dockyard.api.attach import detach_keys
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack

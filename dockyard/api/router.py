@@ -213,16 +213,14 @@ class Router:
         for entries in self._routes.values():
             entries.sort(key=lambda entry: sum(segment.startswith("{") for segment in entry[1]))
 
-    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | int:
-        """The handler and path parameters for `segments`, or the status (404, 405) when there is none."""
-        status = 404
+    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
+        """The handler and path parameters for `segments`, or None: as in Docker also when only the method is wrong."""
         for wanted, pattern, handler in self._routes.get(segments[0], ()):
-            params = _match(pattern, segments)
-            if params is not None:
-                if wanted == method:
+            if wanted == method:
+                params = _match(pattern, segments)
+                if params is not None:
                     return handler, params
-                status = 405
-        return status
+        return None
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         response = await self._respond(http)
@@ -239,9 +237,8 @@ class Router:
             except errors.InvalidParameter as error:
                 return error_response(error)
         found = self.find(http.method, segments)
-        if isinstance(found, int):
-            message = "page not found" if found == 404 else "method not allowed"
-            return json_response({"message": message}, found)
+        if found is None:
+            return json_response({"message": "page not found"}, 404)
         handler, params = found
         try:
             return await handler(Call(http, params, version))

@@ -1,4 +1,4 @@
-"""GET /_ping, /version, /info, /events, /system/df and POST /auth."""
+"""GET /_ping, /version, /info, /system/df and POST /auth."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from dockyard.api.router import (
     version_text,
 )
 from dockyard.api.services import Services
-from dockyard.engine.events import Event
+from dockyard.engine.log_options import LOG_DRIVERS
 from dockyard.version import VERSION
 
 # GOARCH's names, which the API speaks, for uname's.
@@ -37,7 +37,6 @@ def routes(services: Services) -> list[Route]:
         Route("HEAD", "/_ping", system.ping),
         Route("GET", "/version", system.version),
         Route("GET", "/info", system.info),
-        Route("GET", "/events", system.events),
         Route("GET", "/system/df", system.disk_usage),
         Route("POST", "/auth", system.auth),
     ]
@@ -66,9 +65,14 @@ class System:
         self._services = services
 
     async def ping(self, call: Call) -> web.StreamResponse:
-        headers = {"Builder-Version": "1", "Swarm": "inactive", "Cache-Control": "no-cache", "Pragma": "no-cache"}
+        headers = {
+            "Builder-Version": "1",
+            "Swarm": "inactive",
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+            "Pragma": "no-cache",
+        }
         body = b"" if call.http.method == "HEAD" else b"OK"
-        return web.Response(body=body, content_type="text/plain", headers=headers)
+        return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=headers)
 
     async def version(self, call: Call) -> web.StreamResponse:
         system = self._services.system
@@ -104,112 +108,109 @@ class System:
         states = [container.state.status for container in services.containers.all()]
         driver = services.layers.driver
         v1 = host.cgroup_version == 1
-        return json_response(
-            {
-                "ID": system.id,
-                "Containers": len(states),
-                "ContainersRunning": states.count("running"),
-                "ContainersPaused": states.count("paused"),
-                "ContainersStopped": sum(state not in ("running", "paused") for state in states),
-                "Images": len(services.images.all()),
-                "Driver": driver.name,
-                "DriverStatus": [list(row) for row in driver.status()],
-                "Plugins": {
-                    "Volume": ["local"],
-                    "Network": ["bridge", "host", "null"],
-                    "Authorization": None,
-                    "Log": ["json-file", "local", "none"],
-                },
-                "MemoryLimit": True,
-                "SwapLimit": not v1 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
-                "CpuCfsPeriod": True,
-                "CpuCfsQuota": True,
-                "CPUShares": True,
-                "CPUSet": True,
-                "PidsLimit": True,
-                "IPv4Forwarding": _reads("/proc/sys/net/ipv4/ip_forward") == "1",
-                "Debug": config.debug,
-                "NFd": _count("/proc/self/fd"),
-                "OomKillDisable": v1,
-                "NGoroutines": len(asyncio.all_tasks()),
-                "SystemTime": rfc3339(time.time_ns()),
-                "LoggingDriver": config.log_driver,
-                "CgroupDriver": "cgroupfs",
-                "CgroupVersion": str(host.cgroup_version),
-                "NEventsListener": 0,
-                "KernelVersion": host.kernel,
-                "OperatingSystem": host.operating_system,
-                "OSVersion": host.os_version,
-                "OSType": "linux",
-                "Architecture": host.architecture,
-                "IndexServerAddress": "https://index.docker.io/v1/",
-                "RegistryConfig": {
-                    "AllowNondistributableArtifactsCIDRs": None,
-                    "AllowNondistributableArtifactsHostnames": None,
-                    "InsecureRegistryCIDRs": [
-                        "::1/128",
-                        "127.0.0.0/8",
-                        *(name for name in config.insecure_registries if "/" in name),
-                    ],
-                    "IndexConfigs": {
-                        "docker.io": {
-                            "Name": "docker.io",
-                            "Mirrors": config.registry_mirrors,
-                            "Secure": True,
-                            "Official": True,
-                        },
-                        **{
-                            name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-                            for name in config.insecure_registries
-                            if "/" not in name
-                        },
+        shown: dict[str, Any] = {
+            "ID": system.id,
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": sum(state not in ("running", "paused") for state in states),
+            "Images": len(services.images.all()),
+            "Driver": driver.name,
+            "DriverStatus": [list(row) for row in driver.status()],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": list(LOG_DRIVERS),
+            },
+            "MemoryLimit": True,
+            "SwapLimit": not v1 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "IPv4Forwarding": _reads("/proc/sys/net/ipv4/ip_forward") == "1",
+            "Debug": config.debug,
+            "NFd": _count("/proc/self/fd"),
+            "OomKillDisable": v1,
+            "NGoroutines": len(asyncio.all_tasks()),
+            "SystemTime": rfc3339(time.time_ns()),
+            "LoggingDriver": config.log_driver,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": str(host.cgroup_version),
+            "NEventsListener": services.events.listeners,
+            "KernelVersion": host.kernel,
+            "OperatingSystem": host.operating_system,
+            "OSVersion": host.os_version,
+            "OSType": "linux",
+            "Architecture": host.architecture,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {
+                "AllowNondistributableArtifactsCIDRs": None,
+                "AllowNondistributableArtifactsHostnames": None,
+                "InsecureRegistryCIDRs": [
+                    "::1/128",
+                    "127.0.0.0/8",
+                    *(name for name in config.insecure_registries if "/" in name),
+                ],
+                "IndexConfigs": {
+                    "docker.io": {
+                        "Name": "docker.io",
+                        "Mirrors": config.registry_mirrors,
+                        "Secure": True,
+                        "Official": True,
                     },
-                    "Mirrors": config.registry_mirrors,
-                },
-                "NCPU": host.cpus,
-                "MemTotal": host.memory,
-                "GenericResources": None,
-                "DockerRootDir": config.data_root,
-                "HttpProxy": "",
-                "HttpsProxy": "",
-                "NoProxy": "",
-                "Name": host.name,
-                "Labels": config.labels,
-                "ExperimentalBuild": config.experimental,
-                "ServerVersion": DOCKER_VERSION,
-                "Runtimes": {
-                    "runc": {"path": "dockyard-runc"},
                     **{
-                        name: {"path": runtime.path, "runtimeArgs": runtime.runtime_args}
-                        for name, runtime in config.runtimes.items()
+                        name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                        for name in config.insecure_registries
+                        if "/" not in name
                     },
                 },
-                "DefaultRuntime": config.default_runtime,
-                "Swarm": {
-                    "NodeID": "",
-                    "NodeAddr": "",
-                    "LocalNodeState": "inactive",
-                    "ControlAvailable": False,
-                    "Error": "",
-                    "RemoteManagers": None,
+                "Mirrors": config.registry_mirrors,
+            },
+            "NCPU": host.cpus,
+            "MemTotal": host.memory,
+            "GenericResources": None,
+            "DockerRootDir": config.data_root,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": host.name,
+            "Labels": config.labels,
+            "ExperimentalBuild": config.experimental,
+            "ServerVersion": DOCKER_VERSION,
+            "Runtimes": {
+                "runc": {"path": "dockyard-runc"},
+                **{
+                    name: {"path": runtime.path, "runtimeArgs": runtime.runtime_args}
+                    for name, runtime in config.runtimes.items()
                 },
-                "LiveRestoreEnabled": config.live_restore,
-                "Isolation": "",
-                "InitBinary": "docker-init",
-                "ContainerdCommit": {"ID": "", "Expected": ""},
-                "RuncCommit": {"ID": VERSION, "Expected": VERSION},
-                "InitCommit": {"ID": "", "Expected": ""},
-                "SecurityOptions": [
-                    *(["name=apparmor"] if host.has_apparmor else []),
-                    "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
-                    *([] if v1 else ["name=cgroupns"]),
-                ],
-                "DefaultAddressPools": [
-                    {"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools
-                ],
-                "Warnings": self._warnings(),
-            }
-        )
+            },
+            "DefaultRuntime": config.default_runtime,
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": config.live_restore,
+            "Isolation": "",
+            "InitBinary": "docker-init",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": VERSION, "Expected": VERSION},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": [
+                *(["name=apparmor"] if host.has_apparmor else []),
+                "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
+                *([] if v1 else ["name=cgroupns"]),
+            ],
+            "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],
+            "Warnings": self._warnings(),
+        }
+        return json_response(_info_for(call.version, shown, v1=v1))
 
     def _warnings(self) -> list[str] | None:
         config = self._services.system.config
@@ -220,36 +221,14 @@ class System:
             if address.startswith("tcp://") and not secure
         ] or None
 
-    async def events(self, call: Call) -> web.StreamResponse:
-        filters = call.filters()
-        known = {
-            "config", "container", "daemon", "event", "image", "label", "network", "node",
-            "plugin", "scope", "secret", "service", "type", "volume",
-        }  # fmt: skip
-        for name in filters:
-            if name not in known:
-                raise errors.InvalidParameter(f"invalid filter '{name}'")
-        since, until = _moment(call, "since"), _moment(call, "until")
-        if since is not None and until is not None and until < since:
-            raise errors.InvalidParameter("`since` time cannot be after `until` time")
-        found = self._services.events.subscribe(lambda event: matches(filters, event), since, until)
-        response = await call.open_stream("application/json")
-        try:
-            async for event in found:
-                await response.write(msgspec.json.encode(event_json(event)) + b"\n")
-        except ConnectionError:
-            return response
-        await response.write_eof()
-        return response
-
     async def disk_usage(self, call: Call) -> web.StreamResponse:
-        wanted = set(call.texts("type")) or {"container", "image", "volume", "build-cache"}
-        unknown = wanted - {"container", "image", "volume", "build-cache"}
-        if unknown:
-            raise errors.InvalidParameter(f"unknown object type: {min(unknown)}")
+        kinds = {"container", "image", "volume", "build-cache"}
+        wanted = set(call.texts("type")) if call.version >= (1, 42) and "type" in call.query else kinds
+        if wanted - kinds:
+            raise errors.InvalidParameter(f"unknown object type: {min(wanted - kinds)}")
         from dockyard.api.disk_usage import disk_usage
 
-        return json_response(await disk_usage(self._services, wanted))
+        return json_response(await disk_usage(self._services, wanted, call.version))
 
     async def auth(self, call: Call) -> web.StreamResponse:
         credentials = await call.body(Credentials)
@@ -259,74 +238,24 @@ class System:
         return json_response({"Status": "Login Succeeded", "IdentityToken": token})
 
 
-def event_json(event: Event) -> dict[str, Any]:
-    """An event as the API tells it; containers' and images' carry the pre-1.22 fields too."""
-    old: dict[str, Any] = {}
-    if event.type == "container":
-        old = {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image", "")}
-    elif event.type == "image":
-        old = {"status": event.action, "id": event.actor_id}
-    return {
-        **old,
-        "Type": event.type,
-        "Action": event.action,
-        "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},
-        "scope": event.scope,
-        "time": event.time_ns // 1_000_000_000,
-        "timeNano": event.time_ns,
-    }
-
-
-def matches(filters: dict[str, list[str]], event: Event) -> bool:
-    """Whether `event` passes Docker's event filters: one of each name's values must fit."""
-    attributes = event.attributes
-    for name, values in filters.items():
-        if not values:
-            continue
-        if name == "type":
-            fits = event.type in values
-        elif name == "event":
-            # `exec_create: sh -c …` is found by `exec_create`
-            fits = event.action in values or event.action.partition(":")[0] in values
-        elif name == "scope":
-            fits = event.scope in values
-        elif name == "label":
-            fits = all(_has_label(attributes, value) for value in values)
-        elif name == "image":
-            image = attributes.get("image", "") if event.type == "container" else attributes.get("name", "")
-            names = {event.actor_id if event.type == "image" else "", image, image.partition(":")[0]}
-            fits = event.type in ("image", "container") and bool(names & set(values))
-        else:
-            fits = event.type == name and any(
-                event.actor_id == value
-                or attributes.get("name") == value
-                or (name == "container" and len(value) >= 3 and event.actor_id.startswith(value))
-                for value in values
-            )
-            if name == "container" and event.type == "network" and attributes.get("container") in values:
-                fits = True
-        if not fits:
-            return False
-    return True
-
-
-def _has_label(attributes: Any, wanted: str) -> bool:
-    key, has_value, value = wanted.partition("=")
-    return key in attributes and (not has_value or attributes[key] == value)
-
-
-def _moment(call: Call, name: str) -> int | None:
-    """A time of the query, "SECONDS[.NANOSECONDS]" or RFC 3339, in UNIX ns; None when absent."""
-    value = call.text(name)
-    if not value:
-        return None
-    seconds, _, fraction = value.partition(".")
-    if seconds.lstrip("-").isdigit():
-        return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
-    try:
-        return int(datetime.fromisoformat(value).timestamp() * 1e9)
-    except ValueError:
-        raise errors.InvalidParameter(f'invalid value for {name}: failed to parse value as time: "{value}"') from None
+def _info_for(version: tuple[int, int], shown: dict[str, Any], *, v1: bool) -> dict[str, Any]:
+    """GET /info as each version of the API shows it (moby api/docs/CHANGELOG.md)."""
+    if not shown["DefaultAddressPools"]:
+        del shown["DefaultAddressPools"]
+    if version < (1, 42) and v1:
+        shown["KernelMemory"] = shown["KernelMemoryTCP"] = True
+    if version < (1, 50):
+        shown["BridgeNfIptables"] = shown["BridgeNfIp6tables"] = False
+    else:
+        shown["DiscoveredDevices"] = []
+    if version >= (1, 49):
+        shown["FirewallBackend"] = {"Driver": "nftables"}
+        for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            shown[name] = {"ID": shown[name]["ID"]}
+    if version >= (1, 47):
+        for name in ("AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"):
+            shown["RegistryConfig"].pop(name)
+    return shown
 
 
 def _reads(path: str) -> str:

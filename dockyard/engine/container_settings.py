@@ -1,5 +1,8 @@
 """What a container is asked to be, completed: by its image, by the daemon's defaults; and refused where it can't be."""
 
+import ipaddress
+import os
+
 from dockyard.config import Config, bytes_of
 from dockyard.engine import limits
 from dockyard.engine.abilities import abilities
@@ -12,6 +15,7 @@ from dockyard.runtime import defaults
 
 # Logs are bounded unless asked otherwise: a container that talks must not fill the disk.
 DEFAULT_LOG_SIZE, DEFAULT_LOG_FILES = 100 << 20, 3
+SHORTEST_HEALTH_TIME = 1_000_000  # ns; shorter ones are most likely meant in another unit
 
 
 def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
@@ -45,12 +49,78 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
             setattr(check, name, getattr(check, name) or getattr(base.healthcheck, name))
 
 
+def check_config(config: ContainerConfig) -> None:
+    """Check what is asked to run. Raises InvalidParameter (moby daemon/container.go, validateContainerConfig)."""
+    if config.working_dir:
+        if not config.working_dir.startswith("/"):
+            raise InvalidParameter(
+                f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+            )
+        config.working_dir = os.path.normpath(config.working_dir).replace("//", "/", 1)
+    for entry in config.env or []:
+        if not entry.partition("=")[0]:
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    for port in config.exposed_ports or {}:
+        _check_port(port)
+    check = config.healthcheck
+    if check is None:
+        return
+    for name, value in (
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ):
+        if value and value < SHORTEST_HEALTH_TIME:
+            raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
+    if check.retries < 0:
+        raise InvalidParameter("Retries in Healthcheck cannot be negative")
+    if check.test and check.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InvalidParameter(f"Unknown healthcheck type '{check.test[0]}' (expected 'CMD')")
+
+
+def _check_port(port: str) -> None:
+    number, slash, protocol = port.partition("/")
+    numbers = number.split("-")
+    good = len(numbers) <= 2 and all(part.isdecimal() and 0 < int(part) < 65536 for part in numbers)
+    if not good or (slash and protocol.lower() not in ("tcp", "udp", "sctp")):
+        raise InvalidParameter(f'invalid port specification: "{port.removesuffix("/tcp")}"')
+
+
+def _check_addresses(host: HostConfig) -> None:
+    """Published ports and further hosts."""
+    for port, bindings in (host.port_bindings or {}).items():
+        _check_port(port)
+        for binding in bindings or []:
+            numbers = binding.host_port.split("-") if binding.host_port else []
+            if not all(part.isdecimal() and int(part) < 65536 for part in numbers) or len(numbers) > 2:
+                raise InvalidParameter(f'invalid port specification: "{binding.host_port}"')
+            if binding.host_ip and not _is_address(binding.host_ip):
+                raise InvalidParameter(f"invalid IP address: {binding.host_ip}")
+    for entry in host.extra_hosts or []:
+        name, colon, address = entry.partition(":")
+        if not colon or not name:
+            raise InvalidParameter(f'bad format for add-host: "{entry}"')
+        address = address.removeprefix("[").removesuffix("]")
+        if address != "host-gateway" and not _is_address(address):
+            raise InvalidParameter(f'invalid IP address in add-host: "{address}"')
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def settle(host: HostConfig, daemon: Config) -> list[str]:
     """Check what is asked and fill in the daemon's defaults; returns warnings.
 
     Raises InvalidParameter for values that can't be.
     """
     warnings = limits.verify(host, abilities())
+    _check_addresses(host)
     if host.memory > 0 and host.memory_swap == 0:
         host.memory_swap = 2 * host.memory  # as much swap again
     named = {limit.name for limit in host.ulimits or []}

@@ -23,7 +23,7 @@ from dockyard.engine.container_config import ContainerConfig, EndpointSettings, 
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_runs import ContainerRuns
-from dockyard.engine.container_settings import check_restart_policy, merge_image_config, settle
+from dockyard.engine.container_settings import check_config, check_restart_policy, merge_image_config, settle
 from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.events import Events
 from dockyard.engine.health import Prober
@@ -224,6 +224,7 @@ class ContainerService:
     ) -> Container:
         warnings = namespace_modes.verify(config, host)
         namespace_modes.name_by_id(host, lambda other: self.get(other).id)
+        check_config(config)
         merge_image_config(config, image)
         if not config.entrypoint and not config.cmd:
             raise InvalidParameter("no command specified")
@@ -289,7 +290,10 @@ class ContainerService:
             if alias in wanted and alias != first:
                 wanted[first] = wanted.pop(alias)
         for reference in [first, *(name for name in wanted if name != first)]:
-            found[self._networks.get(reference).name] = wanted.get(reference) or EndpointSettings()
+            name = reference
+            with suppress(NotFound):  # it may come to be before the start, which then says what is missing
+                name = self._networks.get(reference).name
+            found[name] = wanted.get(reference) or EndpointSettings()
         return found
 
     # -- start
@@ -487,7 +491,10 @@ class ContainerService:
                 await asyncio.wait_for(exited.wait(), 10)
 
     def _live(self, reference: str, doing: str) -> tuple[Container, Shim]:
-        container = self.get(reference)
+        try:
+            container = self.get(reference)
+        except NotFound as error:
+            raise NotFound(f"cannot {doing} container: {reference}: {error}") from None
         if not container.state.running or container.shim is None:
             raise Conflict(f"cannot {doing} container: {reference}: container {container.id} is not running")
         return container, container.shim
@@ -538,7 +545,10 @@ class ContainerService:
         container = self.get(reference)
         if not name:
             raise InvalidParameter("Neither old nor new names may be empty")
-        name, old = names.check_name(name), container.name
+        try:
+            name, old = names.check_name(name), container.name
+        except InvalidParameter as error:
+            raise InvalidParameter(f"Error when allocating new name: {error}") from None
         if name == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         self._index.rename(container, name)

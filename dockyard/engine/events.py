@@ -77,6 +77,11 @@ class Events:
         finally:
             self._queues.discard(queue)
 
+    @property
+    def listeners(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._queues)
+
     def end(self) -> None:
         """End every subscription; called when the daemon stops."""
         for queue in self._queues:

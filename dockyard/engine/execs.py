@@ -81,11 +81,14 @@ class ExecService:
         console_size: tuple[int, int] | None = None,
     ) -> Execution:
         """Prepare a process. Raises NotFound, Conflict when the container does not run or is paused."""
-        container, _ = self._containers.running(reference)
-        if container.state.status == "paused":
-            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
         if not command:
             raise InvalidParameter("No exec command specified")
+        container = self._containers.get(reference)
+        if container.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        self._containers.running(reference)
+        if container.state.status == "paused":
+            raise Conflict(f"Container {reference} is paused, unpause the container before exec")
         process = exec_process(
             container,
             command,
@@ -128,10 +131,15 @@ class ExecService:
     def check_startable(self, exec_id: str) -> Execution:
         """The exec, if it can be started. Raises NotFound, Conflict."""
         execution = self.get(exec_id)
+        container = execution.container
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+        if container.state.status == "paused":
+            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        if execution.exit_code is not None:
+            raise Conflict(f"exec command {exec_id} has already run")
         if execution.started:
-            raise Conflict(f"exec {exec_id} has already been started")
-        if not execution.container.state.running:
-            raise Conflict(f"container {execution.container.id} is not running")
+            raise Conflict(f"exec command {exec_id} is already running")
         return execution
 
     async def start(
@@ -193,6 +201,8 @@ class ExecService:
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set its terminal's size. Raises NotFound, Conflict when it does not run."""
         execution = self.get(exec_id)
+        if execution.exit_code is not None:
+            raise NotFound(f"no such exec: {exec_id}")
         if execution.live is None or not execution.running:
             # a client may ask before the process is there: it then starts in that size
             execution.console_size = (height, width)

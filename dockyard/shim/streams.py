@@ -380,6 +380,8 @@ class Streams:
                 client.watch_stdin(True)
 
     def resize(self, height: int, width: int) -> None:
-        """Set the terminal's size. Raises OSError when there is none."""
+        """Set the terminal's size, if there is one."""
+        if not self.terminal:
+            return
         for fd in self.sources:
             fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

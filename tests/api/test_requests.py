@@ -122,3 +122,29 @@ def _hijack(engine: EngineProcess, path: str, body: dict[str, Any]) -> bytes:
         wire.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     return answer.partition(b"\r\n\r\n")[2]
+
+
+def test_what_can_not_be_is_refused_at_creation(engine: EngineProcess) -> None:
+    for field, message in (
+        ({"WorkingDir": "here"}, "the working directory 'here' is invalid, it needs to be an absolute path"),
+        ({"Env": ["=x"]}, "invalid environment variable: =x"),
+        ({"Healthcheck": {"Interval": 1}}, "Interval in Healthcheck cannot be less than 1ms"),
+        ({"Healthcheck": {"Retries": -1}}, "Retries in Healthcheck cannot be negative"),
+        ({"HostConfig": {"PortBindings": {"abc/tcp": [{}]}}}, 'invalid port specification: "abc"'),
+        ({"HostConfig": {"ExtraHosts": ["x"]}}, 'bad format for add-host: "x"'),
+    ):
+        status, answer = engine.api("POST", "/containers/create", {"Image": "busybox", **field})
+        assert (status, answer["message"]) == (400, message)
+
+
+def test_a_network_that_is_not_there_yet_is_missed_at_the_start(engine: EngineProcess) -> None:
+    status, created = engine.api(
+        "POST", "/containers/create", {"Image": "busybox", "HostConfig": {"NetworkMode": "to-come"}}
+    )
+    assert status == 201
+    status, answer = engine.api("POST", f"/containers/{created['Id']}/start")
+    assert (status, answer["message"]) == (404, "network to-come not found")
+    engine.docker("network", "create", "to-come")
+    assert engine.api("POST", f"/containers/{created['Id']}/start")[0] == 204
+    engine.docker("rm", "-f", created["Id"])
+    engine.docker("network", "rm", "to-come")

@@ -1,0 +1,87 @@
+"""GET /containers/{id}/logs, and log entries as the streams of the API carry them."""
+
+import asyncio
+
+from aiohttp import web
+
+from dockyard.api import moments
+from dockyard.api.router import Call, Route
+from dockyard.api.services import Services
+from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver
+from dockyard.engine.container import Container, timestamp
+from dockyard.errors import InvalidParameter
+from dockyard.shim.log_reader import LogEntry, read_logs
+
+
+def routes(services: Services) -> list[Route]:
+    """The operation on logs."""
+    return [Route("GET", "/containers/{id:path}/logs", Logs(services).logs)]
+
+
+class Logs:
+    """Handler of the operation on logs."""
+
+    def __init__(self, services: Services) -> None:
+        self._containers = services.containers
+
+    async def logs(self, call: Call) -> web.StreamResponse:
+        container = self._containers.get(call.params["id"])
+        stdout, stderr = call.flag("stdout"), call.flag("stderr")
+        if not stdout and not stderr:
+            raise InvalidParameter("Bad parameters: you must choose at least one stream")
+        if not container.record.log_path:
+            raise InvalidParameter("configured logging driver does not support reading")
+        tail = call.text("tail") or "all"
+        follow, timestamps = call.flag("follow"), call.flag("timestamps")
+        details = call.flag("details")
+        since = moments.unix_time(call.text("since"), "since") or 0
+        until = moments.unix_time(call.text("until"), "until") or 0
+        tty = container.config.tty
+        kind = MULTIPLEXED_STREAM if not tty and call.version >= (1, 42) else RAW_STREAM
+        ended = asyncio.Event()
+        follower = asyncio.ensure_future(_end_with(container, ended)) if follow else None
+        response = await call.open_stream(kind)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for entry in read_logs(
+                container.record.log_path,
+                stdout=stdout,
+                stderr=stderr,
+                since_ns=since,
+                until_ns=until,
+                tail=int(tail) if tail.isdigit() else None,
+                follow=follow,
+                ended=ended,
+            ):
+                head = f"{timestamp(entry.time_ns)} ".encode() if timestamps else b""
+                piece = (head + b" " if details else head) + entry.line
+                pieces.append(piece if tty else frame(entry, piece))
+                size += len(piece)
+                # one write for many lines, but never a line held back while nothing else comes
+                if follow or size > 1 << 18:
+                    await response.write(b"".join(pieces))
+                    pieces.clear()
+                    size = 0
+            if pieces:
+                await response.write(b"".join(pieces))
+            await response.write_eof()
+        except ConnectionError:
+            return TakenOver()
+        finally:
+            if follower is not None:
+                follower.cancel()
+        return response
+
+
+async def _end_with(container: Container, ended: asyncio.Event) -> None:
+    """Set `ended` when the container does not run any more."""
+    if container.state.running or container.state.status == "restarting" or container.state.status == "created":
+        await container.exited.wait()
+    ended.set()
+
+
+def frame(entry: LogEntry, data: bytes | None = None) -> bytes:
+    """Docker's stdcopy frame: stream, three zeros, length (big endian), payload."""
+    payload = entry.line if data is None else data
+    return (b"\1" if entry.stream == "stdout" else b"\2") + b"\0\0\0" + len(payload).to_bytes(4, "big") + payload

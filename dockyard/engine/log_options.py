@@ -1,0 +1,1 @@
+LOG_DRIVERS = ("json-file", "local", "none")
