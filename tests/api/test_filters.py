@@ -54,13 +54,7 @@ def test_every_filter_of_a_list_selects_what_it_says(engine: EngineProcess) -> N
 def test_a_filter_that_can_not_be_is_refused(engine: EngineProcess) -> None:
     assert listed(engine, {"colour": ["red"]}) == (400, "invalid filter 'colour'")
     assert listed(engine, {"before": ["nobody"]}) == (404, "No such container: nobody")
-    for filters in (
-        {"status": ["x"]},
-        {"health": ["x"]},
-        {"exited": ["x"]},
-        {"publish": ["99999"]},
-        {"is-task": ["x"]},
-    ):
+    for name, value in (("status", "x"), ("health", "x"), ("exited", "x"), ("publish", "99999"), ("is-task", "x")):
         assert listed(engine, {name: [value]})[0] == 400, name
 
 
