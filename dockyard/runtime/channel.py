@@ -1,14 +1,15 @@
 """The pipe between a runtime and the process it is making: short messages, each with at most one descriptor."""
 
-import array
 import os
 import socket
+import sys
 
 import msgspec
 
 from dockyard.runtime.errors import RuntimeFailure
 
 LARGEST = 1 << 16
+INT = 4  # bytes of a descriptor
 
 
 class Message(msgspec.Struct, omit_defaults=True):
@@ -31,7 +32,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(end: socket.socket, message: Message, fd: int = -1) -> None:
     """Send one message. A peer that is gone is no error: whoever waits for it will see."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(INT, sys.byteorder))] if fd >= 0 else []
     try:
         end.sendmsg([_encode(message)], rights, socket.MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError):
@@ -40,12 +41,11 @@ def send(end: socket.socket, message: Message, fd: int = -1) -> None:
 
 def receive(end: socket.socket) -> tuple[Message | None, int]:
     """The next message and the descriptor that came with it (or -1); (None, -1) when the peer has closed."""
-    data, rights, _, _ = end.recvmsg(LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    data, rights, _, _ = end.recvmsg(LARGEST, socket.CMSG_SPACE(INT), socket.MSG_CMSG_CLOEXEC)
     fd = -1
     for level, kind, payload in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds = array.array("i")
-            fds.frombytes(payload[: len(payload) - len(payload) % 4])
+            fds = [int.from_bytes(payload[at : at + INT], sys.byteorder) for at in range(0, len(payload), INT)]
             for extra in fds[1:]:
                 os.close(extra)
             fd = fds[0]

@@ -1,8 +1,7 @@
-"""A container by its life cycle: create, start, execute, kill, pause, update, delete (runtime-spec, runtime.md).
+"""A container from its creation on, and further processes in it (runtime-spec, runtime.md).
 
-Plain blocking code. Whoever creates a container is the parent of its PID 1 and reaps it. What another process must know
-to find the container again is in `<root>/<id>/state.json`; processes are known by PID and start time, signalled by
-pidfd.
+Plain blocking code. Whoever creates a container is the parent of its PID 1 and reaps it. What can be done with it once
+it is there is in `existing`.
 """
 
 import contextlib
@@ -14,10 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
-from dockyard.oci.runtime_spec import Process, Resources, Spec, State
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Process, Spec
 from dockyard.runtime import (
     birth,
     channel,
@@ -28,23 +26,21 @@ from dockyard.runtime import (
     midwife,
     mount_sources,
     process,
-    resources,
-    resources_v2,
     rootfs,
     scheduling,
     validation,
 )
+from dockyard.runtime import record as records
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.existing import Existing, run_poststop
 from dockyard.runtime.filter import Filter
 from dockyard.runtime.init import Birth, Stdio
+from dockyard.runtime.record import GATE, Record
 from dockyard.runtime.sub_cgroups import directories as sub_cgroups_of
 from dockyard.runtime.sub_cgroups import join as join_sub_cgroups
 
 __all__ = ["Container", "RuntimeFailure", "Started", "Stdio"]
-
-# In the state directory: the socket at which a created container waits for `start`.
-GATE = "start.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +52,13 @@ class Started:
     console: int | None
 
 
-class Record(msgspec.Struct, omit_defaults=True):
-    """state.json: what finds a container again. `started` is PID 1's start time in clock ticks since boot."""
+class Container(Existing):
+    """A container that can be made, and entered."""
 
-    id: str
-    bundle: str
-    pid: int
-    started: int
-    cgroup: str
-    spec: Spec
-    created_ns: int
-    userns: bool = False
-    gated: bool = False
-    resctrl: list[str] = []  # directories of ours there, to be removed
-    cgroup_paths: dict[str, str] = {}  # where they are not the usual ones of `cgroup`
-    unit: str = ""  # the systemd unit that keeps the cgroup
-    rootless: bool = False
-
-
-class Container:
-    """A handle on one container."""
-
-    def __init__(self, root: str, record: Record, started: Started | None, runtime: socket.socket | None) -> None:
-        self.root = root
-        self.record = record
-        self.process = started
-        self.group = groups.found_again(record.cgroup, record.cgroup_paths, record.unit, record.rootless)
-        self._runtime = runtime
+    def __init__(self, root: str, record: Record) -> None:
+        super().__init__(root, record)
+        self.process: Started | None = None  # its first, when we have made it
         self._seccomp: bytes | None = None
-        self.warnings: list[str] = []  # what went wrong and yet stops nothing
 
     # -- birth
 
@@ -126,7 +100,7 @@ class Container:
             groups.make(group, spec, rootless=rootless)
             # what runs at the end of a container also runs at the end of one that came as far as its namespaces
             born_at_all: list[Birth] = []
-            undo.callback(lambda: [_run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
+            undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
             undo.callback(_remove_group, group)
             start_gate = undo.enter_context(_make_gate(directory)) if gate else None
             flags, joined = birth.of_spec(spec, undo)
@@ -183,10 +157,15 @@ class Container:
                 id=container_id,
                 bundle=bundle,
                 pid=pid,
-                started=_start_time(pid),
+                started=records.start_time(pid),
                 cgroup=group.path,
-                spec=spec,
                 created_ns=time.time_ns(),
+                oci_version=spec.oci_version,
+                rootfs=init.root_path(bundle, spec),
+                annotations=spec.annotations,
+                late_hooks=spec.hooks is not None and bool(spec.hooks.poststart or spec.hooks.poststop),
+                own_mounts=any(namespace.type == "mount" for namespace in spec.linux.namespaces),
+                own_pids=any(namespace.type == "pid" and not namespace.path for namespace in spec.linux.namespaces),
                 userns=born.user_namespace,
                 gated=gate,
                 resctrl=resctrl,
@@ -194,9 +173,12 @@ class Container:
                 unit=group.unit,
                 rootless=rootless,
             )
-            container = Container(root, record, Started(pid, pidfd, console if console >= 0 else None), ours)
+            container = Container(root, record)
+            container.process = Started(pid, pidfd, console if console >= 0 else None)
+            container._runtime = ours
+            container._spec = spec
             container._seccomp = seccomp_program
-            container._save()
+            records.save(root, record, runtime_spec.encode(spec))
             undo.pop_all()
             if start_gate is not None:
                 start_gate.close()
@@ -204,81 +186,14 @@ class Container:
                 os.close(fd)
             return container
 
-    def start(self) -> None:
-        """Let the program run. Raises RuntimeFailure (exit_code 127: not found, 126: not executable) if it can't."""
-        spec = self.record.spec
-        runtime = self._runtime if self._runtime is not None else self._gate()
-        self._runtime = None
-        if runtime is None:
-            raise RuntimeFailure("cannot start an already running container")
-        with runtime:
-            channel.send(runtime, Message("start"))
-            # It closes by itself when execve succeeds; before that only an error can come.
-            message, _ = channel.receive(runtime)
-        if self.record.gated:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.root, self.record.id, GATE))
-        if message is not None:
-            raise RuntimeFailure(message.text, message.exit_code)
-        if spec.hooks is not None:
-            try:
-                hooks.run("poststart", spec.hooks.poststart, self.state("running"), directory=self.record.bundle)
-            except RuntimeFailure:
-                with contextlib.suppress(RuntimeFailure):
-                    self.kill(signal.SIGKILL)
-                raise
+    # -- further processes
 
-    def _gate(self) -> socket.socket | None:
-        """A connection to the container's first process if that waits for `start`."""
-        if not self.record.gated:
-            return None
-        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            directory = os.open(os.path.join(self.root, self.record.id), os.O_PATH | os.O_CLOEXEC)
-            try:
-                peer.connect(f"/proc/self/fd/{directory}/{GATE}")  # a socket's path may have 108 bytes
-            finally:
-                os.close(directory)
-        except (FileNotFoundError, ConnectionRefusedError):
-            peer.close()
-            return None
-        return peer
-
-    # -- finding again
-
-    @staticmethod
-    def load(root: str, container_id: str, *, seccomp_program: bytes | None = None) -> "Container":
+    @classmethod
+    def load(cls, root: str, container_id: str, *, seccomp_program: bytes | None = None) -> "Container":
         """The container that another process created, and its filter if it is at hand. Raises RuntimeFailure."""
-        if not container_id or "/" in container_id or container_id in (".", ".."):
-            raise RuntimeFailure("invalid container id format")
-        try:
-            with open(os.path.join(root, container_id, "state.json"), "rb") as file:
-                record = msgspec.json.decode(file.read(), type=Record)
-        except FileNotFoundError:
-            raise RuntimeFailure("container does not exist") from None
-        container = Container(root, record, None, None)
+        container = cls(root, records.load(root, container_id))
         container._seccomp = seccomp_program
         return container
-
-    def _save(self) -> None:
-        path = os.path.join(self.root, self.record.id, "state.json")
-        with open(path + ".tmp", "wb") as file:
-            file.write(msgspec.json.encode(self.record))
-        os.rename(path + ".tmp", path)
-
-    def status(self) -> str:
-        """created, running, paused or stopped."""
-        if not _is_alive(self.record.pid, self.record.started):
-            return "stopped"
-        if self.group.frozen():
-            return "paused"
-        if self._runtime is not None:
-            return "created"
-        gate = self._gate()
-        if gate is None:
-            return "running"
-        gate.close()
-        return "created"
 
     # -- further processes
 
@@ -301,7 +216,7 @@ class Container:
         if tell is not None:
             tell(f"nsexec container setup: joining the namespaces of process {self.record.pid}")
         validation.check_process(wanted)
-        filter_ = Filter.of_spec(self.record.spec.linux.seccomp, seccomp_program or self._seccomp)
+        filter_ = Filter.of_spec(self.spec.linux.seccomp, seccomp_program or self._seccomp)
         pidfd = self.pidfd()
         ours, theirs = channel.pair()
         try:
@@ -358,17 +273,6 @@ class Container:
             theirs.close()
             os.close(pidfd)
 
-    def state(self, status: str) -> State:
-        """What hooks and seccomp agents read of it."""
-        record = self.record
-        return State(
-            id=record.id,
-            status=status,
-            pid=0 if status == "stopped" else record.pid,
-            bundle=record.bundle,
-            annotations=record.spec.annotations,
-        )
-
     def _flags_to_join(self, pidfd: int) -> int:
         """The namespaces of PID 1 that are not the caller's own already."""
         flags = 0
@@ -379,109 +283,9 @@ class Container:
                     flags |= flag
             except FileNotFoundError:
                 continue
-        if not _is_alive(self.record.pid, self.record.started):
+        if not self.is_running():
             raise RuntimeFailure("cannot exec in a stopped container")
         return flags
-
-    def pidfd(self) -> int:
-        """A pidfd of PID 1 that is sure to be it. Raises RuntimeFailure when it has ended."""
-        try:
-            pidfd = os.pidfd_open(self.record.pid)
-        except ProcessLookupError:
-            raise RuntimeFailure("container not running") from None
-        if not _is_alive(self.record.pid, self.record.started):
-            os.close(pidfd)
-            raise RuntimeFailure("container not running")
-        return pidfd
-
-    # -- control
-
-    def kill(self, signo: int, *, all: bool = False) -> None:
-        """Signal PID 1, or every process of the container. Raises RuntimeFailure when it has ended."""
-        if all:
-            self._kill_all(signo)
-            return
-        pidfd = self.pidfd()
-        try:
-            signal.pidfd_send_signal(pidfd, signo)
-        except ProcessLookupError:
-            raise RuntimeFailure("container not running") from None
-        finally:
-            os.close(pidfd)
-        if signo == signal.SIGKILL and self.group.version == 1 and self.group.frozen():
-            # a v1 freezer holds even SIGKILL back
-            self.group.freeze(False)
-
-    def _kill_all(self, signo: int) -> None:
-        if signo == signal.SIGKILL and self.group.kill():
-            return
-        frozen = self.group.frozen()
-        if not frozen:
-            # nobody can fork away while the round is made
-            with contextlib.suppress(OSError):
-                self.group.freeze(True)
-        try:
-            for pid in self.group.pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signo)
-        finally:
-            if not frozen or signo == signal.SIGKILL:
-                with contextlib.suppress(OSError):
-                    self.group.freeze(False)
-
-    def pause(self) -> None:
-        """Freeze every process. Raises RuntimeFailure."""
-        try:
-            self.group.freeze(True)
-        except OSError as error:
-            raise RuntimeFailure(f"unable to freeze: {error.strerror}") from error
-
-    def resume(self) -> None:
-        """Let the processes go on. Raises RuntimeFailure."""
-        try:
-            self.group.freeze(False)
-        except OSError as error:
-            raise RuntimeFailure(f"unable to thaw: {error.strerror}") from error
-
-    def update(self, wanted: Resources) -> None:
-        """Set new limits. Raises RuntimeFailure naming the one refused."""
-        if self.group.version == 2:
-            wanted = resources_v2.completed(self.group, wanted)
-        resources.apply(self.group, wanted, rootless=self.record.rootless)
-
-    def pids(self) -> list[int]:
-        """Every process of the container, as the caller's PID namespace numbers them."""
-        return self.group.pids()
-
-    def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory."""
-        return self.group.oom_kills()
-
-    def delete(self, *, force: bool = False) -> None:
-        """Remove what is left of it: stray processes, cgroup, state; run the poststop hooks.
-
-        Raises RuntimeFailure when it still runs and not `force`.
-        """
-        if self.status() != "stopped":
-            if not force and self.status() != "created":
-                raise RuntimeFailure(f"cannot delete container {self.record.id} that is not stopped: {self.status()}")
-            with contextlib.suppress(RuntimeFailure):
-                self.kill(signal.SIGKILL)
-        if self.group.unit or self.group.exists():
-            # Without a PID namespace of its own, its processes do not end with PID 1.
-            if self.group.pids():
-                self._kill_all(signal.SIGKILL)
-            try:
-                self.group.remove()
-            except OSError as error:
-                raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror}") from error
-        spec = self.record.spec
-        if spec.hooks is not None:
-            self.warnings += _run_poststop(spec, self.state("stopped"))
-        intel_rdt.leave(self.record.resctrl)
-        if not any(namespace.type == "mount" for namespace in spec.linux.namespaces):
-            rootfs.unmount(init.root_path(self.record.bundle, spec))
-        shutil.rmtree(os.path.join(self.root, self.record.id), ignore_errors=True)
 
 
 def _join(
@@ -556,13 +360,6 @@ def _run_hooks(birth: Birth, pid: int) -> None:
         hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle)
 
 
-def _run_poststop(spec: Spec, state: State) -> list[str]:
-    """Run the hooks of the end; what went wrong."""
-    if spec.hooks is None:
-        return []
-    return hooks.run("poststop", spec.hooks.poststop, state, directory=state.bundle, fatal=False)
-
-
 def _make_gate(directory: str) -> socket.socket:
     """The socket at which PID 1 will wait for `start`; for its owner only."""
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -575,21 +372,6 @@ def _make_gate(directory: str) -> socket.socket:
         os.close(inside)
     gate.listen()
     return gate
-
-
-def _start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot: with the PID it names a process for good."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
-
-
-def _is_alive(pid: int, started: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
 def _reap(pid: int) -> None:

@@ -26,15 +26,6 @@ def of_spec(spec: Spec, container_id: str, *, systemd: bool = False, rootless: b
     return Cgroup(os.path.normpath(path) if path else container_id)
 
 
-def found_again(path: str, paths: dict[str, str], unit: str, rootless: bool) -> Cgroup:
-    """The cgroup of a record. `paths` is empty when they are the usual ones of `path`."""
-    if not unit:
-        return Cgroup(path, paths=paths)
-    from dockyard.linux.systemd import Scope
-
-    return Scope("", unit, user=rootless, paths=paths)
-
-
 def unusual_paths(group: Cgroup) -> dict[str, str]:
     """What a record must say of the group beside its path."""
     return group.paths if group.unit or group.paths != Cgroup(group.path).paths else {}

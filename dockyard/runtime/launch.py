@@ -155,7 +155,7 @@ def execute(session: Session, flags: Flags) -> int:
         raise RuntimeFailure("cannot exec in a stopped container")
     if status == "paused" and not flags.on("ignore-paused"):
         raise RuntimeFailure("cannot exec in a paused container (use --ignore-paused to override)")
-    process = _wanted(flags, container.record.spec)
+    process = _wanted(flags, container.spec)
     launch.check_terminal(process)
     descriptors = launch.descriptors(process)
     foreground = None

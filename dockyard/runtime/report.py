@@ -1,27 +1,25 @@
 """What `state` and `list` tell of a container."""
 
-import os
 import time
 
-from dockyard.oci.runtime_spec import VERSION
-from dockyard.runtime.container import Container
+from dockyard.runtime.existing import Existing
 
 
-def report(container: Container) -> dict[str, object]:
+def report(container: Existing) -> dict[str, object]:
     """The runtime specification's state, and the root, the time of creation and the owner."""
     record = container.record
     status = container.status()
     rows: dict[str, object] = {
-        "ociVersion": record.spec.oci_version or VERSION,
+        "ociVersion": record.oci_version,
         "id": record.id,
         "pid": 0 if status == "stopped" else record.pid,
         "status": status,
         "bundle": record.bundle,
-        "rootfs": os.path.realpath(os.path.join(record.bundle, record.spec.root.path)),
+        "rootfs": record.rootfs,
         "created": when(record.created_ns),
     }
-    if record.spec.annotations:
-        rows["annotations"] = record.spec.annotations
+    if record.annotations:
+        rows["annotations"] = record.annotations
     rows["owner"] = ""
     return rows
 

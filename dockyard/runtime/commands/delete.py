@@ -23,11 +23,12 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> None:
     """Delete."""
     check_arguments("delete", flags.arguments, 1, 1)
-    from dockyard.runtime.container import Container, RuntimeFailure
+    from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime.existing import Existing
 
     name, force = flags.arguments[0], flags.on("force")
     try:
-        container = Container.load(session.root, name)
+        container = Existing.load(session.root, name)
     except RuntimeFailure as failure:
         if failure.message == "container does not exist":
             # a `create` that was killed can leave the directory alone

@@ -21,9 +21,9 @@ def command(session: Session, flags: Flags) -> None:
     """Send it."""
     check_arguments("kill", flags.arguments, 1)
     check_arguments("kill", flags.arguments, 0, 2)
-    from dockyard.runtime.container import Container
+    from dockyard.runtime.existing import Existing
 
-    container = Container.load(session.root, flags.arguments[0])
+    container = Existing.load(session.root, flags.arguments[0])
     signo = signal_number(flags.arguments[1] if len(flags.arguments) > 1 else "SIGTERM")
     container.kill(signo, all=flags.on("all"))
 

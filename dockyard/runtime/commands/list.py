@@ -42,7 +42,8 @@ def command(session: Session, flags: Flags) -> None:
 
 
 def _rows(session: Session) -> list[dict[str, object]]:
-    from dockyard.runtime.container import Container, RuntimeFailure
+    from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime.existing import Existing
     from dockyard.runtime.report import report
 
     try:
@@ -57,7 +58,7 @@ def _rows(session: Session) -> list[dict[str, object]]:
         if not os.path.isdir(directory):
             continue
         try:
-            row = report(Container.load(session.root, name))
+            row = report(Existing.load(session.root, name))
             row["owner"] = _owner(os.stat(directory).st_uid)
         except (RuntimeFailure, OSError, ValueError) as failure:
             print(f"load container {name}: {failure}", file=sys.stderr)

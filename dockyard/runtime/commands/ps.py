@@ -18,9 +18,10 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> None:
     """Print them."""
     check_arguments("ps", flags.arguments, 1)
-    from dockyard.runtime.container import Container, RuntimeFailure
+    from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime.existing import Existing
 
-    pids = Container.load(session.root, flags.arguments[0]).pids()
+    pids = Existing.load(session.root, flags.arguments[0]).pids()
     form = flags.text("format", "table")
     if form == "json":
         print("[" + ",".join(str(pid) for pid in sorted(pids)) + "]")

@@ -17,6 +17,6 @@ Where "<container-id>" is the name of the container.
 def command(session: Session, flags: Flags) -> None:
     """Resume."""
     check_arguments("resume", flags.arguments, 1, 1)
-    from dockyard.runtime.container import Container
+    from dockyard.runtime.existing import Existing
 
-    Container.load(session.root, flags.arguments[0]).resume()
+    Existing.load(session.root, flags.arguments[0]).resume()

@@ -17,9 +17,10 @@ Where "<container-id>" is the name of a container that "create" has made.
 def command(session: Session, flags: Flags) -> None:
     """Start; returns once the program runs."""
     check_arguments("start", flags.arguments, 1, 1)
-    from dockyard.runtime.container import Container, RuntimeFailure
+    from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime.existing import Existing
 
-    container = Container.load(session.root, flags.arguments[0])
+    container = Existing.load(session.root, flags.arguments[0])
     status = container.status()
     if status == "running":
         raise RuntimeFailure("cannot start an already running container")

@@ -20,10 +20,10 @@ Where "<container-id>" is the name of the container.
 def command(session: Session, flags: Flags) -> None:
     """Print it as indented JSON."""
     check_arguments("state", flags.arguments, 1, 1)
-    from dockyard.runtime.container import Container
+    from dockyard.runtime.existing import Existing
     from dockyard.runtime.report import report
 
-    rows = report(Container.load(session.root, flags.arguments[0]))
+    rows = report(Existing.load(session.root, flags.arguments[0]))
     lines = []
     for key, value in rows.items():
         if isinstance(value, dict):

@@ -51,9 +51,9 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> None:
     """Set them."""
     check_arguments("update", flags.arguments, 1, 1)
-    from dockyard.runtime.container import Container
+    from dockyard.runtime.existing import Existing
 
-    container = Container.load(session.root, flags.arguments[0])
+    container = Existing.load(session.root, flags.arguments[0])
     wanted = _read(flags.text("resources")) if flags.text("resources") else _of_flags(session, flags)
     container.update(wanted)
 

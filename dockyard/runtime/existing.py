@@ -1,0 +1,265 @@
+"""A container that is there: told how it is, started, signalled, frozen, limited, deleted (runtime-spec, runtime.md).
+
+Whatever process does this has found the container by its record, and knows its first process by PID and start time,
+and signals it by pidfd. Imports little: most commands of the command line need no more than this.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+
+from dockyard.linux.cgroups import Cgroup
+from dockyard.runtime import channel
+from dockyard.runtime import record as records
+from dockyard.runtime.channel import Message
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.record import GATE, SPEC, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockyard.oci.runtime_spec import Resources, Spec, State
+
+
+class Existing:
+    """A handle on one container."""
+
+    def __init__(self, root: str, record: Record) -> None:
+        self.root = root
+        self.record = record
+        self.group = _group(record)
+        self.warnings: list[str] = []  # what went wrong and yet stops nothing
+        self._runtime: socket.socket | None = None  # to the first process, when we have made it
+        self._spec: Spec | None = None
+
+    @classmethod
+    def load(cls, root: str, container_id: str) -> "Existing":
+        """The container that another process created. Raises RuntimeFailure."""
+        return cls(root, records.load(root, container_id))
+
+    @property
+    def directory(self) -> str:
+        """Where its state is kept."""
+        return os.path.join(self.root, self.record.id)
+
+    @property
+    def spec(self) -> "Spec":
+        """Its config.json."""
+        if self._spec is None:
+            from dockyard.oci import runtime_spec
+
+            with open(os.path.join(self.directory, SPEC), "rb") as file:
+                self._spec = runtime_spec.decode(file.read())
+        return self._spec
+
+    def state(self, status: str) -> "State":
+        """What hooks and seccomp agents read of it."""
+        from dockyard.oci.runtime_spec import State
+
+        record = self.record
+        return State(
+            id=record.id,
+            status=status,
+            pid=0 if status == "stopped" else record.pid,
+            bundle=record.bundle,
+            annotations=record.annotations,
+        )
+
+    # -- how it is
+
+    def is_running(self) -> bool:
+        """Whether its first process is there, waiting for `start` or not."""
+        return records.is_alive(self.record.pid, self.record.started)
+
+    def status(self) -> str:
+        """created, running, paused or stopped."""
+        if not self.is_running():
+            return "stopped"
+        if self.group.frozen():
+            return "paused"
+        if self._runtime is not None:
+            return "created"
+        gate = self._gate()
+        if gate is None:
+            return "running"
+        gate.close()
+        return "created"
+
+    def pidfd(self) -> int:
+        """A pidfd of PID 1 that is sure to be it. Raises RuntimeFailure when it has ended."""
+        try:
+            pidfd = os.pidfd_open(self.record.pid)
+        except ProcessLookupError:
+            raise RuntimeFailure("container not running") from None
+        if not self.is_running():
+            os.close(pidfd)
+            raise RuntimeFailure("container not running")
+        return pidfd
+
+    def pids(self) -> list[int]:
+        """Every process of the container, as the caller's PID namespace numbers them."""
+        return self.group.pids()
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        return self.group.oom_kills()
+
+    # -- start
+
+    def start(self) -> None:
+        """Let the program run. Raises RuntimeFailure (exit_code 127: not found, 126: not executable) if it can't."""
+        runtime = self._runtime if self._runtime is not None else self._gate()
+        self._runtime = None
+        if runtime is None:
+            raise RuntimeFailure("cannot start an already running container")
+        with runtime:
+            channel.send(runtime, Message("start"))
+            # It closes by itself when execve succeeds; before that only an error can come.
+            message, _ = channel.receive(runtime)
+        if self.record.gated:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.directory, GATE))
+        if message is not None:
+            raise RuntimeFailure(message.text, message.exit_code)
+        if self.record.late_hooks and self.spec.hooks is not None:
+            from dockyard.runtime import hooks
+
+            try:
+                hooks.run("poststart", self.spec.hooks.poststart, self.state("running"), directory=self.record.bundle)
+            except RuntimeFailure:
+                with contextlib.suppress(RuntimeFailure):
+                    self.kill(signal.SIGKILL)
+                raise
+
+    def _gate(self) -> socket.socket | None:
+        """A connection to the container's first process if that waits for `start`."""
+        if not self.record.gated:
+            return None
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
+            try:
+                peer.connect(f"/proc/self/fd/{directory}/{GATE}")  # a socket's path may have 108 bytes
+            finally:
+                os.close(directory)
+        except (FileNotFoundError, ConnectionRefusedError):
+            peer.close()
+            return None
+        return peer
+
+    # -- control
+
+    def kill(self, signo: int, *, all: bool = False) -> None:
+        """Signal PID 1, or every process of the container. Raises RuntimeFailure when it has ended.
+
+        SIGKILL goes to every process also when the container has no PID namespace of its own: only there do the
+        others end with PID 1.
+        """
+        if all:
+            self._kill_all(signo)
+            return
+        if signo == signal.SIGKILL and not self.record.own_pids:
+            if not self.is_running() and not self.pids():
+                raise RuntimeFailure("container not running")
+            self._kill_all(signo)
+            return
+        pidfd = self.pidfd()
+        try:
+            signal.pidfd_send_signal(pidfd, signo)
+        except ProcessLookupError:
+            raise RuntimeFailure("container not running") from None
+        finally:
+            os.close(pidfd)
+        if signo == signal.SIGKILL and self.group.version == 1 and self.group.frozen():
+            # a v1 freezer holds even SIGKILL back
+            self.group.freeze(False)
+
+    def _kill_all(self, signo: int) -> None:
+        if signo == signal.SIGKILL and self.group.kill():
+            return
+        frozen = self.group.frozen()
+        if not frozen:
+            # nobody can fork away while the round is made
+            with contextlib.suppress(OSError):
+                self.group.freeze(True)
+        try:
+            for pid in self.group.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signo)
+        finally:
+            if not frozen or signo == signal.SIGKILL:
+                with contextlib.suppress(OSError):
+                    self.group.freeze(False)
+
+    def pause(self) -> None:
+        """Freeze every process. Raises RuntimeFailure."""
+        try:
+            self.group.freeze(True)
+        except OSError as error:
+            raise RuntimeFailure(f"unable to freeze: {error.strerror}") from error
+
+    def resume(self) -> None:
+        """Let the processes go on. Raises RuntimeFailure."""
+        try:
+            self.group.freeze(False)
+        except OSError as error:
+            raise RuntimeFailure(f"unable to thaw: {error.strerror}") from error
+
+    def update(self, wanted: "Resources") -> None:
+        """Set new limits. Raises RuntimeFailure naming the one refused."""
+        from dockyard.runtime import resources, resources_v2
+
+        if self.group.version == 2:
+            wanted = resources_v2.completed(self.group, wanted)
+        resources.apply(self.group, wanted, rootless=self.record.rootless)
+
+    # -- end
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove what is left of it: stray processes, cgroup, state; run the poststop hooks.
+
+        Raises RuntimeFailure when it still runs and not `force`.
+        """
+        status = self.status()
+        if status != "stopped":
+            if not force and status != "created":
+                raise RuntimeFailure(f"cannot delete container {self.record.id} that is not stopped: {status}")
+            with contextlib.suppress(RuntimeFailure):
+                self.kill(signal.SIGKILL)
+        if self.group.unit or self.group.exists():
+            # Without a PID namespace of its own, its processes do not end with PID 1.
+            if self.group.pids():
+                self._kill_all(signal.SIGKILL)
+            try:
+                self.group.remove()
+            except OSError as error:
+                raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror}") from error
+        if self.record.late_hooks:
+            self.warnings += run_poststop(self.spec, self.state("stopped"))
+        if self.record.resctrl:
+            from dockyard.runtime import intel_rdt
+
+            intel_rdt.leave(self.record.resctrl)
+        if not self.record.own_mounts:
+            from dockyard.runtime import rootfs
+
+            rootfs.unmount(self.record.rootfs)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _group(record: Record) -> Cgroup:
+    if not record.unit:
+        return Cgroup(record.cgroup, paths=record.cgroup_paths)
+    from dockyard.linux.systemd import Scope
+
+    return Scope("", record.unit, user=record.rootless, paths=record.cgroup_paths)
+
+
+def run_poststop(spec: "Spec", state: "State") -> list[str]:
+    """Run the hooks of the end; what went wrong."""
+    if spec.hooks is None:
+        return []
+    from dockyard.runtime import hooks
+
+    return hooks.run("poststop", spec.hooks.poststop, state, directory=state.bundle, fatal=False)

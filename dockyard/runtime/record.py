@@ -1,0 +1,80 @@
+"""What is kept of a container in the state directory, `<root>/<id>/`, to find it again.
+
+`state.json` is small, so that a command that only signals or deletes reads no more than it needs; `spec.json` is the
+whole config.json as it was taken.
+"""
+
+import os
+
+import msgspec
+
+from dockyard.runtime.errors import RuntimeFailure
+
+STATE = "state.json"
+SPEC = "spec.json"
+# The socket at which a created container waits for `start`.
+GATE = "start.sock"
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """state.json. `started` is PID 1's start time, in clock ticks since boot: a PID comes again, both do not."""
+
+    id: str
+    bundle: str
+    pid: int
+    started: int
+    cgroup: str
+    created_ns: int
+    oci_version: str
+    rootfs: str  # absolute
+    annotations: dict[str, str] = {}
+    late_hooks: bool = False  # whether the spec has hooks that run after `start` or at the end
+    own_mounts: bool = True  # whether it has a mount namespace of its own
+    own_pids: bool = True  # whether it has a PID namespace of its own
+    userns: bool = False
+    gated: bool = False
+    resctrl: list[str] = []  # directories of ours there, to be removed
+    cgroup_paths: dict[str, str] = {}  # where they are not the usual ones of `cgroup`
+    unit: str = ""  # the systemd unit that keeps the cgroup
+    rootless: bool = False
+
+
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def load(root: str, container_id: str) -> Record:
+    """The record of a container. Raises RuntimeFailure when there is none."""
+    if not container_id or "/" in container_id or container_id in (".", ".."):
+        raise RuntimeFailure("invalid container id format")
+    try:
+        with open(os.path.join(root, container_id, STATE), "rb") as file:
+            return _decode(file.read())
+    except FileNotFoundError:
+        raise RuntimeFailure("container does not exist") from None
+
+
+def save(root: str, record: Record, spec: bytes) -> None:
+    """Write both files; the container is found from then on."""
+    directory = os.path.join(root, record.id)
+    with open(os.path.join(directory, SPEC), "wb") as file:
+        file.write(spec)
+    path = os.path.join(directory, STATE)
+    with open(path + ".tmp", "wb") as file:
+        file.write(msgspec.json.encode(record))
+    os.rename(path + ".tmp", path)
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether the process that had `pid` when it started at `started` still runs."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
