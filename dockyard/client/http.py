@@ -11,6 +11,7 @@ import select
 from _socket import AF_UNIX, SOCK_STREAM, socket  # the module around it takes longer to import than `ps` should
 
 from dockyard.client.errors import APIError, Unreachable
+from dockyard.client.wire import CHUNK, LAST_CHUNK, ResponseParser, chunk, request_head
 from dockyard.oci.quick_json import dumps, loads
 
 TYPE_CHECKING = False
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-CHUNK = 1 << 16
 DEFAULT_HOST = "unix:///run/dockyard/docker.sock"
 ApiError = APIError
 
@@ -92,24 +92,21 @@ class Connection:
         Raises APIError for an error status when `check`, Unreachable.
         """
         peer = self.open()
-        lines = [f"{method} {self._prefix}{path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
-        lines += [f"{name}: {value}" for name, value in {**self._headers, **(headers or {})}.items()]
+        headers = {**self._headers, **(headers or {})}
         data = b""
         pieces: Iterator[bytes] | None = None
         if isinstance(body, (bytes, bytearray)):
             data = bytes(body)
         elif hasattr(body, "__next__"):
             pieces = body  # type: ignore[assignment]  # an iterator, as seen
-            lines.append("Transfer-Encoding: chunked")
         elif body is not None:
             data = dumps(body).encode()
-            lines.append("Content-Type: application/json")
-        if pieces is None and (data or method in ("POST", "PUT")):
-            lines.append(f"Content-Length: {len(data)}")
-        peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
+            headers["Content-Type"] = "application/json"
+        head = request_head(method, self._prefix + path, headers, length=len(data), chunked=pieces is not None)
+        peer.sendall(head + data)
         if pieces is not None:
             _send_chunks(peer, pieces)
-        response = Response(peer)
+        response = Response(peer, method)
         if check and response.status >= 400:
             raise APIError.of(response.status, response.message())
         return response
@@ -137,8 +134,8 @@ def _send_chunks(peer: socket, pieces: Iterator[bytes]) -> None:
     try:
         for piece in pieces:
             if piece:
-                peer.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-        peer.sendall(b"0\r\n\r\n")
+                peer.sendall(chunk(piece))
+        peer.sendall(LAST_CHUNK)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the engine has answered before the end: its answer says why
 
@@ -146,18 +143,13 @@ def _send_chunks(peer: socket, pieces: Iterator[bytes]) -> None:
 class Response:
     """A response whose head has arrived."""
 
-    def __init__(self, peer: socket) -> None:
+    def __init__(self, peer: socket, method: str) -> None:
         self.socket = peer
-        self._buffer = b""
-        while b"\r\n\r\n" not in self._buffer:
-            data = peer.recv(CHUNK)
-            if not data:
-                raise Unreachable("the engine closed the connection")
-            self._buffer += data
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        status, *rows = head.decode("latin-1").split("\r\n")
-        self.status = int(status.split(" ", 2)[1])
-        self.headers = {name.lower(): value.strip() for name, _, value in (row.partition(":") for row in rows)}
+        self._parser = ResponseParser(method)
+        while not self._parser.status:
+            self._parser.feed(peer.recv(CHUNK))
+        self.status = self._parser.status
+        self.headers = self._parser.headers
 
     def message(self) -> str:
         """What an error response says."""
@@ -169,44 +161,13 @@ class Response:
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives."""
-        if self.status in (204, 304):
-            return
-        if self.headers.get("transfer-encoding", "").lower() == "chunked":
-            yield from self._chunks()
-            return
-        left = int(self.headers.get("content-length", "-1"))
-        while left:
-            data, self._buffer = self._buffer, b""
-            if not data:
-                data = self.socket.recv(CHUNK)
-            if not data:
-                return
-            left -= len(data) if left > 0 else 0
-            yield data
-
-    def _chunks(self) -> Iterator[bytes]:
+        parser = self._parser
         while True:
-            size = int(self._line().partition(b";")[0], 16)
-            if not size:
-                return
-            while size:
-                if not self._buffer:
-                    self._buffer = self.socket.recv(CHUNK)
-                    if not self._buffer:
-                        return
-                data, self._buffer = self._buffer[:size], self._buffer[size:]
-                size -= len(data)
+            if data := parser.take():
                 yield data
-            self._line()
-
-    def _line(self) -> bytes:
-        while b"\r\n" not in self._buffer:
-            data = self.socket.recv(CHUNK)
-            if not data:
-                return b"0"
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line
+            if parser.complete:
+                return
+            parser.feed(self.socket.recv(CHUNK))
 
     def read(self) -> bytes:
         """The whole body."""
@@ -231,9 +192,8 @@ class Response:
 
     def arrived(self, patience: float) -> bool:
         """Whether more than the head has arrived, or does within `patience` seconds."""
-        return bool(self._buffer) or bool(select.select([self.socket], [], [], patience)[0])
+        return self._parser.waiting or self._parser.complete or bool(select.select([self.socket], [], [], patience)[0])
 
     def hijack(self) -> tuple[socket, bytes]:
         """The connection itself, and what has already come from it."""
-        data, self._buffer = self._buffer, b""
-        return self.socket, data
+        return self.socket, self._parser.take()

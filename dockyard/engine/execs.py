@@ -43,6 +43,7 @@ class Execution:
     started: bool = False
     exit_code: int | None = None
     live: ExecProcess | None = None
+    launched: asyncio.Event = field(default_factory=asyncio.Event)  # or known not to start
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -176,6 +177,8 @@ class ExecService:
             text = "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
             kind = CannotRun if failure.exit_code in (126, 127) else RuntimeBroke
             raise kind(text, execution.exit_code) from failure
+        finally:
+            execution.launched.set()
         execution.running = True
         watcher = asyncio.ensure_future(self._watch(execution))
         self._watchers.add(watcher)
@@ -201,6 +204,8 @@ class ExecService:
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set its terminal's size. Raises NotFound, Conflict when it does not run."""
         execution = self.get(exec_id)
+        if execution.started:  # and perhaps on its way: whoever asks next, in the terminal, sees the new size
+            await execution.launched.wait()
         if execution.exit_code is not None:
             raise NotFound(f"no such exec: {exec_id}")
         if execution.live is None or not execution.running:
