@@ -7,7 +7,8 @@ import sys
 
 from dockyard.client.errors import APIError, Unreachable
 from dockyard.client.http import DEFAULT_HOST, Connection
-from dockyard.oci.quick_json import dumps
+from dockyard.client.urls import path as path
+from dockyard.client.urls import quote as quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 START_PATIENCE = 15.0  # seconds
 LOG = "/run/dockyard/dockyardd.log"
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~/")
 
 
 class Failure(Exception):
@@ -147,29 +147,6 @@ class Session:
                 print(f"Error response from daemon: {error}", file=sys.stderr)
                 failed = 1
         return failed
-
-
-def path(*parts: str, **values: object) -> str:
-    """A request's path and query: each part is escaped; values that are None, False or empty are left out.
-
-    path("/containers", name, "/stop", t=5) -> "/containers/web/stop?t=5". A list is repeated, a dict becomes JSON.
-    """
-    pairs = []
-    for key, value in values.items():
-        for item in value if isinstance(value, list) else [value]:
-            if item is True:
-                pairs.append(f"{key}=1")
-            elif isinstance(item, dict) and item:
-                pairs.append(f"{key}={quote(dumps(item))}")
-            elif item not in (None, False, "", {}):
-                pairs.append(f"{key}={quote(str(item))}")
-    place = "".join(quote(part) if part.startswith("/") else "/" + quote(part) for part in parts)
-    return place + ("?" + "&".join(pairs) if pairs else "")
-
-
-def quote(text: str) -> str:
-    """Text for use in a path or query."""
-    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode())
 
 
 def filters(values: list[str]) -> dict[str, list[str]]:
