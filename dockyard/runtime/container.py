@@ -5,6 +5,7 @@ it is there is in `existing`.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -50,6 +51,44 @@ class Started:
     pid: int
     pidfd: int
     console: int | None
+
+
+class Joining:
+    """A process on its way into a container: a child of ours, until its execve. Readable when `advance` has work."""
+
+    def __init__(self, pid: int, pidfd: int, runtime: socket.socket, attendance: midwife.Attendance) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._runtime = runtime
+        self._attendance = attendance
+
+    def fileno(self) -> int:
+        """To be watched for input."""
+        return self._runtime.fileno()
+
+    def advance(self) -> Started | None:
+        """Take what it has to say; what was started when that was the last. Raises RuntimeFailure; then `abandon`."""
+        if not self._attendance.created:
+            self._attendance.step()
+            return None
+        # The channel closes by itself when execve succeeds; before that only an error can come.
+        message, _ = channel.receive(self._runtime)
+        if message is not None:
+            raise RuntimeFailure(message.text, message.exit_code)
+        console = self._attendance.console
+        return Started(self.pid, self.pidfd, console if console >= 0 else None)
+
+    def release(self) -> None:
+        """Close the channel, once the program runs."""
+        self._runtime.close()
+
+    def abandon(self) -> None:
+        """Kill it and let go of all but the duty to reap it."""
+        with contextlib.suppress(ProcessLookupError):
+            syscalls.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.close(self.pidfd)
+        self._attendance.abandon()
+        self._runtime.close()
 
 
 class Container(Existing):
@@ -212,6 +251,35 @@ class Container(Existing):
         `sub_cgroups` are cgroups below the container's to join instead of that, by controller ("": of all).
         Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
         """
+        joining = self.join(
+            wanted, stdio, seccomp_program=seccomp_program, keep_fds=keep_fds, sub_cgroups=sub_cgroups, tell=tell
+        )
+        try:
+            while (started := joining.advance()) is None:
+                pass
+            joining.release()
+            return started
+        except BaseException:
+            joining.abandon()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(joining.pid, 0)
+            raise
+
+    def join(
+        self,
+        wanted: Process,
+        stdio: Stdio | None,
+        *,
+        seccomp_program: bytes | None = None,
+        keep_fds: Sequence[int] = (),
+        sub_cgroups: dict[str, str] | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> "Joining":
+        """Begin to run one more process in the container, as `execute` does, but wait for nothing.
+
+        What the process needs until its execve may take for ever: a frozen container, a file system that hangs.
+        Raises RuntimeFailure.
+        """
         groups_to_join = sub_cgroups_of(self.group, sub_cgroups) if sub_cgroups else None
         if tell is not None:
             tell(f"nsexec container setup: joining the namespaces of process {self.record.pid}")
@@ -223,21 +291,7 @@ class Container(Existing):
             flags = self._flags_to_join(pidfd)
             if os.geteuid() == 0:
                 init.hide()  # and so the child from its first moment: whoever is in there may be waiting for it
-            own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                # Only children move to the PID namespace; we come back as soon as there is one.
-                if flags & syscalls.CLONE_NEWPID:
-                    namespaces.setns(pidfd, syscalls.CLONE_NEWPID)
-                pid = -1
-                try:
-                    pid = os.fork()
-                except OSError as error:
-                    raise RuntimeFailure(f"cannot fork into the container: {error.strerror}") from error
-                finally:
-                    if flags & syscalls.CLONE_NEWPID and pid != 0:
-                        namespaces.setns(own_pid_namespace, syscalls.CLONE_NEWPID)
-            finally:
-                os.close(own_pid_namespace)
+            pid = self._fork_to_join(pidfd, flags)
             if pid == 0:
                 ours.close()
                 _join(
@@ -253,25 +307,31 @@ class Container(Existing):
                     groups_to_join,
                     tell,
                 )
-            theirs.close()
+            # a child of ours that nobody has reaped yet: the number is its own
             child = os.pidfd_open(pid)
-            console = -1
-            try:
-                console = midwife.attend(ours, child, pid, wanted, filter_, self.state("running"))
-                message, _ = channel.receive(ours)
-                if message is not None:
-                    raise RuntimeFailure(message.text, message.exit_code)
-            except BaseException:
-                if console >= 0:
-                    os.close(console)
-                os.close(child)
-                _reap(pid)
-                raise
-            return Started(pid, child, console if console >= 0 else None)
-        finally:
+            attendance = midwife.Attendance(ours, child, pid, wanted, filter_, self.state("running"))
+            return Joining(pid, child, ours, attendance)
+        except BaseException:
             ours.close()
+            raise
+        finally:
             theirs.close()
             os.close(pidfd)
+
+    def _fork_to_join(self, pidfd: int, flags: int) -> int:
+        """Fork; only children move to the PID namespace, and we come back as soon as there is one."""
+        if not flags & syscalls.CLONE_NEWPID:
+            return _fork()
+        home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        pid = -1
+        try:
+            namespaces.setns(pidfd, syscalls.CLONE_NEWPID)
+            pid = _fork()
+        finally:
+            if pid != 0:
+                namespaces.setns(home, syscalls.CLONE_NEWPID)
+            os.close(home)
+        return pid
 
     def _flags_to_join(self, pidfd: int) -> int:
         """The namespaces of PID 1 that are not the caller's own already."""
@@ -301,10 +361,14 @@ def _join(
     groups_to_join: list[str] | None,
     tell: Callable[[str], None] | None,
 ) -> None:
-    """The child of `execute`: enter the container and become the program. Never returns."""
+    """The child of `join`: enter the container and become the program. Never returns."""
     try:
         if tell is not None:
             tell("child process in init()")
+        else:
+            # It may be held up here, and must not hold open what the caller closes meanwhile.
+            stdio_fds = (stdio.stdin, stdio.stdout, stdio.stderr) if stdio is not None else ()
+            _keep_only(0, 1, 2, runtime.fileno(), pidfd, *stdio_fds, *keep_fds)
         os.setsid()
         scheduling.set_affinity(wanted.exec_cpu_affinity, initial=True)
         if groups_to_join is not None:
@@ -360,6 +424,14 @@ def _run_hooks(birth: Birth, pid: int) -> None:
         hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle)
 
 
+def _keep_only(*kept: int) -> None:
+    known = sorted(set(kept))
+    for low, high in itertools.pairwise(known):
+        if high - low > 1:
+            syscalls.close_range(low + 1, high - 1)
+    syscalls.close_range(known[-1] + 1)
+
+
 def _make_gate(directory: str) -> socket.socket:
     """The socket at which PID 1 will wait for `start`; for its owner only."""
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -372,6 +444,13 @@ def _make_gate(directory: str) -> socket.socket:
         os.close(inside)
     gate.listen()
     return gate
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise RuntimeFailure(f"cannot fork into the container: {error.strerror}") from error
 
 
 def _reap(pid: int) -> None:

@@ -12,6 +12,61 @@ from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
 
 
+class Attendance:
+    """Answers the process at the other end of `process` until it says that it is created.
+
+    `state` is the container's as its seccomp agent shall see it. `console` is the terminal's master, or -1.
+    """
+
+    def __init__(
+        self,
+        process: socket.socket,
+        pidfd: int,
+        pid: int,
+        wanted: Process | None,
+        filter_: Filter | None,
+        state: State,
+        run_hooks: Callable[[], None] | None = None,
+    ) -> None:
+        self.created = False
+        self.console = -1
+        self._process = process
+        self._pidfd = pidfd
+        self._pid = pid
+        self._wanted = wanted
+        self._filter = filter_
+        self._state = state
+        self._run_hooks = run_hooks
+
+    def step(self) -> None:
+        """Wait for one message and do as it says. Raises RuntimeFailure; then `abandon`."""
+        message, fd = channel.receive(self._process)
+        if message is None:
+            raise RuntimeFailure("the container's process ended before it was created")
+        if message.kind == "error":
+            raise RuntimeFailure(message.text, message.exit_code)
+        if message.kind == "created":
+            self.created = True
+            return
+        if message.kind == "console":
+            self.console = fd
+            return
+        if message.kind == "hooks" and self._run_hooks is not None:
+            self._run_hooks()
+        elif message.kind == "limits" and self._wanted is not None:
+            # only the host's root may raise a hard limit, not that of a user namespace
+            limits.apply(self._wanted.rlimits, self._pid)
+        elif message.kind == "seccomp" and self._filter is not None:
+            _tell_agent(self._pidfd, self._pid, message.pid, self._filter, self._state)
+        channel.send(self._process, Message("done"))
+
+    def abandon(self) -> None:
+        """Let go of the terminal."""
+        if self.console >= 0:
+            os.close(self.console)
+            self.console = -1
+
+
 def attend(
     process: socket.socket,
     pidfd: int,
@@ -21,35 +76,15 @@ def attend(
     state: State,
     run_hooks: Callable[[], None] | None = None,
 ) -> int:
-    """Answer the process at the other end until it says that it is created; its terminal's master, or -1.
-
-    `state` is the container's as its seccomp agent shall see it. Raises RuntimeFailure.
-    """
-    console = -1
+    """Answer a process until it is created; its terminal's master, or -1. Raises RuntimeFailure."""
+    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks)
     try:
-        while True:
-            message, fd = channel.receive(process)
-            if message is None:
-                raise RuntimeFailure("the container's process ended before it was created")
-            if message.kind == "created":
-                return console
-            if message.kind == "error":
-                raise RuntimeFailure(message.text, message.exit_code)
-            if message.kind == "console":
-                console = fd
-                continue
-            if message.kind == "hooks" and run_hooks is not None:
-                run_hooks()
-            elif message.kind == "limits" and wanted is not None:
-                # only the host's root may raise a hard limit, not that of a user namespace
-                limits.apply(wanted.rlimits, pid)
-            elif message.kind == "seccomp" and filter_ is not None:
-                _tell_agent(pidfd, pid, message.pid, filter_, state)
-            channel.send(process, Message("done"))
+        while not attendance.created:
+            attendance.step()
     except BaseException:
-        if console >= 0:
-            os.close(console)
+        attendance.abandon()
         raise
+    return attendance.console
 
 
 def _tell_agent(pidfd: int, pid: int, number: int, filter_: Filter, state: State) -> None:

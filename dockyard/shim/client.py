@@ -10,20 +10,24 @@ await shim.delete()
 import array
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from dockyard.errors import NotFound, SystemFailure
-from dockyard.linux import memory_files
+from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.linux import memory_files, syscalls
+from dockyard.runtime import record as records
 from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import protocol, zygote
@@ -40,10 +44,21 @@ __all__ = [
     "StartRequest",
 ]
 
+log = logging.getLogger("dockyard.shims")
+
 # How long the end of a shim is waited for; it outstays its container only while a client has output left to read.
 PATIENCE = 5.0
 # How many seccomp filters are at hand at once; nearly every container has the same one.
 FILTERS_KEPT = 32
+# A shim answers in milliseconds; on a machine that is overwhelmed in seconds. One that does not is stopped or stuck.
+ANSWER_PATIENCE = 10.0
+# SIGKILL must work all the same: a shim that does not pass it on in this time is killed itself, and with it all it ran.
+KILL_PATIENCE = 3.0
+# A daemon that comes back does not wait longer for one shim; it goes on listening for the answer.
+HELLO_PATIENCE = 2.0
+# How often a start is given to another shim when the one that should have taken it is killed or stopped.
+ATTEMPTS = 3
+REMEMBERED_CODES = 1000
 _decode = msgspec.msgpack.Decoder(protocol.Notice).decode
 DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 
@@ -164,13 +179,19 @@ class ExecProcess:
 
 
 class Shim:
-    """One container's shim. Every method but `wait` and `delete` raises NotFound when the container has exited."""
+    """One container's shim.
+
+    Every method but `wait` and `delete` raises NotFound when the container has exited, and Unavailable when the shim
+    does not answer.
+    """
 
     def __init__(self, container_id: str, directory: Path, peer: socket.socket, lost: Callable[[], ExitStatus]) -> None:
         self.container_id = container_id
         self.pid = 0  # the container's own process, as the host numbers it
         self.execs: dict[str, ExecProcess] = {}  # those that run, also after a restart of the daemon
-        self.exec_codes: dict[str, int] = {}  # exit codes of those that ended
+        self.exec_codes: dict[str, int] = {}  # exit codes of the latest that ended
+        self.frozen = False  # found paused after a restart of the daemon
+        self.version = 0  # the shim's, of the protocol
         self._directory = directory
         self._socket = peer
         self._lost = lost
@@ -182,7 +203,11 @@ class Shim:
         self._codes: dict[str, asyncio.Future[int]] = {}
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._closed = asyncio.Event()
+        self._taken: asyncio.Future[None] = self._loop.create_future()
+        self._process = -1  # the shim's pidfd
         self._sending = asyncio.Lock()
+        self._torn = False  # a request was left half sent
+        self.catching_up: asyncio.Task[None] | None = None
         peer.setblocking(False)
         self._loop.add_reader(peer.fileno(), self._readable)
 
@@ -197,6 +222,9 @@ class Shim:
         options, over = self._note(attachment)
         try:
             await self.request(protocol.Attach(self.number(), exec_id, options), [attachment.fd])
+        except BaseException:
+            self._hang_up(attachment, options)
+            raise
         finally:
             os.close(attachment.fd)
         return Attached(over)
@@ -218,9 +246,13 @@ class Shim:
             request.console_size,
         )
         try:
-            reply = await self.request(message, descriptors)
-        except BaseException:
+            reply = await self.request(message, descriptors, lasting=True)
+        except BaseException as failure:
             self._codes.pop(request.exec_id, None)
+            if request.attachment is not None and options is not None:
+                self._attached.pop(options.number, None)
+                if isinstance(failure, Unavailable):
+                    self._hang_up(request.attachment, options)
             raise
         finally:
             for fd in descriptors:
@@ -231,8 +263,22 @@ class Shim:
         return process
 
     async def signal(self, signo: int, all: bool = False) -> None:
-        """Signal PID 1, or everything inside."""
-        await self.request(protocol.Signal(self.number(), signo, all))
+        """Signal PID 1, or everything inside. SIGKILL ends the container even when the shim is stuck."""
+        message = protocol.Signal(self.number(), signo, all)
+        if signo != signal.SIGKILL:
+            await self.request(message)
+            return
+        try:
+            await self.request(message, patience=KILL_PATIENCE)
+        except Unavailable:
+            log.warning("the shim of container %s does not answer; it is killed", self.container_id)
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Kill the shim. The connection then ends, and we end what is left of the container."""
+        if self._process >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(self._process, signal.SIGKILL)
 
     async def pause(self) -> None:
         """Freeze every process."""
@@ -267,6 +313,12 @@ class Shim:
         self._sequence += 1
         return self._sequence
 
+    def _hang_up(self, attachment: Attachment, options: protocol.AttachmentOptions) -> None:
+        """Let a client know that nothing will come, though its socket may still be on the way to the shim."""
+        self._attached.pop(options.number, None)
+        with socket.socket(fileno=os.dup(attachment.fd)) as client, contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
     def _note(self, attachment: Attachment) -> tuple[protocol.AttachmentOptions, "asyncio.Future[str]"]:
         number = self.number()
         over = self._attached[number] = self._loop.create_future()
@@ -284,14 +336,36 @@ class Shim:
         """What the shim is told of an attachment beside its socket."""
         return self._note(attachment)[0]
 
-    async def request(self, message: protocol.Request, descriptors: Sequence[int] = ()) -> protocol.Reply:
-        """Send a request and wait for its reply. Raises RuntimeFailure, NotFound, SystemFailure as the shim says."""
+    async def taken(self) -> None:
+        """Until a new shim has begun with the container it was given. Raises NotFound when it is killed before."""
+        async with asyncio.timeout(ANSWER_PATIENCE):
+            await asyncio.shield(self._taken)
+
+    async def request(
+        self,
+        message: protocol.Request,
+        descriptors: Sequence[int] = (),
+        *,
+        patience: float | None = ANSWER_PATIENCE,
+        lasting: bool = False,
+    ) -> protocol.Reply:
+        """Send a request and wait up to `patience` s for its reply (None: for ever).
+
+        `lasting`: what is asked may take its time, but meanwhile the shim must answer to other questions.
+        Raises RuntimeFailure, NotFound, SystemFailure as the shim says, Unavailable when it says nothing.
+        """
         if self._closed.is_set():
             raise NotFound(f"container {self.container_id} is not running")
         answer = self._replies[message.seq] = self._loop.create_future()
         try:
-            await self._send(protocol.pack(message, len(descriptors)), descriptors)
-            reply: protocol.Reply = await answer
+            async with asyncio.timeout(patience):
+                await self._send(protocol.pack(message, len(descriptors)), descriptors)
+                if not lasting:
+                    reply: protocol.Reply = await answer
+            if lasting:
+                reply = await self._patiently(answer)
+        except TimeoutError:
+            raise Unavailable(f"the shim of container {self.container_id} does not answer") from None
         except ConnectionError:
             raise NotFound(f"container {self.container_id} is not running") from None
         finally:
@@ -303,8 +377,17 @@ class Shim:
             raise NotFound(failure.message) if failure.kind == "missing" else SystemFailure(failure.message)
         return reply
 
+    async def _patiently(self, answer: "asyncio.Future[protocol.Reply]") -> protocol.Reply:
+        while not (await asyncio.wait({answer}, timeout=ANSWER_PATIENCE))[0]:
+            with contextlib.suppress(RuntimeFailure, SystemFailure):
+                await self.request(protocol.Pids(self.number()))
+        return answer.result()
+
     async def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
         async with self._sending:
+            if self._torn:
+                raise Unavailable(f"the shim of container {self.container_id} does not answer")
+            self._torn = True
             sent = 0
             if descriptors:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -314,6 +397,7 @@ class Shim:
                     except BlockingIOError:
                         await asyncio.sleep(0.001)
             await self._loop.sock_sendall(self._socket, frame[sent:])
+            self._torn = False
 
     def _readable(self) -> None:
         try:
@@ -327,7 +411,12 @@ class Shim:
             return
         self._inbox.feed(data)
         while (frame := self._inbox.frame()) is not None:
-            self._take(_decode(frame[0]))
+            try:
+                notice = _decode(frame[0])
+            except msgspec.MsgspecError as error:  # the shim is of a later release
+                log.debug("container %s: %s", self.container_id, error)
+            else:
+                self._take(notice)
 
     def _take(self, notice: protocol.Notice) -> None:
         match notice:
@@ -335,11 +424,18 @@ class Shim:
                 waiting = self._replies.get(notice.seq)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(notice)
+            case protocol.Taken():
+                self.meet(notice.pid)
+                self.version = notice.version
+                if not self._taken.done():
+                    self._taken.set_result(None)
             case protocol.Exited():
                 if not self._exit.done():
                     self._exit.set_result(_status(notice.exit))
             case protocol.ExecExited():
                 self.exec_codes[notice.exec_id] = notice.code
+                if len(self.exec_codes) > REMEMBERED_CODES:
+                    del self.exec_codes[next(iter(self.exec_codes))]
                 self.execs.pop(notice.exec_id, None)
                 code = self._codes.pop(notice.exec_id, None)
                 if code is not None and not code.done():
@@ -351,11 +447,29 @@ class Shim:
 
     def take_up(self, reply: protocol.Reply) -> None:
         """Know what a shim that ran on says of itself."""
-        self.pid = reply.pid
+        self.pid, self.frozen, self.version = reply.pid, reply.frozen, reply.version
         self.exec_codes = dict(reply.exec_codes)
         for exec_id, pid in reply.exec_pids.items():
             code = self._codes[exec_id] = self._loop.create_future()
             self.execs[exec_id] = ExecProcess(self, exec_id, pid, code)
+
+    def meet(self, pid: int) -> None:
+        """Know which process the shim is."""
+        with contextlib.suppress(OSError):
+            self._process = os.pidfd_open(pid)
+
+    async def catch_up(self) -> None:
+        """Hear a shim out that was silent when the daemon came back, whenever it speaks."""
+        with contextlib.suppress(NotFound, Unavailable):  # it has ended, which is noticed elsewhere
+            try:
+                reply = await self.request(protocol.Hello(self.number(), protocol.VERSION), patience=None)
+            except (RuntimeFailure, SystemFailure) as failure:
+                log.warning("container %s: %s", self.container_id, failure)
+                self.destroy()
+                return
+            self.take_up(reply)
+            if reply.exit is not None and not self._exit.done():
+                self._exit.set_result(_status(reply.exit))
 
     def close(self, *, ended: bool = True) -> None:
         """Drop the connection. `ended`: the shim has, and so nothing more will come from it."""
@@ -364,6 +478,12 @@ class Shim:
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._closed.set()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+        if not self._taken.done():
+            self._taken.set_exception(NotFound("the shim has ended"))
+            self._taken.exception()  # most have nobody who waits for it
         for answer in self._replies.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the shim has ended"))
@@ -411,7 +531,27 @@ class Shims:
         if self._connection is not None:
             self._connection.close()
         if self._zygote is not None:
-            await asyncio.to_thread(self._zygote.wait)
+            await self._end(self._zygote)
+
+    @staticmethod
+    async def _end(process: "subprocess.Popen[bytes]") -> None:
+        """Wait for a zygote that has been hung up on; one that is stopped is killed."""
+        try:
+            await asyncio.to_thread(process.wait, 2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    async def _replace_zygote(self) -> None:
+        """End a zygote that hands out no shims. What it was asked for and has not taken is forgotten with it."""
+        log.warning("the zygote does not answer; it is replaced")
+        process, connection = self._zygote, self._connection
+        self._zygote = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.kill()
+            await self._end(process)
 
     def _spawn(self) -> None:
         self._zygote, self._connection = zygote.spawn()
@@ -449,52 +589,87 @@ class Shims:
 
     async def start(self, request: StartRequest) -> Shim:
         """Start a container. Raises RuntimeFailure(message, exit_code): 127 command not found, 126 not executable."""
-        descriptors = [attachment.fd for attachment in request.attachments]
         try:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._fork(theirs)
-            shim = self._shim(request.container_id, ours)
-            descriptors.insert(0, memory_files.hold("spec", request.spec))
-            passed = descriptors
-            if request.seccomp_program is not None:
-                passed = [descriptors[0], self._filter(request.seccomp_program), *descriptors[1:]]
-            log = request.log
-            message = protocol.Start(
-                shim.number(),
-                request.container_id,
-                str(self._directory(request.container_id)),
-                str(self.state_root),
-                request.bundle,
-                request.seccomp_program is not None,
-                request.terminal,
-                request.open_stdin,
-                request.stdin_once,
-                protocol.LogOptions(log.driver, log.path, log.max_size, log.max_file, log.attributes),
-                [shim.options_of(attachment) for attachment in request.attachments],
-                request.init,
-                request.console_size,
-            )
+            spec = memory_files.hold("spec", request.spec)
             try:
-                reply = await shim.request(message, passed)
-            except NotFound as error:
-                raise RuntimeFailure(f"the shim ended unexpectedly: {error}") from error
-            except BaseException:
-                shim.close(ended=False)
-                raise
+                for _ in range(ATTEMPTS):
+                    shim = await self._try_to_start(request, spec)
+                    if shim is not None:
+                        return shim
+            finally:
+                os.close(spec)
+            raise RuntimeFailure("no shim takes the container")
         finally:
-            for fd in descriptors:
-                os.close(fd)
-        shim.pid = reply.pid
-        return shim
+            for attachment in request.attachments:
+                os.close(attachment.fd)
+
+    async def _try_to_start(self, request: StartRequest, spec: int) -> Shim | None:
+        """The shim of the container, which runs; None when no shim was there to take it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._fork(theirs)
+        shim = self._shim(request.container_id, ours)
+        options = request.log
+        message = protocol.Start(
+            shim.number(),
+            request.container_id,
+            str(self._directory(request.container_id)),
+            str(self.state_root),
+            request.bundle,
+            request.seccomp_program is not None,
+            request.terminal,
+            request.open_stdin,
+            request.stdin_once,
+            protocol.LogOptions(options.driver, options.path, options.max_size, options.max_file, options.attributes),
+            [shim.options_of(attachment) for attachment in request.attachments],
+            request.init,
+            request.console_size,
+        )
+        descriptors = [spec]
+        if request.seccomp_program is not None:
+            descriptors.append(self._filter(request.seccomp_program))
+        descriptors += [attachment.fd for attachment in request.attachments]
+        asking = asyncio.ensure_future(shim.request(message, descriptors, patience=None))
+        try:
+            try:
+                await shim.taken()
+            except NotFound:
+                return None
+            except TimeoutError:
+                await self._replace_zygote()
+                return None
+            try:
+                shim.pid = (await asking).pid
+            except NotFound as error:
+                await asyncio.to_thread(self._lost, request.container_id)
+                raise RuntimeFailure(f"the shim ended unexpectedly: {error}") from error
+            return shim
+        except asyncio.CancelledError:
+            shim.destroy()
+            await asyncio.to_thread(self._lost, request.container_id)
+            raise
+        finally:
+            if not shim.pid:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                shim.close(ended=False)
 
     async def recover(self, container_id: str) -> Shim | ExitStatus | None:
         """After a restart: its live shim, how it ended meanwhile (then call `forget`), or None: nothing is known."""
         peer = self._connect(container_id)
         if peer is not None:
             shim = self._shim(container_id, peer)
+            # of a listening socket the kernel tells who listened
+            pid, _, _ = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            shim.meet(pid)
             try:
-                reply = await shim.request(protocol.Hello(shim.number()))
+                reply = await shim.request(protocol.Hello(shim.number(), protocol.VERSION), patience=HELLO_PATIENCE)
+            except Unavailable:
+                log.warning("the shim of container %s does not answer; it is taken to run on", container_id)
+                with contextlib.suppress(RuntimeFailure, OSError, msgspec.MsgspecError):
+                    shim.pid = Container.load(str(self.state_root), container_id).record.pid
+                shim.catching_up = asyncio.ensure_future(shim.catch_up())
+                return shim
             except (NotFound, SystemFailure, RuntimeFailure):
                 shim.close(ended=False)
             else:
@@ -513,6 +688,7 @@ class Shims:
         except FileNotFoundError:
             return None
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        peer.settimeout(1)
         try:
             # through the descriptor: the whole path may exceed sun_path's 108 bytes
             peer.connect(f"/proc/self/fd/{directory}/shim.sock")
@@ -525,19 +701,49 @@ class Shims:
 
     def _lost(self, container_id: str) -> ExitStatus:
         """How a container ended whose shim is gone: by its record, else it is ended now."""
+        directory = self._directory(container_id)
         try:
-            data = (self._directory(container_id) / "exit.json").read_bytes()
-            record = msgspec.json.decode(data, type=protocol.ExitRecord)
+            record = msgspec.json.decode((directory / "exit.json").read_bytes(), type=protocol.ExitRecord)
             status = ExitStatus(record.code, record.exited_at_ns, record.oom_killed)
         except (OSError, msgspec.DecodeError):
             status = ExitStatus(137, time.time_ns())
-        with contextlib.suppress(RuntimeFailure, OSError):
+            _kill_recorded(directory / "pid")
+        try:
             Container.load(str(self.state_root), container_id).delete(force=True)
+        except RuntimeFailure as failure:
+            log.debug("container %s: %s", container_id, failure)
+        except (OSError, msgspec.MsgspecError) as failure:
+            log.warning("cannot take away what is left of container %s: %s", container_id, failure)
         return status
+
+    async def end_strays(self, live: Collection[str]) -> None:
+        """End and forget what there is of containers that are not `live`: a crash has left it."""
+        found = {path.name for root in (self.exec_root / "shims", self.state_root) for path in root.iterdir()}
+        for container_id in found.difference(live):
+            log.info("removing what was left of container %s", container_id)
+            await asyncio.to_thread(self._lost, container_id)
+            await self.forget(container_id)
+            shutil.rmtree(self.state_root / container_id, ignore_errors=True)
 
     async def forget(self, container_id: str) -> None:
         """Free what a container that has exited left in the exec root."""
         shutil.rmtree(self._directory(container_id), ignore_errors=True)
+
+
+def _kill_recorded(path: Path) -> None:
+    """Kill the shim that has written `path`, if it is still that process."""
+    try:
+        pid, started = map(int, path.read_text().split())
+        process = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return
+    try:
+        if records.is_alive(pid, started):
+            syscalls.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        pass
+    finally:
+        os.close(process)
 
 
 def _status(exit_: protocol.Exit) -> ExitStatus:

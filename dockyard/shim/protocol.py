@@ -2,6 +2,11 @@
 
 A frame is its body's length (u32, little endian), the number of descriptors that come with it (u8), and the body. The
 descriptors travel with the frame's first byte, so they are here no later than the frame.
+
+A shim outlives the daemon that started it and is met by later releases. What is said may therefore only grow: fields
+are added at a struct's end and with a default (msgspec reads an array that is shorter, or longer, than it knows), a
+request that a shim does not know is answered with a failure, a notice that a daemon does not know is passed over.
+VERSION counts the steps of this growth; each side tells the other its own (Hello, Taken, Reply).
 """
 
 import struct
@@ -11,6 +16,7 @@ import msgspec
 HEAD = struct.Struct("<IB")
 MAX_FRAME = 64 << 20
 MAX_DESCRIPTORS = 64
+VERSION = 1
 
 
 class AttachmentOptions(msgspec.Struct, frozen=True, array_like=True):
@@ -59,6 +65,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The first request of a daemon that comes back; answered by a Reply with everything still known."""
 
     seq: int
+    version: int = 0
 
 
 class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -139,7 +146,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer to the request `seq`. `exec_pids` and `exec_codes` only to Hello."""
+    """The answer to the request `seq`. `exec_pids` and what follows only to Hello."""
 
     seq: int
     failure: Failure | None = None
@@ -148,6 +155,15 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag=True):
     exit: Exit | None = None
     exec_pids: dict[str, int] = {}
     exec_codes: dict[str, int] = {}
+    frozen: bool = False
+    version: int = 0
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The shim `pid` has a container to start: it is alive, and from now on answers for it."""
+
+    pid: int
+    version: int
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -170,7 +186,7 @@ class Detached(msgspec.Struct, frozen=True, array_like=True, tag=True):
     reason: str
 
 
-Notice = Reply | Exited | ExecExited | Detached
+Notice = Reply | Taken | Exited | ExecExited | Detached
 
 
 class ExitRecord(msgspec.Struct, frozen=True):

@@ -50,6 +50,10 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     exit_code: int
 
 
+class Lost(RuntimeFailure):
+    """The starter has been killed, and what it has made until then is still there."""
+
+
 _answer = msgspec.msgpack.Decoder(Created | Running | Failed).decode
 _order = msgspec.msgpack.Decoder(protocol.Start).decode
 
@@ -61,8 +65,8 @@ class Starter:
         """`serve` is what the starter does with its end of the connection; by itself: start a container."""
         serve = serve or _serve
         self._socket, theirs = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             try:
                 fd = theirs.fileno()
                 os.closerange(3, fd)
@@ -85,7 +89,7 @@ class Starter:
         try:
             send(self._socket, request, descriptors)
         except OSError as error:
-            raise RuntimeFailure(f"the starter is gone: {error}") from error
+            raise Lost(f"the starter is gone: {error}") from error
         answer, received = self._receive()
         assert isinstance(answer, Created)
         return answer, received[0] if received else None
@@ -99,15 +103,19 @@ class Starter:
     def _receive(self) -> tuple[Created | Running, list[int]]:
         frame = read_frame(self._socket)
         if frame is None:
-            raise RuntimeFailure("the starter ended unexpectedly")
+            raise Lost("the starter ended unexpectedly")
         answer = _answer(frame[0])
         if isinstance(answer, Failed):
             raise RuntimeFailure(answer.message, answer.exit_code)
         return answer, frame[1]
 
     def close(self) -> None:
-        """Give it up: what it has made, it takes away."""
+        """Give it up: what it has made, it takes away, which is waited for."""
         self._socket.close()
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass
 
 
 def send(peer: socket.socket, message: object, descriptors: list[int]) -> None:

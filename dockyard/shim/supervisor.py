@@ -3,7 +3,8 @@
 It is the parent of the container's process and of every exec (and, as subreaper, of what these leave behind), holds
 their streams, writes the log, and answers the daemon. Plain blocking code in one thread around one epoll loop.
 
-Its directory `<exec_root>/shims/<id>` holds `shim.sock`, where a daemon finds it, and at the end `exit.json`.
+Its directory `<exec_root>/shims/<id>` holds `pid` (its PID and start time), `shim.sock`, where a daemon finds it, and
+at the end `exit.json`.
 """
 
 import os
@@ -18,17 +19,20 @@ import msgspec
 from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container, Stdio
+from dockyard.runtime.container import Container, Joining, Stdio
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.record import start_time
 from dockyard.shim import protocol
 from dockyard.shim.log_writer import JsonFile, Log, NoLog
-from dockyard.shim.starter import Starter
+from dockyard.shim.starter import Lost, Starter
 from dockyard.shim.streams import Client, Loop, Streams
 
 # Requests are small; a larger one comes in pieces.
 CHUNK = 1 << 13
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
+# Of so many execs that have ended a daemon that comes back can learn the exit codes; health checks make many.
+REMEMBERED_CODES = 1000
 
 _decode = msgspec.msgpack.Decoder(protocol.Request).decode
 
@@ -73,6 +77,15 @@ class Connection:
         if self in self._shim.connections:
             self._shim.connections.remove(self)
 
+    def hung_up(self) -> bool:
+        """Whether the daemon has gone, looked up at once."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def flush(self) -> None:
         """Before the shim ends: give what is left to a daemon that reads."""
         try:
@@ -109,7 +122,23 @@ class Connection:
         self._inbox.feed(data)
         while (frame := self._inbox.frame()) is not None:
             body, descriptors = frame
-            self._shim.answer(self, _decode(body), descriptors)
+            try:
+                request = _decode(body)
+            except msgspec.MsgspecError as error:
+                self._refuse(body, descriptors, error)
+            else:
+                self._shim.answer(self, request, descriptors)
+
+    def _refuse(self, body: bytes, descriptors: list[int], error: msgspec.MsgspecError) -> None:
+        """Say that a daemon of another release asks for what is not known here."""
+        for fd in descriptors:
+            os.close(fd)
+        match msgspec.msgpack.decode(body):
+            case [_, int(seq), *_]:
+                text = f"the container's shim is of another release and does not know this request ({error})"
+                self.send(_failed(seq, "system", text, 1))
+            case _:
+                self.close()
 
 
 def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
@@ -123,12 +152,16 @@ def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 
 class Process:
-    """A process of the container that this shim has started: its own, or an exec."""
+    """A process of the container that this shim has started: its own, or an exec.
 
-    def __init__(self, exec_id: str, pid: int, streams: Streams) -> None:
+    An exec is here from its fork on; it has `streams` when its program runs.
+    """
+
+    def __init__(self, exec_id: str, pid: int, streams: Streams | None) -> None:
         self.exec_id = exec_id
         self.pid = pid
         self.streams = streams
+        self.code: int | None = None  # what it was reaped with
         self.exit: protocol.Exit | None = None
         self.deadline = 0.0  # monotonic; until then an ended process's streams may still bring something
 
@@ -156,15 +189,25 @@ class Shim:
     def run(self) -> None:
         """Until the container has exited and everybody has been told."""
         self._watch_children()
+        self.connections[0].send(protocol.Taken(os.getpid(), protocol.VERSION))
         while not self._over:
-            self.loop.run_once(self._timeout())
-            if self._ending:
-                self._settle()
+            try:
+                self.loop.run_once(self._timeout())
+                if self._ending or (self._init is not None and self._init.exit is not None):
+                    self._settle()
+            except Exception:
+                # whatever is wrong with one request or client, the container must not be left alone
+                _note_failure(traceback.format_exc())
+                time.sleep(0.01)
+        self._part()
+
+    def _part(self) -> None:
+        """Take away what is left of the container and let the daemon see the end, which tells it that this is done."""
         for connection in tuple(self.connections):
             connection.flush()
         if self._request is not None:
             self._delete(self._request)
-        # only now the daemon sees the connections end: nothing of the container is left
+            self._request = None
         for connection in tuple(self.connections):
             connection.close()
 
@@ -190,13 +233,20 @@ class Shim:
         except (OSError, RuntimeFailure) as error:
             _note_failure(f"delete: {error}")
         if self._listener is not None:
-            os.unlink("shim.sock")
+            self.loop.remove(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            try:
+                os.unlink("shim.sock")
+            except FileNotFoundError:  # the daemon has already cleaned up after us
+                pass
 
     # requests
 
     def answer(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> None:
         """Do what the daemon asks and reply."""
         left = list(descriptors)
+        reply: protocol.Reply | None
         try:
             reply = self._do(connection, request, left)
         except RuntimeFailure as failure:
@@ -207,11 +257,13 @@ class Shim:
             reply = _failed(request.seq, "system", str(error), 1)
         for fd in left:
             os.close(fd)
-        connection.send(reply)
+        if reply is not None:
+            connection.send(reply)
         if self._init is None:  # not started: nothing more to do here
             self._over = True
 
-    def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply:
+    def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply | None:
+        """Do it; None when the reply comes later."""
         match request:
             case protocol.Start():
                 self._start(connection, request, descriptors)
@@ -225,19 +277,22 @@ class Shim:
                     exit=init.exit if init not in self._ending else None,
                     exec_pids={name: process.pid for name, process in self._execs.items()},
                     exec_codes=self._codes,
+                    frozen=self._frozen(),
+                    version=protocol.VERSION,
                 )
             case protocol.Execute():
-                return protocol.Reply(request.seq, pid=self._execute(connection, request, descriptors))
+                self._execute(connection, request, descriptors)
+                return None
             case protocol.Attach():
-                process = self._process(request.exec_id)
-                self._attach(connection, process.streams, request.attachment, descriptors.pop(0))
+                streams = self._streams(request.exec_id)
+                self._attach(connection, streams, request.attachment, descriptors.pop(0))
             case protocol.Signal():
                 self._signal(request)
             case protocol.Freeze():
                 container = self._running()
                 container.pause() if request.frozen else container.resume()
             case protocol.Resize():
-                self._process(request.exec_id).streams.resize(request.height, request.width)
+                self._streams(request.exec_id).resize(request.height, request.width)
             case protocol.Update():
                 resources = msgspec.json.decode(request.resources, type=runtime_spec.Resources)
                 self._running().update(resources)
@@ -255,11 +310,20 @@ class Shim:
             raise LookupError("container is not running")
         return self._request.load()
 
+    def _frozen(self) -> bool:
+        return bool(self._cgroup) and Cgroup(self._cgroup).frozen()
+
     def _process(self, exec_id: str) -> Process:
         process = self._execs.get(exec_id) if exec_id else self._started()
         if process is None or process.exit is not None:
             raise LookupError(f"process {exec_id} is not running" if exec_id else "container is not running")
         return process
+
+    def _streams(self, exec_id: str) -> Streams:
+        streams = self._process(exec_id).streams
+        if streams is None:
+            raise LookupError(f"process {exec_id} is not running yet")
+        return streams
 
     # start
 
@@ -272,24 +336,29 @@ class Shim:
         spec = descriptors.pop(0)
         seccomp = descriptors.pop(0) if request.filtered else None
         try:
-            try:
-                created, console = self._starter.create(request, spec, seccomp, plan.stdio)
-            finally:
-                os.close(spec)
+            created, console = self._starter.create(request, spec, seccomp, plan.stdio)
             streams = plan.streams(self.loop, console, log, request.stdin_once)
             for options in request.attachments:
                 self._attach(connection, streams, options, descriptors.pop(0))
             if request.console_size is not None and request.terminal:
                 streams.resize(*request.console_size)
             self._listen()
+            # From here on the next daemon finds us. If this one has gone before, the next may have looked already, and
+            # nobody would know of the container: then it must not run.
+            if connection.hung_up():
+                raise RuntimeFailure("the daemon has gone")
             self._starter.start()
-        except BaseException:
+        except BaseException as failure:
             plan.abandon()
             self._starter.close()
+            if isinstance(failure, Lost):
+                _remove_remains(request, spec)
             if seccomp is not None:
                 os.close(seccomp)
             _leave(request.directory)
             raise
+        finally:
+            os.close(spec)
         self._request = _Kept(request.state_root, request.container_id, seccomp)
         self._cgroup, self._own_pids = created.cgroup, created.own_pids
         self._init = Process("", created.pid, streams)
@@ -328,25 +397,63 @@ class Shim:
 
     # exec
 
-    def _execute(self, connection: Connection, request: protocol.Execute, descriptors: list[int]) -> int:
+    def _execute(self, connection: Connection, request: protocol.Execute, descriptors: list[int]) -> None:
+        """Send a process into the container; the reply is sent when its program runs or has failed to."""
         container = self._running()
         if request.exec_id in self._execs or not request.exec_id:
             raise ValueError(f"exec {request.exec_id} exists already")
+        if container.group.frozen():
+            raise RuntimeFailure("cannot exec in a paused container")
         plan = _Plan(request.terminal, request.open_stdin, discard=request.attachment is None)
         try:
-            started = container.execute(runtime_spec.decode_process(request.process), plan.stdio)
+            joining = container.join(runtime_spec.decode_process(request.process), plan.stdio)
         except BaseException:
             plan.abandon()
             raise
-        # an exec's stdin always ends with its client's
-        streams = plan.streams(self.loop, started.console, NoLog(), True)
+        process = self._execs[request.exec_id] = Process(request.exec_id, joining.pid, None)
+        client = descriptors.pop(0) if request.attachment is not None else -1
+
+        def advance(_: int) -> None:
+            self._advance(connection, request, process, joining, plan, client)
+
+        self.loop.add(joining.fileno(), select.EPOLLIN, advance)
+
+    def _advance(
+        self,
+        connection: Connection,
+        request: protocol.Execute,
+        process: Process,
+        joining: Joining,
+        plan: "_Plan",
+        client: int,
+    ) -> None:
+        channel = joining.fileno()
+        try:
+            started = joining.advance()
+            if started is None:
+                return
+        except (OSError, RuntimeFailure) as error:
+            self.loop.remove(channel)
+            joining.abandon()
+            plan.abandon()
+            if client >= 0:
+                os.close(client)
+            del self._execs[request.exec_id]
+            failed = error if isinstance(error, RuntimeFailure) else RuntimeFailure(str(error))
+            connection.send(_failed(request.seq, "runtime", failed.message, failed.exit_code))
+            return
+        self.loop.remove(channel)
+        joining.release()
         os.close(started.pidfd)
+        # an exec's stdin always ends with its client's
+        streams = process.streams = plan.streams(self.loop, started.console, NoLog(), True)
         if request.console_size is not None and request.terminal:
             streams.resize(*request.console_size)
         if request.attachment is not None:
-            self._attach(connection, streams, request.attachment, descriptors.pop(0))
-        self._execs[request.exec_id] = Process(request.exec_id, started.pid, streams)
-        return started.pid
+            self._attach(connection, streams, request.attachment, client)
+        connection.send(protocol.Reply(request.seq, pid=started.pid))
+        if process.code is not None:
+            self._ended(process, process.code)
 
     def _signal(self, request: protocol.Signal) -> None:
         if request.exec_id:
@@ -355,8 +462,7 @@ class Shim:
         elif request.everyone:
             self._running().kill(request.signo, all=True)
         else:
-            self._running()
-            os.kill(self._started().pid, request.signo)
+            os.kill(self._process("").pid, request.signo)
 
     # the end of processes
 
@@ -374,7 +480,9 @@ class Shim:
             process = by_pid.get(pid)
             if process is not None and process.exit is None:
                 code = os.waitstatus_to_exitcode(status)
-                self._ended(process, code if code >= 0 else 128 - code)
+                process.code = code if code >= 0 else 128 - code
+                if process.streams is not None:
+                    self._ended(process, process.code)
 
     def _ended(self, process: Process, code: int) -> None:
         now = time.time_ns()
@@ -403,6 +511,7 @@ class Shim:
     def _settle(self) -> None:
         """Tell of ended processes whose output has all been passed on."""
         for process in tuple(self._ending):
+            assert process.streams is not None
             if process.streams.drain() or time.monotonic() >= process.deadline:
                 self._ending.remove(process)
                 # before the clients see the end: the first thing they do then is to ask the daemon for the exit code
@@ -418,6 +527,8 @@ class Shim:
             notice = protocol.Exited(process.exit)
         else:
             self._codes[process.exec_id] = process.exit.code
+            if len(self._codes) > REMEMBERED_CODES:
+                del self._codes[next(iter(self._codes))]
             del self._execs[process.exec_id]
             notice = protocol.ExecExited(process.exec_id, process.exit.code)
         for connection in tuple(self.connections):
@@ -427,7 +538,14 @@ class Shim:
         """All is said; stay only while a slow client has not read everything, or an exec lives on."""
         for process in (*self._execs.values(), *self._ending):
             process.deadline = 0
-        self._over = not init.streams.clients and not self._ending
+        if self._ending:
+            return
+        if init.streams is not None and init.streams.clients:
+            # A client that does not read what is left for it keeps this process, but not the container nor the daemon.
+            if self._request is not None:
+                self._part()
+        else:
+            self._over = True
 
 
 class _Kept:
@@ -499,6 +617,41 @@ def _open_log(options: protocol.LogOptions) -> Log:
     return JsonFile(options.path, options.max_size, options.max_file, options.attributes)
 
 
+def _remove_remains(request: protocol.Start, spec: int) -> None:
+    """What a starter that was killed has left of the container: processes (ours by then), cgroup, state."""
+    try:
+        children = [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        children = []
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+    try:
+        Container.load(request.state_root, request.container_id).delete(force=True)
+        return
+    except (OSError, RuntimeFailure):
+        pass
+    try:
+        # no state of it yet: then nothing knows of the cgroup but the order
+        path = runtime_spec.decode(memory_files.read(spec)).linux.cgroups_path
+        if path and not (group := Cgroup(path)).pids():
+            group.remove()
+        os.rmdir(f"{request.state_root}/{request.container_id}")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _note_failure(f"remains: {error}")
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
 def _enter(directory: str) -> None:
     os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
     try:
@@ -507,6 +660,8 @@ def _enter(directory: str) -> None:
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
     os.chdir(directory)
+    with open("pid", "w") as file:
+        file.write(f"{os.getpid()} {start_time(os.getpid())}")
 
 
 def _leave(directory: str) -> None:

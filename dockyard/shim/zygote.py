@@ -71,16 +71,17 @@ def _keep_a_spare(daemon: socket.socket) -> None:
 
 def _fork_spare(daemon: socket.socket, tell: int) -> int:
     """Fork a shim that waits for a container; its pidfd."""
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return os.pidfd_open(pid)
     try:
-        _be_spare(daemon, tell)
+        _be_spare(daemon, tell, parent)
     finally:
         os._exit(0)
 
 
-def _be_spare(daemon: socket.socket, tell: int) -> None:
+def _be_spare(daemon: socket.socket, tell: int, parent: int) -> None:
     from dockyard.shim import supervisor
     from dockyard.shim.starter import Starter
 
@@ -88,6 +89,13 @@ def _be_spare(daemon: socket.socket, tell: int) -> None:
     os.closerange(3, low)
     os.closerange(low + 1, high)
     syscalls.close_range(high + 1)
+    # Until it has a container it goes with the zygote; and what is ours to say goes to files of ours: the daemon's own
+    # output must come to an end when the daemon does.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    os.dup2(0, 1)
+    os.dup2(0, 2)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     syscalls.set_process_name("dockyard-shim")
     os.setsid()
@@ -96,7 +104,11 @@ def _be_spare(daemon: socket.socket, tell: int) -> None:
     data, descriptors = supervisor.receive(daemon, 64)
     if not data:
         return
-    os.write(tell, b".")
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
+    try:
+        os.write(tell, b".")
+    except OSError:  # the zygote has just been killed: no reason to fail
+        pass
     daemon.close()
     os.close(tell)
     supervisor.run(socket.socket(fileno=descriptors[0]), starter)
