@@ -29,7 +29,7 @@ class Runner:
         """Make a container of the image `config.image`; its ID."""
         # Nobody reads a build container's log, and the service fills in what it is given.
         own = msgspec.structs.replace(host, log_config=LogSettings("none"))
-        container = await self._containers.create("", config, own, {})
+        container = await self._containers.create("", config, own, {}, scratch=True)
         return container.id
 
     async def run(self, container_id: str, output: Callable[[str], None]) -> int:

@@ -103,6 +103,8 @@ class Record(msgspec.Struct, kw_only=True):
     # the host's ids for the container's, unless they are the same; and whose user namespace it lives in, if not its own
     ids: IdRange | None = None
     ids_of: str = ""
+    # of a build's step: nobody knows it, so it does not outlive the daemon
+    scratch: bool = False
 
 
 @dataclass(eq=False)
@@ -121,6 +123,7 @@ class Container:
     prober: "asyncio.Task[None] | None" = None
     restart_delay: float = 0.1
     removing: bool = False
+    restarting: bool = False  # by a user's order: the end of this run is not the container's
     exec_ids: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get
 

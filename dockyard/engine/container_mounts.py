@@ -23,9 +23,10 @@ class MountResolver:
         self._volumes = volumes
         self._find = find
 
-    async def resolve(self, config: ContainerConfig, host: HostConfig) -> list[MountPoint]:
+    async def resolve(self, config: ContainerConfig, host: HostConfig, owner: str) -> list[MountPoint]:
         """The mounts by destination; what is asked for explicitly wins over what comes from elsewhere.
 
+        The volumes are held, and those made for nobody else marked, for the container `owner`, which is not there yet.
         Raises InvalidParameter for a malformed one or two for one place.
         """
         found: dict[str, MountPoint] = {}
@@ -34,10 +35,10 @@ class MountResolver:
                 found[mount.destination] = mount
         explicit: dict[str, MountPoint] = {}
         for text in host.binds or []:
-            mount = await self._bind(text, host.volume_driver)
+            mount = await self._bind(text, host.volume_driver, owner)
             _enter(explicit, mount)
         for wanted in host.mounts or []:
-            _enter(explicit, await self._mount(wanted, host.volume_driver))
+            _enter(explicit, await self._mount(wanted, host.volume_driver, owner))
         for destination in host.tmpfs or {}:
             if posixpath.normpath(destination) in explicit:
                 raise InvalidParameter(f"Duplicate mount point: {destination}")
@@ -47,7 +48,7 @@ class MountResolver:
             place = posixpath.normpath(destination)
             _check_destination(destination)
             if place not in found and place not in tmpfs:
-                found[place] = await self._volume("", place, host.volume_driver)
+                found[place] = await self._volume("", place, host.volume_driver, owner)
         return list(found.values())
 
     def _from_container(self, text: str) -> Iterable[MountPoint]:
@@ -68,12 +69,12 @@ class MountResolver:
                 subpath=mount.subpath,
             )
 
-    async def _bind(self, text: str, driver: str) -> MountPoint:
+    async def _bind(self, text: str, driver: str, owner: str) -> MountPoint:
         """`[SOURCE:]DESTINATION[:MODE]`."""
         parts = text.split(":")
         if len(parts) > 3 or not all(parts) or (len(parts) == 1):
             if len(parts) == 1 and parts[0].startswith("/"):
-                return await self._volume("", posixpath.normpath(parts[0]), driver)
+                return await self._volume("", posixpath.normpath(parts[0]), driver, owner)
             raise InvalidParameter(f"invalid volume specification: '{text}'")
         if len(parts) == 2 and not parts[1].startswith("/"):
             # `/data:ro`: an anonymous volume with a mode
@@ -100,12 +101,12 @@ class MountResolver:
                 propagation=propagation or "rprivate",
                 options=["idmap"] if "idmap" in words else [],
             )
-        mount = await self._volume(source, destination, driver)
+        mount = await self._volume(source, destination, driver, owner)
         mount.mode, mount.rw, mount.copy = mode, writable, not {"nocopy", "volume-nocopy"} & set(words)
         mount.options = ["idmap"] if "idmap" in words else []
         return mount
 
-    async def _mount(self, wanted: MountSpec, driver: str) -> MountPoint:
+    async def _mount(self, wanted: MountSpec, driver: str, owner: str) -> MountPoint:
         if not wanted.target:
             raise InvalidParameter(f'invalid mount config for type "{wanted.type}": field Target must not be empty')
         _check_destination(wanted.target)
@@ -119,6 +120,7 @@ class MountResolver:
                 wanted.source,
                 destination,
                 (config.name if config else "") or driver,
+                owner,
                 (config.options if config else None) or {},
                 (options.labels if options else None) or {},
             )
@@ -167,10 +169,11 @@ class MountResolver:
         name: str,
         destination: str,
         driver: str,
+        owner: str,
         options: dict[str, str] | None = None,
         labels: dict[str, str] | None = None,
     ) -> MountPoint:
-        volume = await self._volumes.create(name or None, driver or None, options or {}, labels or {})
+        volume = await self._volumes.create(name or None, driver or None, options or {}, labels or {}, owner=owner)
         return MountPoint(
             type="volume",
             name=volume.name,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 from dockyard.engine.container import Container, Record, State, timestamp
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
@@ -150,12 +151,17 @@ class ContainerRuns:
             record.state.status, record.state.pid = "running", shim.pid
             record.state.started_at = timestamp()
             self._index.save(container)
+        if shim.frozen != (record.state.status == "paused") and not shim.silent:
+            record.state.status = "paused" if shim.frozen else "running"
+            self._index.save(container)
         container.shim = shim
-        await self._layers.mount(container.id)
-        for name in container.volume_names:
-            await self._volumes.mount(name, container.id)
+        holding: list[Awaitable[object]] = [self._layers.mount(container.id)]
+        holding += [self._volumes.mount(name, container.id) for name in container.volume_names]
         if record.sandbox is not None and record.join is not None:
-            await self._networks.restore(container.id, record.sandbox, record.join)
+            holding.append(self._networks.restore(container.id, record.sandbox, record.join))
+        for failure in await asyncio.gather(*holding, return_exceptions=True):
+            if isinstance(failure, Exception):
+                log.error("container %s runs on, but not all that it uses is there: %s", container.id, failure)
 
     def note_networks(self, container: Container) -> None:
         """Take over what a running container has been given by its networks."""

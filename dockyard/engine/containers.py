@@ -35,13 +35,15 @@ from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified, SystemFailure, Unavailable
 from dockyard.oci import runtime_spec
 from dockyard.shim.client import Attachment, ExitStatus, Shim, Shims
 
 log = logging.getLogger("dockyard.containers")
 
 DEFAULT_STOP_TIMEOUT = 10
+# How long the end of a killed container is waited for, before and after its shim is killed as well.
+LAST_PATIENCE = 5.0
 # Docker's back-off: 100 ms, doubled at every quick death up to a minute; ten good seconds start it over.
 RESTART_DELAY, LONGEST_RESTART_DELAY, GOOD_RUN = 0.1, 60.0, 10.0
 
@@ -74,6 +76,7 @@ class ContainerService:
         self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, user_namespaces)
         self._mounts = MountResolver(volumes, self.get)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = False
         self.exec_gone: list[Callable[[str], None]] = []
         images.users.append(self._users_of_image)
         volumes.users.append(self._users_of_volume)
@@ -81,16 +84,24 @@ class ContainerService:
     # -- life of the service
 
     async def open(self) -> None:
-        """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others."""
+        """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others.
+
+        Nothing is started before all that run are known: their addresses, ports and namespaces are taken.
+        """
         self._index.load()
-        for container in self._index.all():
-            try:
-                await self._recover(container)
-            except Exception:
-                log.exception("cannot take up container %s", container.id)
-        self._sweep()
-        self._user_namespaces.sweep({container.id for container in self._index.all() if container.state.running})
-        await self._networks.sweep()
+        self._opening = True
+        some = asyncio.Semaphore(32)
+
+        async def recover(container: Container) -> None:
+            async with some:
+                try:
+                    await self._recover(container)
+                except Exception:
+                    log.exception("cannot take up container %s", container.id)
+
+        await asyncio.gather(*(recover(container) for container in self._index.all()))
+        await self._sweep()
+        self._opening = False
         for container in self._index.all():
             policy = container.host_config.restart_policy.name
             if not container.state.running and container.state.status != "created":
@@ -134,18 +145,32 @@ class ContainerService:
             status = found or ExitStatus(255, time.time_ns())
             async with container.lock:
                 await self._on_exit(container, status)
-        elif record.state.status == "removing" or (record.host_config.auto_remove and record.state.status != "created"):
-            await self.remove(container.id, force=True)
+        elif record.sandbox is not None:
+            # a crash came in the middle of a start, or of giving back what a run held
+            await self._runs.end(container)
+            self.save(container)
+        if container.id not in self._index or record.state.running:
+            return
+        last, owned = record.state.status, record.host_config.auto_remove or record.scratch
+        if last == "removing" or (owned and last != "created") or record.scratch:
+            await self.remove(container.id, force=True, volumes=owned)
 
-    def _sweep(self) -> None:
-        """Remove what belongs to no container: directories and writable layers that a crash left."""
+    async def _sweep(self) -> None:
+        """Remove what a crash left: what belongs to no container, and what one that does not run still holds."""
+        running = {container.id for container in self._index.all() if container.state.running}
+        await self._shims.end_strays(running)
         for folder in self._index.root.iterdir():
-            if folder.name not in self._index:
+            if folder.name not in running:
                 unmount_shm(str(folder))
+            if folder.name not in self._index:
                 shutil.rmtree(folder, ignore_errors=True)
+        await self._layers.unmount_idle()
         for container_id in self._layers.container_ids():
             if container_id not in self._index:
                 self._spawn(self._layers.release(container_id))
+        self._user_namespaces.sweep(running)
+        await self._volumes.sweep({container.id for container in self._index.all()})
+        await self._networks.sweep()
 
     # -- finding
 
@@ -199,14 +224,19 @@ class ContainerService:
         config: ContainerConfig,
         host: HostConfig,
         networks: dict[str, EndpointSettings],
+        *,
+        scratch: bool = False,
     ) -> Container:
-        """Make a container. Raises NotFound for the image, Conflict for the name, InvalidParameter."""
+        """Make a container. Raises NotFound for the image, Conflict for the name, InvalidParameter.
+
+        `scratch`: it is the engine's own, and is removed when a daemon finds it at its start.
+        """
         name = names.check_name(name) if name else names.choose_name(self._index.names)
         image = await self._images.get(config.image) if config.image else None
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:
-            return await self._create(container_id, name, config, host, networks, image)
+            return await self._create(container_id, name, config, host, networks, image, scratch)
         except BaseException:
             self._index.free(name)
             raise
@@ -221,6 +251,7 @@ class ContainerService:
         host: HostConfig,
         networks: dict[str, EndpointSettings],
         image: Image | None,
+        scratch: bool,
     ) -> Container:
         warnings = namespace_modes.verify(config, host)
         namespace_modes.name_by_id(host, lambda other: self.get(other).id)
@@ -233,21 +264,31 @@ class ContainerService:
         if config.stop_signal:
             parse_signal(config.stop_signal)
         ids, ids_of = self._user_namespaces.choose(container_id, host, self._index.all(), self.get)
-        points = await self._mounts.resolve(config, host)
-        record = Record(
-            id=container_id,
-            name=name,
-            created=timestamp(),
-            image_id=image.id if image else "",
-            chain_id=image.chain_id if image else None,
-            config=config,
-            host_config=host,
-            networks=self._wanted_networks(host, networks),
-            mounts=points,
-            links=resolve_links(self._index, host),
-            ids=ids,
-            ids_of=ids_of,
-        )
+        try:
+            points = await self._mounts.resolve(config, host, container_id)
+            record = Record(
+                id=container_id,
+                name=name,
+                created=timestamp(),
+                image_id=image.id if image else "",
+                chain_id=image.chain_id if image else None,
+                config=config,
+                host_config=host,
+                networks=self._wanted_networks(host, networks),
+                mounts=points,
+                links=resolve_links(self._index, host),
+                ids=ids,
+                ids_of=ids_of,
+                scratch=scratch,
+            )
+            return await self._make(record, warnings)
+        except BaseException:
+            await self._volumes.remove_marked(container_id)
+            raise
+
+    async def _make(self, record: Record, warnings: list[str]) -> Container:
+        """Its layer and its folder, then the row."""
+        container_id, host, ids = record.id, record.host_config, record.ids
         await self._layers.create_container_layer(
             container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt, ids=ids
         )
@@ -257,7 +298,7 @@ class ContainerService:
             if host.log_config.type in ("json-file", "local"):
                 record.log_path = str(folder / f"{container_id}-json.log")
             container = Container(record, warnings=warnings)
-            fresh = [point for point in points if point.type == "volume" and point.copy]
+            fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
             if fresh:
                 async with self._layers.mounted(container_id) as tree:
                     for point in fresh:
@@ -267,6 +308,8 @@ class ContainerService:
             shutil.rmtree(folder, ignore_errors=True)
             await self._layers.release(container_id)
             raise
+        with suppress(SystemFailure):  # the next daemon does it then
+            self._volumes.unmark(container.volume_names, container_id)
         self.emit(container, "create")
         return container
 
@@ -329,7 +372,7 @@ class ContainerService:
             if record.state.status in ("restarting", "exited"):
                 record.state.status = "exited"
             await self._runs.end(container)
-            self.save(container)
+            self._save_surely(container)
             container.exited.set()
             container.exited = asyncio.Event()
             if record.host_config.auto_remove:
@@ -374,7 +417,7 @@ class ContainerService:
         again = self._restarts(record, status.code) and not container.removing
         if again:
             state.status = "restarting"
-        self.save(container)
+        self._save_surely(container)
         if status.oom_killed:
             self.emit(container, "oom")
         duration = max(status.exited_at_ns - started, 0) // 10**9 if started else 0
@@ -384,7 +427,7 @@ class ContainerService:
             for gone in self.exec_gone:
                 gone(execution)
         container.exec_ids.clear()
-        if record.host_config.auto_remove and not container.removing:
+        if record.host_config.auto_remove and not container.removing and not container.restarting:
             container.removing = True
             exited.set()
             await self._runs.end(container, shim)
@@ -392,11 +435,29 @@ class ContainerService:
             return
         exited.set()
         await self._runs.end(container, shim)
-        self.save(container)
-        if again:
+        self._save_surely(container)
+        if again and not self._opening:
             if status.exited_at_ns - started > GOOD_RUN * 1e9:
                 container.restart_delay = RESTART_DELAY
             container.restarter = asyncio.ensure_future(self._restart_later(container))
+
+    def _save_surely(self, container: Container) -> None:
+        """Save what has happened whether or not it can be written down now (the disk may be full)."""
+        try:
+            self.save(container)
+        except SystemFailure as failure:
+            log.error("the state of container %s cannot be stored yet: %s", container.id, failure)
+            self._spawn(self._save_later(container))
+
+    async def _save_later(self, container: Container) -> None:
+        while True:
+            await asyncio.sleep(1)
+            try:
+                async with container.lock:
+                    self.save(container)
+                return
+            except SystemFailure as failure:
+                log.debug("container %s: %s", container.id, failure)
 
     def _restarts(self, record: Record, code: int) -> bool:
         policy = record.host_config.restart_policy
@@ -434,6 +495,9 @@ class ContainerService:
     async def stop(self, reference: str, timeout: int | None = None, signal_name: str = "") -> None:
         """Ask it to end and, `timeout` s later, end it (-1: never). Raises NotModified when it does not run."""
         container = self.get(reference)
+        if container.state.status == "restarting":
+            async with container.lock:  # a restart may be under way at this moment
+                pass
         if not container.state.running:
             if container.restarter is not None:
                 container.record.stopped_by_user = True
@@ -455,21 +519,38 @@ class ContainerService:
         if timeout is None:
             timeout = DEFAULT_STOP_TIMEOUT
         if container.state.status == "paused":
-            await self.unpause(container.id)
+            with suppress(Conflict, Unavailable):
+                await self.unpause(container.id)
         signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
-        with suppress(NotFound):
-            await shim.signal(signo)
-            self.emit(container, "kill", signal=str(signo))
         try:
-            await asyncio.wait_for(exited.wait(), timeout if timeout >= 0 else None)
-        except TimeoutError:
+            async with asyncio.timeout(timeout if timeout >= 0 else None):
+                with suppress(NotFound):
+                    await shim.signal(signo)
+                    self.emit(container, "kill", signal=str(signo))
+                await exited.wait()
+        except (TimeoutError, Unavailable):
             with suppress(NotFound):
                 await shim.signal(signal.SIGKILL)
                 self.emit(container, "kill", signal=str(int(signal.SIGKILL)))
-            await exited.wait()
+            if not await self._has_ended(container, shim, exited):
+                raise SystemFailure(
+                    f"cannot stop container: {container.id}: tried to kill container, but did not receive an exit event"
+                ) from None
         # whoever stops and starts at once must find all given back
         async with container.lock:
             pass
+
+    @staticmethod
+    async def _has_ended(container: Container, shim: Shim, exited: asyncio.Event) -> bool:
+        """Whether a container ends that was killed; a shim that says nothing of it is killed as well."""
+        for patience in (LAST_PATIENCE, LAST_PATIENCE):
+            try:
+                await asyncio.wait_for(exited.wait(), patience)
+                return True
+            except TimeoutError:
+                log.warning("container %s was killed and its shim does not say that it has ended", container.id)
+                shim.destroy()
+        return False
 
     async def kill(self, reference: str, signal_name: str = "KILL") -> None:
         """Send a signal. Raises Conflict when it does not run."""
@@ -480,15 +561,15 @@ class ContainerService:
             self.save(container)
         exited = container.exited
         if signo == signal.SIGKILL and container.state.status == "paused":
-            await shim.resume()
+            with suppress(NotFound, Unavailable):
+                await shim.resume()
         try:
             await shim.signal(signo)
         except NotFound:
             raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running") from None
         self.emit(container, "kill", signal=str(signo))
         if signo == signal.SIGKILL:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(exited.wait(), 10)
+            await self._has_ended(container, shim, exited)
 
     def _live(self, reference: str, doing: str) -> tuple[Container, Shim]:
         try:
@@ -503,11 +584,11 @@ class ContainerService:
         """Stop it, if it runs, and start it."""
         container = self.get(reference)
         if container.state.running:
-            auto_remove, container.host_config.auto_remove = container.host_config.auto_remove, False
+            container.restarting = True
             try:
                 await self._stop(container, timeout, signal_name)
             finally:
-                container.host_config.auto_remove = auto_remove
+                container.restarting = False
         with suppress(NotModified):
             await self.start(container.id)
         self.emit(container, "restart")
@@ -586,25 +667,41 @@ class ContainerService:
         container = self.get(reference)
         if container.removing:
             raise Conflict(f"removal of container {reference} is already in progress")
-        if container.state.running or container.state.status == "restarting":
-            if not force:
-                what = "paused" if container.state.status == "paused" else container.state.status
-                hint = "unpause and then stop" if what == "paused" else "stop"
-                raise Conflict(
-                    f'cannot remove container "/{container.name}": container is {what}: '
-                    f"{hint} the container before removing or force remove"
-                )
-            container.removing = True
-            self._cancel_restart(container)
-            with suppress(Conflict, NotFound):
-                await self.kill(container.id)
+        if (container.state.running or container.state.status == "restarting") and not force:
+            what = "paused" if container.state.status == "paused" else container.state.status
+            hint = "unpause and then stop" if what == "paused" else "stop"
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {what}: '
+                f"{hint} the container before removing or force remove"
+            )
         container.removing = True
         try:
-            async with container.lock:
-                await self._delete(container, volumes=volumes)
+            self._cancel_restart(container)
+            while True:
+                if container.state.running:
+                    await self._end_for_removal(container)
+                async with container.lock:
+                    # a start that was under way has been waited for
+                    if not container.state.running:
+                        await self._delete(container, volumes=volumes)
+                        return
+                if not force:
+                    raise Conflict(
+                        f'cannot remove container "/{container.name}": container is running: '
+                        "stop the container before removing or force remove"
+                    )
         except BaseException:
             container.removing = False
             raise
+
+    async def _end_for_removal(self, container: Container) -> None:
+        with suppress(Conflict, NotFound):
+            await self.kill(container.id)
+            if container.state.running:
+                raise SystemFailure(
+                    f'cannot remove container "/{container.name}": could not kill container: '
+                    "tried to kill container, but did not receive an exit event"
+                )
 
     async def remove_link(self, reference: str) -> None:
         """Take away the name `parent/alias` that a legacy link gives a container. Raises NotFound, Conflict."""
@@ -646,6 +743,9 @@ class ContainerService:
         for attachment in container.waiting:
             os.close(attachment.fd)
         container.waiting.clear()
+        if volumes:
+            # if the daemon dies before the last line, the next one finishes
+            self._volumes.mark(container.volume_names, container.id)
         await self._layers.release(container.id)
         self._index.remove(container)
         unmount_shm(self.folder(container))
@@ -654,15 +754,7 @@ class ContainerService:
         container.exited.set()
         container.removed.set()
         if volumes:
-            for point in container.record.mounts:
-                if point.type == "volume":
-                    await self._remove_anonymous(point.name)
-
-    async def _remove_anonymous(self, name: str) -> None:
-        with suppress(NotFound, Conflict):
-            volume = await self._volumes.get(name)
-            if volume.anonymous:
-                await self._volumes.remove(name)
+            await self._volumes.remove_marked(container.id)
 
     async def prune(self, matches: Callable[[Container], bool]) -> tuple[list[str], int]:
         """Remove every stopped container that `matches`: (their ids, bytes freed)."""

@@ -6,8 +6,11 @@ loop's own thread: a kill -9 at any moment loses nothing that was committed, and
 last moments but never corrupts (https://www.sqlite.org/pragma.html#pragma_synchronous, NORMAL with WAL).
 """
 
+import logging
+import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,7 +19,13 @@ import msgspec
 
 from dockyard.errors import SystemFailure
 
+log = logging.getLogger("dockyard.database")
+
 T = TypeVar("T")
+
+# Kept free beside the database, and given to it when the disk is full: that containers end and are removed, which makes
+# room, must always be possible to write down.
+RESERVE = 4 << 20
 
 
 class Collection(Generic[T]):
@@ -40,8 +49,8 @@ class Collection(Generic[T]):
         )
 
     def put(self, key: str, document: T) -> None:
-        """Insert or replace the document under `key`; durable when this returns."""
-        self._database.connection.execute(self._put, (key, self._encode(document)))
+        """Insert or replace the document under `key`; durable when this returns. Raises SystemFailure."""
+        self._database.write(self._put, (key, self._encode(document)))
 
     def get(self, key: str) -> T | None:
         """The document under `key`, or None."""
@@ -50,7 +59,7 @@ class Collection(Generic[T]):
 
     def delete(self, key: str) -> None:
         """Remove the document under `key`; no error when there is none."""
-        self._database.connection.execute(self._delete, (key,))
+        self._database.write(self._delete, (key,))
 
     def all(self) -> Iterator[tuple[str, T]]:
         """Every (key, document) in the order of first insertion."""
@@ -77,6 +86,45 @@ class Database:
             raise SystemFailure(
                 f"cannot open the state database {self.path}: {error}; is another daemon using it?"
             ) from error
+        self._reserve = f"{self.path}-reserve"
+        self._given_at: float | None = None  # when the reserve was given away, monotonic
+        self._set_aside()
+
+    def _set_aside(self) -> None:
+        try:
+            fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE)
+            finally:
+                os.close(fd)
+            self._given_at = None
+        except OSError as error:
+            self._give()
+            log.warning("no room can be kept for the state database: %s", error.strerror)
+
+    def _give(self) -> bool:
+        """Make room. False when that has been done already."""
+        self._given_at = time.monotonic()
+        try:
+            os.unlink(self._reserve)
+            return True
+        except OSError:
+            return False
+
+    def write(self, statement: str, values: Sequence[object]) -> None:
+        """One change; durable against all but a power cut when this returns. Raises SystemFailure."""
+        if self._given_at is not None and time.monotonic() > self._given_at + 30:
+            self._set_aside()
+        try:
+            try:
+                self.connection.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._give():
+                    raise
+                log.error("the disk is full: the last room kept for the state database is taken")
+                self.connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise SystemFailure(f"cannot write to the state database {self.path}: {error}") from error
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""
@@ -89,7 +137,8 @@ class Database:
         try:
             yield
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # some errors end it
+                self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -58,12 +59,45 @@ class ExecService:
 
     def get(self, exec_id: str) -> Execution:
         """The exec of that id. Raises NotFound."""
-        found = self._execs.get(exec_id)
+        found = self._execs.get(exec_id) or self._find(exec_id)
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         if found.running and found.live is not None and found.live.code is not None:
             self._ended(found, found.live.code)  # whoever asks may be faster than the watcher
         return found
+
+    def _find(self, exec_id: str) -> Execution | None:
+        """An exec that an earlier daemon started; its shim knows whether it runs and how it ended, no more."""
+        for container in self._containers.all():
+            shim = container.shim
+            if shim is None:
+                continue
+            live, code = shim.execs.get(exec_id), shim.exec_codes.get(exec_id)
+            if live is None and code is None:
+                continue
+            execution = Execution(
+                id=exec_id,
+                container=container,
+                command=_command_of(live.pid) if live is not None else [""],
+                process=Process(),
+                tty=False,
+                stdin=False,
+                stdout=True,
+                stderr=True,
+                user="",
+                privileged=False,
+                detach_keys=b"",
+                running=live is not None,
+                started=True,
+                exit_code=code,
+                live=live,
+            )
+            self._execs[exec_id] = execution
+            container.exec_ids.append(exec_id)
+            if live is not None:
+                self._watch_over(execution)
+            return execution
+        return None
 
     async def create(
         self,
@@ -151,9 +185,12 @@ class ExecService:
         Raises StartFailure with an exit code when the program can't run.
         """
         shim = execution.container.shim
-        if shim is None or execution.started:
+        paused = execution.container.state.status == "paused"
+        if shim is None or execution.started or paused:
             if attachment is not None:
                 os.close(attachment.fd)
+            if paused:
+                raise Conflict(f"container {execution.container.id} is paused, unpause the container before exec")
             raise Conflict(f"container {execution.container.id} is not running")
         execution.started = True
         size = console_size or execution.console_size
@@ -180,6 +217,9 @@ class ExecService:
         finally:
             execution.launched.set()
         execution.running = True
+        self._watch_over(execution)
+
+    def _watch_over(self, execution: Execution) -> None:
         watcher = asyncio.ensure_future(self._watch(execution))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -216,3 +256,10 @@ class ExecService:
             await execution.live.resize(height, width)
         except (RuntimeFailure, NotFound) as failure:
             raise SystemFailure(str(failure)) from failure
+
+
+def _command_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return [""]

@@ -500,6 +500,16 @@ class LayerStore:
         """The containers that have a layer here; to release, at start, those that nobody knows any more."""
         return list(self._containers)
 
+    async def unmount_idle(self) -> None:
+        """Unmount what a crash has left mounted. Called at start, when running containers have mounted theirs again."""
+        for container_id in await self._run(self.driver.mounted):
+            container = self._containers.get(container_id)
+            if container is not None and not container.users:
+                log.info("unmounting the file system of container %s, which does not run", container_id)
+                async with container.lock:
+                    if not container.users:
+                        await self._put(container, container_id)
+
     async def mount(self, container_id: str) -> str:
         """Mount the container's root for its processes and return its path; each call wants an `unmount`.
 

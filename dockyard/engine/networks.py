@@ -118,7 +118,10 @@ class NetworkService:
         """Know and make every network; containers that run go on undisturbed."""
         await self._controller.open()
         await self._forward()
-        for _, network in self._store.all():
+        for _, network in list(self._store.all()):
+            if network.pending:
+                await self._discard(network)
+                continue
             self._by_id[network.id] = network
             self._by_name[network.name] = network
         for name, driver in (("none", "null"), ("host", "host")):
@@ -186,6 +189,14 @@ class NetworkService:
             await iptables.forget([network.bridge for network in networks if network.bridge])
             if any(network.ipv6 for network in networks):
                 await iptables.forget([network.bridge for network in networks if network.ipv6], 6)
+
+    async def _discard(self, network: Network) -> None:
+        """Take away what an earlier daemon was making when it died."""
+        log.info("removing network %s, which was never finished", network.name)
+        if network.bridge == f"br-{network.id[:12]}":  # one of another name may have been there before
+            await self._controller.discard(network)
+        await self._forget_rules([network])
+        self._store.delete(network.id)
 
     def _remember(self, network: Network) -> None:
         self._store.put(network.id, network)
@@ -328,13 +339,18 @@ class NetworkService:
             raise Forbidden(f"bridge name {network.bridge} is already used by another network")
         network.pools = self._settle_pools(network)
         await self._before_ipv6_is_forwarded(network)
+        # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
+        network.pending = True
+        self._store.put(network.id, network)
         self._controller.adopt(network)
         try:
             await self._controller.create(network)
+            network.pending = False
+            self._remember(network)
         except BaseException:
             await self._controller.forget(network)
+            self._store.delete(network.id)
             raise
-        self._remember(network)
 
     def _configure_from(self, network: Network, source: str) -> None:
         base = self.get(source)

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,9 @@ class VolumeRow(msgspec.Struct, frozen=True):
     options: dict[str, str]
     labels: dict[str, str]
     created_ns: int
+    # The container for which alone the volume is there, while that is being made or removed: the volume goes with it,
+    # also when a crash comes in between.
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +134,17 @@ class VolumeService:
         driver: str | None = None,
         driver_opts: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        *,
+        owner: str = "",
     ) -> Volume:
         """Make a volume, under a name of the engine's choice when given none; an existing one is returned as it is.
+
+        With `owner`, a container that is being made, it is held for that until `unmark` or `remove_marked`.
 
         Raises InvalidParameter, NotFound for an unknown driver, Conflict when the name is taken by another driver's.
         """
         labels = dict(labels or {})
+        marked = owner if not name else ""
         if not name:
             name = secrets.token_hex(32)
             labels[ANONYMOUS] = ""
@@ -146,10 +154,11 @@ class VolumeService:
             if existing is not None:
                 if driver and existing.row.driver != driver:
                     raise Conflict("volume name must be unique")
+                self._hold(existing, owner)
                 return self._describe(name)
             options = dict(driver_opts or {})
             chosen.check(name, options)
-            row = VolumeRow(chosen.name, options, labels, time.time_ns())
+            row = VolumeRow(chosen.name, options, labels, time.time_ns(), marked)
             self._rows.put(name, row)
             try:
                 chosen.create(name, options)
@@ -159,8 +168,57 @@ class VolumeService:
         except DockyardError as error:
             raise type(error)(f"create {name}: {error}") from error
         self._volumes[name] = _Held(row)
+        self._hold(self._volumes[name], owner)
         self._events.emit("volume", "create", name, {"driver": chosen.name})
         return self._describe(name)
+
+    @staticmethod
+    def _hold(held: _Held, owner: str) -> None:
+        if owner:
+            held.mounted_by.add(owner)
+
+    def mark(self, names: Sequence[str], owner: str) -> None:
+        """Let anonymous volumes go with the container `owner`, which is about to be removed."""
+        for name in names:
+            held = self._volumes.get(name)
+            if held is not None and ANONYMOUS in held.row.labels:
+                self._own(name, held, owner)
+
+    def unmark(self, names: Sequence[str], owner: str) -> None:
+        """The container for which they were made or held is there now."""
+        for name in names:
+            held = self._volumes.get(name)
+            if held is not None:
+                held.mounted_by.discard(owner)
+                if held.row.owner:
+                    self._own(name, held, "")
+
+    def _own(self, name: str, held: _Held, owner: str) -> None:
+        held.row = msgspec.structs.replace(held.row, owner=owner)
+        self._rows.put(name, held.row)
+
+    async def remove_marked(self, owner: str) -> None:
+        """Remove the volumes that go with `owner`; one that others use by now stays."""
+        for name, held in list(self._volumes.items()):
+            held.mounted_by.discard(owner)
+            if held.row.owner == owner:
+                try:
+                    await self.remove(name)
+                except Conflict:
+                    self._own(name, held, "")
+                except NotFound:
+                    pass
+
+    async def sweep(self, containers: Container[str]) -> None:
+        """Finish what a crash has interrupted. Called at start, when all running containers' volumes are mounted."""
+        for owner in {held.row.owner for held in self._volumes.values() if held.row.owner}:
+            if owner in containers:
+                self.unmark([name for name, held in self._volumes.items() if held.row.owner == owner], "")
+            else:
+                await self.remove_marked(owner)
+        for name, held in list(self._volumes.items()):
+            if held.row.options and not held.mounted_by and held.row.driver in self._drivers:
+                await asyncio.to_thread(self._drivers[held.row.driver].unmount, name, held.row.options)
 
     async def get(self, name: str) -> Volume:
         """The volume called `name`. Raises NotFound."""

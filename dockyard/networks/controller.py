@@ -7,6 +7,7 @@ per container, so that a slow kernel holds up nobody else.
 import asyncio
 import functools
 import logging
+import os
 import re
 import secrets
 import socket
@@ -18,7 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, sandboxes
 from dockyard.networks.addresses import Addresses
@@ -167,6 +168,10 @@ class Controller:
             self.firewall.set_bridges(self._rules())
             if self._firewall_current:
                 await self._do(self.firewall.rewrite)
+
+    async def discard(self, network: Network) -> None:
+        """Remove from the kernel what there may be of a network that nobody knows."""
+        await self._do(self.driver(network.driver).remove, network)
 
     def _rules(self) -> list[BridgeRules]:
         return [rules_of(network) for network in self._networks.values() if network.bridge]
@@ -364,6 +369,18 @@ class Controller:
             undo.pop_all()
         return sockets
 
+    def _mend(self, active: Active) -> None:
+        """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
+        assert active.namespace is not None
+        for name, state in active.sandbox.endpoints.items():
+            if state.host_interface and not os.path.exists(f"/sys/class/net/{state.host_interface}"):
+                log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
+                plan = self._plan(active, name)
+                try:
+                    self._drivers[plan.network.driver].attach(active.namespace, plan)
+                except (OSError, DockyardError) as error:
+                    log.error("container %s stays without network %s: %s", active.request.name, name, error)
+
     def _names_wanted(self, active: Active) -> bool:
         return any(
             not _is_default(self._networks[state.network_id]) and self._networks[state.network_id].bridge
@@ -558,6 +575,7 @@ class Controller:
             self._addresses.retake(state)
         active.namespace = await self._do(sandboxes.reopen, sandbox.netns_path, sandbox.sandbox_id)
         active.gateway_network = self._choose_gateway(active)
+        await self._do(self._mend, active)
         if active.gateway_network:
             state = sandbox.endpoints[active.gateway_network]
             active.publications = self._publisher.retake(state, sandbox.ports, request.name)

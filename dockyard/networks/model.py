@@ -37,6 +37,7 @@ class Network(msgspec.Struct, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     predefined: bool = False
     bridge: str = ""
+    pending: bool = False  # being made: a daemon that finds it so at its start takes it away
 
 
 class EndpointConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

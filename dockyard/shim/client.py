@@ -207,6 +207,7 @@ class Shim:
         self._process = -1  # the shim's pidfd
         self._sending = asyncio.Lock()
         self._torn = False  # a request was left half sent
+        self.silent = False  # it has not yet answered this daemon
         self.catching_up: asyncio.Task[None] | None = None
         peer.setblocking(False)
         self._loop.add_reader(peer.fileno(), self._readable)
@@ -221,7 +222,7 @@ class Shim:
         """Serve one more client of the container's streams, from now on."""
         options, over = self._note(attachment)
         try:
-            await self.request(protocol.Attach(self.number(), exec_id, options), [attachment.fd])
+            await self.request(protocol.Attach(self.number(), exec_id, options, _latest()), [attachment.fd])
         except BaseException:
             self._hang_up(attachment, options)
             raise
@@ -244,6 +245,7 @@ class Shim:
             request.open_stdin,
             options,
             request.console_size,
+            _latest(),
         )
         try:
             reply = await self.request(message, descriptors, lasting=True)
@@ -282,11 +284,11 @@ class Shim:
 
     async def pause(self) -> None:
         """Freeze every process."""
-        await self.request(protocol.Freeze(self.number(), True))
+        await self.request(protocol.Freeze(self.number(), True, _latest()))
 
     async def resume(self) -> None:
         """Let them go on."""
-        await self.request(protocol.Freeze(self.number(), False))
+        await self.request(protocol.Freeze(self.number(), False, _latest()))
 
     async def resize(self, height: int, width: int) -> None:
         """Set the terminal's size."""
@@ -467,6 +469,7 @@ class Shim:
                 log.warning("container %s: %s", self.container_id, failure)
                 self.destroy()
                 return
+            self.silent = False
             self.take_up(reply)
             if reply.exit is not None and not self._exit.done():
                 self._exit.set_result(_status(reply.exit))
@@ -668,6 +671,7 @@ class Shims:
                 log.warning("the shim of container %s does not answer; it is taken to run on", container_id)
                 with contextlib.suppress(RuntimeFailure, OSError, msgspec.MsgspecError):
                     shim.pid = Container.load(str(self.state_root), container_id).record.pid
+                shim.silent = True
                 shim.catching_up = asyncio.ensure_future(shim.catch_up())
                 return shim
             except (NotFound, SystemFailure, RuntimeFailure):
@@ -728,6 +732,10 @@ class Shims:
     async def forget(self, container_id: str) -> None:
         """Free what a container that has exited left in the exec root."""
         shutil.rmtree(self._directory(container_id), ignore_errors=True)
+
+
+def _latest() -> int:
+    return time.monotonic_ns() + int(ANSWER_PATIENCE * 1e9)
 
 
 def _kill_recorded(path: Path) -> None:

@@ -7,6 +7,9 @@ A shim outlives the daemon that started it and is met by later releases. What is
 are added at a struct's end and with a default (msgspec reads an array that is shorter, or longer, than it knows), a
 request that a shim does not know is answered with a failure, a notice that a daemon does not know is passed over.
 VERSION counts the steps of this growth; each side tells the other its own (Hello, Taken, Reply).
+
+A daemon waits for an answer only so long. `before_ns` (CLOCK_MONOTONIC; 0: none) says until when a request is to be
+begun, so that a shim that was stopped does not do later what its daemon has given up and reported as not done.
 """
 
 import struct
@@ -74,6 +77,7 @@ class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
     seq: int
     exec_id: str
     attachment: AttachmentOptions
+    before_ns: int = 0
 
 
 class Execute(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -86,6 +90,7 @@ class Execute(msgspec.Struct, frozen=True, array_like=True, tag=True):
     open_stdin: bool
     attachment: AttachmentOptions | None
     console_size: tuple[int, int] | None
+    before_ns: int = 0
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -102,6 +107,7 @@ class Freeze(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     seq: int
     frozen: bool
+    before_ns: int = 0
 
 
 class Resize(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -265,6 +265,10 @@ class Shim:
     def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply | None:
         """Do it; None when the reply comes later."""
         match request:
+            case protocol.Attach() | protocol.Execute() | protocol.Freeze() if (
+                0 < request.before_ns < time.monotonic_ns()
+            ):
+                raise LookupError("the request has come too late")
             case protocol.Start():
                 self._start(connection, request, descriptors)
                 assert self._init is not None

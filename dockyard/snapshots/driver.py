@@ -92,6 +92,9 @@ class Driver(Protocol):
     def put(self, id: str) -> None:
         """Undo `get`. No error when nothing is mounted."""
 
+    def mounted(self) -> list[str]:
+        """The snapshots that are mounted, by whichever daemon."""
+
     def remove(self, id: str) -> None:
         """Make `id` (and its init layer) vanish at once; the space is freed in the background."""
 

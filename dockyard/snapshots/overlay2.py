@@ -260,6 +260,10 @@ class Overlay2:
             if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
                 raise SystemFailure(f"cannot remove {merged}: {error.strerror}") from error
 
+    def mounted(self) -> list[str]:
+        targets = (mount.target for mount in mounts.mount_table() if mount.target.startswith(self.home + "/"))
+        return [os.path.basename(os.path.dirname(target)) for target in targets if target.endswith("/merged")]
+
     # -- removing
 
     def remove(self, id: str) -> None:

@@ -112,6 +112,9 @@ class Vfs:
             if error.errno not in (errno.ENOENT, errno.EINVAL):
                 raise SystemFailure(f"cannot unmount {place}: {error.strerror}") from error
 
+    def mounted(self) -> list[str]:
+        return []
+
     def remove(self, id: str) -> None:
         for name in (id, f"{id}-init"):
             self._discard(name)

@@ -1,0 +1,73 @@
+"""Finding a daemon's helpers among the machine's processes: its zygote, the spare shim, and who holds a container."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def parent_of(pid: int) -> int:
+    """Its parent's PID."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def state_of(pid: int) -> str:
+    """R, S, T, Z…; "" when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def gone(pid: int) -> bool:
+    """Whether it has ended; an init that reaps is not a matter of ours."""
+    return state_of(pid) in ("", "Z", "X")
+
+
+def named(name: str, parent: int) -> list[int]:
+    """The children of `parent` that are called `name`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if Path(f"/proc/{entry}/comm").read_text().strip() == name and parent_of(int(entry)) == parent:
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def zygote_of(daemon: int) -> int:
+    """The daemon's zygote."""
+    return eventually(lambda: named("dockyard-zygote", daemon))[0]
+
+
+def shim_of(container_pid: int) -> int:
+    """The shim whose child a container's first process is."""
+    return parent_of(container_pid)
+
+
+def descriptors_of(pid: int) -> int:
+    """How many it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def memory_of(pid: int) -> int:
+    """Its proportional share of memory, in KiB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def eventually(look: Callable[[], T], seconds: float = 10) -> T:
+    """What `look` finds, once it finds something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {found!r} after {seconds} s")
+        time.sleep(0.02)
+    return found

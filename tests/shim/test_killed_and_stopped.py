@@ -1,0 +1,273 @@
+"""kill -9 and SIGSTOP of zygote, spare, starter and shims: one container is hit at most, and nothing is left of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.api import Api, ApiError
+from tests.engine_process import EngineProcess
+from tests.processes import eventually, gone, named, shim_of, state_of, zygote_of
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """SIGSTOP for the time of the block; what has been killed meanwhile is left alone."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            if state_of(pid) == "T":
+                os.kill(pid, signal.SIGCONT)
+
+
+def groups_of(container: str, parent: str) -> list[Path]:
+    """The container's cgroups that are still there."""
+    return [path for top in Path("/sys/fs/cgroup").iterdir() if (path := top / parent / container).is_dir()]
+
+
+def daemon_of(engine: EngineProcess) -> int:
+    assert engine.process is not None
+    return engine.process.pid
+
+
+def spare_of(zygote: int, shims: list[int]) -> int:
+    """The shim that waits for a container."""
+    return eventually(lambda: [pid for pid in named("dockyard-shim", zygote) if pid not in shims])[0]
+
+
+def test_a_container_whose_shim_is_killed_ends_with_137_and_leaves_nothing(crashing: EngineProcess, api: Api) -> None:
+    container = api.run("sh", "-c", "sleep 60 & sleep 60")
+    other = api.run("sleep", "60")
+    pid = api.inspect(container)["State"]["Pid"]
+    os.kill(shim_of(pid), signal.SIGKILL)
+    assert api.wait(container) == 137
+    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: not groups_of(container, crashing.bridge))
+    assert eventually(lambda: not list(Path(crashing.run, "shims").glob(container)))
+    assert api.inspect(other)["State"]["Running"]
+    api.post(f"/containers/{container}/start")
+    assert api.execute(container, "echo", "again") == b"again\n"
+    api.remove(container)
+    api.remove(other)
+
+
+def test_a_restart_policy_acts_when_the_shim_is_killed(crashing: EngineProcess, api: Api) -> None:
+    container = api.run("sleep", "60", host={"RestartPolicy": {"Name": "always"}})
+    pid = api.inspect(container)["State"]["Pid"]
+    os.kill(shim_of(pid), signal.SIGKILL)
+    assert eventually(lambda: api.inspect(container)["State"]["Pid"] not in (0, pid))
+    api.remove(container)
+
+
+def test_a_killed_zygote_is_replaced(crashing: EngineProcess, api: Api) -> None:
+    before = api.run("sleep", "60")
+    zygote = zygote_of(daemon_of(crashing))
+    os.kill(zygote, signal.SIGKILL)
+    assert api.wait(api.run("true", host={"AutoRemove": True})) == 0
+    assert api.execute(before, "echo", "well") == b"well\n"
+    assert zygote_of(daemon_of(crashing)) != zygote
+    api.remove(before)
+
+
+def test_the_spare_of_a_killed_zygote_goes_with_it(crashing: EngineProcess, api: Api) -> None:
+    zygote = zygote_of(daemon_of(crashing))
+    spare = spare_of(zygote, [])
+    with stopped(spare):
+        os.kill(zygote, signal.SIGKILL)
+        assert eventually(lambda: gone(spare))
+    api.wait(api.run("true", host={"AutoRemove": True}))
+
+
+def test_a_killed_spare_costs_nothing(crashing: EngineProcess, api: Api) -> None:
+    for _ in range(3):
+        os.kill(spare_of(zygote_of(daemon_of(crashing)), []), signal.SIGKILL)
+        container = api.run("true")
+        assert api.wait(container) == 0
+        api.remove(container)
+
+
+@pytest.mark.slow
+def test_a_stopped_zygote_holds_nobody_up_but_starts_and_those_not_for_ever(crashing: EngineProcess, api: Api) -> None:
+    other = api.run("sleep", "60")
+    zygote = zygote_of(daemon_of(crashing))
+    with stopped(zygote):
+        first = api.run("sleep", "60")  # the spare takes it, and no other one comes
+        begun = time.monotonic()
+        starting = threading.Thread(target=lambda: api.remove(api.run("sleep", "60")))
+        starting.start()
+        time.sleep(0.2)
+        asked = time.monotonic()
+        assert api.execute(other, "echo", "well") == b"well\n"
+        assert len(api.get("/containers/json")) == 2
+        assert time.monotonic() - asked < 2
+        starting.join(25)
+        assert not starting.is_alive()
+        assert time.monotonic() - begun > 5
+    api.remove(first)
+    api.remove(other)
+
+
+@pytest.mark.slow
+def test_a_stopped_shim_holds_up_no_request_about_others(crashing: EngineProcess, api: Api) -> None:
+    hung, other = api.run("sleep", "60"), api.run("sleep", "60")
+    with stopped(shim_of(api.inspect(hung)["State"]["Pid"])):
+        pending = threading.Thread(target=lambda: _refused(api, f"/containers/{hung}/pause"))
+        pending.start()
+        begun = time.monotonic()
+        assert len(api.get("/containers/json")) == 2
+        api.get("/info")
+        assert api.execute(other, "echo", "well") == b"well\n"
+        assert api.inspect(hung)["State"]["Running"]
+        assert time.monotonic() - begun < 2
+        pending.join(20)
+        assert not pending.is_alive()
+    assert api.execute(hung, "echo", "back") == b"back\n"
+    api.remove(hung)
+    api.remove(other)
+
+
+def _refused(api: Api, path: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        api.post(path)
+    assert refusal.value.status == 503
+
+
+@pytest.mark.slow
+def test_stop_and_removal_end_a_container_whose_shim_is_stopped(crashing: EngineProcess, api: Api) -> None:
+    first, second = api.run("sleep", "60"), api.run("sleep", "60")
+    pids = [api.inspect(container)["State"]["Pid"] for container in (first, second)]
+    with stopped(*(shim_of(pid) for pid in pids)):
+        begun = time.monotonic()
+        removing = threading.Thread(target=api.remove, args=(second,))
+        removing.start()
+        api.post(f"/containers/{first}/stop", t=1)
+        removing.join(20)
+        assert not removing.is_alive()
+        assert time.monotonic() - begun < 20
+    assert api.inspect(first)["State"]["ExitCode"] == 137
+    assert eventually(lambda: all(map(gone, pids)))
+    assert not groups_of(second, crashing.bridge)
+    api.remove(first)
+
+
+@pytest.mark.slow
+def test_daemons_start_and_end_although_a_shim_is_stopped(crashing: EngineProcess, api: Api) -> None:
+    container = api.run("sh", "-c", "sleep 3; exit 9")
+    with stopped(shim_of(api.inspect(container)["State"]["Pid"])):
+        begun = time.monotonic()
+        crashing.kill()
+        crashing.start()
+        assert api.inspect(container)["State"]["Running"]
+        crashing.stop()
+        crashing.start()
+        assert time.monotonic() - begun < 20
+        assert api.inspect(container)["State"]["Running"]
+    assert api.wait(container) == 9
+    api.remove(container)
+
+
+def test_a_starter_killed_in_mid_start_leaves_nothing_and_the_next_start_works(
+    crashing: EngineProcess, api: Api
+) -> None:
+    container = api.create("sleep", "60")
+    zygote = zygote_of(daemon_of(crashing))
+    failed: list[str] = []
+    for delay in (0.0, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01):
+        spare = spare_of(zygote, [])
+        starter = eventually(lambda spare=spare: _children(spare))[0]
+        killer = threading.Thread(target=_kill_after, args=(starter, delay))
+        killer.start()
+        try:
+            api.post(f"/containers/{container}/start")
+            api.post(f"/containers/{container}/kill")
+        except ApiError as error:
+            failed.append(str(error))
+        killer.join()
+        assert eventually(lambda: not groups_of(container, crashing.bridge))
+        assert not Path(crashing.run, "runtime", container).exists()
+    assert failed
+    assert all("starter" in message for message in failed)
+    api.post(f"/containers/{container}/start")
+    api.remove(container)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _kill_after(pid: int, delay: float) -> None:
+    time.sleep(delay)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def test_an_exec_that_is_stuck_in_a_frozen_container_leaves_the_shim_free(crashing: EngineProcess, api: Api) -> None:
+    container = api.run("sleep", "60")
+    body = {"AttachStdout": True, "Cmd": ["echo", "late"]}
+    exec_id = api.post(f"/containers/{container}/exec", body)["Id"]
+    api.post(f"/containers/{container}/pause")
+    with pytest.raises(ApiError):
+        api.post(f"/exec/{exec_id}/start", {"Detach": True})
+    api.post(f"/containers/{container}/unpause")
+    assert api.execute(container, "echo", "well") == b"well\n"
+    api.remove(container)
+
+
+def test_a_client_that_never_reads_keeps_neither_the_container_nor_its_next_start(
+    crashing: EngineProcess, api: Api
+) -> None:
+    container = api.create("sh", "-c", "head -c 900000 /dev/zero; exit 3")
+    with api.attach(container, stdin=False):
+        api.post(f"/containers/{container}/start")
+        assert api.wait(container) == 3
+        api.post(f"/containers/{container}/start")
+        assert api.wait(container) == 3
+    api.remove(container)
+    zygote = zygote_of(daemon_of(crashing))
+    assert eventually(lambda: len(named("dockyard-shim", zygote)) <= 1)
+
+
+def test_the_daemons_output_ends_with_it_though_shims_live_on(crashing: EngineProcess, api: Api) -> None:
+    crashing.kill()
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dockyard.daemon", *crashing.arguments], stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    crashing.process = process
+    eventually(lambda: _answers(api))
+    container = api.run("sleep", "60")
+    process.kill()
+    process.wait()
+    done = threading.Thread(target=_read_to_the_end, args=(reader,))
+    done.start()
+    done.join(5)
+    assert not done.is_alive()
+    os.close(reader)
+    crashing.start()
+    api.remove(container)
+
+
+def _read_to_the_end(fd: int) -> None:
+    while os.read(fd, 1 << 16):
+        pass
+
+
+def _answers(api: Api) -> bool:
+    try:
+        api.get("/_ping")
+        return True
+    except OSError:
+        return False
