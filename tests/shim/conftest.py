@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api import Api
+from tests.api_client import Api
 from tests.engine_process import EngineProcess
 
 

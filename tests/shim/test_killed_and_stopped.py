@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api import Api, ApiError
+from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 from tests.processes import eventually, gone, named, shim_of, state_of, zygote_of
 
