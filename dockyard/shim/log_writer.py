@@ -13,6 +13,8 @@ from typing import Protocol
 
 import msgspec
 
+from dockyard.shim import protocol
+
 LONGEST = 16 * 1024  # moby daemon/logger/copier.go, defaultBufSize
 
 # What Docker's encoder (jsonlog/jsonlogbytes.go) writes otherwise than as it is, apart from the newline.
@@ -221,3 +223,10 @@ def escape(text: bytes) -> bytes:
         decoded = _NOT_UTF8.sub(lambda found: "\\ufffd", decoded)
         text = decoded.encode().replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return text
+
+
+def open_log(options: protocol.LogOptions) -> Log:
+    """The log that the options ask for. Raises OSError."""
+    if options.driver == "none":
+        return NoLog()
+    return JsonFile(options.path, options.max_size, options.max_file, options.attributes)

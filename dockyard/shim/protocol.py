@@ -12,13 +12,14 @@ A daemon waits for an answer only so long. `before_ns` (CLOCK_MONOTONIC; 0: none
 begun, so that a shim that was stopped does not do later what its daemon has given up and reported as not done.
 """
 
+import socket
 import struct
 
 import msgspec
 
 HEAD = struct.Struct("<IB")
 MAX_FRAME = 64 << 20
-MAX_DESCRIPTORS = 64
+MAX_DESCRIPTORS = 80  # 64 attachments and what else a start needs
 VERSION = 1
 
 
@@ -238,3 +239,18 @@ def pack(message: object, descriptors: int = 0) -> bytes:
     """A whole frame."""
     body = msgspec.msgpack.encode(message)
     return HEAD.pack(len(body), descriptors) + body
+
+
+def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Bytes and descriptors (close-on-exec) from a UNIX socket."""
+    data, ancillary, _, _ = peer.recvmsg(size, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
+    return data, descriptors
+
+
+def failed(seq: int, kind: str, message: str, exit_code: int) -> Reply:
+    """The answer that it did not work."""
+    return Reply(seq, failure=Failure(kind, message, exit_code))

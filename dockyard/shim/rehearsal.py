@@ -7,12 +7,16 @@ shims; what each writes after it is its own. A rehearsed shim needs less memory,
 
 import gc
 import os
+import select
 import signal
 import socket
 
-from dockyard.linux import namespaces, syscalls
-from dockyard.shim import protocol, supervisor
-from dockyard.shim.starter import Created, Running, Starter, read_frame, send
+import msgspec
+
+from dockyard.linux import syscalls
+from dockyard.shim import handover, protocol, supervisor
+from dockyard.shim.ends import Ends
+from dockyard.shim.starter import listen
 
 TIMES = 10
 
@@ -20,7 +24,7 @@ TIMES = 10
 def rehearse(directory: str) -> None:
     """Play it in `directory`, which is made and is gone again afterwards. Raises OSError when it can't be."""
     os.mkdir(directory, 0o700)
-    handler = signal.getsignal(signal.SIGCHLD)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     first_free = os.dup(0)
     os.close(first_free)
     try:
@@ -40,12 +44,34 @@ def rehearse(directory: str) -> None:
 def _play(directory: str) -> None:
     daemon, ours = socket.socketpair()
     client, theirs = socket.socketpair()
-    with daemon, client:
-        with theirs:
-            # in the place of the specification, which only a real starter reads, the client's socket
-            files = [theirs.fileno(), theirs.fileno()]
-            socket.send_fds(daemon, [protocol.pack(_order(directory), len(files))], files)
-        supervisor.Shim(ours, Starter(_understudy)).run()
+    channel, starter = handover.pair()
+    gate, opening = os.pipe()
+    with daemon, ours, client, theirs, channel, starter:
+        os.chdir(directory)
+        ends = Ends(terminal=False, open_stdin=True)
+        pid = os.fork()
+        if pid == 0:
+            _say_hello(gate, ends)
+        ends.settle(None)
+        handover.put_order(starter, msgspec.msgpack.encode(_order(directory)), gate, ours)
+        pidfd = os.pidfd_open(pid)
+        listener = listen()
+        passed = [pidfd, listener.fileno(), ends.stdin, *ends.sources, theirs.fileno()]
+        handover.put_container(starter, handover.Held(pid, "", True, [1, 2]), passed)
+        watch = select.epoll()
+        watch.register(pidfd, select.EPOLLIN)
+        os.write(opening, b".")
+        watch.poll()
+        supervisor.run(channel)
+
+
+def _say_hello(gate: int, ends: Ends) -> None:
+    """The container."""
+    assert ends.stdio is not None
+    os.read(gate, 1)
+    os.write(ends.stdio.stdout, b"hello\n")
+    os.write(ends.stdio.stderr, b"hello\n")
+    os._exit(0)
 
 
 def _order(directory: str) -> protocol.Start:
@@ -65,23 +91,3 @@ def _order(directory: str) -> protocol.Start:
         init=False,
         console_size=None,
     )
-
-
-def _understudy(shim: socket.socket) -> None:
-    """What the starter does: its container is a process that says hello once it may."""
-    frame = read_frame(shim)
-    assert frame is not None
-    _, stdin, stdout, stderr = frame[1]
-    gate, opening = os.pipe()
-    pid = namespaces.fork_into(syscalls.CLONE_PARENT)
-    if pid == 0:
-        os.read(gate, 1)
-        os.write(stdout, b"hello\n")
-        os.write(stderr, b"hello\n")
-        os._exit(0)
-    for fd in (stdin, stdout, stderr):
-        os.close(fd)
-    send(shim, Created(pid, "", True), [])
-    shim.recv(8)
-    os.write(opening, b".")
-    send(shim, Running(), [])

@@ -1,24 +1,26 @@
 """Starts one container in a process of its own, so that the shim's stays small.
 
 What a start touches in an interpreter (the spec's objects, the code that reads them) would belong to the shim for the
-container's whole life: 3 MB each. So the shim has a child do it, which is gone once the container runs. The container's
-first process is the shim's child all the same: it is cloned with CLONE_PARENT.
+container's whole life: 3 MB each. So a child of the shim takes the daemon's order and carries it out, while the shim
+sleeps. The container's first process is the shim's child all the same: it is cloned with CLONE_PARENT. What the starter
+has made it leaves to the shim (handover.py), and is gone.
 
 A starter is forked before it is known what for, and waits.
 """
 
 import os
+import select
 import signal
 import socket
-from collections.abc import Callable
-
-import msgspec
 
 from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container, Stdio
+from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim import protocol
+from dockyard.runtime.record import start_time
+from dockyard.shim import handover, protocol
+from dockyard.shim.ends import Ends, resize
+from dockyard.shim.log_writer import open_log
 
 INIT_PATH = "/sbin/docker-init"
 INIT_PROGRAMS = (
@@ -28,101 +30,149 @@ INIT_PROGRAMS = (
     "/usr/sbin/docker-init",
     "/usr/local/bin/docker-init",
 )
-GO = b"go"
 
 
-class Created(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The container is made and waits. Its terminal's master comes along as a descriptor when it has one."""
+def fork(orders: socket.socket, tell: int, zygote: int) -> tuple[int, socket.socket, select.epoll]:
+    """Fork a starter that takes the next order of `orders`, and then says so to `tell`.
 
-    pid: int
-    cgroup: str  # "" when it has none of its own
-    own_pids: bool  # whether it has a PID namespace of its own
-
-
-class Running(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Its program runs."""
-
-
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """It does not, and nothing is left of it."""
-
-    message: str
-    exit_code: int
-
-
-class Lost(RuntimeFailure):
-    """The starter has been killed, and what it has made until then is still there."""
-
-
-_answer = msgspec.msgpack.Decoder(Created | Running | Failed).decode
-_order = msgspec.msgpack.Decoder(protocol.Start).decode
-
-
-class Starter:
-    """The shim's handle on its starter."""
-
-    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
-        """`serve` is what the starter does with its end of the connection; by itself: start a container."""
-        serve = serve or _serve
-        self._socket, theirs = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:
-                fd = theirs.fileno()
-                os.closerange(3, fd)
-                syscalls.close_range(fd + 1)
-                serve(theirs)
-            finally:
-                os._exit(0)
-        theirs.close()
-
-    def create(
-        self, request: protocol.Start, spec: int, seccomp: int | None, stdio: Stdio | None
-    ) -> tuple[Created, int | None]:
-        """Make the container; its terminal's master if it has one. Raises RuntimeFailure.
-
-        `spec` and `seccomp` are files with its specification and its filter.
-        """
-        descriptors = [spec] if seccomp is None else [spec, seccomp]
-        if stdio is not None:
-            descriptors += (stdio.stdin, stdio.stdout, stdio.stderr)
+    It goes with the process `zygote` (its pidfd) as long as it waits, and with the shim, its parent, always. Returns
+    its PID, where it leaves what it has made, and what wakes the shim. It exits with 0 when it has left a container.
+    """
+    shim = os.getpid()
+    ours, theirs = handover.pair()
+    watch = select.epoll()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
         try:
-            send(self._socket, request, descriptors)
-        except OSError as error:
-            raise Lost(f"the starter is gone: {error}") from error
-        answer, received = self._receive()
-        assert isinstance(answer, Created)
-        return answer, received[0] if received else None
-
-    def start(self) -> None:
-        """Let the container's program run. Raises RuntimeFailure (exit_code 127: not found, 126: not executable)."""
-        self._socket.sendall(GO)
-        self._receive()
-        self._socket.close()
-
-    def _receive(self) -> tuple[Created | Running, list[int]]:
-        frame = read_frame(self._socket)
-        if frame is None:
-            raise Lost("the starter ended unexpectedly")
-        answer = _answer(frame[0])
-        if isinstance(answer, Failed):
-            raise RuntimeFailure(answer.message, answer.exit_code)
-        return answer, frame[1]
-
-    def close(self) -> None:
-        """Give it up: what it has made, it takes away, which is waited for."""
-        self._socket.close()
-        try:
-            os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pass
+            ours.close()
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == shim:
+                daemon = _await_order(orders, tell, zygote)
+                if daemon is None:
+                    os.kill(shim, signal.SIGKILL)  # even one that is stopped is of no use any more
+                else:
+                    status = serve(daemon, theirs, watch)
+        finally:
+            os._exit(status)
+    theirs.close()
+    return pid, ours, watch
 
 
-def send(peer: socket.socket, message: object, descriptors: list[int]) -> None:
-    """Send a message of the two, with descriptors."""
-    frame = protocol.pack(message, len(descriptors))
-    sent = socket.send_fds(peer, [frame], descriptors) if descriptors else 0
-    peer.sendall(memoryview(frame)[sent:])
+def _await_order(orders: socket.socket, tell: int, zygote: int) -> socket.socket | None:
+    """The connection to the daemon that wants a container."""
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
+    poll.register(zygote, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if orders.fileno() in ready:
+            break
+        if zygote in ready:
+            return None
+    data, descriptors = protocol.receive(orders, 64)
+    if not data:
+        return None
+    try:
+        os.write(tell, b".")
+    except OSError:  # the zygote has just been killed: no reason to fail
+        pass
+    os.close(tell)
+    os.close(zygote)
+    orders.close()
+    return socket.socket(fileno=descriptors[0])
+
+
+def serve(daemon: socket.socket, shim: socket.socket, watch: select.epoll) -> int:
+    """Carry out the daemon's order; the exit status: 0 when a container runs and is left to the shim."""
+    frame = read_frame(daemon)
+    if frame is None:
+        return 1
+    text, descriptors = frame
+    # first of all: whatever befalls us, the shim can take away what we have made, and tell the daemon
+    handover.put_order(shim, text, descriptors[0], daemon)
+    send(daemon, protocol.Taken(os.getppid(), protocol.VERSION))
+    order = handover.decode_order(text)
+    try:
+        pid = _start(order, descriptors, daemon, shim, watch)
+    except RuntimeFailure as failure:
+        send(daemon, protocol.failed(order.seq, "runtime", failure.message, failure.exit_code))
+        return 1
+    except Exception as error:
+        send(daemon, protocol.failed(order.seq, "system", str(error), 1))
+        return 1
+    send(daemon, protocol.Reply(order.seq, pid=pid))
+    return 0
+
+
+def _start(
+    order: protocol.Start,
+    descriptors: list[int],
+    daemon: socket.socket,
+    shim: socket.socket,
+    watch: select.epoll,
+) -> int:
+    specification, seccomp_program = _read(descriptors.pop(0)), None
+    passed: list[int] = []
+    if order.filtered:
+        passed.append(descriptors.pop(0))
+        seccomp_program = memory_files.read(passed[0])
+    spec = runtime_spec.decode(specification)
+    if order.init:
+        _add_init(spec)
+    enter(order.directory)
+    container: Container | None = None
+    try:
+        open_log(order.log).close()  # now, when a failure can still be told
+        ends = Ends(order.terminal, order.open_stdin)
+        container = Container.create(
+            order.state_root,
+            order.container_id,
+            order.bundle,
+            spec,
+            ends.stdio,
+            seccomp_program=seccomp_program,
+            sibling=True,
+        )
+        started = container.process
+        assert started is not None
+        ends.settle(started.console)
+        if order.console_size is not None and started.console is not None:
+            resize(started.console, *order.console_size)
+        listener = listen()
+        held = handover.Held(
+            started.pid,
+            spec.linux.cgroups_path,
+            any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces),
+            list(ends.sources.values()),
+        )
+        ours = [started.pidfd, listener.fileno(), *passed]
+        if ends.stdin >= 0:
+            ours.append(ends.stdin)
+        handover.put_container(shim, held, [*ours, *ends.sources, *descriptors])
+        for fd in (started.pidfd, listener.fileno(), *ends.sources):
+            watch.register(fd, select.EPOLLIN)
+        # a client's input is waited for by the shim itself: it wakes at once
+        watch.register(daemon, select.EPOLLIN | (select.EPOLLOUT if order.attachments else 0))
+        # From here on the next daemon finds the shim. If this one has gone before, the next may have looked already,
+        # and nobody would know of the container: then it must not run.
+        if hung_up(daemon):
+            raise RuntimeFailure("the daemon has gone")
+        container.start()
+        return started.pid
+    except BaseException:
+        if container is not None:
+            container.delete(force=True)
+        leave(order.directory)
+        raise
+
+
+def send(peer: socket.socket, message: object) -> None:
+    """Send a message to the daemon, if it is still there: it hears of our end in any case."""
+    try:
+        peer.sendall(protocol.pack(message))
+    except OSError:
+        pass
 
 
 def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
@@ -130,7 +180,7 @@ def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
     inbox = protocol.Inbox()
     while (frame := inbox.frame()) is None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(peer, 1 << 13, 5)
+            data, descriptors = protocol.receive(peer, 1 << 13)
         except ConnectionResetError:
             return None
         inbox.descriptors += descriptors
@@ -140,67 +190,54 @@ def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
     return frame
 
 
-# ---- in the starter
-
-
-def _serve(shim: socket.socket) -> None:
-    """One container; then the end."""
-    frame = read_frame(shim)
-    if frame is None:
-        return
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # hooks are waited for
-    container: Container | None = None
+def hung_up(daemon: socket.socket) -> bool:
+    """Whether the daemon has gone, looked up at once."""
     try:
-        request = _order(frame[0])
-        descriptors = frame[1]
-        spec = runtime_spec.decode(take(descriptors))
-        program = take(descriptors) if request.filtered else None
-        if request.init:
-            _add_init(spec)
-        container = _create(request, spec, program, descriptors)
-        started = container.process
-        assert started is not None
-        own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
-        created = Created(started.pid, spec.linux.cgroups_path, own_pids)
-        send(shim, created, [started.console] if started.console is not None else [])
-        if shim.recv(8) != GO:
-            raise RuntimeFailure("the shim has given it up")
-        container.start()
-        send(shim, Running(), [])
-    except BaseException as error:
-        if container is not None:
-            container.delete(force=True)
-        failed = Failed(str(error), 1)
-        if isinstance(error, RuntimeFailure):
-            failed = Failed(error.message, error.exit_code)
-        send(shim, failed, [])
+        return not daemon.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
-def take(descriptors: list[int]) -> bytes:
-    """What the first of the files holds."""
-    fd = descriptors.pop(0)
+def listen() -> socket.socket:
+    """Be found by daemons to come."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind("shim.sock")  # relative to our directory: a full path may exceed sun_path's 108 bytes
+    os.chmod("shim.sock", 0o600)
+    listener.listen(16)
+    return listener
+
+
+def enter(directory: str) -> None:
+    """Make the shim's directory ours."""
+    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:  # of an earlier life of the container
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+    os.chdir(directory)
+    shim = os.getppid()
+    with open("pid", "w") as file:
+        file.write(f"{shim} {start_time(shim)}")
+
+
+def leave(directory: str) -> None:
+    """Take it away."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:  # the daemon does it at its next start
+        pass
+
+
+def _read(fd: int) -> bytes:
     try:
         return memory_files.read(fd)
     finally:
         os.close(fd)
-
-
-def _create(
-    request: protocol.Start, spec: runtime_spec.Spec, seccomp_program: bytes | None, descriptors: list[int]
-) -> Container:
-    stdio = Stdio(*descriptors) if descriptors else None
-    container = Container.create(
-        request.state_root,
-        request.container_id,
-        request.bundle,
-        spec,
-        stdio,
-        seccomp_program=seccomp_program,
-        sibling=True,
-    )
-    for fd in descriptors:
-        os.close(fd)
-    return container
 
 
 def _add_init(spec: runtime_spec.Spec) -> None:

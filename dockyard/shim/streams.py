@@ -4,14 +4,13 @@ All descriptors are non-blocking and served by one epoll loop. A client that doe
 it, up to BACKLOG bytes; then the process is no longer read from, so that it waits: nothing is lost (as in Docker).
 """
 
-import fcntl
 import os
 import select
 import socket
 import struct
-import termios
 from collections.abc import Callable
 
+from dockyard.shim import ends
 from dockyard.shim.log_writer import Log
 
 BACKLOG = 1 << 20
@@ -384,4 +383,4 @@ class Streams:
         if not self.terminal:
             return
         for fd in self.sources:
-            fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            ends.resize(fd, height, width)

@@ -19,12 +19,12 @@ import msgspec
 from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container, Joining, Stdio
+from dockyard.runtime.container import Container, Joining
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import start_time
-from dockyard.shim import protocol
-from dockyard.shim.log_writer import JsonFile, Log, NoLog
-from dockyard.shim.starter import Lost, Starter
+from dockyard.shim import handover, protocol
+from dockyard.shim.ends import Ends
+from dockyard.shim.log_writer import NoLog, open_log
+from dockyard.shim.starter import leave, send
 from dockyard.shim.streams import Client, Loop, Streams
 
 # Requests are small; a larger one comes in pieces.
@@ -77,15 +77,6 @@ class Connection:
         if self in self._shim.connections:
             self._shim.connections.remove(self)
 
-    def hung_up(self) -> bool:
-        """Whether the daemon has gone, looked up at once."""
-        try:
-            return not self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
     def flush(self) -> None:
         """Before the shim ends: give what is left to a daemon that reads."""
         try:
@@ -110,7 +101,7 @@ class Connection:
 
     def _receive(self) -> None:
         try:
-            data, descriptors = receive(self.socket, CHUNK)
+            data, descriptors = protocol.receive(self.socket, CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -136,19 +127,9 @@ class Connection:
         match msgspec.msgpack.decode(body):
             case [_, int(seq), *_]:
                 text = f"the container's shim is of another release and does not know this request ({error})"
-                self.send(_failed(seq, "system", text, 1))
+                self.send(protocol.failed(seq, "system", text, 1))
             case _:
                 self.close()
-
-
-def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """Bytes and descriptors (close-on-exec) from a UNIX socket."""
-    data, ancillary, _, _ = peer.recvmsg(size, socket.CMSG_SPACE(4 * protocol.MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
-    return data, descriptors
 
 
 class Process:
@@ -167,18 +148,30 @@ class Process:
 
 
 class Shim:
-    """See the module. `first` is the connection to the daemon that wants the container started by `starter`."""
+    """See the module. It takes over what a starter has left at the other end of `starter`."""
 
-    def __init__(self, first: socket.socket, starter: Starter) -> None:
-        self._starter = starter
+    def __init__(self, starter: socket.socket) -> None:
+        left = handover.take_order(starter)
+        assert left is not None
+        order, spec, daemon = left
+        os.close(spec)
+        os.chdir(order.directory)
+        held, descriptors = handover.take_container(starter)
+        os.close(descriptors.pop(0))  # the pidfd has only woken us: children tell of their end by SIGCHLD
         self.loop = Loop()
-        self.connections: list[Connection] = []
-        self.connections.append(Connection(self, first))
-        self._listener: socket.socket | None = None
-        self._request: _Kept | None = None
-        self._cgroup = ""
-        self._own_pids = True
-        self._init: Process | None = None
+        self.connections: list[Connection] = [Connection(self, daemon)]
+        self._listener: socket.socket | None = self._listen(socket.socket(fileno=descriptors.pop(0)))
+        seccomp = descriptors.pop(0) if order.filtered else None
+        self._kept: _Kept | None = _Kept(order.state_root, order.container_id, seccomp)
+        self._cgroup, self._own_pids = held.cgroup, held.own_pids
+        stdin = descriptors.pop(0) if order.open_stdin else -1
+        sources = {descriptors.pop(0): number for number in held.streams}
+        streams = Streams(
+            self.loop, sources, stdin, open_log(order.log), terminal=order.terminal, close_stdin=order.stdin_once
+        )
+        self._init = Process("", held.pid, streams)
+        for options in order.attachments:
+            self._attach(self.connections[0], streams, options, descriptors.pop(0))
         self._execs: dict[str, Process] = {}
         self._ending: list[Process] = []  # ended, streams not yet
         self._codes: dict[str, int] = {}
@@ -189,11 +182,11 @@ class Shim:
     def run(self) -> None:
         """Until the container has exited and everybody has been told."""
         self._watch_children()
-        self.connections[0].send(protocol.Taken(os.getpid(), protocol.VERSION))
+        self._reap()  # those that have ended while we slept
         while not self._over:
             try:
                 self.loop.run_once(self._timeout())
-                if self._ending or (self._init is not None and self._init.exit is not None):
+                if self._ending or self._init.exit is not None:
                     self._settle()
             except Exception:
                 # whatever is wrong with one request or client, the container must not be left alone
@@ -205,9 +198,9 @@ class Shim:
         """Take away what is left of the container and let the daemon see the end, which tells it that this is done."""
         for connection in tuple(self.connections):
             connection.flush()
-        if self._request is not None:
-            self._delete(self._request)
-            self._request = None
+        if self._kept is not None:
+            self._delete(self._kept)
+            self._kept = None
         for connection in tuple(self.connections):
             connection.close()
 
@@ -250,17 +243,15 @@ class Shim:
         try:
             reply = self._do(connection, request, left)
         except RuntimeFailure as failure:
-            reply = _failed(request.seq, "runtime", failure.message, failure.exit_code)
+            reply = protocol.failed(request.seq, "runtime", failure.message, failure.exit_code)
         except LookupError as missing:
-            reply = _failed(request.seq, "missing", str(missing.args[0]), 1)
+            reply = protocol.failed(request.seq, "missing", str(missing.args[0]), 1)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            reply = _failed(request.seq, "system", str(error), 1)
+            reply = protocol.failed(request.seq, "system", str(error), 1)
         for fd in left:
             os.close(fd)
         if reply is not None:
             connection.send(reply)
-        if self._init is None:  # not started: nothing more to do here
-            self._over = True
 
     def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply | None:
         """Do it; None when the reply comes later."""
@@ -270,11 +261,9 @@ class Shim:
             ):
                 raise LookupError("the request has come too late")
             case protocol.Start():
-                self._start(connection, request, descriptors)
-                assert self._init is not None
-                return protocol.Reply(request.seq, pid=self._init.pid)
+                raise ValueError("container is already started")
             case protocol.Hello():
-                init = self._started()
+                init = self._init
                 return protocol.Reply(
                     request.seq,
                     pid=init.pid,
@@ -304,21 +293,16 @@ class Shim:
                 return protocol.Reply(request.seq, pids=self._running().pids())
         return protocol.Reply(request.seq)
 
-    def _started(self) -> Process:
-        if self._init is None:
-            raise LookupError("container is not started")
-        return self._init
-
     def _running(self) -> Container:
-        if self._request is None or self._started().exit is not None:
+        if self._kept is None or self._init.exit is not None:
             raise LookupError("container is not running")
-        return self._request.load()
+        return self._kept.load()
 
     def _frozen(self) -> bool:
         return bool(self._cgroup) and Cgroup(self._cgroup).frozen()
 
     def _process(self, exec_id: str) -> Process:
-        process = self._execs.get(exec_id) if exec_id else self._started()
+        process = self._execs.get(exec_id) if exec_id else self._init
         if process is None or process.exit is not None:
             raise LookupError(f"process {exec_id} is not running" if exec_id else "container is not running")
         return process
@@ -329,50 +313,7 @@ class Shim:
             raise LookupError(f"process {exec_id} is not running yet")
         return streams
 
-    # start
-
-    def _start(self, connection: Connection, request: protocol.Start, descriptors: list[int]) -> None:
-        if self._init is not None:
-            raise ValueError("container is already started")
-        _enter(request.directory)
-        log = _open_log(request.log)
-        plan = _Plan(request.terminal, request.open_stdin)
-        spec = descriptors.pop(0)
-        seccomp = descriptors.pop(0) if request.filtered else None
-        try:
-            created, console = self._starter.create(request, spec, seccomp, plan.stdio)
-            streams = plan.streams(self.loop, console, log, request.stdin_once)
-            for options in request.attachments:
-                self._attach(connection, streams, options, descriptors.pop(0))
-            if request.console_size is not None and request.terminal:
-                streams.resize(*request.console_size)
-            self._listen()
-            # From here on the next daemon finds us. If this one has gone before, the next may have looked already, and
-            # nobody would know of the container: then it must not run.
-            if connection.hung_up():
-                raise RuntimeFailure("the daemon has gone")
-            self._starter.start()
-        except BaseException as failure:
-            plan.abandon()
-            self._starter.close()
-            if isinstance(failure, Lost):
-                _remove_remains(request, spec)
-            if seccomp is not None:
-                os.close(seccomp)
-            _leave(request.directory)
-            raise
-        finally:
-            os.close(spec)
-        self._request = _Kept(request.state_root, request.container_id, seccomp)
-        self._cgroup, self._own_pids = created.cgroup, created.own_pids
-        self._init = Process("", created.pid, streams)
-
-    def _listen(self) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind("shim.sock")  # relative to our directory: a full path may exceed sun_path's 108 bytes
-        os.chmod("shim.sock", 0o600)
-        listener.listen(16)
-
+    def _listen(self, listener: socket.socket) -> socket.socket:
         def accept(_: int) -> None:
             try:
                 peer, _address = listener.accept()
@@ -381,7 +322,7 @@ class Shim:
             self.connections.append(Connection(self, peer))
 
         self.loop.add(listener.fileno(), select.EPOLLIN, accept)
-        self._listener = listener
+        return listener
 
     def _attach(self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int) -> None:
         def ended(reason: str) -> None:
@@ -408,17 +349,17 @@ class Shim:
             raise ValueError(f"exec {request.exec_id} exists already")
         if container.group.frozen():
             raise RuntimeFailure("cannot exec in a paused container")
-        plan = _Plan(request.terminal, request.open_stdin, discard=request.attachment is None)
+        ends = Ends(request.terminal, request.open_stdin, discard=request.attachment is None)
         try:
-            joining = container.join(runtime_spec.decode_process(request.process), plan.stdio)
+            joining = container.join(runtime_spec.decode_process(request.process), ends.stdio)
         except BaseException:
-            plan.abandon()
+            ends.abandon()
             raise
         process = self._execs[request.exec_id] = Process(request.exec_id, joining.pid, None)
         client = descriptors.pop(0) if request.attachment is not None else -1
 
         def advance(_: int) -> None:
-            self._advance(connection, request, process, joining, plan, client)
+            self._advance(connection, request, process, joining, ends, client)
 
         self.loop.add(joining.fileno(), select.EPOLLIN, advance)
 
@@ -428,7 +369,7 @@ class Shim:
         request: protocol.Execute,
         process: Process,
         joining: Joining,
-        plan: "_Plan",
+        ends: Ends,
         client: int,
     ) -> None:
         channel = joining.fileno()
@@ -439,18 +380,21 @@ class Shim:
         except (OSError, RuntimeFailure) as error:
             self.loop.remove(channel)
             joining.abandon()
-            plan.abandon()
+            ends.abandon()
             if client >= 0:
                 os.close(client)
             del self._execs[request.exec_id]
             failed = error if isinstance(error, RuntimeFailure) else RuntimeFailure(str(error))
-            connection.send(_failed(request.seq, "runtime", failed.message, failed.exit_code))
+            connection.send(protocol.failed(request.seq, "runtime", failed.message, failed.exit_code))
             return
         self.loop.remove(channel)
         joining.release()
         os.close(started.pidfd)
+        ends.settle(started.console)
         # an exec's stdin always ends with its client's
-        streams = process.streams = plan.streams(self.loop, started.console, NoLog(), True)
+        streams = process.streams = Streams(
+            self.loop, ends.sources, ends.stdin, NoLog(), terminal=request.terminal, close_stdin=True
+        )
         if request.console_size is not None and request.terminal:
             streams.resize(*request.console_size)
         if request.attachment is not None:
@@ -472,8 +416,7 @@ class Shim:
 
     def _reap(self) -> None:
         by_pid = {process.pid: process for process in self._execs.values()}
-        if self._init is not None:
-            by_pid[self._init.pid] = self._init
+        by_pid[self._init.pid] = self._init
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -494,10 +437,10 @@ class Shim:
             oom_killed = bool(self._cgroup) and Cgroup(self._cgroup).oom_kills() > 0
             process.exit = protocol.Exit(code, now, oom_killed)
             self._record(process.exit)
-            if not self._own_pids and self._request is not None:
+            if not self._own_pids and self._kept is not None:
                 # no PID namespace that has died with it: what it has left running must not outlive it
                 try:
-                    self._request.load().kill(signal.SIGKILL, all=True)
+                    self._kept.load().kill(signal.SIGKILL, all=True)
                 except (OSError, RuntimeFailure) as error:
                     _note_failure(f"kill: {error}")
         else:
@@ -521,7 +464,7 @@ class Shim:
                 # before the clients see the end: the first thing they do then is to ask the daemon for the exit code
                 self._tell(process)
                 process.streams.close("exited")
-        if self._init is not None and self._init.exit is not None and self._init not in self._ending:
+        if self._init.exit is not None and self._init not in self._ending:
             self._finish(self._init)
 
     def _tell(self, process: Process) -> None:
@@ -546,7 +489,7 @@ class Shim:
             return
         if init.streams is not None and init.streams.clients:
             # A client that does not read what is left for it keeps this process, but not the container nor the daemon.
-            if self._request is not None:
+            if self._kept is not None:
                 self._part()
         else:
             self._over = True
@@ -562,63 +505,6 @@ class _Kept:
         """The container. Raises RuntimeFailure."""
         program = memory_files.read(self._seccomp) if self._seccomp is not None else None
         return Container.load(self._state_root, self._container_id, seccomp_program=program)
-
-
-class _Plan:
-    """The descriptors made for a process's streams: the process's ends, and ours."""
-
-    def __init__(self, terminal: bool, open_stdin: bool, *, discard: bool = False) -> None:
-        self.stdio: Stdio | None = None
-        self._theirs: list[int] = []
-        self._ours: list[int] = []
-        self._sources: dict[int, int] = {}
-        self._stdin = -1
-        self._terminal = terminal
-        self._open_stdin = open_stdin
-        if terminal:
-            return
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._theirs.append(null)
-        stdin = stdout = stderr = null
-        if open_stdin:
-            stdin, self._stdin = os.pipe()
-            self._theirs.append(stdin)
-            self._ours.append(self._stdin)
-        if not discard:
-            ours, stdout = os.pipe()
-            self._sources[ours] = 1
-            ours_too, stderr = os.pipe()
-            self._sources[ours_too] = 2
-            self._theirs += (stdout, stderr)
-            self._ours += (ours, ours_too)
-        self.stdio = Stdio(stdin, stdout, stderr)
-
-    def streams(self, loop: Loop, console: int | None, log: Log, close_stdin: bool) -> Streams:
-        """Our ends, in use from now on; the process's are closed here."""
-        for fd in self._theirs:
-            os.close(fd)
-        self._theirs = []
-        self._ours = []
-        if self._terminal:
-            if console is None:
-                raise RuntimeFailure("the runtime gave no terminal")
-            self._sources = {console: 1}
-            # a second descriptor, so that reading and writing are watched apart
-            self._stdin = os.dup(console) if self._open_stdin else -1
-        return Streams(loop, self._sources, self._stdin, log, terminal=self._terminal, close_stdin=close_stdin)
-
-    def abandon(self) -> None:
-        """Close everything that is not in use."""
-        for fd in (*self._theirs, *self._ours):
-            os.close(fd)
-        self._theirs = []
-        self._ours = []
-
-
-def _open_log(options: protocol.LogOptions) -> Log:
-    if options.driver == "none":
-        return NoLog()
-    return JsonFile(options.path, options.max_size, options.max_file, options.attributes)
 
 
 def _remove_remains(request: protocol.Start, spec: int) -> None:
@@ -656,31 +542,6 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _enter(directory: str) -> None:
-    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:  # of an earlier life of the container
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-    os.chdir(directory)
-    with open("pid", "w") as file:
-        file.write(f"{os.getpid()} {start_time(os.getpid())}")
-
-
-def _leave(directory: str) -> None:
-    try:
-        for name in os.listdir("."):
-            os.unlink(name)
-        os.rmdir(directory)
-    except OSError as error:
-        _note_failure(f"leave: {error}")
-
-
-def _failed(seq: int, kind: str, message: str, exit_code: int) -> protocol.Reply:
-    return protocol.Reply(seq, failure=protocol.Failure(kind, message, exit_code))
-
-
 def _note_failure(message: str) -> None:
     """Into our own directory, where whoever looks for the reason finds it."""
     try:
@@ -690,10 +551,20 @@ def _note_failure(message: str) -> None:
         pass
 
 
-def run(first: socket.socket, starter: Starter) -> None:
-    """A shim's whole life."""
+def run(starter: socket.socket) -> None:
+    """A shim's life from the moment that its starter has left it a container."""
     try:
-        Shim(first, starter).run()
+        Shim(starter).run()
     except BaseException:
         _note_failure(traceback.format_exc())
         raise
+
+
+def clear_up(starter: socket.socket) -> None:
+    """After a starter that was killed: take away what it has made and tell the daemon."""
+    left = handover.take_order(starter)
+    if left is not None:
+        order, spec, daemon = left
+        _remove_remains(order, spec)
+        leave(order.directory)
+        send(daemon, protocol.failed(order.seq, "runtime", "the container's starter ended unexpectedly", 1))

@@ -81,37 +81,36 @@ def _fork_spare(daemon: socket.socket, tell: int) -> int:
         os._exit(0)
 
 
-def _be_spare(daemon: socket.socket, tell: int, parent: int) -> None:
-    from dockyard.shim import supervisor
-    from dockyard.shim.starter import Starter
+def _be_spare(orders: socket.socket, tell: int, parent: int) -> None:
+    """Be a shim: sleep until a starter has made a container, and then until something happens in it."""
+    from dockyard.shim import starter, supervisor
 
-    low, high = sorted((daemon.fileno(), tell))
+    low, high = sorted((orders.fileno(), tell))
     os.closerange(3, low)
     os.closerange(low + 1, high)
     syscalls.close_range(high + 1)
-    # Until it has a container it goes with the zygote; and what is ours to say goes to files of ours: the daemon's own
-    # output must come to an end when the daemon does.
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    zygote = os.pidfd_open(parent)
     if os.getppid() != parent:
         return
+    # What is ours to say goes to files of ours: the daemon's own output must come to an end when the daemon does.
     os.dup2(0, 1)
     os.dup2(0, 2)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     syscalls.set_process_name("dockyard-shim")
     os.setsid()
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    starter = Starter()
-    data, descriptors = supervisor.receive(daemon, 64)
-    if not data:
-        return
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
-    try:
-        os.write(tell, b".")
-    except OSError:  # the zygote has just been killed: no reason to fail
-        pass
-    daemon.close()
+    pid, channel, watch = starter.fork(orders, tell, zygote)
+    orders.close()
     os.close(tell)
-    supervisor.run(socket.socket(fileno=descriptors[0]), starter)
+    os.close(zygote)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        supervisor.clear_up(channel)
+    elif status == 0:
+        watch.poll()
+        watch.close()
+        supervisor.run(channel)
 
 
 def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
