@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # options that name what outlives a container, or what only one container can have
 SHARED = frozenset(
     """
-    name volumes mounts volumes_from network networks network_mode ports publish_all_ports mac_address devices links
+    name volumes mounts volumes_from network networks ports publish_all_ports mac_address devices links
     """.split()
 )
 POLL = 0.05  # seconds between two looks at what cannot be waited for
@@ -740,7 +740,7 @@ class Containers(Resource[M]):
             )
             # The engine answers as soon as it waits; what is known to wait cannot miss the end. If anything was used
             # that may be wanted again at once, such as a name, the removal is waited for too.
-            condition = "removed" if remove and SHARED.intersection(options) else "next-exit"
+            condition = "removed" if remove and _shares(options) else "next-exit"
             waiting = await self._session.open(
                 "POST", path("/containers", container.id, "/wait", condition=condition), timeout=PATIENT
             )
@@ -889,6 +889,11 @@ def filter_lists(filters: Mapping[str, Any] | None) -> dict[str, list[str]]:
         name: [text(item) for item in value] if isinstance(value, (list, tuple, set)) else [text(value)]
         for name, value in (filters or {}).items()
     }
+
+
+def _shares(options: Mapping[str, Any]) -> bool:
+    """Whether a container with these options uses what others may want as soon as it has ended."""
+    return not SHARED.isdisjoint(options) or options.get("network_mode", "none") not in ("none", "host", "bridge")
 
 
 def _seconds(timeout: float | None) -> int | None:
