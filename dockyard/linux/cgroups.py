@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dockyard.linux import recorder, syscalls
+from dockyard.linux import recorder
 
 ROOT = "/sys/fs/cgroup"
 
@@ -61,6 +61,8 @@ def favor_dynmods() -> int:
     6.0; admin-guide/cgroup-v2) forks and exits take a lock that costs them less than a microsecond, and moving waits
     for nobody. Any hierarchy may ask for it: here one of our own, without controllers, mounted nowhere.
     """
+    from dockyard.linux import syscalls  # not for the commands that only read a cgroup: ctypes takes 3 ms
+
     try:
         context = syscalls.fsopen("cgroup")
     except OSError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
 from dockyard.oci import runtime_spec
-from dockyard.oci.runtime_spec import Process, Spec
+from dockyard.oci.runtime_spec import Personality, Process, Spec
 from dockyard.runtime import (
     birth,
     channel,
@@ -118,12 +118,14 @@ class Container(Existing):
         tell: Callable[[str], None] | None = None,
         systemd: bool = False,
         rootless: bool = False,
+        on_console: Callable[[int], None] | None = None,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
         Its PID 1 is a child of the caller, or with `sibling` of the caller's parent, who then is to reap it.
         With `gate` another process may start it (by a socket in the state directory); else only this handle can.
         `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
+        `on_console` is called with the terminal's master before anything is written there.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -191,7 +193,9 @@ class Container(Existing):
                 resctrl = intel_rdt.join(spec.linux.intel_rdt, container_id, pid)
                 undo.callback(intel_rdt.leave, resctrl)
             state = born.state("creating", pid)
-            console = midwife.attend(ours, pidfd, pid, spec.process, filter_, state, lambda: _run_hooks(born, pid))
+            console = midwife.attend(
+                ours, pidfd, pid, spec.process, filter_, state, lambda: _run_hooks(born, pid), on_console
+            )
             record = Record(
                 id=container_id,
                 bundle=bundle,
@@ -225,8 +229,6 @@ class Container(Existing):
                 os.close(fd)
             return container
 
-    # -- further processes
-
     @classmethod
     def load(cls, root: str, container_id: str, *, seccomp_program: bytes | None = None) -> "Container":
         """The container that another process created, and its filter if it is at hand. Raises RuntimeFailure."""
@@ -245,6 +247,7 @@ class Container(Existing):
         keep_fds: Sequence[int] = (),
         sub_cgroups: dict[str, str] | None = None,
         tell: Callable[[str], None] | None = None,
+        on_console: Callable[[int], None] | None = None,
     ) -> Started:
         """Run one more process in the container, as a child of the caller; returns once its execve has succeeded.
 
@@ -252,7 +255,13 @@ class Container(Existing):
         Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
         """
         joining = self.join(
-            wanted, stdio, seccomp_program=seccomp_program, keep_fds=keep_fds, sub_cgroups=sub_cgroups, tell=tell
+            wanted,
+            stdio,
+            seccomp_program=seccomp_program,
+            keep_fds=keep_fds,
+            sub_cgroups=sub_cgroups,
+            tell=tell,
+            on_console=on_console,
         )
         try:
             while (started := joining.advance()) is None:
@@ -274,6 +283,7 @@ class Container(Existing):
         keep_fds: Sequence[int] = (),
         sub_cgroups: dict[str, str] | None = None,
         tell: Callable[[str], None] | None = None,
+        on_console: Callable[[int], None] | None = None,
     ) -> "Joining":
         """Begin to run one more process in the container, as `execute` does, but wait for nothing.
 
@@ -306,10 +316,11 @@ class Container(Existing):
                     self.record,
                     groups_to_join,
                     tell,
+                    self.spec.linux.personality,
                 )
             # a child of ours that nobody has reaped yet: the number is its own
             child = os.pidfd_open(pid)
-            attendance = midwife.Attendance(ours, child, pid, wanted, filter_, self.state("running"))
+            attendance = midwife.Attendance(ours, child, pid, wanted, filter_, self.state("running"), None, on_console)
             return Joining(pid, child, ours, attendance)
         except BaseException:
             ours.close()
@@ -360,6 +371,7 @@ def _join(
     record: Record,
     groups_to_join: list[str] | None,
     tell: Callable[[str], None] | None,
+    personality: Personality | None,
 ) -> None:
     """The child of `join`: enter the container and become the program. Never returns."""
     try:
@@ -393,6 +405,8 @@ def _join(
         elif stdio is not None:
             init.take_stdio(stdio, wanted)
         init.set_limits(wanted, runtime)
+        if personality is not None:
+            scheduling.apply_personality(personality)
         ready = init.become_ready(wanted, filter_, last_capability, runtime, setgroups=setgroups)
         channel.send(runtime, Message("created"))
         if tell is not None:
@@ -410,8 +424,7 @@ def _open_terminal(wanted: Process, runtime: socket.socket) -> int:
     except OSError as error:
         raise RuntimeFailure(f"cannot allocate a terminal: /dev/pts/ptmx: {error.strerror}") from error
     master, slave = process.open_terminal(wanted, multiplexer)
-    channel.send(runtime, Message("console"), master)
-    os.close(master)
+    init.hand_over(runtime, master)
     return slave
 
 

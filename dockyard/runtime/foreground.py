@@ -70,8 +70,6 @@ class Foreground:
         """
         for fd in self._theirs:
             os.close(fd)
-        if process.console is not None:
-            self._use_terminal(process.console)
         saved = _make_raw(self._host_terminal) if self._host_terminal >= 0 else None
         try:
             status = self._serve(process)
@@ -82,13 +80,14 @@ class Foreground:
             if saved is not None:
                 termios.tcsetattr(self._host_terminal, termios.TCSADRAIN, saved)
 
-    def _use_terminal(self, master: int) -> None:
-        self._master = self._input = master
-        self._sources = {master: 1}
+    def prepare_terminal(self, master: int) -> None:
+        """Set up the process's new terminal before anything is written there."""
         attributes = termios.tcgetattr(master)
         attributes[1] &= ~termios.ONLCR  # ours does that already
         termios.tcsetattr(master, termios.TCSANOW, attributes)
         os.set_blocking(master, False)
+        self._master = self._input = master
+        self._sources = {master: 1}
         self._resize()
 
     def _resize(self) -> None:

@@ -58,6 +58,12 @@ def run(
     return failures
 
 
+def _signal_name(number: int) -> str:
+    import signal
+
+    return (signal.strsignal(number) or str(number)).lower()
+
+
 def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[str]) -> str:
     """What went wrong, or nothing."""
     import subprocess  # only where there are hooks: the path of an ordinary start does without it
@@ -81,6 +87,6 @@ def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[
         return f"fork/exec {hook.path}: {reason[:1].lower()}{reason[1:]}"
     if done.returncode == 0:
         return ""
-    how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+    how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal: {_signal_name(-done.returncode)}"
     said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     return f"{how}, stdout: {said[0]}, stderr: {said[1]}"

@@ -260,9 +260,15 @@ def _open_terminal(root: rootfs.Rootfs, wanted: Process, runtime: socket.socket)
         raise RuntimeFailure(f"cannot allocate a terminal: /dev/pts/ptmx: {error.strerror}") from error
     master, slave = process.open_terminal(wanted, multiplexer)
     root.bind_console(slave)
+    hand_over(runtime, master)
+    return slave
+
+
+def hand_over(runtime: socket.socket, master: int) -> None:
+    """Give the runtime the terminal's master; it may set it up before anything is written there."""
     channel.send(runtime, Message("console"), master)
     os.close(master)
-    return slave
+    channel.expect(runtime, "done", "handing over the terminal")
 
 
 def set_limits(wanted: Process, runtime: socket.socket) -> None:
@@ -336,9 +342,11 @@ def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:
     spec = birth.spec
     if ready is None:
         raise RuntimeFailure("config.json has no process: nothing to start")
-    if spec.hooks is not None:
+    if spec.hooks is not None and spec.hooks.start_container:
+        ready = filtered(ready, runtime)  # what runs in the container runs under its filter
         state = birth.state("created", os.getpid())
-        hooks.run("startContainer", spec.hooks.start_container, state, environment=ready.wanted.env)
+        environment = [f"{name}={value}" for name, value in ready.environment.items()]
+        hooks.run("startContainer", spec.hooks.start_container, state, environment=environment)
     become_program(ready, runtime, keep_fds=birth.keep_fds)
 
 
@@ -385,15 +393,22 @@ def become_ready(
     return Ready(wanted, program, environment, filter_, sets)
 
 
+def filtered(ready: Ready, runtime: socket.socket) -> Ready:
+    """`ready` with its filter loaded. Raises RuntimeFailure."""
+    if ready.filter is None:
+        return ready
+    ready.filter.load(runtime)
+    if ready.sets is not None:
+        capabilities.apply(ready.sets)
+    return Ready(ready.wanted, ready.program, ready.environment, None, None)
+
+
 def become_program(ready: Ready, runtime: socket.socket, *, keep_fds: Sequence[int]) -> None:
     """Raises RuntimeFailure, never returns."""
     process.reset_signals()
     _close_all_but(keep_fds)
-    if ready.filter is not None:
-        # as late as can be: the filter need not allow what we do, only what the program does
-        ready.filter.load(runtime)
-        if ready.sets is not None:
-            capabilities.apply(ready.sets)
+    # as late as can be: the filter need not allow what we do, only what the program does
+    ready = filtered(ready, runtime)
     process.execute(ready.wanted, ready.program, ready.environment)
 
 

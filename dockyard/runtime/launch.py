@@ -2,11 +2,12 @@
 
 import os
 import socket
+from collections.abc import Callable
 
 from dockyard.linux import syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
-from dockyard.runtime import sub_cgroups
+from dockyard.runtime import quick_start, sub_cgroups
 from dockyard.runtime.command import Session
 from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
@@ -45,6 +46,7 @@ def check_process(process: Process | None) -> None:
 
 def create(session: Session, flags: Flags) -> None:
     """Make the container of the bundle that the flags name; it waits for `start`. Raises RuntimeFailure."""
+    quick_start.protect()
     launch = Launch(session, flags, detach=True)
     bundle, spec = _bundle(flags)
     assert spec.process is not None
@@ -55,6 +57,7 @@ def create(session: Session, flags: Flags) -> None:
 
 def run(session: Session, flags: Flags) -> int:
     """Make the container and start it; detached that is all, else its exit status when it has ended."""
+    quick_start.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     bundle, spec = _bundle(flags)
     return run_spec(session, flags, launch, bundle, spec)
@@ -64,6 +67,7 @@ def run_rootfs(session: Session, flags: Flags) -> int:
     """Run a command in a plain directory; as `run`."""
     from dockyard.runtime import bare_rootfs
 
+    quick_start.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     launch.name = flags.text("name") or os.urandom(6).hex()
     launch.forward_input = flags.on("interactive")
@@ -78,8 +82,7 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
         launch.check_terminal(spec.process)
         container = _make(session, flags, launch, bundle, spec, None, launch.descriptors(spec.process), gate=False)
         launch.announce(container)
-        _start(container)
-        return 0
+        return _start(session, container)
     launch.check_terminal(spec.process)
     from dockyard.runtime.foreground import Foreground
 
@@ -87,19 +90,37 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     foreground = Foreground(
         terminal=spec.process.terminal, subreaper=launch.subreaper, forward_input=launch.forward_input
     )
-    container = _make(session, flags, launch, bundle, spec, foreground.stdio, descriptors, gate=False)
+    container = _make(
+        session,
+        flags,
+        launch,
+        bundle,
+        spec,
+        foreground.stdio,
+        descriptors,
+        gate=False,
+        on_console=foreground.prepare_terminal,
+    )
     launch.announce(container)
     assert container.process is not None
-    _start(container)
+    failed = _start(session, container)
+    if failed:
+        return failed
     return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
 
 
-def _start(container: Container) -> None:
+def _start(session: Session, container: Container) -> int:
+    """Start what we have made; 0, or the exit status when the program can't be run.
+
+    By then everything of ours has gone well: what is said of it is the program's only output, so it is said plainly.
+    """
     try:
         container.start()
-    except RuntimeFailure:
+    except RuntimeFailure as failure:
         container.delete(force=True)
-        raise
+        session.log.plain_error(failure.message)
+        return failure.exit_code
+    return 0
 
 
 def _bundle(flags: Flags) -> tuple[str, Spec]:
@@ -119,6 +140,7 @@ def _make(
     descriptors: list[int],
     *,
     gate: bool,
+    on_console: Callable[[int], None] | None = None,
 ) -> Container:
     name = launch.name or flags.arguments[0]
     check_name(name)
@@ -133,6 +155,7 @@ def _make(
         new_keyring=not flags.on("no-new-keyring"),
         gate=gate,
         tell=session.log.teller(),
+        on_console=on_console,
         systemd=session.systemd_cgroup,
         rootless=session.without_root(),
     )
@@ -148,6 +171,7 @@ def check_name(name: str) -> None:
 
 def execute(session: Session, flags: Flags) -> int:
     """Run one more process in a container; its exit status, or 0 at once when detached."""
+    quick_start.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     container = Container.load(session.root, flags.arguments[0])
     status = container.status()
@@ -168,6 +192,7 @@ def execute(session: Session, flags: Flags) -> int:
         foreground.stdio if foreground is not None else None,
         keep_fds=descriptors,
         sub_cgroups=sub_cgroups.parse(flags.all("cgroup")),
+        on_console=foreground.prepare_terminal if foreground is not None else None,
         tell=session.log.teller(),
     )
     launch.announce_process(started)

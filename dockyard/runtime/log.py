@@ -55,6 +55,12 @@ class Log:
         """What goes on all the same."""
         self.write("warning", message)
 
+    def plain_error(self, message: str) -> None:
+        """As `error`, but on standard error always in plain words."""
+        if self.fd != 2:
+            self.write("error", message)
+        print(message, file=sys.stderr)
+
     def error(self, message: str) -> None:
         """What ends the command: also on standard error, wherever the log goes."""
         self.write("error", message)

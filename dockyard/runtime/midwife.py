@@ -27,6 +27,7 @@ class Attendance:
         filter_: Filter | None,
         state: State,
         run_hooks: Callable[[], None] | None = None,
+        on_console: Callable[[int], None] | None = None,
     ) -> None:
         self.created = False
         self.console = -1
@@ -37,6 +38,7 @@ class Attendance:
         self._filter = filter_
         self._state = state
         self._run_hooks = run_hooks
+        self._on_console = on_console
 
     def step(self) -> None:
         """Wait for one message and do as it says. Raises RuntimeFailure; then `abandon`."""
@@ -50,8 +52,9 @@ class Attendance:
             return
         if message.kind == "console":
             self.console = fd
-            return
-        if message.kind == "hooks" and self._run_hooks is not None:
+            if self._on_console is not None:
+                self._on_console(fd)
+        elif message.kind == "hooks" and self._run_hooks is not None:
             self._run_hooks()
         elif message.kind == "limits" and self._wanted is not None:
             # only the host's root may raise a hard limit, not that of a user namespace
@@ -75,9 +78,10 @@ def attend(
     filter_: Filter | None,
     state: State,
     run_hooks: Callable[[], None] | None = None,
+    on_console: Callable[[int], None] | None = None,
 ) -> int:
     """Answer a process until it is created; its terminal's master, or -1. Raises RuntimeFailure."""
-    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks)
+    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks, on_console)
     try:
         while not attendance.created:
             attendance.step()
@@ -104,5 +108,5 @@ def _tell_agent(pidfd: int, pid: int, number: int, filter_: Filter, state: State
             os.close(listener)
     except OSError as error:
         raise RuntimeFailure(
-            f"error sending the seccomp listener to {filter_.listener_path}: {error.strerror or error}"
+            f"failed to connect with seccomp agent at listenerPath {filter_.listener_path}: {error.strerror or error}"
         ) from error

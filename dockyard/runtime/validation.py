@@ -4,7 +4,6 @@ One clear error, in the words runc uses where engines and their users know them.
 """
 
 import os
-import re
 
 from dockyard.linux import namespaces
 from dockyard.oci.runtime_spec import Mount, Process, Seccomp, Spec
@@ -13,14 +12,12 @@ from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.mount_options import PROPAGATION
 from dockyard.runtime.mount_sources import is_mapped
 
-_VERSION = re.compile(r"(\d+)\.\d+\.\d+(?:[-+].*)?")
 CLOCKS = ("monotonic", "boottime")
 
 
 def check(spec: Spec, bundle: str, *, pivot: bool = True) -> None:
     """Raise RuntimeFailure for the first thing wrong."""
-    version = _VERSION.fullmatch(spec.oci_version)
-    if version is None or int(version[1]) > 1:
+    if not _is_known_version(spec.oci_version):
         raise RuntimeFailure(f'ociVersion "{spec.oci_version}" is not one of a specification that this runtime knows')
     if not spec.root.path:
         raise RuntimeFailure("root must be specified")
@@ -59,6 +56,12 @@ def check(spec: Spec, bundle: str, *, pivot: bool = True) -> None:
         intel_rdt.check(spec.linux.intel_rdt)
     if spec.process is not None:
         check_process(spec.process)
+
+
+def _is_known_version(version: str) -> bool:
+    """Whether it is `major.minor.patch`, perhaps with `-…` or `+…`, and of a specification that is compatible."""
+    numbers = version.replace("+", "-").partition("-")[0].split(".")
+    return len(numbers) == 3 and all(number.isdecimal() for number in numbers) and int(numbers[0]) <= 1
 
 
 def check_process(process: Process) -> None:
