@@ -34,7 +34,7 @@ async def inspect_json(services: Services, container: Container, *, version: Ver
         "ResolvConfPath": f"{folder}/resolv.conf" if born else "",
         "HostnamePath": f"{folder}/hostname" if born else "",
         "HostsPath": f"{folder}/hosts" if born else "",
-        "LogPath": record.log_path if born else "",
+        "LogPath": record.log_path if born and record.host_config.log_config.type == "json-file" else "",
         "Name": "/" + record.name,
         "RestartCount": record.restart_count,
         "Driver": services.layers.driver.name,

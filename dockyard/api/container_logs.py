@@ -1,6 +1,7 @@
 """GET /containers/{id}/logs, and log entries as the streams of the API carry them."""
 
 import asyncio
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -8,8 +9,9 @@ from dockyard.api import moments
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver
+from dockyard.engine import log_options
 from dockyard.engine.container import Container, timestamp
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, NotImplementedHere
 from dockyard.shim.log_reader import LogEntry, read_logs
 
 
@@ -29,8 +31,10 @@ class Logs:
         stdout, stderr = call.flag("stdout"), call.flag("stderr")
         if not stdout and not stderr:
             raise InvalidParameter("Bad parameters: you must choose at least one stream")
-        if not container.record.log_path:
-            raise InvalidParameter("configured logging driver does not support reading")
+        log_config = container.host_config.log_config
+        file = log_options.log_file(log_config.type, log_config.config or {})
+        if file is None or not file.readable:
+            raise NotImplementedHere("configured logging driver does not support reading")
         tail = call.text("tail") or "all"
         follow, timestamps = call.flag("follow"), call.flag("timestamps")
         details = call.flag("details")
@@ -55,7 +59,7 @@ class Logs:
                 ended=ended,
             ):
                 head = f"{timestamp(entry.time_ns)} ".encode() if timestamps else b""
-                piece = (head + b" " if details else head) + entry.line
+                piece = head + (_details(entry) if details else b"") + entry.line
                 pieces.append(piece if tty else frame(entry, piece))
                 size += len(piece)
                 # one write for many lines, but never a line held back while nothing else comes
@@ -72,6 +76,12 @@ class Logs:
             if follower is not None:
                 follower.cancel()
         return response
+
+
+def _details(entry: LogEntry) -> bytes:
+    """The attributes of an entry as `logs --details` shows them."""
+    pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(entry.attrs.items()))
+    return ",".join(pairs).encode() + b" "
 
 
 async def _end_with(container: Container, ended: asyncio.Event) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
+from dockyard.engine import log_options
 from dockyard.engine.container import Container, Record, State, timestamp
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
-from dockyard.engine.container_settings import log_sizes
 from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
+from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -35,6 +36,7 @@ class ContainerRuns:
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,
+        logs: LogForwarding,
         user_namespaces: UserNamespaces,
     ) -> None:
         self._index = index
@@ -43,6 +45,7 @@ class ContainerRuns:
         self._volumes = volumes
         self._networks = networks
         self._shims = shims
+        self._logs = logs
         self._user_namespaces = user_namespaces
 
     async def begin(self, container: Container) -> None:
@@ -66,8 +69,10 @@ class ContainerRuns:
             if point.type == "volume"
         }
         spec = self._specs.make(container, rootfs, sandbox, sources)
-        log_config = record.host_config.log_config
-        size, files = log_sizes(record.host_config)
+        order = log_options.forwarding(container, self._index.folder(container))
+        if order is not None:
+            await self._logs.check(order)
+            await self._logs.begin(order)
         attachments, container.waiting = container.waiting, []
         start = StartRequest(
             container_id=container.id,
@@ -77,7 +82,7 @@ class ContainerRuns:
             terminal=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
-            log=LogConfig(log_config.type, record.log_path, size, files),
+            log=_log_config(container),
             attachments=attachments,
             console_size=_console_size(record.host_config),
         )
@@ -157,11 +162,23 @@ class ContainerRuns:
         container.shim = shim
         holding: list[Awaitable[object]] = [self._layers.mount(container.id)]
         holding += [self._volumes.mount(name, container.id) for name in container.volume_names]
+        holding.append(self._forward_again(container))
         if record.sandbox is not None and record.join is not None:
             holding.append(self._networks.restore(container.id, record.sandbox, record.join))
         for failure in await asyncio.gather(*holding, return_exceptions=True):
             if isinstance(failure, Exception):
                 log.error("container %s runs on, but not all that it uses is there: %s", container.id, failure)
+
+    async def send_rest(self, container: Container) -> None:
+        """Send what a container has logged that ended while the daemon was down."""
+        if await self._forward_again(container):
+            self._logs.end(container.id)
+
+    async def _forward_again(self, container: Container) -> bool:
+        order = log_options.forwarding(container, self._index.folder(container))
+        if order is not None:
+            await self._logs.begin(order)
+        return order is not None
 
     def note_networks(self, container: Container) -> None:
         """Take over what a running container has been given by its networks."""
@@ -194,6 +211,7 @@ class ContainerRuns:
             *(self._volumes.unmount(name, container.id) for name in container.volume_names),
             return_exceptions=True,
         )
+        self._logs.end(container.id)
         unmount_shm(self._index.folder(container))
         if record.ids is not None:
             self._user_namespaces.forget(container.id)
@@ -204,6 +222,21 @@ class ContainerRuns:
     async def _unmount(self, container: Container) -> None:
         if not container.removing:  # a removal unmounts and removes in one go
             await self._layers.unmount(container.id)
+
+
+def _log_config(container: Container) -> LogConfig:
+    log_config = container.host_config.log_config
+    file = log_options.log_file(log_config.type, log_config.config or {})
+    if file is None:
+        return LogConfig("none")
+    return LogConfig(
+        log_config.type,
+        container.record.log_path,
+        file.max_size,
+        file.max_file,
+        log_options.attributes(container),
+        file.compress,
+    )
 
 
 def _note_networks(record: Record, sandbox: Sandbox) -> None:

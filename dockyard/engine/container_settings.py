@@ -4,7 +4,7 @@ import ipaddress
 import os
 
 from dockyard.config import Config, bytes_of
-from dockyard.engine import limits
+from dockyard.engine import limits, log_options
 from dockyard.engine.abilities import abilities
 from dockyard.engine.container_config import ContainerConfig, HostConfig, Ulimit
 from dockyard.engine.images import Image
@@ -13,8 +13,6 @@ from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.runtime import defaults
 
-# Logs are bounded unless asked otherwise: a container that talks must not fill the disk.
-DEFAULT_LOG_SIZE, DEFAULT_LOG_FILES = 100 << 20, 3
 SHORTEST_HEALTH_TIME = 1_000_000  # ns; shorter ones are most likely meant in another unit
 
 
@@ -135,13 +133,10 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
     check_restart_policy(host)
     host.restart_policy.name = host.restart_policy.name or "no"
     host.network_mode = host.network_mode or "default"
-    if not host.log_config.type:
-        host.log_config.type = daemon.log_driver
-        if not host.log_config.config:
-            host.log_config.config = dict(daemon.log_opts)
-    if host.log_config.type not in ("json-file", "local", "none"):
-        raise InvalidParameter(f"logger: no log driver named '{host.log_config.type}' is registered")
-    log_sizes(host)
+    host.log_config.type = host.log_config.type or daemon.log_driver
+    given = host.log_config.config or {}
+    host.log_config.config = given if host.log_config.type != daemon.log_driver else {**daemon.log_opts, **given}
+    log_options.check(host.log_config.type, host.log_config.config)
     host.ipc_mode = host.ipc_mode or daemon.default_ipc_mode
     host.cgroupns_mode = host.cgroupns_mode or _cgroupns_mode(host, daemon)
     host.shm_size = host.shm_size or bytes_of(daemon.default_shm_size)
@@ -192,25 +187,3 @@ def check_restart_policy(host: HostConfig) -> None:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-
-
-def log_sizes(host: HostConfig) -> tuple[int, int]:
-    """(bytes a log file may have, how many there may be). Raises InvalidParameter for malformed options."""
-    given = host.log_config.config or {}
-    size, files = DEFAULT_LOG_SIZE, DEFAULT_LOG_FILES
-    if "max-size" in given:
-        text = given["max-size"].lower().removesuffix("b")
-        unit = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:], 1)
-        number = text.rstrip("kmg")
-        if text == "-1":
-            size = -1
-        elif not number.isdigit():
-            raise InvalidParameter(f"invalid log opt 'max-size': invalid size: '{given['max-size']}'")
-        else:
-            size = int(number) * unit
-        files = 1
-    if "max-file" in given:
-        if not given["max-file"].isdigit() or int(given["max-file"]) < 1:
-            raise InvalidParameter("max-file cannot be less than 1")
-        files = int(given["max-file"])
-    return size, files

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from dockyard.config import Config
-from dockyard.engine import limits, names, namespace_modes
+from dockyard.engine import limits, log_options, names, namespace_modes
 from dockyard.engine.abilities import abilities
 from dockyard.engine.container import Container, Record, nanoseconds, timestamp
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
@@ -30,6 +30,7 @@ from dockyard.engine.health import Prober
 from dockyard.engine.images import Image, ImageService, ImageUser
 from dockyard.engine.layers import LayerStore, Tree
 from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links, resolve_links
+from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
@@ -73,7 +74,8 @@ class ContainerService:
         self._shims = shims
         self._user_namespaces = user_namespaces
         self._specs = SpecMaker(config, index, user_namespaces)
-        self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, user_namespaces)
+        self._logs = LogForwarding()
+        self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces)
         self._mounts = MountResolver(volumes, self.get)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = False
@@ -117,6 +119,7 @@ class ContainerService:
                     task.cancel()
         for task in list(self._tasks):
             task.cancel()
+        await self._logs.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop_all(self) -> None:
@@ -143,6 +146,7 @@ class ContainerService:
             self._watch(container)
         elif record.state.running or found is not None:
             status = found or ExitStatus(255, time.time_ns())
+            await self._runs.send_rest(container)
             async with container.lock:
                 await self._on_exit(container, status)
         elif record.sandbox is not None:
@@ -295,8 +299,10 @@ class ContainerService:
         folder = self._index.root / container_id
         try:
             folder.mkdir(mode=0o710)
-            if host.log_config.type in ("json-file", "local"):
-                record.log_path = str(folder / f"{container_id}-json.log")
+            file = log_options.log_file(host.log_config.type, host.log_config.config or {})
+            if file is not None:
+                record.log_path = str(folder / (file.path or f"{container_id}-json.log"))
+                os.makedirs(os.path.dirname(record.log_path), 0o710, exist_ok=True)
             container = Container(record, warnings=warnings)
             fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
             if fresh:
@@ -747,6 +753,7 @@ class ContainerService:
             # if the daemon dies before the last line, the next one finishes
             self._volumes.mark(container.volume_names, container.id)
         await self._layers.release(container.id)
+        await self._logs.sent(container.id)
         self._index.remove(container)
         unmount_shm(self.folder(container))
         shutil.rmtree(self.folder(container), ignore_errors=True)

@@ -67,8 +67,9 @@ DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 class LogConfig:
     """Where a container's output goes.
 
-    `driver` is "json-file", "local" (same format) or "none". A file that has reached `max_size` bytes is rotated to
-    `path`.1 and so on, `max_file` files in all (1: it is emptied instead); `max_size` <= 0 means no limit.
+    `driver` "none" keeps nothing, any other has its file, in json-file's format. A file that has reached `max_size`
+    bytes is rotated to `path`.1 (`compress`: .1.gz) and so on, `max_file` files in all (1: it is emptied instead);
+    `max_size` <= 0 means no limit.
     `attributes` goes into every row of json-file (`attrs`): the labels and environment the log options select.
     """
 
@@ -77,6 +78,7 @@ class LogConfig:
     max_size: int = -1
     max_file: int = 1
     attributes: dict[str, str] = field(default_factory=dict)
+    compress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -623,7 +625,14 @@ class Shims:
             request.terminal,
             request.open_stdin,
             request.stdin_once,
-            protocol.LogOptions(options.driver, options.path, options.max_size, options.max_file, options.attributes),
+            protocol.LogOptions(
+                options.driver,
+                options.path,
+                options.max_size,
+                options.max_file,
+                options.attributes,
+                options.compress,
+            ),
             [shim.options_of(attachment) for attachment in request.attachments],
             request.init,
             request.console_size,

@@ -1,11 +1,13 @@
 """Reads json-file logs back: the last lines or all, from a time or up to one, and on as they come."""
 
 import asyncio
+import gzip
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -169,17 +171,22 @@ def _rotated(path: str) -> Iterator[str]:
     except FileNotFoundError:
         return
     for other in present:
-        suffix = other.removeprefix(name + ".")
+        suffix = other.removeprefix(name + ".").removesuffix(".gz")
         if other.startswith(name + ".") and suffix.isdigit():
             numbers.append(int(suffix))
-    for number in sorted(numbers, reverse=True):
-        yield f"{path}.{number}"
+    for number in sorted(set(numbers), reverse=True):
+        # one that is just being compressed is there in both forms for a moment
+        yield f"{path}.{number}.gz" if os.path.exists(f"{path}.{number}.gz") else f"{path}.{number}"
+
+
+def _open(path: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.endswith(".gz") else open(path, "rb")
 
 
 async def _blocks(path: str) -> AsyncIterator[bytes]:
     """A file in pieces that end in a newline."""
     try:
-        with open(path, "rb") as file:
+        with _open(path) as file:
             pending = b""
             while data := file.read(BLOCK):
                 data = pending + data
@@ -207,6 +214,9 @@ def _last(path: str, count: int, chosen: Callable[[list[LogEntry]], list[LogEntr
     current = True
     for name in (path, *reversed(list(_rotated(path)))):
         try:
+            if name.endswith(".gz"):
+                found = [*_last_compressed(name, count - len(found), chosen), *found]
+                continue
             with open(name, "rb") as reader:
                 end = reader.seek(0, os.SEEK_END)
                 if current:
@@ -227,6 +237,19 @@ def _last(path: str, count: int, chosen: Callable[[list[LogEntry]], list[LogEntr
         if len(found) >= count:
             break
     return (found[-count:] if count else []), position
+
+
+def _last_compressed(name: str, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> list[LogEntry]:
+    """The last `count` rows of a file that can only be read from its beginning."""
+    found: deque[LogEntry] = deque(maxlen=max(count, 0))
+    with gzip.open(name, "rb") as reader:
+        pending = b""
+        while data := reader.read(BLOCK):
+            data = pending + data
+            end = data.rfind(b"\n") + 1
+            pending = data[end:]
+            found.extend(chosen(_entries(data[:end])))
+    return list(found)
 
 
 def _whole(reader: BinaryIO, end: int) -> int:

@@ -33,6 +33,9 @@ class Log(Protocol):
     def end(self, stream: int) -> None:
         """No more will come: write what of a last line is waiting."""
 
+    def child_ended(self, pid: int, status: int) -> None:
+        """Told of every process that has ended and is not the container's."""
+
     def close(self) -> None:
         """Let go of the file."""
 
@@ -40,8 +43,12 @@ class Log(Protocol):
 class JsonFile:
     """The drivers json-file and local. What cannot be written (disk full) is dropped: the container goes on."""
 
-    def __init__(self, path: str, max_size: int, max_file: int, attributes: dict[str, str]) -> None:
+    def __init__(
+        self, path: str, max_size: int, max_file: int, attributes: dict[str, str], compress: bool = False
+    ) -> None:
         self._path = path
+        self._compress = compress
+        self._compressor = (0, 0)  # the process that is at it, the file's inode
         self._limit = max_size if max_size > 0 else 1 << 62
         self._files = max(max_file, 1)
         self._attributes = b'"attrs":' + msgspec.json.encode(attributes) + b"," if attributes else b""
@@ -132,17 +139,71 @@ class JsonFile:
         self._fd = -1
         try:
             if self._files > 1:
-                for number in range(self._files - 1, 0, -1):
-                    older = f"{self._path}.{number - 1}" if number > 1 else self._path
-                    try:
-                        os.rename(older, f"{self._path}.{number}")
-                    except FileNotFoundError:
-                        pass
+                self._shift()
             else:
                 # a reader may be in the old file: a new one, not a truncated one
                 os.unlink(self._path)
         finally:
             self._open(os.O_TRUNC)
+        self._compress_next()
+
+    def _shift(self) -> None:
+        last = f"{self._path}.{self._files - 1}"
+        for name in (last, last + ".gz"):
+            try:
+                os.unlink(name)
+            except FileNotFoundError:
+                pass
+        for number in range(self._files - 1, 0, -1):
+            older = f"{self._path}.{number - 1}" if number > 1 else self._path
+            for suffix in ("", ".gz"):
+                try:
+                    os.rename(older + suffix, f"{self._path}.{number}{suffix}")
+                except FileNotFoundError:
+                    pass
+
+    def _compress_next(self) -> None:
+        """Begin with the newest rotated file that is as it was written, unless one is at work."""
+        if self._compress and not self._compressor[0]:
+            for number in range(1, self._files):
+                if os.path.exists(f"{self._path}.{number}"):
+                    self._start_compressing(f"{self._path}.{number}")
+                    return
+
+    def _start_compressing(self, name: str) -> None:
+        """In a process of its own: it takes a second, and modules that this one does without."""
+        inode = os.stat(name).st_ino
+        pid = os.fork()
+        if pid:
+            self._compressor = (pid, inode)
+            return
+        try:
+            os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # or our clients would not see us go
+            os.nice(10)
+            _compress(name, f"{self._path}.new.gz")
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+
+    def child_ended(self, pid: int, status: int) -> None:
+        """A process of ours has ended: what it has compressed takes the place of the file, wherever that is by now."""
+        if pid != self._compressor[0]:
+            return
+        inode, self._compressor = self._compressor[1], (0, 0)
+        ready = f"{self._path}.new.gz"
+        try:
+            for number in range(1, self._files):
+                name = f"{self._path}.{number}"
+                if os.path.exists(name) and os.stat(name).st_ino == inode and status == 0:
+                    os.rename(ready, name + ".gz")
+                    os.unlink(name)
+                    break
+            else:
+                os.unlink(ready)
+            if status == 0:
+                self._compress_next()
+        except OSError:
+            pass
 
     def _now(self) -> bytes:
         """RFC 3339 with nanoseconds, trailing zeros left out as Go's time.RFC3339Nano does."""
@@ -155,6 +216,14 @@ class JsonFile:
         return self._stamp + (b".%09d" % nanos).rstrip(b"0") + b"Z"
 
 
+def _compress(source: str, target: str) -> None:
+    import gzip  # in the process that needs it only
+
+    with open(source, "rb") as plain, gzip.open(target, "wb", compresslevel=4) as packed:
+        while data := plain.read(1 << 20):
+            packed.write(data)
+
+
 class NoLog:
     """The driver none."""
 
@@ -162,6 +231,9 @@ class NoLog:
         pass
 
     def end(self, stream: int) -> None:
+        pass
+
+    def child_ended(self, pid: int, status: int) -> None:
         pass
 
     def close(self) -> None:
@@ -229,4 +301,4 @@ def open_log(options: protocol.LogOptions) -> Log:
     """The log that the options ask for. Raises OSError."""
     if options.driver == "none":
         return NoLog()
-    return JsonFile(options.path, options.max_size, options.max_file, options.attributes)
+    return JsonFile(options.path, options.max_size, options.max_file, options.attributes, options.compress)

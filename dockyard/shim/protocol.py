@@ -42,6 +42,7 @@ class LogOptions(msgspec.Struct, frozen=True, array_like=True):
     max_size: int
     max_file: int
     attributes: dict[str, str]
+    compress: bool = False
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -430,6 +430,8 @@ class Shim:
                 process.code = code if code >= 0 else 128 - code
                 if process.streams is not None:
                     self._ended(process, process.code)
+            elif process is None and self._init is not None and self._init.streams is not None:
+                self._init.streams.log.child_ended(pid, status)
 
     def _ended(self, process: Process, code: int) -> None:
         now = time.time_ns()

@@ -1,0 +1,299 @@
+"""Log drivers: what arrives at log servers, what stays readable, what the options do."""
+
+import gzip
+import json
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+def until(check: Callable[[], Any], seconds: float = 10) -> Any:
+    """What `check` returns, once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+class Server:
+    """Takes what is sent to a socket, in the order in which it comes."""
+
+    def __init__(self, address: Any, kind: int) -> None:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.socket = socket.socket(family, kind)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(address)
+        self.received: list[bytes] = []
+        self.connections: list[socket.socket] = []
+        self._stream = kind == socket.SOCK_STREAM
+        if self._stream:
+            self.socket.listen()
+        self.port = 0 if family == socket.AF_UNIX else self.socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            if not self._stream:
+                while True:
+                    self.received.append(self.socket.recv(65536))
+            while True:
+                peer, _ = self.socket.accept()
+                self.connections.append(peer)
+                threading.Thread(target=self._take, args=(peer,), daemon=True).start()
+        except OSError:
+            return
+
+    def _take(self, peer: socket.socket) -> None:
+        try:
+            while data := peer.recv(65536):
+                self.received.append(data)
+        except OSError:
+            return
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.received)
+
+
+@contextmanager
+def server(address: Any = ("127.0.0.1", 0), kind: int = socket.SOCK_DGRAM) -> Iterator[Server]:
+    opened = Server(address, kind)
+    try:
+        yield opened
+    finally:
+        opened.socket.shutdown(socket.SHUT_RDWR) if kind == socket.SOCK_STREAM else None
+        opened.socket.close()
+        for peer in opened.connections:
+            peer.close()
+
+
+def test_json_file_notes_the_attributes_asked_for(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "--name", "attrs", "-l", "team=red", "-l", "com.shape=round", "-e", "STAGE=one", "-e", "SIZE_X=9",
+        "--log-opt", "labels=team", "--log-opt", "labels-regex=^com[.]", "--log-opt", "env=STAGE",
+        "--log-opt", "env-regex=^SIZE", "--log-opt", "tag={{.Name}}/{{.ImageName}}", "busybox", "echo", "hi",
+    )  # fmt: skip
+    row = json.loads(Path(engine.inspect("attrs")["LogPath"]).read_text())
+    expected = {"team": "red", "com.shape": "round", "STAGE": "one", "SIZE_X": "9", "tag": "attrs/busybox"}
+    assert row["attrs"] == expected
+    told = engine.docker("logs", "--details", "attrs")
+    assert told == "SIZE_X=9,STAGE=one,com.shape=round,tag=attrs%2Fbusybox,team=red hi\n"
+    engine.docker("rm", "attrs")
+
+
+def test_rotated_files_are_compressed_and_still_read(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "-d", "--name", "zipped", "--log-opt", "max-size=100k", "--log-opt", "max-file=3",
+        "--log-opt", "compress=true", "busybox", "sh", "-c",
+        "i=0; while [ $i -lt 3000 ]; do echo line $i of a log that is rotated; i=$((i+1)); done; sleep 100",
+    )  # fmt: skip
+    path = Path(engine.inspect("zipped")["LogPath"])
+    first = path.with_name(path.name + ".1.gz")
+    until(first.exists)
+    until(lambda: "line 2999 " in engine.docker("logs", "--tail", "1", "zipped"))
+    assert gzip.decompress(first.read_bytes()).count(b"\n") > 100
+    numbers = [int(line.split()[1]) for line in engine.docker("logs", "zipped").splitlines()]
+    assert numbers == list(range(numbers[0], 3000))
+    assert len(engine.docker("logs", "--tail", "1500", "zipped").splitlines()) == 1500
+    engine.docker("rm", "-f", "zipped")
+
+
+def test_following_goes_on_across_rotations(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "-d", "--name", "turning", "--log-driver", "local", "--log-opt", "max-size=20k", "busybox", "sh", "-c",
+        "sleep 1; i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); [ $((i%50)) = 0 ] && usleep 20000; done",
+    )  # fmt: skip
+    followed = engine.docker("logs", "-f", "turning").splitlines()
+    assert followed == [f"line {number}" for number in range(2000)]
+    engine.docker("rm", "turning")
+
+
+def test_syslog_gets_lines_in_the_format_asked_for(engine: EngineProcess) -> None:
+    with server() as udp, server(kind=socket.SOCK_STREAM) as tcp:
+        engine.docker(
+            "run", "--name", "sys", "--log-driver", "syslog", "--log-opt", f"syslog-address=udp://127.0.0.1:{udp.port}",
+            "--log-opt", "syslog-format=rfc5424", "--log-opt", "syslog-facility=local3", "--log-opt", "tag={{.Name}}",
+            "busybox", "sh", "-c", "echo out; echo err >&2",
+        )  # fmt: skip
+        until(lambda: len(udp.received) == 2)
+        rows = sorted(udp.received, reverse=True)
+        assert rows[0].startswith(b"<158>1 ")  # local3, informational
+        assert rows[0].split()[3] == b"sys"
+        assert rows[0].endswith(b" sys - out\n")
+        assert rows[1].startswith(b"<155>1 ")  # error
+        engine.docker(
+            "run", "--rm", "--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{tcp.port}",
+            "busybox", "seq", "100",
+        )  # fmt: skip
+        until(lambda: tcp.text.count(b"\n") == 100)
+        assert [row.rpartition(b": ")[2] for row in tcp.text.splitlines()] == [b"%d" % n for n in range(1, 101)]
+    # dual logging: what was sent can be read here, too
+    assert sorted(engine.docker("logs", "sys").splitlines()) == ["out"]
+    engine.docker("rm", "sys")
+
+
+def test_gelf_gets_json_compressed_over_udp_and_bare_over_tcp(engine: EngineProcess) -> None:
+    with server() as udp, server(kind=socket.SOCK_STREAM) as tcp:
+        for address, further in (
+            (f"udp://127.0.0.1:{udp.port}", []),
+            (f"udp://127.0.0.1:{udp.port}", ["--log-opt", "gelf-compression-type=zlib"]),
+            (f"tcp://127.0.0.1:{tcp.port}", []),
+        ):
+            engine.docker(
+                "run", "--rm", "--name", "gelf", "-l", "team=red", "--log-driver", "gelf", "--log-opt", "labels=team",
+                "--log-opt", f"gelf-address={address}", *further, "busybox", "echo", "hi there",
+            )  # fmt: skip
+        until(lambda: len(udp.received) == 2 and tcp.text.endswith(b"\0"))
+        for data in (gzip.decompress(udp.received[0]), zlib.decompress(udp.received[1]), tcp.text[:-1]):
+            message = json.loads(data)
+            assert message["version"] == "1.1"
+            assert message["short_message"] == "hi there"
+            assert message["_container_name"] == "gelf"
+            assert message["_team"] == "red"
+            assert message["level"] == 6
+            assert abs(message["timestamp"] - time.time()) < 60
+
+
+def test_fluentd_gets_the_forward_protocol_and_is_waited_for(engine: EngineProcess) -> None:
+    with server(kind=socket.SOCK_STREAM) as fluentd:
+        engine.docker(
+            "run", "--rm", "--name", "flu", "-l", "team=red", "--log-driver", "fluentd", "--log-opt", "labels=team",
+            "--log-opt", f"fluentd-address=127.0.0.1:{fluentd.port}", "--log-opt", "tag=docker.{{.Name}}",
+            "busybox", "echo", "x" * 300,
+        )  # fmt: skip
+        until(lambda: fluentd.received)
+        tag, moment, record = msgspec.msgpack.decode(fluentd.text)
+        assert tag == "docker.flu"
+        assert abs(moment - time.time()) < 60
+        assert record["log"] == "x" * 300
+        assert record["container_name"] == "/flu"
+        assert record["source"] == "stdout"
+        assert record["team"] == "red"
+        port = fluentd.port
+    refused = engine.run_docker(
+        "run", "--rm", "--log-driver", "fluentd", "--log-opt", f"fluentd-address=127.0.0.1:{port}", "busybox", "true"
+    )
+    assert b"failed to initialize logging driver" in refused.stderr
+    assert refused.returncode == 125
+
+
+def test_journald_gets_fields(engine: EngineProcess) -> None:
+    journal = Path("/run/systemd/journal/socket")
+    if journal.exists():
+        pytest.skip("this host has a journal of its own")
+    journal.parent.mkdir(parents=True)
+    try:
+        with server(str(journal)) as journald:
+            engine.docker("run", "--rm", "--name", "jou", "--log-driver", "journald", "busybox", "echo", "noted")
+            until(lambda: journald.received)
+            fields = dict(row.split(b"=", 1) for row in journald.received[0].splitlines())
+            assert fields[b"MESSAGE"] == b"noted"
+            assert fields[b"PRIORITY"] == b"6"
+            assert fields[b"CONTAINER_NAME"] == b"jou"
+            assert fields[b"SYSLOG_IDENTIFIER"] == fields[b"CONTAINER_ID"]
+    finally:
+        journal.unlink(missing_ok=True)
+        journal.parent.rmdir()
+
+
+def test_a_log_server_that_goes_gets_the_rest_when_it_is_back(engine: EngineProcess) -> None:
+    with server(kind=socket.SOCK_STREAM) as first:
+        port = first.port
+        engine.docker(
+            "run", "-d", "--name", "gap", "--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}",
+            "busybox", "sh", "-c", "i=0; while :; do echo n $i; i=$((i+1)); usleep 50000; done",
+        )  # fmt: skip
+        until(lambda: b"n 3\n" in first.text)
+    # nobody listens: the container goes on, and its log can be read
+    before = len(engine.docker("logs", "gap").splitlines())
+    until(lambda: len(engine.docker("logs", "gap").splitlines()) > before + 10)
+    with server(("127.0.0.1", port), kind=socket.SOCK_STREAM) as second:
+        until(lambda: second.text.count(b"\n") > before, 20)
+        numbers = [int(row.rpartition(b" ")[2]) for row in second.text.splitlines()[:-1]]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        engine.docker("rm", "-f", "gap")
+
+
+def test_a_new_daemon_sends_on_where_the_killed_one_was(engine: EngineProcess) -> None:
+    with server(kind=socket.SOCK_STREAM) as log_server:
+        engine.docker(
+            "run", "-d", "--name", "live", "--log-driver", "syslog",
+            "--log-opt", f"syslog-address=tcp://127.0.0.1:{log_server.port}",
+            "busybox", "sh", "-c", "i=0; while :; do echo n $i; i=$((i+1)); usleep 50000; done",
+        )  # fmt: skip
+        until(lambda: b"n 3\n" in log_server.text)
+        engine.kill()
+        time.sleep(0.5)
+        engine.start()
+        last = int(engine.docker("logs", "--tail", "1", "live").split()[1])
+        until(lambda: b"n %d\n" % (last + 5) in log_server.text)
+        numbers = {int(row.rpartition(b" ")[2]) for row in log_server.text.splitlines()[:-1]}
+        assert set(range(last + 5)) <= numbers  # none is missing; a few may have come twice
+        engine.docker("rm", "-f", "live")
+
+
+def test_options_are_checked_in_dockers_words(engine: EngineProcess) -> None:
+    for driver, options, message in (
+        ("foo", {}, "logger: no log driver named 'foo' is registered"),
+        ("json-file", {"foo": "x"}, "unknown log opt 'foo' for json-file log driver"),
+        ("gelf", {}, "gelf-address is a required parameter"),
+        ("gelf", {"gelf-address": "http://x:1"}, "gelf: endpoint needs to be TCP or UDP"),
+        ("syslog", {"syslog-facility": "x"}, "invalid syslog facility"),
+        ("syslog", {"syslog-format": "x"}, "Invalid syslog format"),
+        ("syslog", {"syslog-address": "http://x"}, "unsupported scheme: 'http'"),
+        ("json-file", {"mode": "x"}, "logger: logging mode not supported: x"),
+        (
+            "json-file",
+            {"max-buffer-size": "1m"},
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        ("json-file", {"max-size": "lots"}, "invalid size: 'lots'"),
+        ("json-file", {"max-file": "0"}, "max-file cannot be less than 1"),
+    ):
+        status, answer = engine.api(
+            "POST",
+            "/containers/create",
+            {"Image": "busybox", "HostConfig": {"LogConfig": {"Type": driver, "Config": options}}},
+        )
+        assert (status, answer["message"]) == (400, message)
+
+
+def test_the_driver_none_keeps_nothing_to_read(engine: EngineProcess) -> None:
+    engine.docker("run", "--name", "mute", "--log-driver", "none", "busybox", "echo", "hi")
+    status, answer = engine.api("GET", "/containers/mute/logs?stdout=1")
+    assert (status, answer["message"]) == (501, "configured logging driver does not support reading")
+    engine.docker("rm", "mute")
+
+
+def test_since_until_tail_and_timestamps(engine: EngineProcess) -> None:
+    engine.docker("run", "--name", "timed", "busybox", "sh", "-c", "echo a; sleep 1.1; echo b; sleep 1.1; echo c")
+    stamped = engine.docker("logs", "-t", "timed").splitlines()
+    moments = [line.split()[0] for line in stamped]
+    assert [line.split()[1] for line in stamped] == ["a", "b", "c"]
+    assert engine.docker("logs", "--since", moments[1], "timed") == "b\nc\n"
+    assert engine.docker("logs", "--until", moments[1], "timed") == "a\nb\n"
+    assert engine.docker("logs", "--since", moments[1], "--until", moments[1], "timed") == "b\n"
+    assert engine.docker("logs", "--since", "1h", "--tail", "1", "timed") == "c\n"
+    assert engine.docker("logs", "--tail", "0", "timed") == ""
+    engine.docker("rm", "timed")
+
+
+def test_message_pack_of_lengths() -> None:
+    from dockyard.shim.log_senders import _packed
+
+    for size in (0, 31, 32, 255, 256, 65535, 65536):
+        assert msgspec.msgpack.decode(_packed("é" * size)) == "é" * size
+    assert msgspec.msgpack.decode(_packed({str(number): "x" for number in range(20)}))["19"] == "x"
+    assert struct.unpack(">BI", _packed(7)) == (0xCE, 7)
