@@ -1,4 +1,4 @@
-"""The flags that `create` and `run` share, and the API's request made of them."""
+"""The API's request, made of the flags that `create` and `run` share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from dockyard.cli import values
 from dockyard.cli.session import Failure
 from dockyard.cli.terminal import window_size
-from dockyard.cli.usage import PROGRAM
+from dockyard.cli.usage import PROGRAM, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,117 +18,29 @@ if TYPE_CHECKING:
 
     Body = dict[str, Any]
 
-OPTIONS = """\
-      --add-host list                    Name a host and its address (host:ip)
-      --annotation map                   Annotation for the OCI runtime
-  -a, --attach list                      Attach to STDIN, STDOUT or STDERR
-      --blkio-weight uint16              Block IO weight, 10 to 1000; 0 for none
-      --blkio-weight-device list         Block IO weight of a device
-      --cap-add list                     Capabilities to add
-      --cap-drop list                    Capabilities to drop
-      --cgroup-parent string             Cgroup to put the container's below
-      --cgroupns string                  Cgroup namespace (host|private)
-      --cidfile string                   File to write the container's ID to
-      --cpu-count int                    Number of CPUs (Windows only)
-      --cpu-percent int                  Share of the CPUs (Windows only)
-      --cpu-period int                   CFS period in microseconds
-      --cpu-quota int                    CFS quota in microseconds
-      --cpu-rt-period int                Real-time period in microseconds
-      --cpu-rt-runtime int               Real-time runtime in microseconds
-  -c, --cpu-shares int                   CPU weight relative to others
-      --cpus decimal                     Number of CPUs
-      --cpuset-cpus string               CPUs it may run on (0-3, 0,1)
-      --cpuset-mems string               Memory nodes it may use (0-3, 0,1)
-      --device list                      Host device to add
-      --device-cgroup-rule list          Rule for the cgroup's list of devices
-      --device-read-bps list             Limit of bytes read a second
-      --device-read-iops list            Limit of reads a second
-      --device-write-bps list            Limit of bytes written a second
-      --device-write-iops list           Limit of writes a second
-      --disable-content-trust            Accepted for compatibility (default true)
-      --dns list                         DNS servers
-      --dns-option list                  DNS options
-      --dns-search list                  DNS search domains
-      --domainname string                NIS domain name
-      --entrypoint string                Replaces the image's entrypoint
-  -e, --env list                         Environment variables
-      --env-file list                    Files of environment variables
-      --expose list                      Ports to expose
-      --gpus gpu-request                 GPUs to add ('all' for all of them)
-      --group-add list                   Additional groups
-      --health-cmd string                Command that tells the health
-      --health-interval duration         Time between checks (0s: default)
-      --health-retries int               Failures that make it unhealthy
-      --health-start-interval duration   Time between checks while starting
-      --health-start-period duration     Time in which failures do not count
-      --health-timeout duration          Time that a check may take
-      --help                             Print usage
-  -h, --hostname string                  Host name
-      --init                             Run an init that passes on signals and reaps
-  -i, --interactive                      Keep STDIN open even if not attached
-      --io-maxbandwidth bytes            IO bandwidth of the system drive (Windows only)
-      --io-maxiops uint                  IO operations of the system drive (Windows only)
-      --ip string                        IPv4 address (172.30.100.104)
-      --ip6 string                       IPv6 address (2001:db8::33)
-      --ipc string                       IPC namespace
-      --isolation string                 Isolation technology
-  -l, --label list                       Labels
-      --label-file list                  Files of labels
-      --link list                        Link to another container
-      --link-local-ip list               Link-local addresses
-      --log-driver string                Log driver
-      --log-opt list                     Options of the log driver
-      --mac-address string               MAC address (92:d0:c6:0a:29:33)
-  -m, --memory bytes                     Memory limit
-      --memory-reservation bytes         Soft memory limit
-      --memory-swap bytes                Memory and swap together; -1: no limit of swap
-      --memory-swappiness int            Swappiness, 0 to 100 (default -1)
-      --mount mount                      Attach a file system
-      --name string                      Name of the container
-      --network network                  Connect to a network
-      --network-alias list               Names in the network
-      --no-healthcheck                   No health check, whatever the image says
-      --oom-kill-disable                 Do not kill it when memory is short
-      --oom-score-adj int                What the kernel adds to its OOM score (-1000 to 1000)
-      --pid string                       PID namespace
-      --pids-limit int                   Limit of processes; -1: none
-      --platform string                  Platform, where the engine has several
-      --privileged                       All rights of the host
-  -p, --publish list                     Publish ports on the host
-  -P, --publish-all                      Publish all exposed ports on free ones
-      --pull string                      Pull the image first (always|missing|never) (default "missing")
-  -q, --quiet                            Show nothing of the pull
-      --read-only                        Mount the root file system read-only
-      --restart string                   When to start it again after its end (default "no")
-      --rm                               Remove it, and its anonymous volumes, after its end
-      --runtime string                   OCI runtime
-      --security-opt list                Security options
-      --shm-size bytes                   Size of /dev/shm
-      --stop-signal string               Signal that stops it
-      --stop-timeout int                 Seconds before it is killed
-      --storage-opt list                 Options of the storage driver
-      --sysctl map                       Kernel settings of its namespaces
-      --tmpfs list                       Mount a tmpfs
-  -t, --tty                              Give it a terminal
-      --ulimit ulimit                    Resource limits
-      --use-api-socket                   Mount the engine's socket and the client's logins (experimental)
-  -u, --user string                      User name or ID (<name|uid>[:<group|gid>])
-      --userns string                    User namespace
-      --uts string                       UTS namespace
-  -v, --volume list                      Bind mount a volume or folder
-      --volume-driver string             Volume driver
-      --volumes-from list                Take over the mounts of containers
-  -w, --workdir string                   Working directory"""
-HIDDEN = """\
-      --dns-opt list
-      --kernel-memory bytes
-      --net network
-      --net-alias list"""
-
 
 def create_request(flags: Flags) -> Body:
     """The body of POST /containers/create. Raises UsageError, Failure."""
+    try:
+        return _request(flags)
+    except ValueError as error:
+        raise refused(flags, str(error)) from None
+    except Failure as failure:
+        raise (refused(flags, str(failure)) if failure.code == 1 else failure) from None
+
+
+def refused(flags: Flags, why: str) -> Failure:
+    """The end of a `create` or `run` that has not begun."""
+    return Failure(f"{PROGRAM}: {why}\n\nRun '{PROGRAM} {flags.verb} --help' for more information", 125)
+
+
+def _request(flags: Flags) -> Body:
     image, *command = flags.arguments
+    _check_values(flags)
+    for name in ("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"):
+        if flags.given(name):
+            what = f'"--{name}" is only supported on a Docker daemon running on windows'
+            raise UsageError(f"{what}, but the Docker daemon is running on linux")
     host = _host_config(flags)
     body: Body = {
         "Image": image,
@@ -138,11 +50,10 @@ def create_request(flags: Flags) -> Body:
         "WorkingDir": flags.text("workdir"),
         "Tty": flags.on("tty"),
         "OpenStdin": flags.on("interactive"),
-        "Env": _parsed(flags, "env", lambda given: values.environment(given, flags.all("env-file"))),
-        "Labels": values.pairs([line for file in flags.all("label-file") for line in values.lines_of(file, "label")])
+        "Env": values.environment(flags.all("env"), flags.all("env-file")),
+        "Labels": values.pairs([line for file in flags.all("label-file") for line in values.lines_of(file)])
         | values.pairs(flags.all("label")),
         "HostConfig": host,
-        "NetworkingConfig": {"EndpointsConfig": _endpoints(flags, host)},
     }
     if command:
         body["Cmd"] = command
@@ -152,30 +63,52 @@ def create_request(flags: Flags) -> Body:
         body["StopSignal"] = flags.text("stop-signal")
     if flags.given("stop-timeout"):
         body["StopTimeout"] = flags.number("stop-timeout")
-    if flags.given("mac-address"):
-        body["MacAddress"] = flags.text("mac-address")
-    _mounts(flags, body, host)
-    try:
-        exposed, host["PortBindings"] = values.publish(flags.all("publish"))
-        exposed = exposed + values.expose(flags.all("expose"))
-    except ValueError as error:
-        name = flags.command
-        raise Failure(f"{PROGRAM}: {error}\n\nRun '{name} --help' for more information", 125) from None
+    _volumes(flags, body, host)
+    exposed, host["PortBindings"] = values.publish(flags.all("publish"))
+    exposed = exposed + values.expose(flags.all("expose"))
     if exposed:
         body["ExposedPorts"] = {port: {} for port in exposed}
     health = _health(flags)
     if health:
         body["Healthcheck"] = health
+    if host.get("AutoRemove") and host.get("RestartPolicy", {}).get("Name", "no") not in ("", "no"):
+        raise ValueError("conflicting options: cannot specify both --restart and --rm")
+    from dockyard.cli.create_networks import endpoints
+
+    body["NetworkingConfig"] = {"EndpointsConfig": endpoints(flags, host)}
     if flags.on("tty"):
         host["ConsoleSize"] = list(window_size())
     return body
 
 
-def _parsed(flags: Flags, name: str, parse: Callable[[list[str]], Any]) -> Any:
-    try:
-        return parse(flags.all(name))
-    except ValueError as error:
-        raise flags.invalid(name, ",".join(flags.all(name)), str(error)) from None
+# flags each of whose values is checked as it stands
+_CHECKS: dict[str, Callable[[str], object]] = {
+    "add-host": values.host_entry,
+    "blkio-weight-device": values.device_weight,
+    "device-cgroup-rule": values.device_rule,
+    "device-read-bps": values.byte_rate,
+    "device-read-iops": values.io_rate,
+    "device-write-bps": values.byte_rate,
+    "device-write-iops": values.io_rate,
+    "dns": values.address,
+    "dns-search": values.domain,
+    "env": values.variable,
+    "gpus": values.gpus,
+    "label": values.label,
+    "link": values.link,
+    "mount": values.mount,
+    "sysctl": values.sysctl,
+    "ulimit": values.ulimit,
+}
+
+
+def _check_values(flags: Flags) -> None:
+    for name, check in _CHECKS.items():
+        for text in flags.all(name):
+            try:
+                check(text)
+            except ValueError as error:
+                raise flags.invalid(name, text, str(error)) from None
 
 
 def _one(flags: Flags, name: str, parse: Callable[[str], Any]) -> Any:
@@ -236,10 +169,21 @@ _SWITCHES = {
     "read-only": "ReadonlyRootfs",
     "rm": "AutoRemove",
 }
+_PARSED: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "add-host": ("ExtraHosts", values.host_entry),
+    "blkio-weight-device": ("BlkioWeightDevice", values.device_weight),
+    "device-read-bps": ("BlkioDeviceReadBps", values.byte_rate),
+    "device-read-iops": ("BlkioDeviceReadIOps", values.io_rate),
+    "device-write-bps": ("BlkioDeviceWriteBps", values.byte_rate),
+    "device-write-iops": ("BlkioDeviceWriteIOps", values.io_rate),
+    "gpus": ("DeviceRequests", values.gpus),
+    "mount": ("Mounts", values.mount),
+    "ulimit": ("Ulimits", values.ulimit),
+}
 
 
 def resources(flags: Flags) -> Body:
-    """The limits that `update` can change as well, as far as they are given."""
+    """The limits that `update` can change as well, as far as they are given. Raises UsageError, ValueError."""
     found: Body = {}
     for name, key in _NUMBERS.items():
         if flags.given(name):
@@ -256,7 +200,7 @@ def resources(flags: Flags) -> Body:
     if flags.given("cpus"):
         found["NanoCpus"] = _one(flags, "cpus", values.nano_cpus)
     if flags.given("restart"):
-        found["RestartPolicy"] = _one(flags, "restart", values.restart_policy)
+        found["RestartPolicy"] = values.restart_policy(flags.text("restart"))
     return found
 
 
@@ -266,152 +210,120 @@ def _host_config(flags: Flags) -> Body:
     host |= {key: flags.all(name) for name, key in _LISTS.items() if flags.given(name)}
     host |= {key: values.pairs(flags.all(name)) for name, key in _MAPS.items() if flags.given(name)}
     host |= {key: flags.on(name) for name, key in _SWITCHES.items() if flags.given(name)}
+    for name, (key, parse) in _PARSED.items():
+        if flags.given(name):
+            host[key] = [parse(text) for text in flags.all(name)]
+    if flags.given("dns-opt"):
+        host["DnsOptions"] = host.get("DnsOptions", []) + flags.all("dns-opt")
+    if not -1 <= host.get("MemorySwappiness", -1) <= 100:
+        raise ValueError(f"invalid value: {host['MemorySwappiness']}. Valid memory swappiness range is 0-100")
+    _check_modes(host)
     if flags.given("log-driver") or flags.given("log-opt"):
+        if flags.text("log-driver") == "none" and flags.given("log-opt"):
+            raise ValueError("invalid logging opts for driver none")
         host["LogConfig"] = {"Type": flags.text("log-driver"), "Config": values.pairs(flags.all("log-opt"))}
-    if flags.given("add-host"):
-        host["ExtraHosts"] = _parsed(flags, "add-host", lambda given: [values.host_entry(text) for text in given])
+    if any("=" not in text for text in flags.all("storage-opt")):
+        raise ValueError("invalid storage option")
     if flags.given("device"):
-        host["Devices"], requests = _devices(flags)
-        if requests:
-            host["DeviceRequests"] = requests
-    if flags.given("gpus"):
-        host.setdefault("DeviceRequests", []).append(_one(flags, "gpus", values.gpus))
-    if flags.given("ulimit"):
-        host["Ulimits"] = _parsed(flags, "ulimit", lambda given: [values.ulimit(text) for text in given])
-    if flags.given("blkio-weight-device"):
-        host["BlkioWeightDevice"] = _parsed(
-            flags, "blkio-weight-device", lambda given: [values.device_weight(text) for text in given]
-        )
-    for name in ("read-bps", "read-iops", "write-bps", "write-iops"):
-        if flags.given(f"device-{name}"):
-            way, _, unit = name.partition("-")
-            key = f"BlkioDevice{way.title()}{'Bps' if unit == 'bps' else 'IOps'}"
-            host[key] = _rates(flags, f"device-{name}", in_bytes=unit == "bps")
+        _devices(flags, host)
     if flags.given("security-opt"):
-        host["SecurityOpt"] = _parsed(flags, "security-opt", lambda given: [_security(text) for text in given])
+        _security(flags, host)
     return host
 
 
-def _rates(flags: Flags, name: str, *, in_bytes: bool) -> Any:
-    return _parsed(flags, name, lambda given: [values.device_rate(text, in_bytes=in_bytes) for text in given])
+def _check_modes(host: Body) -> None:
+    """Raise ValueError for namespaces that nobody can give."""
+    pid, uts, users, groups = (host.get(key, "") for key in ("PidMode", "UTSMode", "UsernsMode", "CgroupnsMode"))
+    if pid not in ("", "host") and not (pid.startswith("container:") and pid != "container:"):
+        raise ValueError("--pid: invalid PID mode")
+    if uts not in ("", "host"):
+        raise ValueError("--uts: invalid UTS mode")
+    if users not in ("", "host") and users.partition(":")[0] != "auto":
+        raise ValueError("--userns: invalid USER mode")
+    if groups not in ("", "host", "private"):
+        raise ValueError("--cgroupns: invalid CGROUP mode")
 
 
-def _devices(flags: Flags) -> tuple[list[dict[str, str]], list[Body]]:
+def _devices(flags: Flags, host: Body) -> None:
     """Device nodes, and requests for devices with CDI names (vendor.com/class=name)."""
     given = flags.all("device")
     named = [text for text in given if "=" in text and not text.startswith("/")]
-    nodes = _parsed(flags, "device", lambda texts: [values.device(text) for text in texts if text not in named])
-    return nodes, [{"Driver": "cdi", "DeviceIDs": named}] if named else []
+    host["Devices"] = [values.device(text) for text in given if text not in named]
+    if named:
+        host.setdefault("DeviceRequests", []).append({"Driver": "cdi", "DeviceIDs": named})
 
 
-def _security(text: str) -> str:
-    """A seccomp profile is sent along, not its file's name."""
-    name, separator, value = text.partition("=")
-    if not separator and ":" in text and not text.startswith("no-new-privileges"):
-        name, separator, value = text.partition(":")
-    if name == "seccomp" and value not in ("unconfined", "builtin"):
-        import json
+def _security(flags: Flags, host: Body) -> None:
+    """A seccomp profile is sent along, not its file's name; `systempaths` is ours to resolve."""
+    host["SecurityOpt"] = []
+    for text in flags.all("security-opt"):
+        if text == "systempaths=unconfined":
+            host["MaskedPaths"], host["ReadonlyPaths"] = [], []
+            continue
+        key, separator, value = text.partition("=")
+        if not separator and key != "no-new-privileges":
+            key, separator, value = text.partition(":")
+        if (not separator or not value) and key != "no-new-privileges":
+            raise ValueError(f'Invalid --security-opt: "{text}"')
+        if key == "seccomp" and value not in ("unconfined", "builtin"):
+            text = "seccomp=" + _profile(value)
+        host["SecurityOpt"].append(text)
 
-        try:
-            with open(value, encoding="utf-8") as file:
-                return "seccomp=" + json.dumps(json.load(file), separators=(",", ":"))
-        except OSError as error:
-            raise ValueError(
-                f"opening seccomp profile ({value}) failed: open {value}: {(error.strerror or '').lower()}"
-            ) from None
-    return text
+
+def _profile(path: str) -> str:
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.dumps(json.load(file), separators=(",", ":"))
+    except OSError as error:
+        why = f"open {path}: {(error.strerror or '').lower()}"
+        raise ValueError(f"opening seccomp profile ({path}) failed: {why}") from None
+    except ValueError as error:
+        raise ValueError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
 
 
-def _mounts(flags: Flags, body: Body, host: Body) -> None:
+def _volumes(flags: Flags, body: Body, host: Body) -> None:
     binds = []
     for text in flags.all("volume"):
+        if not text:
+            raise ValueError("invalid empty volume spec")
         source, colon, rest = text.partition(":")
-        if not colon:
+        if not colon or len(text) < 3:
             body.setdefault("Volumes", {})[text] = {}
-        elif source.startswith((".", "~")):
-            binds.append(f"{os.path.abspath(os.path.expanduser(source))}:{rest}")
-        else:
-            binds.append(text)
+            continue
+        if not all(text.split(":")):
+            raise ValueError(f"invalid spec: {text}: empty section between colons")
+        binds.append(f"{os.path.abspath(source)}:{rest}" if source.startswith(".") else text)
     if binds:
         host["Binds"] = binds
     if flags.given("tmpfs"):
         host["Tmpfs"] = {path: options for path, _, options in (text.partition(":") for text in flags.all("tmpfs"))}
-    if flags.given("mount"):
-        host["Mounts"] = _parsed(flags, "mount", lambda given: [values.mount(text) for text in given])
+
+
+_HEALTH = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+}
 
 
 def _health(flags: Flags) -> Body:
-    if flags.on("no-healthcheck"):
-        return {"Test": ["NONE"]}
     health: Body = {}
     if flags.given("health-cmd"):
         health["Test"] = ["CMD-SHELL", flags.text("health-cmd")]
-    for name, key in {
-        "interval": "Interval",
-        "timeout": "Timeout",
-        "start-period": "StartPeriod",
-        "start-interval": "StartInterval",
-    }.items():
+    for name, key in _HEALTH.items():
         if flags.given(f"health-{name}"):
             health[key] = _one(flags, f"health-{name}", values.duration)
+            if health[key] < 0:
+                raise ValueError(f"--health-{name} cannot be negative")
     if flags.given("health-retries"):
         health["Retries"] = flags.number("health-retries")
+        if health["Retries"] < 0:
+            raise ValueError("--health-retries cannot be negative")
+    if flags.on("no-healthcheck"):
+        if health:
+            raise ValueError("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
     return health
-
-
-_ENDPOINT_FLAGS = ("network-alias", "net-alias", "ip", "ip6", "link-local-ip", "mac-address", "link")
-
-
-def _endpoints(flags: Flags, host: Body) -> Body:
-    """The networks by name; the first of them is the network mode."""
-    given = flags.all("network") + flags.all("net")
-    endpoints: Body = {}
-    for index, text in enumerate(given):
-        name, endpoint = _endpoint(flags, text)
-        if index == 0:
-            host["NetworkMode"] = name
-        if name in endpoints:
-            raise flags.invalid("network", text, f'network "{name}" is specified multiple times')
-        endpoints[name] = endpoint
-    if not any(flags.given(name) for name in _ENDPOINT_FLAGS):
-        return {} if len(given) == 1 and not next(iter(endpoints.values())) else endpoints
-    first = endpoints.setdefault(host.get("NetworkMode", "default"), {})
-    aliases = flags.all("network-alias") + flags.all("net-alias")
-    if aliases:
-        first["Aliases"] = first.get("Aliases", []) + aliases
-    if flags.given("link"):
-        first["Links"] = flags.all("link")
-    if flags.given("mac-address"):
-        first["MacAddress"] = flags.text("mac-address")
-    addresses = first.setdefault("IPAMConfig", {})
-    for name, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
-        if flags.given(name):
-            addresses[key] = flags.text(name)
-    if flags.given("link-local-ip"):
-        addresses["LinkLocalIPs"] = flags.all("link-local-ip")
-    return endpoints
-
-
-def _endpoint(flags: Flags, text: str) -> tuple[str, Body]:
-    if "=" not in text:
-        return text, {}
-    name, endpoint = "", dict[str, "Any"]()
-    for key, value in values.fields(text):
-        if key == "name":
-            name = value or ""
-        elif key == "alias":
-            endpoint.setdefault("Aliases", []).append(value)
-        elif key in ("ip", "ip6"):
-            endpoint.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = value
-        elif key == "mac-address":
-            endpoint["MacAddress"] = value
-        elif key == "gw-priority":
-            endpoint["GwPriority"] = int(value or "0")
-        elif key == "driver-opt":
-            option, _, content = (value or "").partition("=")
-            endpoint.setdefault("DriverOpts", {})[option] = content
-        else:
-            raise flags.invalid("network", text, f"invalid field {key}")
-    if not name:
-        raise flags.invalid("network", text, "network name/id is not specified")
-    return name, endpoint

@@ -27,11 +27,17 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "volume": {"volume": "create inspect ls prune rm"},
     "network": {"network": "connect create disconnect inspect ls prune rm"},
-    "system": {"system": "df events info prune"},
-    "builder": {"build": "build", "system": "builder_prune"},
+    "system": {"disk": "df prune", "system": "events", "about": "info"},
+    "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},
     "context": {"context": "create export import inspect ls rm show update use"},
-    "": {"system": "inspect version", "login": "login logout", "transfer": "search", "completion": "completion"},
+    "": {
+        "system": "inspect",
+        "about": "version",
+        "login": "login logout",
+        "transfer": "search",
+        "completion": "completion",
+    },
 }
 ABOUT = {
     "builder": "Manage builds",
@@ -59,7 +65,7 @@ SHORT = {
     "ps": ("container", "ls"),
     "rmi": ("image", "rm"),
 }
-LENIENT = ("builder", "image", "system", "volume")  # no error without a command, as with docker
+_SHOWN_WITH_COMMAND = ("builder", "image", "system", "volume")  # in what docker says of an unknown command
 SYNONYMS = {"list": "ls", "remove": "rm"}
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
 OPTIONS = """\
@@ -103,16 +109,14 @@ def _report(error: Exception) -> int:
 
     sys.stdout.flush()
     if isinstance(error, APIError):
-        print(f"Error response from daemon: {error}", file=sys.stderr)
+        own = error.message.startswith("invalid reference format")  # docker's client finds this out by itself
+        print(error if own else f"Error response from daemon: {error}", file=sys.stderr)
     elif isinstance(error, (Failure, ClientError)):
         if str(error):
             print(error, file=sys.stderr)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"{where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
-    elif type(error).__name__ in ("TemplateError", "ExecutionError"):
-        print(f"template parsing error: {error}", file=sys.stderr)
-        return 64 if type(error).__name__ == "TemplateError" else 1
     else:
         raise error
     return getattr(error, "code", 1)
@@ -145,7 +149,7 @@ def _run(rest: list[str]) -> int:
             if (word, name) != ("container", "ps"):
                 raise UsageError(
                     f"{PROGRAM}: unknown command: {PROGRAM} {word} {name}\n\n"
-                    f"Usage:  {PROGRAM} {word}{' COMMAND' if word in LENIENT else ''}\n\n"
+                    f"Usage:  {PROGRAM} {word}{' COMMAND' if word in _SHOWN_WITH_COMMAND else ''}\n\n"
                     f"Run '{PROGRAM} {word} --help' for more information"
                 )
             name = "ls"
@@ -238,7 +242,7 @@ def _help_of_group(group: str, rest: list[str]) -> int:
     if rest:
         Flags(f"{PROGRAM} {group}", rest, group)  # raises what is wrong with it
     print(group_help(group), file=sys.stderr)
-    return 0 if group in LENIENT else 1
+    return 0
 
 
 def _help_of_command(group: str, name: str, words: str) -> int:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from dockyard.cli.template import Record, Template
+
     Row = dict[str, Any]
 
 
@@ -22,82 +24,137 @@ def table(rows: list[list[str]], *, narrowest: int = 10) -> None:
     print("\n".join(lines))
 
 
-def rows(found: Iterable[Row], form: str, columns: dict[str, str], headings: dict[str, str] | None = None) -> None:
-    """Print each row by `form`: a table of `columns` (field: heading) when empty or "table", JSON, or a template."""
+def rows(
+    found: Iterable[Row],
+    form: str,
+    columns: dict[str, str],
+    headings: dict[str, str] | None = None,
+    kind: str = "*formatter.Context",
+) -> None:
+    """Print each row by `form`: a table of `columns` (field: heading) when empty or "table", JSON, or a template.
+
+    A function among a row's values is a method of templates and no field. `headings` are those of further fields;
+    `kind` is the type that Docker's error messages name. Raises Failure.
+    """
     if not form or form == "table":
         listed = [[str(row[name]) for name in columns] for row in found]
         table([list(columns.values()), *listed])
         return
     if form == "json":
-        import json
-
         for row in found:
-            plain = {key: value for key, value in sorted(row.items()) if not callable(value)}
-            print(json.dumps(plain, separators=(",", ":"), ensure_ascii=False))
+            print(row_json(row))
         return
-    from dockyard.cli.template import Template
+    from dockyard.cli.session import Failure
+    from dockyard.cli.template import ExecutionError
 
-    as_table = form.startswith("table ")
-    text = form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
-    template = Template(text)
-    lines = [template.render(row) for row in found]
+    as_table = form.startswith("table")
+    template = parsed(form.removeprefix("table") if as_table else form)
+    try:
+        lines = [template.render(record(row, kind)) for row in found]
+    except ExecutionError as error:
+        raise Failure(f"template parsing error: {error}") from None
     if not as_table:
         for line in lines:
             print(line)
         return
-    known = _Headings(columns, headings or {})
-    table([line.split("\t") for line in [template.render(known), *lines]])
+    known = record({**columns, **(headings or {}), "Label": lambda name: name}, kind)
+    cells = "\n".join([template.render(known, heading=True), *lines])
+    table([line.split("\t") for line in cells.split("\n")])
 
 
-class _Headings(dict):  # type: ignore[type-arg]  # of anything, for the template
-    """What a table's template is rendered with for its first line."""
+def record(row: Row, kind: str) -> Record:
+    """A row for templates: the error for a field that it has not says that `kind` has none."""
+    from dockyard.cli.template import Record
 
-    def __init__(self, columns: dict[str, str], more: dict[str, str]) -> None:
-        super().__init__({**columns, **more, "Label": lambda name: name})
+    made = Record((name, value) for name, value in row.items() if not callable(value))
+    made.type, made.methods = kind, {name: value for name, value in row.items() if callable(value)}
+    return made
 
-    def __contains__(self, name: object) -> bool:
-        return True
 
-    def __missing__(self, name: str) -> str:
-        return name.upper()
+def parsed(form: str, code: int = 1, *, name: str = "") -> Template:
+    """A template, called `name` in what may be wrong with it. Raises Failure with `code`.
+
+    In the templates of lists, \\t and \\n are a tab and a new line.
+    """
+    from dockyard.cli.session import Failure
+    from dockyard.cli.template import Template, TemplateError
+
+    try:
+        text = form.strip(" ").replace("\\t", "\t").replace("\\n", "\n") if code == 1 else form
+        return Template(text, name)
+    except TemplateError as error:
+        raise Failure(f"template parsing error: {error}", code) from None
+
+
+def row_json(row: Row) -> str:
+    """A row's fields as Go's JSON of them: sorted, and without letters that mean something in HTML."""
+    import json
+
+    fields = {key: value for key, value in sorted(row.items()) if not callable(value)}
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+    return _without_html(text)
+
+
+def _without_html(text: str) -> str:
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def check(form: str) -> None:
-    """Raise TemplateError for a template that cannot be parsed, before anything is asked or done."""
+    """Raise Failure for a template of `inspect` that cannot be parsed, before anything is asked or done."""
     if "{{" in form:
-        from dockyard.cli.template import Template
-
-        Template(form)
+        parsed(form, 64)
 
 
-def objects(found: list[Any], form: str) -> None:
-    """Print what `inspect` found: indented JSON, or each by a template."""
+def objects(found: list[Any], form: str, failures: list[str], *, escaped: bool = False) -> None:
+    """Print what `inspect` found: indented JSON, or each by a template; what goes wrong is added to `failures`.
+
+    `escaped` JSON is what Go makes of our own data; what the engine says stays as it is.
+    """
     if not form or form == "json":
         import json
 
         if form:
-            for item in found:
-                print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
+            text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
         else:
-            print(json.dumps(found, indent=4, ensure_ascii=False))
+            text = json.dumps(found, indent=4, ensure_ascii=False)
+        print(_without_html(text) if escaped else text)
         return
-    from dockyard.cli.template import Template, TemplateError
+    from dockyard.cli.template import ExecutionError
 
-    template = Template(form)
+    template = parsed(form, 64)
+    lines = []
     for item in found:
         try:
-            print(template.render(item))
-        except TemplateError:
-            print()  # as Docker does
-            raise
+            lines.append(template.render(item) + "\n")
+        except ExecutionError as error:
+            failures.append(f"template parsing error: {error}")
+    print("".join(lines) or "\n", end="")
 
 
-def inspected(found: list[Any], failures: list[str], form: str) -> int:
+def one(item: dict[str, Any], form: str, *, name: str = "", kind: str) -> None:
+    """Print one object as JSON or by a template. Raises Failure."""
+    import json
+
+    if form == "json":
+        print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
+        return None
+    from dockyard.cli.session import Failure
+    from dockyard.cli.template import ExecutionError
+
+    if form.strip() == "{{json .}}":
+        return one(item, "json", kind=kind)
+    try:
+        print(parsed(form, 64, name=name).render(record(item, kind)))
+    except ExecutionError as error:
+        print()
+        raise Failure(str(error)) from None
+
+
+def inspected(found: list[Any], failures: list[str], form: str, *, escaped: bool = False) -> int:
     """Print what `inspect` found, then what it did not find; the exit status."""
     import sys
 
-    if found or not form:
-        objects(found, form)
+    objects(found, form, failures, escaped=escaped)
     sys.stdout.flush()
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -170,6 +227,25 @@ def moment(text: str) -> float:
 def local_time(when: float) -> str:
     """A moment as Docker's CreatedAt columns show it: 2024-01-02 03:04:05 +0000 UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(when))
+
+
+def rfc3339(when: float) -> str:
+    """A moment, to the second, in local time: 2024-01-02T03:04:05Z."""
+    moment = time.localtime(when)
+    zone = time.strftime("%z", moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment) + ("Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}")
+
+
+def exact_time(text: str) -> str:
+    """An RFC 3339 time as Go prints one: 2024-01-02 03:04:05.123456789 +0000 UTC."""
+    when, dot, rest = text.partition(".")
+    digits = rest.rstrip("Z").partition("+")[0].partition("-")[0].rstrip("0")
+    day, _, clock = when.removesuffix("Z").partition("T")
+    zone = text[19 + len(rest.rstrip("Z")) * bool(dot) :].lstrip(".")
+    offset = zone if zone and zone[0] in "+-" else ""
+    return f"{day} {clock[:8]}{'.' + digits if dot and digits else ''} " + (
+        f"{offset.replace(':', '')} {offset.replace(':', '')}" if offset else "+0000 UTC"
+    )
 
 
 def ellipsis(text: str, length: int) -> str:

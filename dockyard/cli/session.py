@@ -137,30 +137,49 @@ class Session:
                 time.sleep(0.02)
         raise Failure(f"the engine did not start; see {LOG}")
 
-    def each(self, names: list[str], work: Callable[[str], object]) -> int:
-        """Do `work` for every name and print what fails; 1 when anything did."""
+    def each(self, names: list[str], work: Callable[[str], object], *, forgiven: int = 0) -> int:
+        """Do `work` for every name and print what fails; 1 when anything did, with another status than `forgiven`."""
         failed = 0
         for name in names:
             try:
                 work(name)
             except APIError as error:
+                sys.stdout.flush()
                 print(f"Error response from daemon: {error}", file=sys.stderr)
-                failed = 1
+                failed = failed or int(error.status != forgiven)
         return failed
 
 
-def filters(values: list[str]) -> dict[str, list[str]]:
-    """`--filter NAME=VALUE` as the API wants them. Raises Failure."""
+def filters(flags: Flags) -> dict[str, list[str]]:
+    """`--filter NAME=VALUE` as the API wants them. Raises UsageError."""
     found: dict[str, list[str]] = {}
-    for value in values:
+    for value in flags.all("filter"):
         name, equals, wanted = value.partition("=")
         if not equals:
-            raise Failure(f'invalid argument "{value}" for "-f, --filter" flag: invalid filter \'{value}\'', 125)
+            raise flags.invalid("filter", value, "bad format of filter (expected name=value)")
         found.setdefault(name.strip().lower(), []).append(wanted.strip())
     return found
 
 
+def prune_filters(session: Session, flags: Flags) -> dict[str, list[str]]:
+    """`--filter` of a prune, and what config.json says must be met besides."""
+    found = filters(flags)
+    for text in session.config.get("pruneFilters") or []:
+        name, _, wanted = str(text).partition("=")
+        if name == "label" and wanted in found.get("label!", []):
+            continue
+        if name == "label!" and wanted in found.get("label", []):
+            continue
+        if wanted not in found.setdefault(name, []):
+            found[name].append(wanted)
+    return found
+
+
 def confirm(question: str) -> bool:
-    """Ask before destroying."""
+    """Ask before destroying; an interrupt is no."""
     print(f"{question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print()
+        return False

@@ -106,6 +106,11 @@ class Flags:
         if words:
             self._count()
 
+    @property
+    def verb(self) -> str:
+        """The command's last word: "run" of `dockyard container run`."""
+        return self.command.rpartition(" ")[2]
+
     def _parse(self, rest: list[str]) -> None:
         stop = self._line.endswith(("[ARG...]", "[ps OPTIONS]"))
         while rest:

@@ -1,4 +1,4 @@
-"""What users write after flags, as the API wants it: sizes, durations, ports, variables, mounts, devices, limits.
+"""What users write after flags, as the API wants it: sizes, durations, ports, variables, devices, limits.
 
 Every function raises ValueError with the words that Docker's users know.
 """
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def size(text: str) -> int:
     """Bytes: "512m", "1.5g", "64MiB"."""
     lowered = text.strip().lower()
-    digits = lowered.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    digits = lowered.rstrip(_LETTERS + " ")
     unit = lowered[len(digits) :].strip()
     unit = unit if unit in SIZE_UNITS else unit.removesuffix("ib").removesuffix("b")
     try:
@@ -29,9 +30,12 @@ def size(text: str) -> int:
 
 def duration(text: str) -> int:
     """Nanoseconds: "1m30s"."""
-    if text == "0":
+    rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
+    if rest == "0":
         return 0
-    total, rest = 0.0, text
+    if not rest:
+        raise ValueError(f'time: invalid duration "{text}"')
+    total = 0.0
     while rest:
         digits = 0
         while digits < len(rest) and rest[digits] in "0123456789.":
@@ -41,13 +45,13 @@ def duration(text: str) -> int:
             letters += 1
         unit = rest[digits:letters]
         if not digits or unit not in DURATION_UNITS:
-            why = "missing unit in" if digits and not unit else "invalid"
+            if digits and unit:
+                raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
+            why = "missing unit in" if digits else "invalid"
             raise ValueError(f'time: {why} duration "{text}"')
         total += float(rest[:digits]) * DURATION_UNITS[unit]
         rest = rest[letters:]
-    if not text:
-        raise ValueError('time: invalid duration ""')
-    return int(total)
+    return int(-total if text.startswith("-") else total)
 
 
 def nano_cpus(text: str) -> int:
@@ -55,9 +59,12 @@ def nano_cpus(text: str) -> int:
     from decimal import Decimal, InvalidOperation
 
     try:
-        return int(Decimal(text) * 10**9)
+        number = Decimal(text) * 10**9
     except InvalidOperation:
         raise ValueError(f"failed to parse {text} as a rational number") from None
+    if number != int(number):
+        raise ValueError("value is too precise")
+    return int(number)
 
 
 def pairs(values: list[str]) -> dict[str, str]:
@@ -65,28 +72,41 @@ def pairs(values: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in values)}
 
 
-def lines_of(path: str, kind: str) -> list[str]:
+def lines_of(path: str) -> list[str]:
     """The lines of an env or label file, without comments."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = file.read()
+    except OSError as error:
+        raise ValueError(f"open {path}: {(error.strerror or '').lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"invalid env file ({path}): invalid utf8 bytes") from None
     found = []
-    with open(path, encoding="utf-8-sig") as file:
-        for line in file.read().split("\n"):
-            text = line.lstrip().rstrip("\r")
-            if not text or text.startswith("#"):
-                continue
-            name = text.partition("=")[0]
-            if " " in name.rstrip() or "\t" in name or not name:
-                raise ValueError(f"invalid {kind} file ({path}): variable '{name}' contains whitespaces")
-            found.append(text)
+    for line in content.split("\n"):
+        text = line.lstrip().rstrip("\r")
+        if not text or text.startswith("#"):
+            continue
+        name = text.partition("=")[0]
+        if not name:
+            raise ValueError(f"invalid env file ({path}): no variable name on line '{text}'")
+        if " " in name or "\t" in name:
+            raise ValueError(f"invalid env file ({path}): variable '{name}' contains whitespaces")
+        found.append(text)
     return found
 
 
+def variable(text: str) -> None:
+    """Check one `--env`."""
+    if not text.partition("=")[0]:
+        raise ValueError(f"invalid environment variable: {text}")
+
+
 def environment(values: list[str], files: list[str]) -> list[str]:
-    """Variables from files, then from flags; a bare NAME takes our own value, if we have one."""
+    """Variables from files, then from flags; a bare NAME takes our own value, and is left out when we have none."""
     found = []
-    for text in [line for path in files for line in lines_of(path, "env")] + values:
+    for text in [line for path in files for line in lines_of(path)] + values:
+        variable(text)
         name, equals, _ = text.partition("=")
-        if not name:
-            raise ValueError(f"invalid environment variable: {text}")
         if equals:
             found.append(text)
         elif name in os.environ:
@@ -94,46 +114,58 @@ def environment(values: list[str], files: list[str]) -> list[str]:
     return found
 
 
-def _port_range(text: str, whole: str) -> tuple[int, int]:
+def label(text: str) -> None:
+    """Check one `--label`."""
+    name = text.partition("=")[0].lstrip(" \t")
+    if not name:
+        raise ValueError(f"invalid label '{text}': empty name")
+    if " " in name or "\t" in name:
+        raise ValueError(f"label '{name}' contains whitespaces")
+
+
+def _port_range(text: str) -> tuple[int, int]:
+    if not text:
+        raise ValueError("empty string specified for ports")
     first, dash, last = text.partition("-")
-    try:
-        low, high = int(first), int(last if dash else first)
-    except ValueError:
-        raise ValueError(f"invalid containerPort: {whole}") from None
-    if not 0 <= low <= high <= 65535:
-        raise ValueError(f"invalid containerPort: {whole}")
+    low, high = _port(first), _port(last if dash else first)
+    if high < low:
+        raise ValueError(f"invalid range specified for port: {text}")
     return low, high
 
 
+def _port(text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text) > 65535:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
+
+
 def publish(values: list[str]) -> tuple[list[str], dict[str, list[dict[str, str]]]]:
-    """`[ADDRESS:][HOST[-HOST]:]PORT[-PORT][/PROTOCOL]` each: exposed ports, and bindings by port."""
+    """`[ADDRESS:][HOST[-HOST]:]PORT[-PORT][/PROTOCOL]` each: exposed ports, and bindings by port.
+
+    `published=HOST,target=PORT,protocol=PROTOCOL` is understood too.
+    """
     exposed: list[str] = []
     bindings: dict[str, list[dict[str, str]]] = {}
     for value in values:
-        rest, _, protocol = value.partition("/")
-        address = ""
-        if rest.startswith("["):
-            address, _, rest = rest[1:].partition("]")
-            rest = rest.removeprefix(":")
-        parts = rest.split(":")
-        if len(parts) > 2:
-            address, parts = ":".join(parts[:-2]), parts[-2:]
-        if address and not _is_address(address):
-            raise ValueError(f"invalid IP address: {address}")
-        low, high = _port_range(parts[-1], value)
-        host = parts[0] if len(parts) == 2 else ""
+        address, host, ports, protocol = _publish_parts(_short_form(value))
+        try:
+            low, high = _port_range(ports)
+        except ValueError:
+            raise ValueError(f"invalid containerPort: {ports}") from None
         first, last = 0, 0
         if host:
             try:
-                first, last = _port_range(host, value)
+                first, last = _port_range(host)
             except ValueError:
                 raise ValueError(f"invalid hostPort: {host}") from None
             if last - first != high - low and high != low:
-                raise ValueError(f"invalid ranges specified for container and host Ports: {parts[-1]} and {host}")
-        if protocol.lower() not in ("", "tcp", "udp", "sctp"):
+                raise ValueError(f"invalid ranges specified for container and host Ports: {ports} and {host}")
+        if protocol.lower() not in ("tcp", "udp", "sctp"):
             raise ValueError(f"invalid proto: {protocol}")
         for port in range(low, high + 1):
-            key = f"{port}/{protocol.lower() or 'tcp'}"
+            key = f"{port}/{protocol.lower()}"
             wanted = ""
             if host:
                 wanted = str(first + port - low) if high != low or first == last else f"{first}-{last}"
@@ -142,7 +174,51 @@ def publish(values: list[str]) -> tuple[list[str], dict[str, list[dict[str, str]
     return exposed, bindings
 
 
-def _is_address(text: str) -> bool:
+def _short_form(value: str) -> str:
+    if "=" not in value:
+        return value
+    given = {"protocol": "tcp", "published": "", "target": ""}
+    for field in value.split(","):
+        key, equals, content = field.partition("=")
+        if not equals or not key:
+            raise ValueError(f"invalid publish opts format (should be name=value but got '{field}')")
+        given[key] = content
+    return f"{given['published']}:{given['target']}/{given['protocol']}"
+
+
+def _publish_parts(value: str) -> tuple[str, str, str, str]:
+    """Address, ports of the host, ports of the container, protocol."""
+    rest, slash, protocol = value.partition("/")
+    parts = rest.split(":")
+    address, host, ports = ":".join(parts[:-2]), parts[-2] if len(parts) > 1 else "", parts[-1]
+    if address.startswith("["):
+        if not address.endswith("]"):
+            raise ValueError(f"invalid IP address {address}: address {address}:: missing ']' in address")
+        address = address[1:-1]
+    if address and not is_address(address):
+        raise ValueError(f"invalid IP address: {address}")
+    if not ports:
+        raise ValueError(f"no port specified: {value}<empty>")
+    return address, host, ports, (protocol if slash else "tcp") or "tcp"
+
+
+def expose(values: list[str]) -> list[str]:
+    """PORT[-PORT][/PROTOCOL] each, one by one."""
+    found = []
+    for value in values:
+        ports, _, protocol = value.partition("/")
+        if ":" in value:
+            raise ValueError(f"invalid port format for --expose: {value}")
+        try:
+            low, high = _port_range(ports)
+        except ValueError as error:
+            raise ValueError(f"invalid range format for --expose: {value}, error: {error}") from None
+        found += [f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)]
+    return found
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address."""
     import ipaddress
 
     try:
@@ -152,173 +228,191 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def expose(values: list[str]) -> list[str]:
-    """PORT[-PORT][/PROTOCOL] each, one by one."""
-    found = []
-    for value in values:
-        ports, _, protocol = value.partition("/")
-        if ":" in ports:
-            raise ValueError(f"invalid port format for --expose: {value}")
-        low, high = _port_range(ports, value)
-        found += [f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)]
-    return found
+def address(text: str) -> None:
+    """Check one `--dns`."""
+    if not is_address(text.strip()):
+        raise ValueError(f"IP address is not correctly formatted: {text}")
+
+
+def is_mac(text: str) -> bool:
+    """Whether `text` is a hardware address of six or eight bytes."""
+    for separator in ":-":
+        parts = text.split(separator)
+        if len(parts) in (6, 8, 20):
+            return all(len(part) == 2 and not set(part.lower()) - set("0123456789abcdef") for part in parts)
+    return False
+
+
+def domain(text: str) -> None:
+    """Check one `--dns-search`."""
+    text = text.strip(" ")
+    if text == ".":
+        return
+    labels = text.removesuffix(".").split(".")
+    for part in labels:
+        plain = part.replace("-", "")
+        if not plain.isascii() or not plain.isalnum() or part.startswith("-") or part.endswith("-"):
+            raise ValueError(f"{text} is not a valid domain")
+    if not any(letter.isalpha() for letter in text) or len(text) >= 255:
+        raise ValueError(f"{text} is not a valid domain")
+
+
+def link(text: str) -> None:
+    """Check one `--link`."""
+    if not text:
+        raise ValueError("empty string specified for links")
+    if text.count(":") > 1:
+        raise ValueError(f"bad format for links: {text}")
+
+
+_SYSCTLS = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+
+
+def sysctl(text: str) -> None:
+    """Check one `--sysctl`: only settings of a namespace may be given."""
+    key, equals, _ = text.partition("=")
+    known = key.startswith(("net.", "fs.mqueue.")) or key in {f"kernel.{name}" for name in _SYSCTLS}
+    if not equals or not known:
+        raise ValueError(f"sysctl '{text}' is not allowed")
+
+
+def csv_fields(text: str) -> list[str]:
+    """The comma-separated fields of a line, with CSV's quotes."""
+    if '"' not in text:
+        if not text:
+            raise ValueError("EOF")
+        return text.split(",")
+    import csv
+
+    return next(csv.reader([text]), [])
 
 
 def fields(text: str) -> list[tuple[str, str | None]]:
     """A line of comma-separated KEY=VALUE or KEY, with CSV's quotes."""
-    import csv
-
-    row = next(csv.reader([text]), [])
-    return [(key.strip().lower(), value if equals else None) for key, equals, value in (f.partition("=") for f in row)]
-
-
-def _switch(key: str, value: str | None) -> bool:
-    if value is None or value.lower() in ("true", "1", "t"):
-        return True
-    if value.lower() in ("false", "0", "f"):
-        return False
-    raise ValueError(f"invalid value for {key}: {value}")
-
-
-_MOUNT_OPTIONS = {
-    "bind-propagation": ("bind", "BindOptions", "Propagation"),
-    "bind-nonrecursive": ("bind", "BindOptions", "NonRecursive"),
-    "bind-create-src": ("bind", "BindOptions", "CreateMountpoint"),
-    "volume-nocopy": ("volume", "VolumeOptions", "NoCopy"),
-    "volume-subpath": ("volume", "VolumeOptions", "Subpath"),
-    "image-subpath": ("image", "ImageOptions", "Subpath"),
-    "tmpfs-size": ("tmpfs", "TmpfsOptions", "SizeBytes"),
-    "tmpfs-mode": ("tmpfs", "TmpfsOptions", "Mode"),
-}
+    found = ((key, value if equals else None) for key, equals, value in (f.partition("=") for f in csv_fields(text)))
+    return [(key.lower(), value) for key, value in found]
 
 
 def mount(text: str) -> dict[str, Any]:
     """One `--mount`: `type=bind,source=…,target=…,readonly`."""
-    found: dict[str, Any] = {"Type": "volume"}
-    kinds = set()
-    for key, value in fields(text):
-        if key == "type":
-            found["Type"] = (value or "").lower()
-        elif key in ("source", "src"):
-            found["Source"] = value or ""
-        elif key in ("target", "dst", "destination"):
-            found["Target"] = value or ""
-        elif key in ("readonly", "ro"):
-            found["ReadOnly"] = _switch(key, value)
-        elif key == "consistency":
-            found["Consistency"] = (value or "").lower()
-        elif key == "bind-recursive":
-            kinds.add("bind")
-            found.setdefault("BindOptions", {}).update(_recursion(value or ""))
-        elif key in ("volume-label", "volume-opt", "volume-driver"):
-            kinds.add("volume")
-            _volume_option(found.setdefault("VolumeOptions", {}), key, value or "")
-        elif key in _MOUNT_OPTIONS:
-            kind, group, name = _MOUNT_OPTIONS[key]
-            kinds.add(kind)
-            found.setdefault(group, {})[name] = _mount_option(key, value)
-        else:
-            raise ValueError(f"unexpected key '{key}' in '{text}'" if value is not None else f"invalid field '{key}'")
-    if not found["Type"]:
-        raise ValueError("type is required")
-    if not found.get("Target"):
-        raise ValueError("target is required")
-    for kind in kinds - {found["Type"]}:
-        raise ValueError(f"cannot mix '{kind}-*' options with mount type '{found['Type']}'")
-    if found["Type"] == "bind" and found.get("Source", "").startswith("."):
-        found["Source"] = os.path.abspath(found["Source"])
-    return found
+    from dockyard.cli.mounts import mount as parse
 
-
-def _mount_option(key: str, value: str | None) -> object:
-    if key in ("bind-nonrecursive", "bind-create-src", "volume-nocopy"):
-        return _switch(key, value)
-    if key == "tmpfs-size":
-        return size(value or "")
-    if key == "tmpfs-mode":
-        try:
-            return int(value or "", 8)
-        except ValueError:
-            raise ValueError(f"invalid value for {key}: {value}") from None
-    return value or ""
-
-
-def _recursion(value: str) -> dict[str, bool]:
-    known: dict[str, dict[str, bool]] = {
-        "enabled": {},
-        "disabled": {"NonRecursive": True},
-        "writable": {"ReadOnlyNonRecursive": True},
-        "readonly": {"ReadOnlyForceRecursive": True},
-    }
-    if value not in known:
-        raise ValueError(
-            f'invalid value for bind-recursive: {value} (must be "enabled", "disabled", "writable", or "readonly")'
-        )
-    return known[value]
-
-
-def _volume_option(options: dict[str, Any], key: str, value: str) -> None:
-    name, _, content = value.partition("=")
-    if key == "volume-label":
-        options.setdefault("Labels", {})[name] = content
-    elif key == "volume-driver":
-        options.setdefault("DriverConfig", {})["Name"] = value
-    else:
-        options.setdefault("DriverConfig", {}).setdefault("Options", {})[name] = content
+    return parse(text)
 
 
 def device(text: str) -> dict[str, str]:
     """HOST[:CONTAINER[:rwm]]."""
     parts = text.split(":")
     if not parts[0] or len(parts) > 3:
-        raise ValueError(f"invalid device specification: {text}")
+        raise ValueError(f"bad format for path: {text}")
     target, rights = parts[0], "rwm"
     if len(parts) == 3:
         target, rights = parts[1] or parts[0], parts[2]
+        if not _is_device_mode(rights):
+            raise ValueError(f"bad mode specified: {rights}")
     elif len(parts) == 2:
-        if parts[1] and not set(parts[1]) - set("rwm"):
+        if _is_device_mode(parts[1]):
             rights = parts[1]
         else:
             target = parts[1]
+    if not target.startswith("/"):
+        raise ValueError(f"{target} is not an absolute path")
     return {"PathOnHost": parts[0], "PathInContainer": target, "CgroupPermissions": rights}
+
+
+def _is_device_mode(text: str) -> bool:
+    return bool(text) and not set(text) - set("rwm") and len(set(text)) == len(text)
+
+
+def device_rule(text: str) -> None:
+    """Check one `--device-cgroup-rule`: `c 1:3 rwm`."""
+    kind, _, rest = text.partition(" ")
+    numbers, _, rights = rest.partition(" ")
+    major, colon, minor = numbers.partition(":")
+    good = kind in ("a", "b", "c") and colon and all(part.isdigit() or part == "*" for part in (major, minor))
+    if not good or not rights or set(rights) - set("rwm") or len(rights) > 3:
+        raise ValueError(f"invalid device cgroup format '{text}'")
+
+
+_ULIMITS = (
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+).split()  # fmt: skip
 
 
 def ulimit(text: str) -> dict[str, Any]:
     """NAME=SOFT[:HARD]."""
     name, equals, limits = text.partition("=")
-    soft, _, hard = limits.partition(":")
-    try:
-        low, high = int(soft), int(hard or soft)
-    except ValueError:
-        raise ValueError(f"invalid ulimit argument: {text}") from None
-    if not equals or (high != -1 and (low > high or low == -1)):
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    if name not in _ULIMITS:
+        raise ValueError(f"invalid ulimit type: {name}")
+    parts = limits.split(":")
+    if len(parts) > 2:
+        raise ValueError(
+            f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+        )  # fmt: skip
+    for part in reversed(parts):
+        try:
+            int(part)
+        except ValueError:
+            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax') from None
+    low, high = int(parts[0]), int(parts[-1])
+    if high != -1 and low == -1:
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {high}"
+        )
+    if high != -1 and low > high:
         raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}")
     return {"Name": name, "Soft": low, "Hard": high}
 
 
+def _of_device(text: str) -> tuple[str, str]:
+    path, colon, value = text.partition(":")
+    if not colon or not path:
+        raise ValueError(f"bad format: {text}")
+    if not path.startswith("/dev/"):
+        raise ValueError(f"bad format for device path: {text}")
+    return path, value
+
+
 def device_weight(text: str) -> dict[str, Any]:
     """/dev/x:WEIGHT."""
-    path, _, weight = text.rpartition(":")
-    if not path.startswith("/dev/") or not weight.isdigit():
-        raise ValueError(f"bad format for path: {text}")
+    path, weight = _of_device(text)
+    if not weight.isdigit() or (int(weight) and not 10 <= int(weight) <= 1000):
+        raise ValueError(f"invalid weight for device: {text}")
     return {"Path": path, "Weight": int(weight)}
 
 
-def device_rate(text: str, *, in_bytes: bool) -> dict[str, Any]:
-    """/dev/x:RATE."""
-    path, _, rate = text.rpartition(":")
-    if not path.startswith("/dev/"):
-        raise ValueError(f"bad format for device path: {text}")
+def byte_rate(text: str) -> dict[str, Any]:
+    """/dev/x:BYTES."""
+    path, rate = _of_device(text)
     try:
-        return {"Path": path, "Rate": size(rate) if in_bytes else int(rate)}
+        amount = size(rate)
     except ValueError:
-        raise ValueError(f"invalid rate for device: {text}") from None
+        amount = -1
+    if amount < 0:
+        raise ValueError(
+            f"invalid rate for device: {text}. The correct format is <device-path>:<number>[<unit>]. "
+            "Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
+        )
+    return {"Path": path, "Rate": amount}
+
+
+def io_rate(text: str) -> dict[str, Any]:
+    """/dev/x:OPERATIONS."""
+    path, rate = _of_device(text)
+    if not rate.isdigit():
+        raise ValueError(
+            f"invalid rate for device: {text}. The correct format is <device-path>:<number>. "
+            "Number must be a positive integer"
+        )
+    return {"Path": path, "Rate": int(rate)}
 
 
 def restart_policy(text: str) -> dict[str, Any]:
     """NAME[:RETRIES]."""
-    name, _, retries = text.partition(":")
-    if not name:
+    name, colon, retries = text.partition(":")
+    if colon and not name:
         raise ValueError("invalid restart policy format: no policy provided before colon")
     if not retries:
         return {"Name": name}
@@ -330,33 +424,48 @@ def restart_policy(text: str) -> dict[str, Any]:
 
 def gpus(text: str) -> dict[str, Any]:
     """`all`, a count, or `device=…,capabilities=…`."""
-    request: dict[str, Any] = {"Driver": "", "Count": 0, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
-    for key, value in fields(text):
-        if value is None or key == "count":
-            request["Count"] = -1 if (value or key) == "all" else int(value or key)
-        elif key == "device":
+    request: dict[str, Any] = {"Capabilities": [["gpu"]], "Options": {}}
+    for field in csv_fields(text):
+        key, equals, value = field.partition("=")
+        name = key if equals else "count"
+        if name == "count":
+            request["Count"] = _count(value if equals else key)
+        elif name == "device":
             request["DeviceIDs"] = value.split(",")
-        elif key == "driver":
+        elif name == "driver":
             request["Driver"] = value
-        elif key == "capabilities":
-            request["Capabilities"] = [sorted({"gpu", *value.split(",")})]
-        elif key == "options":
-            request["Options"] = pairs(value.split(","))
+        elif name == "capabilities":
+            request["Capabilities"] = [[*value.split(","), "gpu"]]
+        elif name == "options":
+            request["Options"] = pairs(csv_fields(value))
         else:
-            raise ValueError(f"unexpected key '{key}' in '{text}'")
+            raise ValueError(f"unexpected key '{key}' in '{field}'")
+    if "Count" not in request and "DeviceIDs" not in request:
+        request["Count"] = 1
     return request
+
+
+def _count(text: str) -> int:
+    if text == "all":
+        return -1
+    try:
+        return int(text)
+    except ValueError:
+        message = f'invalid count ({text}): value must be either "all" or an integer: invalid syntax'
+        raise ValueError(message) from None
 
 
 def host_entry(text: str) -> str:
     """NAME:ADDRESS or NAME=ADDRESS, as the former."""
-    name, separator, address = text.partition("=")
+    name, separator, place = text.partition("=")
     if not separator:
-        name, separator, address = text.partition(":")
-    if not name or not separator:
+        name, separator, place = text.partition(":")
+    if not name or not separator or ":" in name:
         raise ValueError(f'bad format for add-host: "{text}"')
-    if address == "host-gateway":
-        return f"{name}:{address}"
-    address = address.removeprefix("[").removesuffix("]")
-    if not _is_address(address):
-        raise ValueError(f'invalid IP address in add-host: "{address}"')
-    return f"{name}:{address}"
+    if place == "host-gateway":
+        return f"{name}:{place}"
+    if place.startswith("[") and place.endswith("]"):
+        place = place[1:-1]
+    if not is_address(place):
+        raise ValueError(f'invalid IP address in add-host: "{place}"')
+    return f"{name}:{place}"

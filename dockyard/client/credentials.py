@@ -85,20 +85,26 @@ def header(folder: str, image: str) -> dict[str, str]:
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()}
 
 
-def store(folder: str, registry: str, name: str, password: str, token: str) -> None:
-    """Keep a login."""
+def entry_of(login: dict[str, str]) -> dict[str, str]:
+    """A login (the API's AuthConfig) as config.json keeps it."""
     import base64
 
+    token, name = login.get("identitytoken", ""), login.get("username", "")
+    secret = f"{name}:" + ("" if token else login.get("password", ""))
+    entry = {"auth": base64.b64encode(secret.encode()).decode()}
+    return entry | ({"identitytoken": token} if token else {})
+
+
+def store(folder: str, registry: str, name: str, password: str, token: str) -> None:
+    """Keep a login."""
     config = load(folder)
     helper = _helper(config, registry)
+    entry: dict[str, str] = {}
     if helper:
         secret = {"ServerURL": registry, "Username": "<token>" if token else name, "Secret": token or password}
         _ask(helper, "store", json.dumps(secret))
-        entry: dict[str, str] = {}
-    elif token:
-        entry = {"auth": base64.b64encode(f"{name}:".encode()).decode(), "identitytoken": token}
     else:
-        entry = {"auth": base64.b64encode(f"{name}:{password}".encode()).decode()}
+        entry = entry_of({"username": name, "password": password, "identitytoken": token})
     config.setdefault("auths", {})[registry] = entry
     write(folder, config)
 

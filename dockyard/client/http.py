@@ -155,7 +155,7 @@ class Response:
         """What an error response says."""
         data = self.read()
         try:
-            return str(loads(data)["message"])
+            return str(loads(data)["message"]).strip()
         except (ValueError, KeyError, TypeError):
             return data.decode(errors="replace").strip() or f"status {self.status}"
 

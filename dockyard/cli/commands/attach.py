@@ -36,14 +36,18 @@ def attach(session: Session, flags: Flags) -> int:
     found = session.api.request("GET", path("/containers", name, "/json")).json()
     state = found["State"]
     if not state["Running"]:
-        raise Failure("cannot attach to a stopped container, start it first")
+        raise Failure("You cannot attach to a stopped container, start it first")
     if state["Paused"]:
-        raise Failure("cannot attach to a paused container, unpause it first")
+        raise Failure("You cannot attach to a paused container, unpause it first")
     if state["Restarting"]:
-        raise Failure("cannot attach to a restarting container, wait until it is running")
+        raise Failure("You cannot attach to a restarting container, wait until it is running")
     stdin = found["Config"]["OpenStdin"] and not flags.on("no-stdin")
     proxy = flags.on("sig-proxy", default=True)
-    return _follow(session, found, stdin=stdin, keys=flags.text("detach-keys"), proxy=proxy)
+    return _follow(session, found, stdin=stdin, keys=_keys(session, flags), proxy=proxy)
+
+
+def _keys(session: Session, flags: Flags) -> str:
+    return flags.text("detach-keys") or session.setting("detachKeys")
 
 
 def _follow(
@@ -52,7 +56,7 @@ def _follow(
     container, tty = found["Id"], found["Config"]["Tty"]
     if tty and stdin and not os.isatty(0):
         raise Failure("the input device is not a TTY")
-    if proxy and not tty:
+    if proxy:
         terminal.proxy_signals(lambda name: _send_signal(session, container, name))
     response = session.api.request(
         "POST",
@@ -108,7 +112,7 @@ def start(session: Session, flags: Flags) -> int:
             raise Failure("you cannot start and attach multiple containers at once")
         found = session.api.request("GET", path("/containers", flags.arguments[0], "/json")).json()
         stdin = flags.on("interactive") and found["Config"]["OpenStdin"]
-        return _follow(session, found, stdin=stdin, keys=flags.text("detach-keys"), proxy=True, begin=True)
+        return _follow(session, found, stdin=stdin, keys=_keys(session, flags), proxy=True, begin=True)
 
     def one(name: str) -> None:
         place = path(
@@ -149,10 +153,16 @@ def exec_(session: Session, flags: Flags) -> int:
     if tty and stdin and not detach and not os.isatty(0):
         raise Failure("the input device is not a TTY")
     size = list(terminal.window_size())
+    for text in flags.all("env"):
+        try:
+            values.variable(text)
+        except ValueError as error:
+            raise flags.invalid("env", text, str(error)) from None
     try:
         variables = values.environment(flags.all("env"), flags.all("env-file"))
     except ValueError as error:
-        raise flags.invalid("env", ",".join(flags.all("env")), str(error)) from None
+        raise Failure(str(error)) from None
+    keys = _keys(session, flags)
     body = {
         "User": flags.text("user"),
         "Privileged": flags.on("privileged"),
@@ -160,7 +170,7 @@ def exec_(session: Session, flags: Flags) -> int:
         "AttachStdin": stdin and not detach,
         "AttachStdout": not detach,
         "AttachStderr": not detach,
-        "DetachKeys": flags.text("detach-keys"),
+        "DetachKeys": keys,
         "Env": variables,
         "WorkingDir": flags.text("workdir"),
         "Cmd": command,

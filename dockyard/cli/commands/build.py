@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli import progress, values
+from dockyard.cli import output, progress, values
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 CHUNK = 1 << 18
 
@@ -60,6 +62,7 @@ def build(session: Session, flags: Flags) -> int:
     """Shows the steps; the image's ID with -q."""
     source, quiet = flags.arguments[0], flags.on("quiet")
     remote, dockerfile, pieces = _context(source, flags)
+    sent = _Counted(pieces)
     arguments = {}
     for text in flags.all("build-arg"):
         name, equals, value = text.partition("=")
@@ -93,17 +96,50 @@ def build(session: Session, flags: Flags) -> int:
         cachefrom=_json_list(flags.all("cache-from")),
         ulimits=_json_list([values.ulimit(text) for text in flags.all("ulimit")]),
     )
-    response = session.api.request(
-        "POST", place, pieces, headers={"Content-Type": "application/x-tar", **_registries(session)}
-    )
-    found = progress.show(response.objects(), quiet=quiet)
-    identifier = next((aux["ID"] for aux in reversed(found) if "ID" in aux), "")
+    try:
+        response = session.api.request(
+            "POST", place, sent.pieces(), headers={"Content-Type": "application/x-tar", **_registries(session)}
+        )
+    except APIError as error:
+        if error.message.startswith("invalid reference format") and flags.given("tag"):
+            raise flags.invalid("tag", flags.text("tag"), str(error)) from None
+        sent.show(quiet)
+        raise
+    sent.show(quiet)
+    said: list[str] = []
+    found = progress.show(_noting(response.objects(), said), quiet=quiet)
+    identifier = next((aux["ID"] for aux in reversed(found) if "ID" in aux), "".join(said).strip() if quiet else "")
     if quiet:
         print(identifier)
     if flags.given("iidfile"):
         with open(flags.text("iidfile"), "w", encoding="ascii") as file:
             file.write(identifier)
     return 0
+
+
+class _Counted:
+    """The context on its way, and how much of it there was."""
+
+    def __init__(self, context: Iterator[bytes] | bytes) -> None:
+        self._context = context
+        self._size = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """The context."""
+        for piece in [self._context] if isinstance(self._context, bytes) else self._context:
+            self._size += len(piece)
+            yield piece
+
+    def show(self, quiet: bool) -> None:
+        """Say how much was sent, as the classic builder's users know it."""
+        if not quiet and self._size:
+            print(f"Sending build context to Docker daemon  {output.size(self._size, 4)}\r\r", flush=True)
+
+
+def _noting(messages: Iterator[dict[str, Any]], said: list[str]) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        said.append(message.get("stream", ""))
+        yield message
 
 
 def _bytes(flags: Flags, name: str) -> int | None:
@@ -162,7 +198,8 @@ def _from_stdin(dockerfile: str) -> tuple[str, str, Iterator[bytes] | bytes]:
         info = tarfile.TarInfo("Dockerfile")
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
-    return "", "", archive.getvalue()
+    # Python fills records of 10 kB, where the two blocks that end an archive are enough
+    return "", "", archive.getvalue()[: 512 + -(-len(data) // 512) * 512 + 1024]
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

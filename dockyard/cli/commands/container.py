@@ -6,7 +6,7 @@ import sys
 
 from dockyard.cli import output
 from dockyard.cli.create_request import resources
-from dockyard.cli.session import Failure, Session, confirm, filters, path
+from dockyard.cli.session import Failure, Session, confirm, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
 
@@ -147,7 +147,9 @@ Rename a container
 )
 def rename(session: Session, flags: Flags) -> int:
     """Prints nothing."""
-    old, new = flags.arguments
+    old, new = (name.strip() for name in flags.arguments)
+    if not old or not new:
+        raise Failure("Error: Neither old nor new names may be empty")
     try:
         session.api.request("POST", path("/containers", old, "/rename", name=new)).read()
     except APIError as error:
@@ -185,6 +187,9 @@ def port(session: Session, flags: Flags) -> int:
     ports = found["NetworkSettings"]["Ports"] or {}
     if len(flags.arguments) > 1:
         wanted = flags.arguments[1]
+        number = wanted.partition("/")[0]
+        if not number.isdigit():
+            raise Failure(f'Error: invalid port ({wanted}): strconv.ParseUint: parsing "{number}": invalid syntax')
         key = wanted if "/" in wanted else f"{wanted}/tcp"
         if not ports.get(key):
             raise Failure(f"Error: No public port '{wanted}' published for {name}")
@@ -245,7 +250,10 @@ Hidden:
 )
 def update(session: Session, flags: Flags) -> int:
     """Prints the names."""
-    body = resources(flags)
+    try:
+        body = resources(flags)
+    except ValueError as error:
+        raise Failure(str(error)) from None
     if not body:
         raise Failure("you must provide one or more flags when using this command")
 
@@ -273,7 +281,7 @@ def prune(session: Session, flags: Flags) -> int:
     """Prints what is gone and how much space that gave."""
     if not flags.on("force") and not confirm("WARNING! This will remove all stopped containers."):
         return 0
-    answer = session.api.request("POST", path("/containers/prune", filters=filters(flags.all("filter")))).json()
+    answer = session.api.request("POST", path("/containers/prune", filters=prune_filters(session, flags))).json()
     if answer["ContainersDeleted"]:
         print("Deleted Containers:", *answer["ContainersDeleted"], "", sep="\n")
     print(f"Total reclaimed space: {output.size(answer['SpaceReclaimed'], 4)}")

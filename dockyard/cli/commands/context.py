@@ -26,6 +26,7 @@ ca                  CA that has signed the engine's certificate
 cert                Our certificate
 key                 Its key
 skip-tls-verify     Do not check the engine's certificate"""
+CONTEXT = "*formatter.clientContextContext"
 _KEYS = ("from", "host", "ca", "cert", "key", "skip-tls-verify")
 
 
@@ -51,6 +52,7 @@ Options:
 def create(session: Session, flags: Flags) -> int:
     """Prints the name."""
     store, name = store_of(session), flags.arguments[0]
+    pairs = _pairs(flags)
     store.check_new(name)
     if flags.given("from") or not flags.given("docker"):
         if flags.given("docker"):
@@ -61,7 +63,7 @@ def create(session: Session, flags: Flags) -> int:
         if flags.text("description"):
             meta["Metadata"]["Description"] = flags.text("description")
     else:
-        endpoint, files = _endpoint(store, flags)
+        endpoint, files = _endpoint(store, pairs)
         described = {"Description": flags.text("description")} if flags.text("description") else {}
         meta = {"Metadata": described, "Endpoints": {"docker": endpoint}}
         tls = {"docker": files} if files else {}
@@ -81,8 +83,8 @@ def _certificates(store: ContextStore, name: str) -> dict[str, dict[str, bytes]]
     return found
 
 
-def _endpoint(store: ContextStore, flags: Flags) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What --docker says: the endpoint, and its certificates by file name. Raises Failure."""
+def _pairs(flags: Flags) -> dict[str, str]:
+    """The KEY=VALUE pairs of --docker. Raises UsageError."""
     given: dict[str, str] = {}
     for text in flags.all("docker"):
         for pair in text.split(","):
@@ -90,6 +92,11 @@ def _endpoint(store: ContextStore, flags: Flags) -> tuple[dict[str, Any], dict[s
             if not equals:
                 raise flags.invalid("docker", text, f"{pair} must be formatted as key=value")
             given[key] = value
+    return given
+
+
+def _endpoint(store: ContextStore, given: dict[str, str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What --docker says: the endpoint, and its certificates by file name. Raises Failure."""
     wrong = "unable to create docker endpoint config: "
     unknown = [key for key in given if key not in _KEYS]
     if unknown:
@@ -134,13 +141,14 @@ Options:
 def update(session: Session, flags: Flags) -> int:
     """Prints the name."""
     store, name = store_of(session), flags.arguments[0]
+    pairs = _pairs(flags)
     check_name(name)
     meta = store.get(name)
     if flags.text("description"):
         meta["Metadata"]["Description"] = flags.text("description")
     tls = None
     if flags.given("docker"):
-        meta["Endpoints"]["docker"], files = _endpoint(store, flags)
+        meta["Endpoints"]["docker"], files = _endpoint(store, pairs)
         tls = {"docker": files} if files else {}
     store.write(meta)
     if tls is not None:
@@ -241,7 +249,7 @@ def ls(session: Session, flags: Flags) -> int:
         if form in ("", "table"):
             form = "table {{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
         headings = {"DockerEndpoint": "DOCKER ENDPOINT", "Current": ""}
-        output.rows(rows, form, {"Name": "NAME", "Description": "DESCRIPTION"}, headings)
+        output.rows(rows, form, {"Name": "NAME", "Description": "DESCRIPTION"}, headings, CONTEXT)
     sys.stdout.flush()
     if os.environ.get("DOCKER_HOST"):
         print(
@@ -286,7 +294,7 @@ def inspect(session: Session, flags: Flags) -> int:
                 },
             }
         )
-    return output.inspected(found, failures, flags.text("format"))
+    return output.inspected(found, failures, flags.text("format"), escaped=True)
 
 
 @usage(

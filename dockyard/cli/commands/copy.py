@@ -81,6 +81,7 @@ class _Out:
     def __init__(self, session: Session, container: str, flags: Flags) -> None:
         self._session, self._container = session, container
         self._archive, self._follow, self._quiet = (flags.on(name) for name in ("archive", "follow-link", "quiet"))
+        self._quiet = self._quiet or not sys.stderr.isatty()
 
     def copy(self, source: str, target: str) -> int:
         """Copy `source` of the container to the local `target`."""
@@ -115,6 +116,7 @@ class _In:
     def __init__(self, session: Session, container: str, flags: Flags) -> None:
         self._session, self._container = session, container
         self._archive, self._follow, self._quiet = (flags.on(name) for name in ("archive", "follow-link", "quiet"))
+        self._quiet = self._quiet or not sys.stderr.isatty()
 
     def copy(self, source: str, target: str) -> int:
         """Copy the local `source` to `target` of the container."""
@@ -138,7 +140,7 @@ class _In:
             if folder and found:
                 raise Failure(f'cannot copy a directory onto the file "{self._container}:{target}"')
             if target.endswith("/") and not folder:
-                raise Failure(f'destination directory "{self._container}:{target}" does not exist')
+                raise Failure("no such directory")
             into, name = os.path.dirname(_strip(target)) or "/", os.path.basename(_strip(target))
         else:
             into = target
@@ -180,12 +182,15 @@ def export(session: Session, flags: Flags) -> int:
     if not target and sys.stdout.isatty():
         raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     response = session.api.request("GET", path("/containers", flags.arguments[0], "/export"))
-    save_to(target, response.pieces())
+    save_to(target, response.pieces(), "failed to export container: ")
     return 0
 
 
-def save_to(target: str, pieces: Iterator[bytes]) -> None:
-    """Write pieces to a file that appears when it is complete, or to standard output."""
+def save_to(target: str, pieces: Iterator[bytes], wrong: str) -> None:
+    """Write pieces to a file that appears when it is complete, or to standard output.
+
+    An error about the file's name begins with `wrong`.
+    """
     if not target:
         for piece in pieces:
             sys.stdout.buffer.write(piece)
@@ -193,7 +198,8 @@ def save_to(target: str, pieces: Iterator[bytes]) -> None:
         return
     folder = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(folder):
-        raise Failure(f'invalid output path: directory "{folder}" does not exist')
+        missing = os.path.dirname(target) or "."
+        raise Failure(f"{wrong}invalid output path: stat {missing}: no such file or directory")
     if os.path.exists(target) and not os.path.isfile(target):
         with open(target, "wb") as file:
             file.writelines(pieces)

@@ -8,17 +8,24 @@ from dockyard.cli import output, progress
 from dockyard.cli.commands.copy import save_to
 from dockyard.cli.commands.observe import inspect_each
 from dockyard.cli.commands.transfer import split
-from dockyard.cli.session import Failure, Session, confirm, filters, path
+from dockyard.cli.session import Failure, Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
+from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
 COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
-HEADINGS = {"CreatedAt": "CREATED AT", "Digest": "DIGEST"}
+HEADINGS = {
+    "CreatedAt": "CREATED AT",
+    "Digest": "DIGEST",
+    "VirtualSize": "SIZE",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+}
 
 
 @usage(
@@ -38,44 +45,64 @@ Options:
 )
 def ls(session: Session, flags: Flags) -> int:
     """Prints a table, a row for each name of each image."""
-    chosen = filters(flags.all("filter"))
+    chosen = filters(flags)
     if flags.arguments:
         chosen.setdefault("reference", []).append(flags.arguments[0])
     found = session.api.request("GET", path("/images/json", all=flags.on("all"), filters=chosen)).json()
     found.sort(key=lambda image: -image["Created"])
-    rows = [row for image in found for row in _rows(image, flags)]
-    if flags.on("quiet"):
-        for identifier in dict.fromkeys(row["ID"] for row in rows):
-            print(identifier)
+    form = flags.text("format") or session.setting("imagesFormat")
+    shown = flags.on("digests") or "{{.Digest}}" in form
+    rows = [row for image in found for row in rows_of(image, digests=shown, full=flags.on("no-trunc"))]
+    if flags.on("quiet") and form in ("", "table"):
+        for row in rows:
+            print(row["ID"])
         return 0
     columns = dict(COLUMNS)
     if flags.on("digests"):
         columns = {"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", **COLUMNS}
-    output.rows(rows, flags.text("format"), columns, HEADINGS)
+        if form.startswith("table") and "{{" in form and "{{.Digest}}" not in form:
+            form += "\t{{.Digest}}"
+    if form == "raw":
+        form = "image_id: {{.ID}}" if flags.on("quiet") else RAW.replace("DIGEST", DIGEST if shown else "")
+    output.rows(rows, form, columns, HEADINGS, "*formatter.imageContext")
     return 0
 
 
-def _rows(image: dict[str, Any], flags: Flags) -> Iterator[dict[str, Any]]:
-    names = [split(name) for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
-    digests = dict(
-        split(name)
-        for name in image.get("RepoDigests") or []
-        if name != "<none>@<none>"
-    )  # fmt: skip
-    if not names:
-        names = [(name, "<none>") for name in digests] or [("<none>", "<none>")]
-    for name, tag in names:
+DIGEST = "digest: {{.Digest}}\n"
+RAW = """\
+repository: {{ .Repository }}
+tag: {{.Tag}}
+DIGESTimage_id: {{.ID}}
+created_at: {{.CreatedAt}}
+virtual_size: {{.Size}}
+"""
+
+
+def rows_of(image: dict[str, Any], *, digests: bool, full: bool) -> Iterator[dict[str, Any]]:
+    """A row for each name of an image; with `digests` for each digest of the name, too."""
+    tags = [split(name) for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
+    known: dict[str, list[str]] = {}
+    for text in image.get("RepoDigests") or []:
+        if text != "<none>@<none>":
+            known.setdefault(text.partition("@")[0], []).append(text.partition("@")[2])
+    names = [
+        (name, tag, digest) for name, tag in tags for digest in (known.get(name) if digests else None) or ["<none>"]
+    ]
+    for name in known.keys() - {name for name, _ in tags}:
+        names += [(name, "<none>", digest) for digest in (known[name] if digests else [""])]
+    for name, tag, digest in names or [("<none>", "<none>", "<none>")]:
+        shared = image.get("SharedSize", -1)
         yield {
             "Repository": name,
             "Tag": tag,
-            "Digest": digests.get(name, "<none>"),
-            "ID": image["Id"] if flags.on("no-trunc") else image["Id"].removeprefix("sha256:")[:12],
+            "Digest": digest,
+            "ID": image["Id"] if full else image["Id"].removeprefix("sha256:")[:12],
             "CreatedSince": output.since(image["Created"]),
             "CreatedAt": output.local_time(image["Created"]),
             "Size": output.size(image["Size"]),
-            "VirtualSize": output.size(image["Size"]),
-            "SharedSize": "N/A",
-            "UniqueSize": "N/A",
+            "VirtualSize": output.size(image["Size"], 4),
+            "SharedSize": "N/A" if shared < 0 else output.size(shared, 4),
+            "UniqueSize": "N/A" if shared < 0 else output.size(image["Size"] - shared, 4),
             "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
         }
 
@@ -93,7 +120,7 @@ Options:
 )
 def inspect(session: Session, flags: Flags) -> int:
     """Prints JSON."""
-    return inspect_each(session, flags, lambda name: path(f"/images/{name}/json"))
+    return inspect_each(session, flags, lambda name: path(f"/images/{name}/json", platform=platforms(flags)))
 
 
 @usage(
@@ -113,7 +140,7 @@ Options:
 def history(session: Session, flags: Flags) -> int:
     """Prints a table, newest first."""
     full, human = flags.on("no-trunc"), flags.on("human", default=True)
-    found = session.api.request("GET", path(f"/images/{flags.arguments[0]}/history")).json()
+    found = session.api.request("GET", path(f"/images/{flags.arguments[0]}/history", platform=platforms(flags))).json()
     rows = []
     for entry in found:
         identifier = entry["Id"] if full else entry["Id"].removeprefix("sha256:")[:12]
@@ -123,7 +150,7 @@ def history(session: Session, flags: Flags) -> int:
             {
                 "ID": identifier,
                 "CreatedSince": created,
-                "CreatedAt": output.local_time(entry["Created"]),
+                "CreatedAt": output.rfc3339(entry["Created"]),
                 "CreatedBy": command if full else output.ellipsis(command, 45),
                 "Size": output.size(entry["Size"]) if human else str(entry["Size"]),
                 "Comment": entry.get("Comment", ""),
@@ -134,8 +161,15 @@ def history(session: Session, flags: Flags) -> int:
             print(row["ID"])
         return 0
     when = "CreatedSince" if human else "CreatedAt"
-    columns = {"ID": "IMAGE", when: "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
-    output.rows(rows, flags.text("format"), columns, {"CreatedAt": "CREATED AT", "CreatedSince": "CREATED"})
+    columns = {
+        "ID": "IMAGE",
+        when: "CREATED" if human else "CREATED AT",
+        "CreatedBy": "CREATED BY",
+        "Size": "SIZE",
+        "Comment": "COMMENT",
+    }
+    headings = {"CreatedAt": "CREATED AT", "CreatedSince": "CREATED"}
+    output.rows(rows, flags.text("format"), columns, headings, "*image.historyContext")
     return 0
 
 
@@ -150,7 +184,12 @@ def tag(session: Session, flags: Flags) -> int:
     """Prints nothing."""
     source, target = flags.arguments
     name, label = split(target)
-    session.api.request("POST", path(f"/images/{source}/tag", repo=name, tag=label)).read()
+    try:
+        session.api.request("POST", path(f"/images/{source}/tag", repo=name, tag=label)).read()
+    except APIError as error:
+        if not error.message.startswith("invalid reference format"):
+            raise
+        raise Failure(f'Error parsing reference: "{target}" is not a valid repository/tag: {error}') from None
     return 0
 
 
@@ -171,11 +210,24 @@ def rm(session: Session, flags: Flags) -> int:
     force, keep = flags.on("force"), flags.on("no-prune")
 
     def one(name: str) -> None:
-        place = path(f"/images/{name}", force=force, noprune=keep)
+        place = path(f"/images/{name}", force=force, noprune=keep, platforms=platforms(flags))
         for row in session.api.request("DELETE", place).json():
             print(*(f"{word}: {value}" for word, value in row.items()), sep="\n")
 
-    return session.each(flags.arguments, one)
+    return session.each(flags.arguments, one, forgiven=404 if force else 0)
+
+
+def platforms(flags: Flags) -> list[str]:
+    """`--platform os/arch[/variant]` of images as the API wants them: a JSON object each."""
+    import json
+
+    found = []
+    for text in flags.all("platform"):
+        system, _, rest = text.partition("/")
+        architecture, _, variant = rest.partition("/")
+        platform = {"os": system, "architecture": architecture, "variant": variant}
+        found.append(json.dumps({key: value for key, value in platform.items() if value}))
+    return found
 
 
 @usage(
@@ -194,7 +246,11 @@ def save(session: Session, flags: Flags) -> int:
     target = flags.text("output")
     if not target and sys.stdout.isatty():
         raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    save_to(target, session.api.request("GET", path("/images/get", names=flags.arguments)).pieces())
+    save_to(
+        target,
+        session.api.request("GET", path("/images/get", names=flags.arguments, platform=platforms(flags))).pieces(),
+        "failed to save image: ",
+    )
     return 0
 
 
@@ -215,15 +271,23 @@ def load(session: Session, flags: Flags) -> int:
     source = flags.text("input")
     if not source and sys.stdin.isatty():
         raise Failure("requested load from stdin, but stdin is empty")
-    with open(source, "rb") if source else sys.stdin.buffer as file:
+    with opened(source) if source else sys.stdin.buffer as file:
         response = session.api.request(
             "POST",
-            path("/images/load", quiet=flags.on("quiet") or not sys.stdout.isatty()),
+            path("/images/load", quiet=flags.on("quiet") or not sys.stdout.isatty(), platform=platforms(flags)),
             iter(lambda: file.read(CHUNK), b""),
             headers={"Content-Type": "application/x-tar"},
         )
     progress.show(response.objects())
     return 0
+
+
+def opened(source: str) -> BinaryIO:
+    """A file to read. Raises Failure."""
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise Failure(f"open {source}: {(error.strerror or '').lower()}") from None
 
 
 @usage(
@@ -255,7 +319,7 @@ def import_(session: Session, flags: Flags) -> int:
     if from_url:
         response = session.api.request("POST", place)
     else:
-        with open(source, "rb") if source != "-" else sys.stdin.buffer as file:
+        with opened(source) if source != "-" else sys.stdin.buffer as file:
             response = session.api.request("POST", place, iter(lambda: file.read(CHUNK), b""))
     progress.show(response.objects())
     return 0
@@ -279,7 +343,7 @@ def prune(session: Session, flags: Flags) -> int:
     what = "all images without at least one container associated to them" if every else "all dangling images"
     if not flags.on("force") and not confirm(f"WARNING! This will remove {what}."):
         return 0
-    chosen = filters(flags.all("filter")) | {"dangling": ["false" if every else "true"]}
+    chosen = prune_filters(session, flags) | {"dangling": ["false" if every else "true"]}
     answer = session.api.request("POST", path("/images/prune", filters=chosen)).json()
     if answer["ImagesDeleted"]:
         print("Deleted Images:")

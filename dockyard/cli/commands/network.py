@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dockyard.cli import output, values
 from dockyard.cli.commands.observe import inspect_each
-from dockyard.cli.session import Failure, Session, confirm, filters, path
+from dockyard.cli.session import Failure, Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 
 TYPE_CHECKING = False
@@ -74,30 +74,57 @@ def create(session: Session, flags: Flags) -> int:
 
 def _subnets(flags: Flags) -> list[dict[str, Any]]:
     """Each subnet with the range, gateway and addresses that lie in it."""
-    found: list[dict[str, Any]] = [{"Subnet": text} for text in flags.all("subnet")]
-    extra = [("IPRange", text) for text in flags.all("ip-range")] + [("Gateway", t) for t in flags.all("gateway")]
-    if not extra and not flags.given("aux-address"):
-        return found
-    if not found:
+    subnets = flags.all("subnet")
+    ranges, gateways = flags.all("ip-range"), flags.all("gateway")
+    auxiliary = values.pairs(flags.all("aux-address"))
+    if len(subnets) < len(ranges) or len(subnets) < len(gateways):
         raise Failure("every ip-range or gateway must have a corresponding subnet")
+    if len(subnets) < 2 and not (ranges or gateways or auxiliary):
+        return [{"Subnet": text} for text in subnets]
     import ipaddress
 
-    def home(address: str) -> dict[str, Any]:
-        where = ipaddress.ip_network(address, strict=False)
-        for entry in found:
-            subnet = ipaddress.ip_network(entry["Subnet"], strict=False)
+    try:
+        parsed = [ipaddress.ip_network(text, strict=False) for text in subnets]
+    except ValueError:
+        wrong = next(text for text in subnets if not _is_network(text))
+        raise Failure(f"invalid CIDR address: {wrong}") from None
+    for index, one in enumerate(parsed):
+        if any(one.overlaps(other) for other in parsed[:index]):
+            raise Failure("multiple overlapping subnet configuration is not supported")
+    found: list[dict[str, Any]] = [{"Subnet": text} for text in subnets]
+
+    def home(address: str, what: str) -> dict[str, Any]:
+        try:
+            where = ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            kind = "CIDR address" if what == "range" else "IP address"
+            raise Failure(f"invalid {kind}: {address}") from None
+        for entry, subnet in zip(found, parsed, strict=True):
             if subnet.version == where.version and where.subnet_of(subnet):  # type: ignore[arg-type]  # same version
                 return entry
-        raise Failure(f"no matching subnet for {address}")
+        raise Failure(f"no matching subnet for {what} {address}")
+
+    for key, what, given in (("IPRange", "range", ranges), ("Gateway", "gateway", gateways)):
+        for text in given:
+            entry = home(text, what)
+            if entry.get(key):
+                raise Failure(
+                    f"cannot configure multiple {what}s ({text}, {entry[key]}) on the same subnet ({entry['Subnet']})"
+                )
+            entry[key] = text
+    for name, address in auxiliary.items():
+        home(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
+    return found
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress
 
     try:
-        for key, text in extra:
-            home(text)[key] = text
-        for name, address in values.pairs(flags.all("aux-address")).items():
-            home(address).setdefault("AuxiliaryAddresses", {})[name] = address
-    except ValueError as error:
-        raise Failure(str(error)) from None
-    return found
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 @usage(
@@ -115,7 +142,7 @@ Options:
 )
 def ls(session: Session, flags: Flags) -> int:
     """Prints a table."""
-    found = session.api.request("GET", path("/networks", filters=filters(flags.all("filter")))).json()
+    found = session.api.request("GET", path("/networks", filters=filters(flags))).json()
     found.sort(key=lambda network: network["Name"])
     full = flags.on("no-trunc")
     rows = []
@@ -130,17 +157,23 @@ def ls(session: Session, flags: Flags) -> int:
                 "IPv4": str(network.get("EnableIPv4", True)).lower(),
                 "IPv6": str(network["EnableIPv6"]).lower(),
                 "Internal": str(network["Internal"]).lower(),
-                "CreatedAt": network["Created"],
+                "CreatedAt": output.exact_time(network["Created"]),
                 "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
                 "Label": lambda key, labels=labels: labels.get(key, ""),
             }
         )
-    if flags.on("quiet"):
+    form = flags.text("format") or session.setting("networksFormat") * (not flags.on("quiet"))
+    if flags.on("quiet") and form in ("", "table"):
         for row in rows:
             print(row["ID"])
         return 0
-    output.rows(rows, flags.text("format"), COLUMNS, {"CreatedAt": "CREATED AT"})
+    if form == "raw":
+        form = "network_id: {{.ID}}" if flags.on("quiet") else RAW
+    output.rows(rows, form, COLUMNS, {"CreatedAt": "CREATED AT"}, "*network.networkContext")
     return 0
+
+
+RAW = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n"
 
 
 @usage(
@@ -256,7 +289,7 @@ def prune(session: Session, flags: Flags) -> int:
     question = "WARNING! This will remove all custom networks not used by at least one container."
     if not flags.on("force") and not confirm(question):
         return 0
-    answer = session.api.request("POST", path("/networks/prune", filters=filters(flags.all("filter")))).json()
+    answer = session.api.request("POST", path("/networks/prune", filters=prune_filters(session, flags))).json()
     if answer["NetworksDeleted"]:
         print("Deleted Networks:", *answer["NetworksDeleted"], "", sep="\n")
     return 0

@@ -44,9 +44,15 @@ Options:
 )
 def ls(session: Session, flags: Flags) -> int:
     """Prints a table."""
-    last = 1 if flags.on("latest") else flags.number("last", -1)
-    form = flags.text("format")
-    size = flags.on("size") or ".Size" in form
+    form, quiet = flags.text("format"), flags.on("quiet")
+    if not form:
+        form = session.setting("psFormat")
+    elif quiet:
+        print("WARNING: Ignoring custom format, because both --format and --quiet are set.", file=sys.stderr)
+    _try_format(form)
+    last = flags.number("last", -1)
+    last = 1 if flags.on("latest") and last == -1 else last
+    size = flags.on("size", default=not quiet and (".Size" in form or "json ." in form))
     found = session.api.request(
         "GET",
         path(
@@ -54,76 +60,134 @@ def ls(session: Session, flags: Flags) -> int:
             all=flags.on("all"),
             limit=last if last > 0 else None,
             size=size,
-            filters=filters(flags.all("filter")),
+            filters=filters(flags),
         ),
     ).json()
     full = flags.on("no-trunc")
-    if flags.on("quiet"):
+    if quiet:
         for container in found:
             print(container["Id"] if full else container["Id"][:12])
         return 0
     columns = dict(COLUMNS)
-    if flags.on("size"):
+    if size:
         columns["Size"] = "SIZE"
-    output.rows([_row(container, full) for container in found], form, columns, HEADINGS)
+    if form == "raw":
+        form = RAW + ("size: {{.Size}}\n" if size else "")
+    output.rows([row_of(container, full) for container in found], form, columns, HEADINGS, CONTEXT)
     return 0
 
 
-def _row(found: dict[str, Any], full: bool) -> dict[str, Any]:
+def _quoted(text: str) -> str:
+    """In quotes as Go puts them: what cannot be printed is escaped."""
+    known = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    letters = (known.get(letter) or (letter if letter.isprintable() else f"\\x{ord(letter):02x}") for letter in text)
+    return '"' + "".join(letters) + '"'
+
+
+def _image(found: dict[str, Any], full: bool) -> str:
+    image: str = found["Image"]
+    if not image:
+        return "<no image>"
+    if full:
+        return image
+    short: str = found["ImageID"].removeprefix("sha256:")[:12]
+    if image.removeprefix("sha256:")[:12] == short:
+        return short
+    return image.partition("@")[0]
+
+
+RAW = """\
+container_id: {{.ID}}
+image: {{.Image}}
+command: {{.Command}}
+created_at: {{.CreatedAt}}
+state: {{- pad .State 1 0}}
+status: {{- pad .Status 1 0}}
+names: {{.Names}}
+labels: {{- pad .Labels 1 0}}
+ports: {{- pad .Ports 1 0}}
+"""
+CONTEXT = "*formatter.ContainerContext"
+_EMPTY = dict.fromkeys(
+    (*COLUMNS, "CreatedAt", "State", "Size", "Labels", "Mounts", "LocalVolumes", "Networks", "Platform"), ""
+)
+
+
+def _try_format(form: str) -> None:
+    """What is wrong with a template is said before the engine is asked. Raises Failure."""
+    if "{{" not in form:
+        return
+    from dockyard.cli.template import ExecutionError, Template, TemplateError
+
+    try:
+        Template(form).render(output.record({**_EMPTY, "Label": lambda name: ""}, CONTEXT))
+    except TemplateError as error:
+        raise Failure(f"failed to parse template: {error}") from None
+    except ExecutionError as error:
+        raise Failure(f"failed to execute template: {error}") from None
+
+
+def row_of(found: dict[str, Any], full: bool) -> dict[str, Any]:
+    """What `ps` shows of a container."""
     created = found["Created"]
     labels = found["Labels"] or {}
     mounts = [mount.get("Name") or mount.get("Source", "") for mount in found["Mounts"]]
     names = [name.removeprefix("/") for name in found["Names"] or []]
-    image = found["Image"] or "<no image>"
-    if image.startswith("sha256:") and not full:
-        image = image[7:19]
     size = output.size(found.get("SizeRw") or 0)
     if found.get("SizeRootFs"):
         size += f" (virtual {output.size(found['SizeRootFs'])})"
     return {
         "ID": found["Id"] if full else found["Id"][:12],
-        "Image": image,
-        "Command": '"' + (found["Command"] if full else output.ellipsis(found["Command"], 20)) + '"',
+        "Image": _image(found, full),
+        "Command": _quoted(found["Command"] if full else output.ellipsis(found["Command"], 20)),
         "CreatedAt": output.local_time(created),
         "RunningFor": output.since(created),
         "Ports": ports(found["Ports"] or []),
         "State": found["State"],
         "Status": found["Status"],
         "Size": size,
-        "Names": ",".join(name for name in names if full or "/" not in name) or ",".join(names),
+        "Names": ",".join(names if full else [name for name in names if "/" not in name][:1] or names),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         "Label": lambda key: labels.get(key, ""),
         "Mounts": ",".join(mount if full else output.ellipsis(mount, 15) for mount in mounts),
         "LocalVolumes": str(sum(1 for mount in found["Mounts"] if mount.get("Driver") == "local")),
         "Networks": ",".join(sorted((found["NetworkSettings"] or {}).get("Networks") or {})),
+        "Platform": None,
     }
 
 
 def ports(found: list[dict[str, Any]]) -> str:
-    """`0.0.0.0:8000-8001->80-81/tcp, 90/tcp`: neighbouring ports joined, as `docker ps` does."""
-    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for entry in found:
-        address, public = entry.get("IP") or "", entry.get("PublicPort") or 0
-        groups.setdefault((entry["Type"], address if public else ""), []).append((entry["PrivatePort"], public))
-    shown = []
-    for (protocol, address), pairs in groups.items():
-        runs: list[list[tuple[int, int]]] = []
-        for private, public in sorted(set(pairs)):
-            last = runs[-1][-1] if runs else (-9, -9)
-            if private == last[0] + 1 and ((not public and not last[1]) or public == last[1] + 1):
-                runs[-1].append((private, public))
-            else:
-                runs.append([(private, public)])
-        for run in runs:
-            inside, outside = _span(run[0][0], run[-1][0]), _span(run[0][1], run[-1][1])
-            place = f"[{address}]" if ":" in address else address
-            prefix = f"{place}:{outside}->" if run[0][1] else ""
-            shown.append((run[0][0], address, f"{prefix}{inside}/{protocol}"))
-    return ", ".join(text for _, _, text in sorted(shown))
+    """`0.0.0.0:8000-8001->8000-8001/tcp, 90/tcp, 127.0.0.1:1234->80/tcp`: what `docker ps` says of ports.
+
+    Neighbouring ports are joined when they are not published, or published under their own number.
+    """
+    spans: dict[str, list[int]] = {}
+    shown, elsewhere = [], []
+    for entry in sorted(found, key=_order):
+        address, public, private = entry.get("IP") or "", entry.get("PublicPort") or 0, entry["PrivatePort"]
+        place = f"[{address}]" if ":" in address else address
+        if address and public != private:
+            elsewhere.append(f"{place}:{public}->{private}/{entry['Type']}")
+            continue
+        key = f"{place}/{entry['Type']}"
+        span = spans.get(key)
+        if span is not None and private == span[1] + 1:
+            span[1] = private
+            continue
+        if span is not None:
+            shown.append(_span(key, span))
+        spans[key] = [private, private]
+    return ", ".join([*shown, *(_span(key, span) for key, span in spans.items()), *elsewhere])
 
 
-def _span(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
+def _order(entry: dict[str, Any]) -> tuple[int, str, int, str]:
+    return entry["PrivatePort"], entry.get("IP") or "", entry.get("PublicPort") or 0, entry["Type"]
+
+
+def _span(key: str, span: list[int]) -> str:
+    place, _, protocol = key.rpartition("/")
+    text = str(span[0]) if span[0] == span[1] else f"{span[0]}-{span[1]}"
+    return f"{place}:{text}->{text}/{protocol}" if place else f"{text}/{protocol}"
 
 
 @usage(
@@ -217,7 +281,8 @@ def timestamp(flags: Flags, name: str) -> str:
 
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise Failure(f'Error response from daemon: invalid value for "{name}": failed to parse {text}') from None
+        what = f'invalid value for "{name}": ' if flags.verb == "logs" else ""
+        raise Failure(f'{what}failed to parse value as time or duration: "{text}"') from None
     return f"{when.timestamp():.9f}"
 
 
@@ -266,6 +331,7 @@ def stats(session: Session, flags: Flags) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     full = flags.on("no-trunc")
+    form = flags.text("format") or session.setting("statsFormat")
     for name in flags.arguments:
         session.api.request("GET", path("/containers", name, "/json")).read()
 
@@ -279,12 +345,12 @@ def stats(session: Session, flags: Flags) -> int:
         listed = session.api.request("GET", path("/containers/json", all=flags.on("all"))).json()
         return flags.arguments or [container["Id"] for container in listed]
 
-    clear = "" if flags.on("no-stream") or flags.text("format") else "\x1b[H\x1b[J"
+    clear = "" if flags.on("no-stream") or form not in ("", "table") else "\x1b[H\x1b[J"
     with ThreadPoolExecutor(32) as pool:
         while True:
             rows = [row for row in pool.map(sample, names()) if row is not None]
             print(clear, end="")
-            output.rows(rows, flags.text("format"), STATS, {"Container": "CONTAINER"})
+            output.rows(rows, form, STATS, {"Container": "CONTAINER"}, "*container.statsContext")
             sys.stdout.flush()
             if flags.on("no-stream"):
                 return 0

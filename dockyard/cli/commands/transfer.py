@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from dockyard.cli import output, progress
@@ -34,15 +35,22 @@ def split(image: str) -> tuple[str, str]:
     return (name, tag) if colon and "/" not in tag else (image, "")
 
 
+def image_problem(image: str) -> bool:
+    """Whether a name can be no image's: the engine will say why."""
+    first, slash, rest = split(image)[0].partition("/")
+    path = rest if slash and ("." in first or ":" in first or first == "localhost") else split(image)[0]
+    return not path or path != path.lower()
+
+
 def pull_image(
     session: Session, image: str, *, platform: str, quiet: bool, to: TextIO, every_tag: bool = False
 ) -> None:
     """Pull and show how it goes."""
     name, tag = split(image)
-    if not tag and not every_tag:
-        tag = "latest"
-        if not quiet and to is sys.stdout:
-            print("Using default tag: latest")
+    untagged = not tag and not every_tag
+    tag = "latest" if untagged else tag
+    if untagged and not quiet and to is sys.stdout and not image_problem(image):
+        print("Using default tag: latest", flush=True)
     response = session.api.request(
         "POST",
         path("/images/create", fromImage=name, tag="" if every_tag else tag, platform=platform),
@@ -71,7 +79,15 @@ def pull(session: Session, flags: Flags) -> int:
     if every and split(image)[1]:
         raise Failure("tag can't be used with --all-tags/-a")
     quiet = flags.on("quiet")
-    pull_image(session, image, platform=flags.text("platform"), quiet=quiet, to=sys.stdout, every_tag=every)
+    platform = flags.text("platform") or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    pull_image(
+        session,
+        image,
+        platform=platform,
+        quiet=quiet,
+        to=sys.stdout,
+        every_tag=every,
+    )
     print(full_name(image))
     return 0
 
@@ -96,13 +112,15 @@ def push(session: Session, flags: Flags) -> int:
     every = flags.on("all-tags")
     if every and tag:
         raise Failure("tag can't be used with --all-tags/-a")
-    if not tag and not every:
-        tag = "latest"
-        if not flags.on("quiet"):
-            print("Using default tag: latest")
+    untagged = not tag and not every
+    tag = "latest" if untagged else tag
+    if untagged and not flags.on("quiet") and not image_problem(image):
+        print("Using default tag: latest", flush=True)
+    from dockyard.cli.commands.image import platforms
+
     response = session.api.request(
         "POST",
-        path(f"/images/{name}/push", tag=tag, platform=flags.text("platform")),
+        path(f"/images/{name}/push", tag=tag, platform=platforms(flags)),
         headers=credentials.header(session.config_folder, image),
     )
     progress.show(response.objects(), quiet=flags.on("quiet"))
@@ -129,7 +147,7 @@ def search(session: Session, flags: Flags) -> int:
     term = flags.arguments[0]
     found = session.api.request(
         "GET",
-        path("/images/search", term=term, limit=flags.number("limit"), filters=filters(flags.all("filter"))),
+        path("/images/search", term=term, limit=flags.number("limit"), filters=filters(flags)),
         headers=credentials.header(session.config_folder, term),
     ).json()
     rows = []

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dockyard.cli import output, values
 from dockyard.cli.commands.observe import inspect_each
-from dockyard.cli.session import Session, confirm, filters, path
+from dockyard.cli.session import Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @usage(
@@ -46,32 +50,37 @@ Options:
 )
 def ls(session: Session, flags: Flags) -> int:
     """Prints a table."""
-    found = session.api.request("GET", path("/volumes", filters=filters(flags.all("filter")))).json()["Volumes"] or []
+    found = session.api.request("GET", path("/volumes", filters=filters(flags))).json()["Volumes"] or []
     found.sort(key=lambda volume: volume["Name"])
-    if flags.on("quiet"):
+    form = flags.text("format") or session.setting("volumesFormat") * (not flags.on("quiet"))
+    if flags.on("quiet") and form in ("", "table"):
         for volume in found:
             print(volume["Name"])
         return 0
-    rows = []
-    for volume in found:
-        labels = volume.get("Labels") or {}
-        rows.append(
-            {
-                "Driver": volume["Driver"],
-                "Name": volume["Name"],
-                "Mountpoint": volume["Mountpoint"],
-                "Scope": volume["Scope"],
-                "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
-                "Label": lambda key, labels=labels: labels.get(key, ""),
-                "Links": "N/A",
-                "Size": "N/A",
-                "Availability": "N/A",
-                "Group": "N/A",
-                "Status": "N/A",
-            }
-        )
-    output.rows(rows, flags.text("format"), {"Driver": "DRIVER", "Name": "VOLUME NAME"}, {})
+    rows = [row_of(volume) for volume in found]
+    if form == "raw":
+        form = "name: {{.Name}}" if flags.on("quiet") else "name: {{.Name}}\ndriver: {{.Driver}}\n"
+    output.rows(rows, form, {"Driver": "DRIVER", "Name": "VOLUME NAME"}, {}, "*formatter.volumeContext")
     return 0
+
+
+def row_of(volume: dict[str, Any]) -> dict[str, Any]:
+    """What `volume ls` shows of a volume."""
+    labels = volume.get("Labels") or {}
+    data = volume.get("UsageData")
+    return {
+        "Driver": volume["Driver"],
+        "Name": volume["Name"],
+        "Mountpoint": volume["Mountpoint"],
+        "Scope": volume["Scope"],
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "Label": lambda key: labels.get(key, ""),
+        "Links": str(data["RefCount"]) if data else "N/A",
+        "Size": output.size(max(data["Size"], 0), 4) if data else "N/A",
+        "Availability": "N/A",
+        "Group": "N/A",
+        "Status": "N/A",
+    }
 
 
 @usage(
@@ -127,7 +136,7 @@ def prune(session: Session, flags: Flags) -> int:
     question = f"WARNING! This will remove {kind} not used by at least one container."
     if not flags.on("force") and not confirm(question):
         return 0
-    chosen = filters(flags.all("filter")) | ({"all": ["true"]} if flags.on("all") else {})
+    chosen = prune_filters(session, flags) | ({"all": ["true"]} if flags.on("all") else {})
     answer = session.api.request("POST", path("/volumes/prune", filters=chosen)).json()
     if answer["VolumesDeleted"]:
         print("Deleted Volumes:", *answer["VolumesDeleted"], "", sep="\n")

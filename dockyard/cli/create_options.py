@@ -1,0 +1,108 @@
+"""The flags that `create` and `run` share."""
+
+OPTIONS = """\
+      --add-host list                    Name a host and its address (host:ip)
+      --annotation map                   Annotation for the OCI runtime
+  -a, --attach list                      Attach to STDIN, STDOUT or STDERR
+      --blkio-weight uint16              Block IO weight, 10 to 1000; 0 for none
+      --blkio-weight-device list         Block IO weight of a device
+      --cap-add list                     Capabilities to add
+      --cap-drop list                    Capabilities to drop
+      --cgroup-parent string             Cgroup to put the container's below
+      --cgroupns string                  Cgroup namespace (host|private)
+      --cidfile string                   File to write the container's ID to
+      --cpu-count int                    Number of CPUs (Windows only)
+      --cpu-percent int                  Share of the CPUs (Windows only)
+      --cpu-period int                   CFS period in microseconds
+      --cpu-quota int                    CFS quota in microseconds
+      --cpu-rt-period int                Real-time period in microseconds
+      --cpu-rt-runtime int               Real-time runtime in microseconds
+  -c, --cpu-shares int                   CPU weight relative to others
+      --cpus decimal                     Number of CPUs
+      --cpuset-cpus string               CPUs it may run on (0-3, 0,1)
+      --cpuset-mems string               Memory nodes it may use (0-3, 0,1)
+      --device list                      Host device to add
+      --device-cgroup-rule list          Rule for the cgroup's list of devices
+      --device-read-bps list             Limit of bytes read a second
+      --device-read-iops list            Limit of reads a second
+      --device-write-bps list            Limit of bytes written a second
+      --device-write-iops list           Limit of writes a second
+      --disable-content-trust            Accepted for compatibility (default true)
+      --dns list                         DNS servers
+      --dns-option list                  DNS options
+      --dns-search list                  DNS search domains
+      --domainname string                NIS domain name
+      --entrypoint string                Replaces the image's entrypoint
+  -e, --env list                         Environment variables
+      --env-file list                    Files of environment variables
+      --expose list                      Ports to expose
+      --gpus gpu-request                 GPUs to add ('all' for all of them)
+      --group-add list                   Additional groups
+      --health-cmd string                Command that tells the health
+      --health-interval duration         Time between checks (0s: default)
+      --health-retries int               Failures that make it unhealthy
+      --health-start-interval duration   Time between checks while starting
+      --health-start-period duration     Time in which failures do not count
+      --health-timeout duration          Time that a check may take
+      --help                             Print usage
+  -h, --hostname string                  Host name
+      --init                             Run an init that passes on signals and reaps
+  -i, --interactive                      Keep STDIN open even if not attached
+      --io-maxbandwidth bytes            IO bandwidth of the system drive (Windows only)
+      --io-maxiops uint                  IO operations of the system drive (Windows only)
+      --ip string                        IPv4 address (172.30.100.104)
+      --ip6 string                       IPv6 address (2001:db8::33)
+      --ipc string                       IPC namespace
+      --isolation string                 Isolation technology
+  -l, --label list                       Labels
+      --label-file list                  Files of labels
+      --link list                        Link to another container
+      --link-local-ip list               Link-local addresses
+      --log-driver string                Log driver
+      --log-opt list                     Options of the log driver
+      --mac-address string               MAC address (92:d0:c6:0a:29:33)
+  -m, --memory bytes                     Memory limit
+      --memory-reservation bytes         Soft memory limit
+      --memory-swap bytes                Memory and swap together; -1: no limit of swap
+      --memory-swappiness int            Swappiness, 0 to 100 (default -1)
+      --mount mount                      Attach a file system
+      --name string                      Name of the container
+      --network network                  Connect to a network
+      --network-alias list               Names in the network
+      --no-healthcheck                   No health check, whatever the image says
+      --oom-kill-disable                 Do not kill it when memory is short
+      --oom-score-adj int                What the kernel adds to its OOM score (-1000 to 1000)
+      --pid string                       PID namespace
+      --pids-limit int                   Limit of processes; -1: none
+      --platform string                  Platform, where the engine has several
+      --privileged                       All rights of the host
+  -p, --publish list                     Publish ports on the host
+  -P, --publish-all                      Publish all exposed ports on free ones
+      --pull string                      Pull the image first (always|missing|never) (default "missing")
+  -q, --quiet                            Show nothing of the pull
+      --read-only                        Mount the root file system read-only
+      --restart string                   When to start it again after its end (default "no")
+      --rm                               Remove it, and its anonymous volumes, after its end
+      --runtime string                   OCI runtime
+      --security-opt list                Security options
+      --shm-size bytes                   Size of /dev/shm
+      --stop-signal string               Signal that stops it
+      --stop-timeout int                 Seconds before it is killed
+      --storage-opt list                 Options of the storage driver
+      --sysctl map                       Kernel settings of its namespaces
+      --tmpfs list                       Mount a tmpfs
+  -t, --tty                              Give it a terminal
+      --ulimit ulimit                    Resource limits
+      --use-api-socket                   Mount the engine's socket and the client's logins (experimental)
+  -u, --user string                      User name or ID (<name|uid>[:<group|gid>])
+      --userns string                    User namespace
+      --uts string                       UTS namespace
+  -v, --volume list                      Bind mount a volume or folder
+      --volume-driver string             Volume driver
+      --volumes-from list                Take over the mounts of containers
+  -w, --workdir string                   Working directory"""
+HIDDEN = """\
+      --dns-opt list
+      --kernel-memory bytes
+      --net network
+      --net-alias list"""
