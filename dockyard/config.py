@@ -23,6 +23,11 @@ def _about(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
 
+OWN_RUNTIME = "dockyard-runc"
+# Runtimes that need no configuration where their program is installed, and Docker's other name for its default.
+KNOWN_RUNTIMES = ("io.containerd.runc.v2", "runc", "crun", "runsc", "youki", "kata-runtime")
+
+
 class Runtime(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """An OCI runtime that a container may ask for by name: the program's path and arguments before its command."""
 
@@ -82,7 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     live_restore: Annotated[bool, _about("Keep containers running while the daemon is down")] = True
     init: Annotated[bool, _about("Run an init in the container to forward signals and reap processes")] = False
     init_path: Annotated[str, _about("Path to the docker-init binary")] = ""
-    default_runtime: Annotated[str, _about("Default OCI runtime for containers")] = "runc"
+    default_runtime: Annotated[str, _about("Default OCI runtime for containers")] = OWN_RUNTIME
     runtimes: Annotated[dict[str, Runtime], _about("Register an additional OCI compatible runtime")] = {}
     default_shm_size: Annotated[int | str, _about("Default shm size for containers")] = 64 << 20
     userns_remap: Annotated[str, _about("User/Group setting for user namespaces")] = ""
@@ -392,10 +397,10 @@ def _check(config: Config) -> None:
         )
     if config.mtu < 68:
         raise InvalidParameter(f"invalid default MTU: {config.mtu}")
+    if config.default_runtime not in (OWN_RUNTIME, *KNOWN_RUNTIMES, *config.runtimes):
+        raise InvalidParameter(f'specified default runtime "{config.default_runtime}" does not exist')
     if config.max_concurrent_downloads < 1 or config.max_concurrent_uploads < 1:
         raise InvalidParameter("max concurrent downloads and uploads must be at least 1")
-    if config.default_runtime != "runc" and config.default_runtime not in config.runtimes:
-        raise InvalidParameter(f'specified default runtime "{config.default_runtime}" does not exist')
 
 
 def help_text() -> str:

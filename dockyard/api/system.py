@@ -19,6 +19,7 @@ from dockyard.api.router import (
     version_text,
 )
 from dockyard.api.services import Services
+from dockyard.engine import runtimes
 from dockyard.engine.log_options import LOG_DRIVERS
 from dockyard.version import VERSION
 
@@ -181,11 +182,8 @@ class System:
             "ExperimentalBuild": config.experimental,
             "ServerVersion": DOCKER_VERSION,
             "Runtimes": {
-                "runc": {"path": "dockyard-runc"},
-                **{
-                    name: {"path": runtime.path, "runtimeArgs": runtime.runtime_args}
-                    for name, runtime in config.runtimes.items()
-                },
+                name: {"path": runtime.path, **({"runtimeArgs": runtime.arguments} if runtime.arguments else {})}
+                for name, runtime in runtimes.listed(config).items()
             },
             "DefaultRuntime": config.default_runtime,
             "Swarm": {

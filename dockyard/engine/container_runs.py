@@ -85,6 +85,7 @@ class ContainerRuns:
             log=_log_config(container),
             attachments=attachments,
             console_size=_console_size(record.host_config),
+            runtime=self._specs.runtime(container),
         )
         # Stored before there is a process: a daemon that dies in between must not sweep its network away.
         record.sandbox, record.join = sandbox, request

@@ -4,7 +4,7 @@ import ipaddress
 import os
 
 from dockyard.config import Config, bytes_of
-from dockyard.engine import limits, log_options
+from dockyard.engine import limits, log_options, runtimes
 from dockyard.engine.abilities import abilities
 from dockyard.engine.container_config import ContainerConfig, HostConfig, Ulimit
 from dockyard.engine.images import Image
@@ -141,8 +141,7 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
     host.cgroupns_mode = host.cgroupns_mode or _cgroupns_mode(host, daemon)
     host.shm_size = host.shm_size or bytes_of(daemon.default_shm_size)
     host.runtime = host.runtime or daemon.default_runtime
-    if host.runtime not in ("runc", "io.containerd.runc.v2", "dockyard-runc"):
-        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    runtimes.find(host.runtime, daemon)
     if host.masked_paths is None and not host.privileged:
         host.masked_paths = list(defaults.MASKED_PATHS)
     if host.readonly_paths is None and not host.privileged:

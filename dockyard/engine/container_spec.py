@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.config import Config
-from dockyard.engine import cdi
+from dockyard.engine import cdi, runtimes
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import HostConfig
@@ -24,6 +24,7 @@ from dockyard.linux import mounts, seccomp, syscalls
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
+from dockyard.shim.client import Runtime
 
 # Where distributions keep a static PID 1 that forwards signals and reaps.
 INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
@@ -145,6 +146,10 @@ class SpecMaker:
             except OSError as error:
                 raise InvalidParameter(f"opening seccomp profile ({wanted}) failed: {error.strerror}") from None
         return seccomp_profile(wanted, granted)
+
+    def runtime(self, container: Container) -> Runtime | None:
+        """Which runtime makes it; None is ours. Raises InvalidParameter when the one it was made for is gone."""
+        return runtimes.find(container.host_config.runtime or self._config.default_runtime, self._config)
 
     def seccomp_program(self, spec: runtime_spec.Spec) -> bytes | None:
         """The compiled filter; each distinct one is compiled once."""

@@ -31,6 +31,7 @@ from dockyard.runtime import record as records
 from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import protocol, zygote
+from dockyard.shim.other_runtime import OtherContainer
 
 __all__ = [
     "Attached",
@@ -39,6 +40,7 @@ __all__ = [
     "ExecRequest",
     "ExitStatus",
     "LogConfig",
+    "Runtime",
     "Shim",
     "Shims",
     "StartRequest",
@@ -100,12 +102,20 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Runtime:
+    """Another OCI runtime than ours: the program and its arguments before the command. `name` is a directory's here."""
+
+    name: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StartRequest:
     """A container to start. `spec` is the OCI config.json; `seccomp_program` its compiled filter, if it has one.
 
     `open_stdin`: keep stdin open for attachments, else it is /dev/null; `stdin_once`: close it when the first
     attachment that has stdin ends it. `attachments` are served from the first byte on. `init`: PID 1 is
-    `/sbin/docker-init -- args…`. `console_size` is (height, width).
+    `/sbin/docker-init -- args…`. `console_size` is (height, width). `runtime`: another than ours makes the container.
     """
 
     container_id: str
@@ -119,6 +129,7 @@ class StartRequest:
     attachments: list[Attachment] = field(default_factory=list)
     init: bool = False
     console_size: tuple[int, int] | None = None
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,6 +595,10 @@ class Shims:
             self._filters[program] = memory_files.hold("seccomp", program)
         return self._filters[program]
 
+    def _state_root(self, runtime: Runtime | None) -> Path:
+        """Where the runtime keeps what it knows; another's by its name, as under Docker."""
+        return self.state_root if runtime is None else self.exec_root / f"runtime-{runtime.name}" / "moby"
+
     def _directory(self, container_id: str) -> Path:
         return self.exec_root / "shims" / container_id
 
@@ -619,7 +634,7 @@ class Shims:
             shim.number(),
             request.container_id,
             str(self._directory(request.container_id)),
-            str(self.state_root),
+            str(self._state_root(request.runtime)),
             request.bundle,
             request.seccomp_program is not None,
             request.terminal,
@@ -636,6 +651,7 @@ class Shims:
             [shim.options_of(attachment) for attachment in request.attachments],
             request.init,
             request.console_size,
+            list(request.runtime.command) if request.runtime is not None else [],
         )
         descriptors = [spec]
         if request.seccomp_program is not None:
@@ -722,7 +738,8 @@ class Shims:
             status = ExitStatus(137, time.time_ns())
             _kill_recorded(directory / "pid")
         try:
-            Container.load(str(self.state_root), container_id).delete(force=True)
+            other = OtherContainer.load(str(directory), container_id)
+            (other or Container.load(str(self.state_root), container_id)).delete(force=True)
         except RuntimeFailure as failure:
             log.debug("container %s: %s", container_id, failure)
         except (OSError, msgspec.MsgspecError) as failure:

@@ -64,6 +64,7 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
     attachments: list[AttachmentOptions]
     init: bool
     console_size: tuple[int, int] | None
+    runtime: list[str] = []  # another runtime's command; empty: ours
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -8,6 +8,7 @@ has made it leaves to the shim (handover.py), and is gone.
 A starter is forked before it is known what for, and waits.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -15,12 +16,13 @@ import socket
 
 from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container
+from dockyard.runtime.container import Container, Started
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.record import start_time
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends, resize
 from dockyard.shim.log_writer import open_log
+from dockyard.shim.other_runtime import OtherContainer, Program
 
 INIT_PATH = "/sbin/docker-init"
 INIT_PROGRAMS = (
@@ -30,6 +32,10 @@ INIT_PROGRAMS = (
     "/usr/sbin/docker-init",
     "/usr/local/bin/docker-init",
 )
+
+
+# What every runtime knows: crun takes no other.
+OLD_VERSION = "1.0.2"
 
 
 def fork(orders: socket.socket, tell: int, zygote: int) -> tuple[int, socket.socket, select.epoll]:
@@ -121,21 +127,26 @@ def _start(
     if order.init:
         _add_init(spec)
     enter(order.directory)
-    container: Container | None = None
+    container: Container | OtherContainer | None = None
     try:
         open_log(order.log).close()  # now, when a failure can still be told
         ends = Ends(order.terminal, order.open_stdin)
-        container = Container.create(
-            order.state_root,
-            order.container_id,
-            order.bundle,
-            spec,
-            ends.stdio,
-            seccomp_program=seccomp_program,
-            sibling=True,
-        )
-        started = container.process
-        assert started is not None
+        if order.runtime:
+            program = Program(order.runtime, order.state_root, spec.linux.cgroups_path)
+            container = OtherContainer(program, order.container_id, order.directory)
+            started = _create_other(container, order, spec, ends)
+        else:
+            container = Container.create(
+                order.state_root,
+                order.container_id,
+                order.bundle,
+                spec,
+                ends.stdio,
+                seccomp_program=seccomp_program,
+                sibling=True,
+            )
+            assert container.process is not None
+            started = container.process
         ends.settle(started.console)
         if order.console_size is not None and started.console is not None:
             resize(started.console, *order.console_size)
@@ -161,10 +172,34 @@ def _start(
         container.start()
         return started.pid
     except BaseException:
-        if container is not None:
+        if isinstance(container, OtherContainer):
+            with contextlib.suppress(RuntimeFailure):  # it may have made nothing
+                container.delete(force=True, reap=True)
+        elif container is not None:
             container.delete(force=True)
         leave(order.directory)
         raise
+
+
+def _create_other(container: OtherContainer, order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Started:
+    """Have another runtime make the container."""
+    # Its process, an orphan then, comes to us, so that we can take it away again; when we go, the shim inherits it.
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    if os.path.basename(order.runtime[0]).startswith("runsc"):
+        _hide_network_settings()
+    spec.oci_version = OLD_VERSION
+    return container.create(order.bundle, runtime_spec.encode(spec), order.terminal, ends.stdio)
+
+
+def _hide_network_settings() -> None:
+    """From this process and the programs it runs.
+
+    gVisor up to 2023 looks for /proc/sys/net/core/rmem_default to tell the host's network namespace from others, and
+    refuses the host's; newer kernels show that file in every namespace.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    syscalls.mount("tmpfs", "/proc/sys/net", "tmpfs", syscalls.MS_RDONLY)
 
 
 def send(peer: socket.socket, message: object) -> None:

@@ -19,11 +19,12 @@ import msgspec
 from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container, Joining
+from dockyard.runtime.container import Container, Joining, Started
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends
 from dockyard.shim.log_writer import NoLog, open_log
+from dockyard.shim.other_runtime import OtherContainer
 from dockyard.shim.starter import leave, send
 from dockyard.shim.streams import Client, Loop, Streams
 
@@ -162,7 +163,7 @@ class Shim:
         self.connections: list[Connection] = [Connection(self, daemon)]
         self._listener: socket.socket | None = self._listen(socket.socket(fileno=descriptors.pop(0)))
         seccomp = descriptors.pop(0) if order.filtered else None
-        self._kept: _Kept | None = _Kept(order.state_root, order.container_id, seccomp)
+        self._kept: _Kept | None = _Kept(order, seccomp)
         self._cgroup, self._own_pids = held.cgroup, held.own_pids
         stdin = descriptors.pop(0) if order.open_stdin else -1
         sources = {descriptors.pop(0): number for number in held.streams}
@@ -222,7 +223,11 @@ class Shim:
 
     def _delete(self, kept: "_Kept") -> None:
         try:
-            kept.load().delete(force=True)
+            container = kept.load()
+            if isinstance(container, OtherContainer):
+                container.delete(force=True, reap=True)
+            else:
+                container.delete(force=True)
         except (OSError, RuntimeFailure) as error:
             _note_failure(f"delete: {error}")
         if self._listener is not None:
@@ -293,7 +298,7 @@ class Shim:
                 return protocol.Reply(request.seq, pids=self._running().pids())
         return protocol.Reply(request.seq)
 
-    def _running(self) -> Container:
+    def _running(self) -> Container | OtherContainer:
         if self._kept is None or self._init.exit is not None:
             raise LookupError("container is not running")
         return self._kept.load()
@@ -347,6 +352,9 @@ class Shim:
         container = self._running()
         if request.exec_id in self._execs or not request.exec_id:
             raise ValueError(f"exec {request.exec_id} exists already")
+        if isinstance(container, OtherContainer):
+            self._execute_other(container, connection, request, descriptors)
+            return
         if container.group.frozen():
             raise RuntimeFailure("cannot exec in a paused container")
         ends = Ends(request.terminal, request.open_stdin, discard=request.attachment is None)
@@ -389,6 +397,36 @@ class Shim:
             return
         self.loop.remove(channel)
         joining.release()
+        self._executed(connection, request, process, started, ends, client)
+
+    def _execute_other(
+        self,
+        container: OtherContainer,
+        connection: Connection,
+        request: protocol.Execute,
+        descriptors: list[int],
+    ) -> None:
+        """As `_execute`, by another runtime, whose command is waited for."""
+        ends = Ends(request.terminal, request.open_stdin, discard=request.attachment is None)
+        try:
+            started = container.execute(runtime_spec.decode_process(request.process), ends.stdio)
+        except BaseException:
+            ends.abandon()
+            raise
+        # a child of ours since the command has ended, and not reaped before the loop goes on
+        process = self._execs[request.exec_id] = Process(request.exec_id, started.pid, None)
+        client = descriptors.pop(0) if request.attachment is not None else -1
+        self._executed(connection, request, process, started, ends, client)
+
+    def _executed(
+        self,
+        connection: Connection,
+        request: protocol.Execute,
+        process: Process,
+        started: Started,
+        ends: Ends,
+        client: int,
+    ) -> None:
         os.close(started.pidfd)
         ends.settle(started.console)
         # an exec's stdin always ends with its client's
@@ -407,10 +445,20 @@ class Shim:
         if request.exec_id:
             # not yet reaped, so the number is still its own
             os.kill(self._process(request.exec_id).pid, request.signo)
+            return
+        process = self._process("")
+        if self._kept is not None and self._kept.other:
+            # its process may be a sandbox's, and not the one that is meant
+            try:
+                self._running().kill(request.signo, all=request.everyone)
+            except RuntimeFailure:
+                if _ends_within(process.pid, 1.0):  # a runtime's words for that are its own
+                    raise LookupError("container is not running") from None
+                raise
         elif request.everyone:
             self._running().kill(request.signo, all=True)
         else:
-            os.kill(self._process("").pid, request.signo)
+            os.kill(process.pid, request.signo)
 
     # the end of processes
 
@@ -497,20 +545,42 @@ class Shim:
             self._over = True
 
 
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Whether our child `pid` has ended, or does soon; it is not reaped."""
+    deadline = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 class _Kept:
     """What finds the container again: the handle on it is made when it is needed and dropped, for it weighs much."""
 
-    def __init__(self, state_root: str, container_id: str, seccomp: int | None) -> None:
-        self._state_root, self._container_id, self._seccomp = state_root, container_id, seccomp
+    def __init__(self, order: protocol.Start, seccomp: int | None) -> None:
+        self._state_root, self._container_id, self._seccomp = order.state_root, order.container_id, seccomp
+        self.other = order.directory if order.runtime else ""  # where a container of another runtime is found
 
-    def load(self) -> Container:
+    def load(self) -> Container | OtherContainer:
         """The container. Raises RuntimeFailure."""
+        if self.other:
+            container = OtherContainer.load(self.other, self._container_id)
+            if container is None:
+                raise RuntimeFailure("the container's runtime is not known any more")
+            return container
         program = memory_files.read(self._seccomp) if self._seccomp is not None else None
         return Container.load(self._state_root, self._container_id, seccomp_program=program)
 
 
 def _remove_remains(request: protocol.Start, spec: int) -> None:
     """What a starter that was killed has left of the container: processes (ours by then), cgroup, state."""
+    other = OtherContainer.load(request.directory, request.container_id)
+    if other is not None:
+        try:
+            other.delete(force=True, reap=True)
+        except RuntimeFailure:
+            pass  # it had made nothing
     try:
         children = [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
