@@ -194,7 +194,7 @@ def test_a_starter_killed_in_mid_start_leaves_nothing_and_the_next_start_works(
             failed.append(str(error))
         killer.join()
         assert eventually(lambda: not groups_of(container, crashing.bridge))
-        assert not Path(crashing.run, "runtime", container).exists()
+        assert eventually(lambda: not Path(crashing.run, "runtime", container).exists())
     assert failed
     assert all("starter" in message for message in failed)
     api.post(f"/containers/{container}/start")
