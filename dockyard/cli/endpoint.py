@@ -59,7 +59,7 @@ def _tls(host: str, flags: Flags, config_folder: str) -> ssl.SSLContext | None:
     certificate = flags.text("tlscert", f"{folder}/cert.pem")
     key = flags.text("tlskey", f"{folder}/key.pem")
     for name, path in (("tlscacert", authority), ("tlscert", certificate), ("tlskey", key)):
-        needed = verify and name == "tlscacert"
+        needed = (verify or flags.given("tlsverify")) and name == "tlscacert"
         if (needed or flags.given(name)) and not os.path.exists(path):
             why = f"open {path}: no such file or directory"
             raise Failure(f"Failed to initialize: unable to resolve docker endpoint: {why}")

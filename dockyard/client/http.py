@@ -43,6 +43,20 @@ class Connection:
         self._tls = tls
         self._headers = headers or {}
         self._prefix = f"/v{version}" if version else ""
+        self._proxy: tuple[str, int, str] | None = None
+        if host.startswith("tcp://"):
+            self._take_proxy(host.removeprefix("tcp://").rstrip("/"))
+
+    def _take_proxy(self, place: str) -> None:
+        """Use the environment's proxy, if there is one for this engine."""
+        from dockyard.client.proxy import proxy_for
+
+        address, _, port = place.rpartition(":")
+        self._proxy = proxy_for(address.strip("[]"), port, tls=self._tls is not None)
+        if self._proxy is not None and self._tls is None:
+            self._prefix = f"http://{place}{self._prefix}"  # a proxy is told the whole of the address
+            if self._proxy[2]:
+                self._headers = {**self._headers, "Proxy-Authorization": self._proxy[2]}
 
     def open(self) -> socket:
         """A connected socket. Raises Unreachable."""
@@ -74,8 +88,13 @@ class Connection:
         from socket import IPPROTO_TCP, TCP_NODELAY, create_connection
 
         address, _, port = place.rpartition(":")
-        peer = create_connection((address.strip("[]") or "127.0.0.1", int(port or "2375")))
+        where = (address.strip("[]") or "127.0.0.1", int(port or "2375"))
+        peer = create_connection(self._proxy[:2] if self._proxy is not None else where)
         peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        if self._proxy is not None and self._tls is not None:
+            from dockyard.client.proxy import tunnel
+
+            tunnel(peer, place, self._proxy[2])
         return self._tls.wrap_socket(peer, server_hostname=address) if self._tls is not None else peer
 
     def request(

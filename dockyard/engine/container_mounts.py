@@ -253,7 +253,7 @@ def _below(source: str, subpath: str) -> str:
     """A directory inside a volume, which must not lead out of it."""
     found = os.path.realpath(os.path.join(source, subpath))
     if not (found + "/").startswith(os.path.realpath(source) + "/"):
-        raise InvalidParameter(f"invalid volume subpath: {subpath}")
+        raise InvalidParameter(f"invalid subpath {subpath}: subpath must be a relative path within the volume")
     if not os.path.exists(found):
         raise SystemFailure(f"cannot access path {found}: no such file or directory")
     return found

@@ -58,10 +58,7 @@ class Puller:
         self._progress.status(f"Pulling from {name.path}", wanted)
         manifest = Manifest.decode((await self._for_platform(name, found)).content)
         image_id = manifest.config.digest
-        if image_id in self._images:
-            for layer in manifest.layers:
-                self._progress.stage("Already exists", _short(layer.digest))
-        else:
+        if image_id not in self._images:  # else there is nothing to say of its layers either
             image_id = await self._bring(name, manifest)
         new = self._images.names.resolve(name) != image_id
         self._images.names.put(name.with_digest(found.digest), image_id)

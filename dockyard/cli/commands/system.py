@@ -113,7 +113,8 @@ def inspect(session: Session, flags: Flags) -> int:
                 found.append(session.api.request("GET", path(*PLACES[kind](name), size=size)).json())
                 break
             except APIError as error:
-                if wanted or error.status != 404:
+                unknown = error.status == 404 or error.message.startswith("invalid reference format")
+                if wanted or not unknown:
                     failures.append(f"Error response from daemon: {error}")
                     break
         else:
