@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
+from contextlib import suppress
 
 from dockyard.engine import log_options
 from dockyard.engine.container import Container, Record, State, timestamp
@@ -16,7 +17,7 @@ from dockyard.engine.networks import NetworkService
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import NotFound
+from dockyard.errors import DockyardError, NotFound
 from dockyard.networks.model import EndpointConfig, JoinRequest, Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
@@ -157,9 +158,13 @@ class ContainerRuns:
             record.state.status, record.state.pid = "running", shim.pid
             record.state.started_at = timestamp()
             self._index.save(container)
-        if shim.frozen != (record.state.status == "paused") and not shim.silent:
-            record.state.status = "paused" if shim.frozen else "running"
+        if record.state.status == "paused" and not shim.frozen and not shim.silent:
+            record.state.status = "running"
             self._index.save(container)
+        elif shim.frozen and record.state.status != "paused":
+            # of a pause that was never acknowledged, or for the time of a commit
+            with suppress(RuntimeFailure, DockyardError):
+                await shim.resume()
         container.shim = shim
         holding: list[Awaitable[object]] = [self._layers.mount(container.id)]
         holding += [self._volumes.mount(name, container.id) for name in container.volume_names]
