@@ -40,6 +40,7 @@ OPTIONS = """\
       --group-add list                   Additional groups
       --health-cmd string                Command that tells the health
       --health-interval duration         Time between checks (0s: default)
+      --health-on-failure string         What to do when it is unhealthy (none, restart, kill, stop)
       --health-retries int               Failures that make it unhealthy
       --health-start-interval duration   Time between checks while starting
       --health-start-period duration     Time in which failures do not count

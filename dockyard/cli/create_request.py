@@ -318,6 +318,8 @@ def _health(flags: Flags) -> Body:
             health[key] = _one(flags, f"health-{name}", values.duration)
             if health[key] < 0:
                 raise ValueError(f"--health-{name} cannot be negative")
+    if flags.given("health-on-failure"):
+        health["OnFailure"] = flags.text("health-on-failure")
     if flags.given("health-retries"):
         health["Retries"] = flags.number("health-retries")
         if health["Retries"] < 0:

@@ -13,6 +13,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.runtime import defaults
 
+HEALTH_ACTIONS = ("", "none", "restart", "kill", "stop")
 SHORTEST_HEALTH_TIME = 1_000_000  # ns; shorter ones are most likely meant in another unit
 
 
@@ -43,7 +44,7 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
     elif base.healthcheck is not None and not config.healthcheck.test:
         check = config.healthcheck
         check.test = base.healthcheck.test
-        for name in ("interval", "timeout", "start_period", "start_interval", "retries"):
+        for name in ("interval", "timeout", "start_period", "start_interval", "retries", "on_failure"):
             setattr(check, name, getattr(check, name) or getattr(base.healthcheck, name))
 
 
@@ -73,6 +74,10 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
+    if check.on_failure not in HEALTH_ACTIONS:
+        raise InvalidParameter(
+            f"invalid health check action '{check.on_failure}': use one of 'none', 'restart', 'kill', or 'stop'"
+        )
     if check.test and check.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InvalidParameter(f"Unknown healthcheck type '{check.test[0]}' (expected 'CMD')")
 

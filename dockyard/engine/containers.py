@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -34,17 +33,15 @@ from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
+from dockyard.engine.stopping import Stopping
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified, SystemFailure, Unavailable
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, NotModified, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.shim.client import Attachment, ExitStatus, Shim, Shims
 
 log = logging.getLogger("dockyard.containers")
 
-DEFAULT_STOP_TIMEOUT = 10
-# How long the end of a killed container is waited for, before and after its shim is killed as well.
-LAST_PATIENCE = 5.0
 # Docker's back-off: 100 ms, doubled at every quick death up to a minute; ten good seconds start it over.
 RESTART_DELAY, LONGEST_RESTART_DELAY, GOOD_RUN = 0.1, 60.0, 10.0
 
@@ -76,9 +73,11 @@ class ContainerService:
         self._specs = SpecMaker(config, index, user_namespaces)
         self._logs = LogForwarding()
         self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces)
+        self._stopping = Stopping(index)
         self._mounts = MountResolver(volumes, self.get)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = False
+        self._closing = False
         self.exec_gone: list[Callable[[str], None]] = []
         images.users.append(self._users_of_image)
         volumes.users.append(self._users_of_volume)
@@ -104,12 +103,43 @@ class ContainerService:
         await asyncio.gather(*(recover(container) for container in self._index.all()))
         await self._sweep()
         self._opening = False
-        for container in self._index.all():
-            policy = container.host_config.restart_policy.name
-            if not container.state.running and container.state.status != "created":
-                again = policy == "always" or (policy == "unless-stopped" and not container.record.stopped_by_user)
-                if again or container.state.status == "restarting":
-                    self._spawn(self._start_again(container))
+        self._start_those_to_run()
+
+    def _start_those_to_run(self) -> None:
+        """Start what its restart policy wants to run with the daemon, each after those whose namespaces it joins."""
+        starting: dict[str, asyncio.Task[None]] = {}
+        waiting = [container for container in self._index.all() if self._starts_with_daemon(container)]
+        wanted = {container.id for container in waiting}
+
+        async def start(container: Container, needed: list[str]) -> None:
+            await asyncio.gather(*(starting[other] for other in needed), return_exceptions=True)
+            await self._start_again(container, count=False)
+
+        while waiting:
+            ready = []
+            for container in waiting:
+                needed = [other for other in self._needed(container) if other in wanted]
+                if all(other in starting for other in needed):
+                    ready.append((container, needed))
+            if not ready:  # they need each other
+                ready = [(container, []) for container in waiting]
+            for container, needed in ready:
+                starting[container.id] = self._spawn(start(container, needed))
+                waiting.remove(container)
+
+    def _starts_with_daemon(self, container: Container) -> bool:
+        record, state = container.record, container.state
+        if state.running or state.status in ("created", "dead", "removing"):
+            return False
+        always = record.host_config.restart_policy.name == "always"
+        return always or state.status == "restarting" or self._restarts(record, state.exit_code)
+
+    def _needed(self, container: Container) -> list[str]:
+        """The containers without which this one can't start, by id."""
+        host = container.host_config
+        modes = (host.network_mode, host.pid_mode, host.ipc_mode)
+        found = [other for mode in modes if (other := namespace_modes.joined(mode))]
+        return [*found, *container.record.links.values()]
 
     async def close(self) -> None:
         """Let go of every container; they run on."""
@@ -124,8 +154,12 @@ class ContainerService:
 
     async def stop_all(self) -> None:
         """Stop every running container, side by side (a daemon without live-restore that ends)."""
+        self._closing = True
         running = [container for container in self._index.all() if container.state.running]
-        await asyncio.gather(*(self.stop(container.id) for container in running), return_exceptions=True)
+        # not by the user: those that are to run always do so again with the next daemon
+        await asyncio.gather(
+            *(self._stopping.stop(container, None, by_user=False) for container in running), return_exceptions=True
+        )
 
     def reload(self, config: Config) -> None:
         """Take up new settings."""
@@ -389,13 +423,33 @@ class ContainerService:
         container.watcher = asyncio.ensure_future(self._await_exit(container))
         check = container.config.healthcheck
         if check is not None and check.test and check.test[0] != "NONE":
-            prober = Prober(container, check, self._on_health)
+            prober = Prober(container, check, self._on_health, self.emit)
             container.prober = asyncio.ensure_future(prober.run())
 
     def _on_health(self, container: Container, changed: bool) -> None:
         self.save(container)
-        if changed and container.state.health is not None:
-            self.emit(container, f"health_status: {container.state.health.status}")
+        health, check = container.state.health, container.config.healthcheck
+        if not changed or health is None:
+            return
+        self.emit(container, f"health_status: {health.status}")
+        if health.status == "unhealthy" and check is not None and check.on_failure not in ("", "none"):
+            # in a task of its own: the prober, who tells us this, ends with the container
+            self._spawn(self._cure(container, check.on_failure))
+
+    async def _cure(self, container: Container, action: str) -> None:
+        """What is to be done with a container that is unhealthy (--health-on-failure)."""
+        log.warning("container %s is unhealthy: %s", container.id, action)
+        try:
+            if action == "restart":
+                await self.restart(container.id)
+            elif action == "stop":
+                await self.stop(container.id)
+            else:
+                await self._stopping.kill(container.id, by_user=False)  # a restart policy may start it again
+        except (NotModified, Conflict, NotFound) as over:
+            log.debug("container %s: %s", container.id, over)
+        except DockyardError as failure:
+            log.error("cannot %s the unhealthy container %s: %s", action, container.id, failure)
 
     # -- the end of a run
 
@@ -467,7 +521,7 @@ class ContainerService:
 
     def _restarts(self, record: Record, code: int) -> bool:
         policy = record.host_config.restart_policy
-        if record.stopped_by_user:
+        if record.stopped_by_user or self._closing:
             return False
         if policy.name in ("always", "unless-stopped"):
             return True
@@ -479,12 +533,12 @@ class ContainerService:
         container.restart_delay = min(container.restart_delay * 2, LONGEST_RESTART_DELAY)
         await self._start_again(container)
 
-    async def _start_again(self, container: Container) -> None:
+    async def _start_again(self, container: Container, *, count: bool = True) -> None:
         async with container.lock:
             if container.state.running or container.removing:
                 return
             container.restarter = None
-            container.record.restart_count += 1
+            container.record.restart_count += count
             try:
                 await self._start(container)
             except Exception as failure:
@@ -511,80 +565,12 @@ class ContainerService:
                 self.save(container)
                 return
             raise NotModified("container already stopped")
-        await self._stop(container, timeout, signal_name)
+        await self._stopping.stop(container, timeout, signal_name)
         self.emit(container, "stop")
 
-    async def _stop(self, container: Container, timeout: int | None, signal_name: str = "") -> None:
-        shim, exited = container.shim, container.exited
-        if shim is None:
-            return
-        container.record.stopped_by_user = True
-        self.save(container)
-        if timeout is None:
-            timeout = container.config.stop_timeout
-        if timeout is None:
-            timeout = DEFAULT_STOP_TIMEOUT
-        if container.state.status == "paused":
-            with suppress(Conflict, Unavailable):
-                await self.unpause(container.id)
-        signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
-        try:
-            async with asyncio.timeout(timeout if timeout >= 0 else None):
-                with suppress(NotFound):
-                    await shim.signal(signo)
-                    self.emit(container, "kill", signal=str(signo))
-                await exited.wait()
-        except (TimeoutError, Unavailable):
-            with suppress(NotFound):
-                await shim.signal(signal.SIGKILL)
-                self.emit(container, "kill", signal=str(int(signal.SIGKILL)))
-            if not await self._has_ended(container, shim, exited):
-                raise SystemFailure(
-                    f"cannot stop container: {container.id}: tried to kill container, but did not receive an exit event"
-                ) from None
-        # whoever stops and starts at once must find all given back
-        async with container.lock:
-            pass
-
-    @staticmethod
-    async def _has_ended(container: Container, shim: Shim, exited: asyncio.Event) -> bool:
-        """Whether a container ends that was killed; a shim that says nothing of it is killed as well."""
-        for patience in (LAST_PATIENCE, LAST_PATIENCE):
-            try:
-                await asyncio.wait_for(exited.wait(), patience)
-                return True
-            except TimeoutError:
-                log.warning("container %s was killed and its shim does not say that it has ended", container.id)
-                shim.destroy()
-        return False
-
     async def kill(self, reference: str, signal_name: str = "KILL") -> None:
-        """Send a signal. Raises Conflict when it does not run."""
-        signo = parse_signal(signal_name or "KILL")
-        container, shim = self._live(reference, "kill")
-        if signo in (signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")):
-            container.record.stopped_by_user = True
-            self.save(container)
-        exited = container.exited
-        if signo == signal.SIGKILL and container.state.status == "paused":
-            with suppress(NotFound, Unavailable):
-                await shim.resume()
-        try:
-            await shim.signal(signo)
-        except NotFound:
-            raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running") from None
-        self.emit(container, "kill", signal=str(signo))
-        if signo == signal.SIGKILL:
-            await self._has_ended(container, shim, exited)
-
-    def _live(self, reference: str, doing: str) -> tuple[Container, Shim]:
-        try:
-            container = self.get(reference)
-        except NotFound as error:
-            raise NotFound(f"cannot {doing} container: {reference}: {error}") from None
-        if not container.state.running or container.shim is None:
-            raise Conflict(f"cannot {doing} container: {reference}: container {container.id} is not running")
-        return container, container.shim
+        """Send a signal. Raises NotFound, Conflict when it does not run."""
+        await self._stopping.kill(reference, signal_name)
 
     async def restart(self, reference: str, timeout: int | None = None, signal_name: str = "") -> None:
         """Stop it, if it runs, and start it."""
@@ -592,7 +578,7 @@ class ContainerService:
         if container.state.running:
             container.restarting = True
             try:
-                await self._stop(container, timeout, signal_name)
+                await self._stopping.stop(container, timeout, signal_name)
             finally:
                 container.restarting = False
         with suppress(NotModified):

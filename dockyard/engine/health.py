@@ -1,7 +1,7 @@
 """Health checks: a command run in the container at intervals, and what its exit codes say of it."""
 
 import asyncio
-import os
+import secrets
 import signal
 import socket
 import time
@@ -11,10 +11,10 @@ from contextlib import suppress
 from dockyard.engine.container import Container, Health, HealthResult, nanoseconds, timestamp
 from dockyard.engine.container_config import Healthcheck
 from dockyard.engine.exec_process import exec_process
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import DockyardError
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim.client import Attachment, ExecRequest
+from dockyard.shim.client import Attachment, ExecProcess, ExecRequest
 
 SECOND = 10**9
 INTERVAL, TIMEOUT, RETRIES, START_INTERVAL = 30 * SECOND, 30 * SECOND, 3, 5 * SECOND
@@ -25,11 +25,18 @@ REMEMBERED = 5
 class Prober:
     """Probes one container for as long as it runs."""
 
-    def __init__(self, container: Container, check: Healthcheck, changed: Callable[[Container, bool], None]) -> None:
+    def __init__(
+        self,
+        container: Container,
+        check: Healthcheck,
+        changed: Callable[[Container, bool], None],
+        emit: Callable[..., None],
+    ) -> None:
+        """`changed` is told of every result, and whether the status is another; `emit` as ContainerIndex.emit."""
         self._container = container
         self._check = check
         self._changed = changed
-        self._number = 0
+        self._emit = emit
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -43,43 +50,52 @@ class Prober:
             await asyncio.sleep(interval / SECOND)
             if state.status != "running":
                 continue
-            self._judge(await self._probe())
+            result = await self._probe()
+            if state.status == "running":  # a frozen container is neither well nor ill
+                self._judge(result)
 
     def _in_start_period(self) -> bool:
         return time.time_ns() - nanoseconds(self._container.state.started_at) < self._check.start_period
 
     async def _probe(self) -> HealthResult:
         begin = timestamp()
-        self._number += 1
         test = self._check.test
         shell = (self._container.config.shell or ["/bin/sh", "-c"]) if test[0] == "CMD-SHELL" else []
         command = [*shell, *test[1:]]
         shim = self._container.shim
         if shim is None:
             return HealthResult(begin, timestamp(), -1, "container is not running")
+        exec_id = secrets.token_hex(32)
+        try:
+            process = runtime_spec.encode(exec_process(self._container, command))
+        except DockyardError as failure:
+            return HealthResult(begin, timestamp(), -1, str(failure))
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        request = ExecRequest(
-            exec_id=f"health-{self._number}-{os.urandom(4).hex()}",
-            process=runtime_spec.encode(exec_process(self._container, command)),
-            attachment=Attachment(theirs.detach(), raw=True),
-        )
+        request = ExecRequest(exec_id=exec_id, process=process, attachment=Attachment(theirs.detach(), raw=True))
         timeout = (self._check.timeout or TIMEOUT) / SECOND
         output = bytearray()
+        execution: ExecProcess | None = None
+        self._emit(self._container, f"exec_create: {' '.join(command)}", execID=exec_id)
+        self._emit(self._container, f"exec_start: {' '.join(command)}", execID=exec_id)
         try:
-            execution = await shim.execute(request)
-            try:
-                async with asyncio.timeout(timeout):
-                    await _collect(ours, output)
-                    code = await execution.wait()
-            except TimeoutError:
-                with suppress(NotFound):
+            async with asyncio.timeout(timeout):
+                execution = await shim.execute(request)
+                await _collect(ours, output)
+                code = await execution.wait()
+        except TimeoutError:
+            if execution is not None:
+                with suppress(DockyardError):
                     await execution.signal(signal.SIGKILL)
-                return HealthResult(begin, timestamp(), -1, f"Health check exceeded timeout ({timeout:g}s)")
+            said = f"Health check exceeded timeout ({timeout:g}s)"
+            if output:
+                said += f": {bytes(output).decode(errors='replace')}"
+            return HealthResult(begin, timestamp(), -1, said)
         except (RuntimeFailure, DockyardError) as failure:
             return HealthResult(begin, timestamp(), -1, str(failure))
         finally:
             ours.close()
+        self._emit(self._container, "exec_die", execID=exec_id, exitCode=str(code))
         return HealthResult(begin, timestamp(), code, bytes(output).decode(errors="replace"))
 
     def _judge(self, result: HealthResult) -> None:

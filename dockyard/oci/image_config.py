@@ -8,7 +8,10 @@ import msgspec
 
 
 class Healthcheck(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """How to find out whether a container is well; times in ns. `test` begins with NONE, CMD or CMD-SHELL."""
+    """How to find out whether a container is well; times in ns. `test` begins with NONE, CMD or CMD-SHELL.
+
+    `on_failure`: what is done when it is not: "" or none, restart, kill, stop (Podman's --health-on-failure).
+    """
 
     test: list[str] = []
     interval: int = 0
@@ -16,6 +19,7 @@ class Healthcheck(msgspec.Struct, rename="pascal", omit_defaults=True):
     start_period: int = 0
     start_interval: int = 0
     retries: int = 0
+    on_failure: str = ""
 
 
 class ContainerConfig(msgspec.Struct, rename="pascal"):

@@ -1,0 +1,148 @@
+"""Ending containers: the polite signal, the time to follow it, and the signal that nobody can refuse."""
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+
+from dockyard.engine.container import Container
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.signals import parse_signal
+from dockyard.errors import Conflict, NotFound, SystemFailure, Unavailable
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.shim.client import Shim
+
+log = logging.getLogger("dockyard.containers")
+
+DEFAULT_TIMEOUT = 10
+LAST_PATIENCE = 5.0  # how long the end of a killed container is waited for, s
+
+
+class Stopping:
+    """Ends the processes of containers."""
+
+    def __init__(self, index: ContainerIndex) -> None:
+        self._index = index
+
+    async def stop(
+        self, container: Container, timeout: int | None, signal_name: str = "", *, by_user: bool = True
+    ) -> None:
+        """Send the stop signal and, `timeout` s later, SIGKILL (-1: never). Raises SystemFailure when it does not end.
+
+        `by_user`: it is to stay stopped. Without a `timeout` of the request or the container's own, one that can't
+        know of the signal is not waited for.
+        """
+        shim, exited = container.shim, container.exited
+        if shim is None:
+            return
+        container.record.stopped_by_user |= by_user
+        self._index.save(container)
+        if timeout is None:
+            timeout = container.config.stop_timeout
+        signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
+        if timeout is None:
+            timeout = 0 if await self._is_deaf(container, shim, signo) else DEFAULT_TIMEOUT
+        try:
+            await self._resume(container, shim)
+            async with asyncio.timeout(max(timeout, 1) if timeout >= 0 else None):
+                await shim.signal(signo)
+            self._index.emit(container, "kill", signal=str(signo))
+            await asyncio.wait_for(exited.wait(), timeout if timeout >= 0 else None)
+        except (TimeoutError, Unavailable, NotFound, RuntimeFailure):
+            with suppress(NotFound):
+                await shim.signal(signal.SIGKILL)
+                self._index.emit(container, "kill", signal=str(int(signal.SIGKILL)))
+            if not await self._has_ended(container, shim, exited):
+                raise SystemFailure(
+                    f"cannot stop container: {container.id}: tried to kill container, but did not receive an exit event"
+                ) from None
+        # whoever stops and starts at once must find all given back
+        async with container.lock:
+            pass
+
+    async def _is_deaf(self, container: Container, shim: Shim, signo: int) -> bool:
+        """Whether it is certain that no process of the container learns of the signal, now or later.
+
+        The kernel drops a signal for a namespace's PID 1 that has no handler for it, at the moment of sending
+        (kernel/signal.c, sig_ignored): `sh -c "…"` as PID 1 is such. It is looked at a second time while the container
+        is frozen, when no handler can come or go.
+        """
+        if not _ignores(shim.pid, signo):
+            return False
+        async with container.lock:
+            if container.state.status != "running":
+                return False
+            try:
+                await shim.pause()
+                try:
+                    return _ignores(shim.pid, signo)
+                finally:
+                    await shim.resume()
+            except (NotFound, Unavailable, RuntimeFailure, SystemFailure):
+                return False
+
+    async def _resume(self, container: Container, shim: Shim) -> None:
+        """A frozen process takes no signal."""
+        async with container.lock:
+            if container.state.status == "paused":
+                await shim.resume()
+                container.state.status = "running"
+                self._index.save(container)
+                self._index.emit(container, "unpause")
+
+    @staticmethod
+    async def _has_ended(container: Container, shim: Shim, exited: asyncio.Event) -> bool:
+        """Whether a container ends that was killed; a shim that says nothing of it is killed as well."""
+        for patience in (LAST_PATIENCE, LAST_PATIENCE):
+            try:
+                await asyncio.wait_for(exited.wait(), patience)
+                return True
+            except TimeoutError:
+                log.warning("container %s was killed and its shim does not say that it has ended", container.id)
+                shim.destroy()
+        return False
+
+    async def kill(self, reference: str, signal_name: str = "KILL", *, by_user: bool = True) -> None:
+        """Send a signal; `by_user`: if that ends it, it is to stay stopped. Raises Conflict when it does not run."""
+        signo = parse_signal(signal_name or "KILL")
+        container, shim = self._live(reference)
+        if by_user and signo in (signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")):
+            container.record.stopped_by_user = True
+            self._index.save(container)
+        exited = container.exited
+        if signo == signal.SIGKILL and container.state.status == "paused":
+            with suppress(NotFound, Unavailable):
+                await shim.resume()
+        try:
+            await shim.signal(signo)
+        except NotFound:
+            raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running") from None
+        self._index.emit(container, "kill", signal=str(signo))
+        if signo == signal.SIGKILL:
+            await self._has_ended(container, shim, exited)
+
+    def _live(self, reference: str) -> tuple[Container, Shim]:
+        try:
+            container = self._index.get(reference)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {reference}: {error}") from None
+        if not container.state.running or container.shim is None:
+            raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running")
+        return container, container.shim
+
+
+def _ignores(pid: int, signo: int) -> bool:
+    """Whether the kernel would drop the signal for this process now: PID 1 of a namespace of its own, no handler.
+
+    One that is blocked waits until it is not, and a tracer is told of every signal: neither is dropped.
+    """
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            fields = dict(row.split(":\t", 1) for row in file.read().splitlines() if ":\t" in row)
+    except OSError:
+        return False
+    numbers = fields.get("NSpid", "").split()
+    if len(numbers) < 2 or numbers[-1] != "1" or fields.get("TracerPid", "").strip() != "0":
+        return False
+    bit = 1 << (signo - 1)
+    return not any(int(fields.get(name, "0"), 16) & bit for name in ("SigCgt", "SigBlk"))

@@ -1,0 +1,163 @@
+"""Health, restart policies, stopping: what keeps containers running, and what ends them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+def until(check: Callable[[], Any], seconds: float = 15) -> Any:
+    """What `check` returns, once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def state(engine: EngineProcess, name: str) -> Any:
+    return engine.inspect(name)["State"]
+
+
+def actions(engine: EngineProcess, name: str, since: float) -> list[str]:
+    filters = quote(json.dumps({"container": [name]}))
+    _, text = engine.api("GET", f"/events?since={since:.9f}&until={time.time():.9f}&filters={filters}")
+    lines = text.splitlines() if isinstance(text, str) else [json.dumps(text)]
+    return [json.loads(line)["Action"] for line in lines]
+
+
+CHECK = ("--health-interval", "100ms", "--health-timeout", "2s", "--health-retries", "2")
+
+
+def test_health_goes_from_starting_to_healthy_to_unhealthy_and_back(engine: EngineProcess) -> None:
+    begin = time.time()
+    engine.docker(
+        "run", "-d", "--name", "hc", "--health-cmd", "echo said; test ! -e /ill", *CHECK, "busybox", "sleep", "1000"
+    )
+    assert state(engine, "hc")["Health"]["Status"] in ("starting", "healthy")
+    until(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
+    engine.docker("exec", "hc", "touch", "/ill")
+    health = until(lambda: (found := state(engine, "hc")["Health"])["Status"] == "unhealthy" and found)
+    assert health["FailingStreak"] >= 2
+    assert health["Log"][-1]["ExitCode"] == 1
+    assert health["Log"][-1]["Output"] == "said\n"
+    assert len(health["Log"]) <= 5
+    assert "(unhealthy)" in engine.docker("ps", "--filter", "name=hc", "--format", "{{.Status}}")
+    engine.docker("exec", "hc", "rm", "/ill")
+    until(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
+    told = [action for action in actions(engine, "hc", begin) if action.startswith("health_status")]
+    assert told == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
+    engine.docker("rm", "-f", "hc")
+
+
+def test_a_check_that_hangs_is_a_failure_and_start_period_forgives(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "-d", "--name", "hang", "--health-cmd", "sleep 60", "--health-interval", "50ms",
+        "--health-timeout", "200ms", "--health-retries", "1", "--health-start-period", "2s",
+        "--health-start-interval", "50ms", "busybox", "sleep", "1000",
+    )  # fmt: skip
+    first = until(lambda: state(engine, "hang")["Health"]["Log"])
+    assert first[0]["Output"] == "Health check exceeded timeout (0.2s)"
+    assert first[0]["ExitCode"] == -1
+    assert state(engine, "hang")["Health"]["Status"] == "starting"  # forgiven
+    until(lambda: state(engine, "hang")["Health"]["Status"] == "unhealthy")
+    engine.docker("rm", "-f", "hang")
+
+
+def test_no_check_when_it_is_turned_off(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "nohc", "--no-healthcheck", "busybox", "sleep", "1000")
+    assert "Health" not in state(engine, "nohc")
+    engine.docker("rm", "-f", "nohc")
+
+
+@pytest.mark.parametrize("action", ["restart", "kill", "stop"])
+def test_an_unhealthy_container_is_dealt_with(engine: EngineProcess, action: str) -> None:
+    name = f"cure-{action}"
+    done = engine.dockyard(
+        "run", "-d", "--name", name, "--health-cmd", "test ! -e /ill", "--health-on-failure", action, *CHECK,
+        "--stop-timeout", "1", "busybox", "sh", "-c", "trap 'exit 7' TERM; rm -f /ill; while :; do sleep 0.1; done",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    began = state(engine, name)["StartedAt"]
+    until(lambda: state(engine, name)["Health"]["Status"] == "healthy")
+    engine.docker("exec", name, "touch", "/ill")
+    if action == "restart":
+        until(lambda: state(engine, name)["StartedAt"] != began)
+        until(lambda: state(engine, name)["Health"]["Status"] == "healthy")
+    else:
+        until(lambda: state(engine, name)["Status"] == "exited")
+        assert state(engine, name)["ExitCode"] == (137 if action == "kill" else 7)
+    engine.docker("rm", "-f", name)
+
+
+def test_restarts_wait_twice_as_long_each_time(engine: EngineProcess) -> None:
+    begin = time.time()
+    engine.docker("run", "-d", "--name", "loop", "--restart", "on-failure:4", "busybox", "false")
+    until(lambda: engine.inspect("loop")["RestartCount"] == 4 and state(engine, "loop")["Status"] == "exited")
+    filters = quote(json.dumps({"container": ["loop"], "event": ["die", "start"]}))
+    _, text = engine.api("GET", f"/events?since={begin:.9f}&until={time.time():.9f}&filters={filters}")
+    told = [(event["Action"], event["timeNano"] / 1e9) for event in map(json.loads, text.splitlines())]
+    deaths = [moment for action, moment in told if action == "die"]
+    starts = [moment for action, moment in told if action == "start"][1:]
+    pauses = [start - death for start, death in zip(starts, deaths, strict=False)]
+    assert len(pauses) == 4
+    for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=True):
+        assert least <= pause < least + 2
+    engine.docker("rm", "loop")
+
+
+def test_policies_hold_across_daemons(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, number=21)
+    engine.start()
+    try:
+        engine.docker("run", "--rm", "busybox", "true")
+        for policy in ("no", "always", "unless-stopped", "on-failure"):
+            engine.docker("run", "-d", "--name", policy, "--restart", policy, "busybox", "sleep", "1000")
+            engine.docker("run", "-d", "--name", f"{policy}-stopped", "--restart", policy, "busybox", "sleep", "1000")
+        engine.docker("run", "-d", "--name", "joined", "--restart", "always", "--net", "container:always", "busybox",
+                      "sleep", "1000")  # fmt: skip
+        engine.docker("stop", "-t", "0", *(f"{policy}-stopped" for policy in ("no", "always", "unless-stopped")))
+        engine.docker("stop", "-t", "0", "on-failure-stopped")
+        engine.arguments.append("--live-restore=false")
+        engine.kill()
+        engine.start()
+        until(lambda: "always-stopped" in engine.docker("ps", "--format", "{{.Names}}").split())
+        engine.stop()  # it stops its containers with it: as a host that goes down
+        engine.arguments.pop()
+        engine.start()
+        running = {"always", "always-stopped", "unless-stopped", "on-failure", "joined"}
+        until(lambda: set(engine.docker("ps", "--format", "{{.Names}}").split()) == running)
+        assert engine.inspect("always")["RestartCount"] == 0
+    finally:
+        engine.clean_up()
+
+
+def test_a_shell_that_can_not_hear_the_signal_is_not_waited_for(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "deaf", "busybox", "sh", "-c", "sleep 1000; true")
+    begin = time.monotonic()
+    engine.docker("stop", "deaf")
+    assert time.monotonic() - begin < 5
+    assert state(engine, "deaf")["ExitCode"] == 137
+    engine.docker("rm", "deaf")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trap 'sleep 1; exit 3' TERM; while :; do sleep 0.1; done",  # it has a handler
+        "sleep 2; exit 3",  # it has none, but a timeout of its own choice
+    ],
+)
+def test_one_that_may_end_by_itself_is_given_its_time(engine: EngineProcess, command: str) -> None:
+    timeout = [] if command.startswith("trap") else ["--stop-timeout", "8"]
+    engine.docker("run", "-d", "--name", "polite", *timeout, "busybox", "sh", "-c", command)
+    time.sleep(0.3)
+    engine.docker("stop", "polite")
+    assert state(engine, "polite")["ExitCode"] == 3
+    engine.docker("rm", "polite")
