@@ -161,3 +161,10 @@ class Container:
     def volume_names(self) -> list[str]:
         """The volumes it uses."""
         return [mount.name for mount in self.record.mounts if mount.type == "volume"]
+
+    @property
+    def nameless_volumes(self) -> list[str]:
+        """Those of them that were not asked for by name: only they may go with it."""
+        named = {bind.partition(":")[0] for bind in self.host_config.binds or []}
+        named |= {mount.source for mount in self.host_config.mounts or []}
+        return [name for name in self.volume_names if name not in named]

@@ -737,7 +737,7 @@ class ContainerService:
         container.waiting.clear()
         if volumes:
             # if the daemon dies before the last line, the next one finishes
-            self._volumes.mark(container.volume_names, container.id)
+            self._volumes.mark(container.nameless_volumes, container.id)
         await self._layers.release(container.id)
         await self._logs.sent(container.id)
         self._index.remove(container)

@@ -94,3 +94,7 @@ def test_volumes_outlive_containers(engine: EngineProcess, tmp_path: Path) -> No
     # an anonymous volume is filled from the image and goes with --rm
     assert "busybox" in engine.docker("run", "--rm", "-v", "/bin", "busybox", "ls", "/bin")
     assert engine.docker("volume", "ls", "-q") == ""
+    # one that was asked for by the name that the engine had chosen for it does not (python-on-whales, volume drivers)
+    chosen = engine.docker("volume", "create")
+    engine.docker("run", "--rm", "-v", f"{chosen.strip()}:/data", "busybox", "true")
+    assert engine.docker("volume", "rm", chosen.strip()) == chosen
