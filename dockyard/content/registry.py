@@ -139,8 +139,9 @@ class RegistryClient:
 
     async def login(self, domain: str, credentials: Credentials) -> str:
         """Check credentials; an identity token if the registry gave one, else "". Raises Unauthorized, Unavailable."""
-        repository = self.repository(Reference(domain, "library/login"), credentials)
-        return await repository.check()
+        # not with a mirror, which may be content with any
+        endpoints = self.endpoints(domain, push=True)
+        return await Repository(self, Reference(domain, "library/login"), credentials, endpoints, False).check()
 
 
 @dataclass

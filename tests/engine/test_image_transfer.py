@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dockyard.content.registry import RegistryClient
-from dockyard.errors import NotFound, Unavailable
+from dockyard.content.registry import Credentials, RegistryClient
+from dockyard.errors import DockyardError, NotFound, Unavailable
 from dockyard.oci.reference import Reference
 from tests.engine.test_images import BASE, TOP, Room, digest, docker_archive, document
 
@@ -160,3 +160,13 @@ async def test_without_a_registry_the_embedded_image_is_taken_and_said_so(
         await room.pull("no-such-image")
     with pytest.raises(Unavailable):
         await room.pull("busybox:1.36")
+
+
+async def test_a_login_is_not_checked_by_a_mirror(registry: str) -> None:
+    # the mirror takes anyone; the Hub, if it can be reached, takes no one of that name
+    client = RegistryClient(mirrors=[f"http://{registry}"])
+    try:
+        with pytest.raises(DockyardError):
+            await client.login("docker.io", Credentials("no-such-user-there", "wrong"))
+    finally:
+        await client.close()
