@@ -50,14 +50,19 @@ class Events:
     ) -> AsyncIterator[Event]:
         """Yield past events from `since_ns` on, then new ones up to `until_ns` (both UNIX ns; None: none, for ever).
 
+        With an end and no beginning, all remembered events come first (moby daemon/events, loadBufferedEvents).
         A subscriber that falls `BACKLOG` events behind is ended.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._queues.add(queue)
         try:
-            if since_ns is not None:
+            if since_ns is not None or until_ns is not None:
                 for event in list(self._recent):
-                    if event.time_ns >= since_ns and (until_ns is None or event.time_ns <= until_ns) and matches(event):
+                    if (
+                        event.time_ns >= (since_ns or 0)
+                        and (until_ns is None or event.time_ns <= until_ns)
+                        and matches(event)
+                    ):
                         yield event
             while True:
                 if until_ns is None:
