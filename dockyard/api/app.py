@@ -50,6 +50,6 @@ def build_server(services: Services) -> web.Server:
         auto_decompress=False,  # a request body is an archive or JSON; who sends gzip means it to stay gzip
         read_bufsize=1 << 18,
         keepalive_timeout=3600,  # clients pool connections and expect Go's patience
-        lingering_time=0,
+        lingering_time=2.0,  # seconds: who is refused before he has sent all of a body shall read why
         loop=asyncio.get_running_loop(),
     )

@@ -65,7 +65,6 @@ SHORT = {
     "ps": ("container", "ls"),
     "rmi": ("image", "rm"),
 }
-_SHOWN_WITH_COMMAND = ("builder", "image", "system", "volume")  # in what docker says of an unknown command
 SYNONYMS = {"list": "ls", "remove": "rm"}
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
 OPTIONS = """\
@@ -149,7 +148,7 @@ def _run(rest: list[str]) -> int:
             if (word, name) != ("container", "ps"):
                 raise UsageError(
                     f"{PROGRAM}: unknown command: {PROGRAM} {word} {name}\n\n"
-                    f"Usage:  {PROGRAM} {word}{' COMMAND' if word in _SHOWN_WITH_COMMAND else ''}\n\n"
+                    f"Usage:  {PROGRAM} {word}{' COMMAND' if word == 'volume' else ''}\n\n"
                     f"Run '{PROGRAM} {word} --help' for more information"
                 )
             name = "ls"

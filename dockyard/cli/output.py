@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from dockyard.cli import go_json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,15 +90,8 @@ def parsed(form: str, code: int = 1, *, name: str = "") -> Template:
 
 def row_json(row: Row) -> str:
     """A row's fields as Go's JSON of them: sorted, and without letters that mean something in HTML."""
-    import json
-
     fields = {key: value for key, value in sorted(row.items()) if not callable(value)}
-    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
-    return _without_html(text)
-
-
-def _without_html(text: str) -> str:
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return go_json.without_html(go_json.compact(fields))
 
 
 def check(form: str) -> None:
@@ -111,13 +106,8 @@ def objects(found: list[Any], form: str, failures: list[str], *, escaped: bool =
     `escaped` JSON is what Go makes of our own data; what the engine says stays as it is.
     """
     if not form or form == "json":
-        import json
-
-        if form:
-            text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
-        else:
-            text = json.dumps(found, indent=4, ensure_ascii=False)
-        print(_without_html(text) if escaped else text)
+        text = go_json.compact(found) if form else go_json.indented(found)
+        print(go_json.without_html(text) if escaped else text)
         return
     from dockyard.cli.template import ExecutionError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dockyard.cli import go_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def to_json(value: Value) -> str:
     declared = getattr(value, "type", None) is not None
     if declared:  # Go sorts the fields of what `ls` shows, and escapes what means something in HTML
         value = dict(sorted(value.items()))
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=lambda value: None)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026") if declared else text
+    text = go_json.compact(value)
+    return go_json.without_html(text) if declared else text
 
 
 def type_name(value: Value) -> str:
@@ -157,7 +157,7 @@ def _one(flags: str, verb: str, value: Value) -> str:
     if verb in "eEfFgG" and isinstance(value, float):
         return f"%{flags}{verb}" % value
     if verb == "q" and isinstance(value, str):
-        return f"%{flags}s" % json.dumps(value, ensure_ascii=False)
+        return f"%{flags}s" % go_json.compact(value)
     if verb == "T":
         return f"%{flags}s" % type_name(value)
     if verb == "t" and isinstance(value, bool):

@@ -87,3 +87,13 @@ def test_a_container_cannot_write_outside_the_target(source: EngineProcess, tmp_
         with pytest.raises(ArchiveError, match="refusing"):
             unpack(iter([data.getvalue()]), str(inside), into=True, contents=False)
         assert list(outside.iterdir()) == []
+
+
+def test_a_refused_copy_says_why_and_not_that_a_pipe_broke(source: EngineProcess, tmp_path: Path) -> None:
+    # the engine closed the connection while the client was still sending, which then saw only that
+    (tmp_path / "big").write_bytes(bytes(20_000_000))
+    for client in (source.dockyard, source.run_docker):
+        for name in ("/etc/hostname", str(tmp_path / "big")):
+            done = client("cp", name, "files:/nothing/x")
+            assert done.returncode == 1
+            assert b"Could not find the file /nothing in container files" in done.stderr

@@ -114,13 +114,8 @@ def _endpoint(store: ContextStore, given: dict[str, str]) -> tuple[dict[str, Any
     skip = given.get("skip-tls-verify", "false").lower()
     if skip not in ("true", "false", "1", "0", "t", "f"):
         raise Failure(f'{wrong}skip-tls-verify: parsing "{given["skip-tls-verify"]}": invalid syntax')
-    if given.get("host"):
-        from dockyard.cli.endpoint import parse
-
-        try:
-            parse(given["host"])
-        except Failure:
-            raise Failure(f"{wrong}unable to parse docker host `{given['host']}`") from None
+    if given.get("host") and "://" not in given["host"]:
+        raise Failure(f"{wrong}unable to parse docker host `{given['host']}`")
     endpoint = {"Host": given.get("host", ""), "SkipTLSVerify": skip in ("true", "1", "t")}
     return ({key: value for key, value in endpoint.items() if value or key == "SkipTLSVerify"}), files
 

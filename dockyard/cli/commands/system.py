@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.cli import output
+from dockyard.cli import go_json, output
 from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
@@ -52,9 +52,7 @@ def _event_format(form: str) -> Callable[[dict[str, Any]], str]:
     if not form:
         return _event_line
     if form == "json":
-        import json
-
-        return lambda event: json.dumps(event, separators=(",", ":"))
+        return go_json.compact
     from dockyard.cli.template import ExecutionError, Template, TemplateError
 
     def show(event: dict[str, Any]) -> str:
