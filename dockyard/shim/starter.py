@@ -144,6 +144,7 @@ def _start(
                 ends.stdio,
                 seccomp_program=seccomp_program,
                 sibling=True,
+                text=b"" if order.init else specification,
             )
             assert container.process is not None
             started = container.process
