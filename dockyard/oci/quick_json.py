@@ -37,6 +37,11 @@ else:
             value, end = _scan(text, 0)
         except StopIteration as error:
             raise ValueError(f"no JSON value at {error.value}") from None
+        except SystemError:
+            # what the C code would raise is a class of `json`, and it does not import that by itself
+            from json import loads as told
+
+            return told(text)
         if end != len(text):
             raise ValueError(f"more than a JSON value, at {end}")
         return value

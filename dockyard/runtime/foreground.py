@@ -255,4 +255,7 @@ def _own_terminal() -> int:
 def _make_raw(fd: int) -> list[Any]:
     saved = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSANOW)
+    raw = termios.tcgetattr(fd)
+    raw[1] = saved[1]  # output as before: it makes the line ends that the container's terminal does not
+    termios.tcsetattr(fd, termios.TCSANOW, raw)
     return saved

@@ -1,0 +1,250 @@
+"""A container's life through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Runtime
+
+
+def wait_for(condition: object, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_container_is_created_then_running_then_stopped_then_gone(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    assert runtime("create", "one").returncode == 0
+    assert runtime.status("one") == "created"
+    assert runtime("start", "one").returncode == 0
+    assert runtime.status("one") == "running"
+    assert runtime("kill", "one", "KILL").returncode == 0
+    wait_for(lambda: runtime.status("one") == "stopped")
+    assert runtime("delete", "one").returncode == 0
+    assert "container does not exist" in runtime("state", "one").stderr
+    assert not (runtime.state / "one").exists()
+
+
+def test_state_is_that_of_the_specification(runtime: Runtime) -> None:
+    runtime.config(lambda config: config.update(annotations={"a.b": "c"}))
+    runtime.command("sleep", "1000")
+    config = json.loads((runtime.bundle / "config.json").read_text())
+    config["annotations"] = {"a.b": "c"}
+    (runtime.bundle / "config.json").write_text(json.dumps(config))
+    assert runtime("run", "-d", "one").returncode == 0
+    state = json.loads(runtime("state", "one").stdout)
+    assert state["ociVersion"].startswith("1.")
+    assert state["bundle"] == str(runtime.bundle)
+    assert state["rootfs"] == str(runtime.bundle / "rootfs")
+    assert state["annotations"] == {"a.b": "c"}
+    assert Path(f"/proc/{state['pid']}/cmdline").read_bytes() == b"sleep\x001000\x00"
+
+
+def test_start_starts_only_once_and_only_what_lives(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    runtime("create", "one")
+    runtime("start", "one")
+    assert "cannot start an already running container" in runtime("start", "one").stderr
+    runtime("kill", "one", "KILL")
+    wait_for(lambda: runtime.status("one") == "stopped")
+    assert "cannot start a container that has stopped" in runtime("start", "one").stderr
+
+
+def test_a_name_is_taken_once(runtime: Runtime) -> None:
+    runtime.started("one")
+    second = runtime("run", "one")
+    assert second.returncode == 1
+    assert "container with given ID already exists" in second.stderr
+    assert runtime.status("one") == "running"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "ü"])
+def test_a_name_that_could_lead_elsewhere_is_refused(runtime: Runtime, name: str) -> None:
+    runtime.command("true")
+    done = runtime("run", name)
+    assert done.returncode == 1
+    assert "container id" in done.stderr
+
+
+def test_a_program_that_is_not_there_fails_create(runtime: Runtime) -> None:
+    runtime.command("no-such-program")
+    done = runtime("create", "one")
+    assert done.returncode == 1
+    assert r"exec: \"no-such-program\": executable file not found in $PATH" in done.stderr
+    assert runtime("list", "-q").stdout == ""
+
+
+def test_start_tells_that_the_program_could_not_run(runtime: Runtime) -> None:
+    script = runtime.bundle / "rootfs/script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    runtime.command("/script")
+    assert runtime("create", "one").returncode == 0
+    done = runtime("start", "one")
+    assert done.returncode != 0
+    assert "exec /script: no such file or directory" in done.stderr
+
+
+def test_a_start_that_is_killed_leaves_the_container_to_the_next(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    runtime("create", "one")
+    for _ in range(5):
+        starting = subprocess.Popen([runtime.program, "--root", runtime.state, "start", "one"])
+        time.sleep(0.004)
+        starting.kill()
+        starting.wait()
+    if runtime.status("one") == "created":
+        assert runtime("start", "one").returncode == 0
+    assert runtime.status("one") == "running"
+
+
+def test_run_passes_streams_and_the_exit_status(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", "cat; echo to stderr >&2; exit 7")
+    done = runtime("run", "one", input="typed\n")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "typed\n", "to stderr\n")
+    assert runtime("list", "-q").stdout == ""
+
+
+def test_run_passes_much_output_whole(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", "seq 200000")
+    assert runtime("run", "one").stdout == "".join(f"{number}\n" for number in range(1, 200001))
+
+
+def test_run_tells_a_death_by_signal_as_a_shell_does(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", "ulimit -c 0; kill -ABRT 0; kill -SEGV $$; sh -c 'kill -KILL $$'")
+    runtime.started("one")
+    program = subprocess.Popen(
+        [runtime.program, "--root", runtime.state, "exec", "one", "sh", "-c", "ulimit -c 0; kill -SEGV $$"]
+    )
+    assert program.wait(20) == 128 + signal.SIGSEGV
+
+
+def test_run_forwards_signals(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", 'trap "echo got it; exit 3" USR1; echo ready; while :; do sleep 0.05; done')
+    running = subprocess.Popen(
+        [runtime.program, "--root", runtime.state, "run", "one"],
+        cwd=runtime.bundle, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(signal.SIGUSR1)
+    assert running.stdout.read() == "got it\n"
+    assert running.wait(20) == 3
+
+
+def test_run_reaps_what_its_container_leaves_behind(runtime: Runtime) -> None:
+    """Without a PID namespace of its own the orphans of a container come to the runtime."""
+
+    def no_pids(config: dict) -> None:  # type: ignore[type-arg]
+        config["linux"]["namespaces"] = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
+        config["process"]["args"] = ["sh", "-c", "(sleep 0.05 & sleep 0.1 &) ; exec sleep 0.5"]
+
+    runtime.config(no_pids)
+    running = subprocess.Popen([runtime.program, "--root", runtime.state, "run", "one"], cwd=runtime.bundle)
+    time.sleep(0.45)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    zombies = [pid for pid in children if ") Z" in Path(f"/proc/{pid}/stat").read_text()]
+    assert running.wait(20) == 0
+    assert zombies == []
+
+
+def test_keep_keeps_the_container(runtime: Runtime) -> None:
+    runtime.command("true")
+    assert runtime("run", "--keep", "one").returncode == 0
+    assert runtime.status("one") == "stopped"
+    assert runtime("delete", "one").returncode == 0
+
+
+def test_delete_refuses_a_running_container_unless_forced(runtime: Runtime) -> None:
+    runtime.started("one")
+    done = runtime("delete", "one")
+    assert done.returncode == 1
+    assert "cannot delete container one that is not stopped: running" in done.stderr
+    assert runtime("delete", "--force", "one").returncode == 0
+    assert runtime("list", "-q").stdout == ""
+
+
+def test_force_has_nothing_against_a_container_that_is_not_there(runtime: Runtime) -> None:
+    assert runtime("delete", "--force", "nobody").returncode == 0
+    assert runtime("delete", "nobody").returncode == 1
+
+
+def test_delete_takes_the_cgroup_away(runtime: Runtime) -> None:
+    runtime.started("one")
+    pid = json.loads(runtime("state", "one").stdout)["pid"]
+    rows = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    assert any(row.endswith("/one") for row in rows)
+    runtime("delete", "-f", "one")
+    assert not list(Path("/sys/fs/cgroup").glob("*/one"))
+
+
+def test_sigkill_ends_every_process_where_the_pid_namespace_is_the_hosts(runtime: Runtime) -> None:
+    def no_pids(config: dict) -> None:  # type: ignore[type-arg]
+        config["linux"]["namespaces"] = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
+        config["process"]["args"] = ["sh", "-c", "sleep 1001 & exec sleep 1002"]
+
+    runtime.config(no_pids)
+    assert runtime("run", "-d", "one").returncode == 0
+    pids = json.loads(runtime("ps", "-f", "json", "one").stdout)
+    assert len(pids) == 2
+    assert runtime("kill", "one", "KILL").returncode == 0
+    wait_for(lambda: runtime("ps", "-f", "json", "one").stdout.strip() == "[]")
+
+
+def test_kill_knows_names_and_numbers(runtime: Runtime) -> None:
+    runtime.started("one", "sh", "-c", "trap 'exit 0' TERM; trap : USR1; while :; do sleep 0.05; done")
+    for signo in ("0", "USR1", "sigusr1", "SIGUSR1", str(int(signal.SIGUSR1))):
+        assert runtime("kill", "one", signo).returncode == 0, signo
+    assert r"unknown signal \"NOPE\"" in runtime("kill", "one", "NOPE").stderr
+    assert runtime("kill", "one").returncode == 0  # TERM
+    wait_for(lambda: runtime.status("one") == "stopped")
+    assert "container not running" in runtime("kill", "one").stderr
+    assert runtime("kill", "--all", "one", "0").returncode == 0
+
+
+def test_a_paused_container_runs_on_when_resumed(runtime: Runtime) -> None:
+    runtime.started("one")
+    assert runtime("pause", "one").returncode == 0
+    assert runtime.status("one") == "paused"
+    done = runtime("exec", "one", "true")
+    assert done.returncode == 255
+    assert "cannot exec in a paused container" in done.stderr
+    assert runtime("resume", "one").returncode == 0
+    assert runtime("exec", "one", "true").returncode == 0
+
+
+def test_the_pid_file_has_the_pid(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    assert runtime("create", "--pid-file", "pid", "one").returncode == 0
+    assert int((runtime.bundle / "pid").read_text()) == json.loads(runtime("state", "one").stdout)["pid"]
+
+
+def test_what_the_caller_left_open_is_not_open_in_a_container_that_waits(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    secret = os.open("/etc/passwd", os.O_RDONLY)
+    assert runtime("create", "one", pass_fds=(secret,)).returncode == 0
+    os.close(secret)
+    pid = json.loads(runtime("state", "one").stdout)["pid"]
+    targets = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if int(entry.name) > 2}
+    assert not [target for target in targets if target.startswith("/") and not target.startswith("/proc")]
+
+
+def test_preserved_descriptors_are_open_in_the_program_and_no_others(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", "cat <&3; ls /proc/self/fd | wc -l")
+    read, write = os.pipe()
+    os.write(write, b"handed over\n")
+    os.close(write)
+    os.dup2(read, 3)
+    done = runtime("run", "--preserve-fds", "1", "one", pass_fds=(3,))
+    os.close(3)
+    # 0, 1, 2, 3 and the one that ls reads the directory with
+    assert done.stdout == "handed over\n5\n"
+    missing = runtime("run", "--preserve-fds", "9", "two")
+    assert "unable to stat preserved-fd" in missing.stderr
