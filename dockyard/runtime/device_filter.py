@@ -60,7 +60,7 @@ def _rule(rule: DeviceRule) -> list[bytes]:
         code.append(_instruction(_JNE, 4, 0, 0, rule.major))
     if rule.minor is not None and rule.minor >= 0:
         code.append(_instruction(_JNE, 5, 0, 0, rule.minor))
-    access = sum(ACCESS[letter] for letter in set(rule.access or "rwm"))
+    access = sum(ACCESS.get(letter, 0) for letter in set(rule.access)) or ALL
     if rule.allow:
         code += [_instruction(0x54, 3, 0, 0, ~access & ALL), _instruction(_JNE, 3, 0, 0, 0)]  # w3 &= ~access
     else:

@@ -8,7 +8,8 @@ class RuntimeFailure(Exception):
     executed, else 1 (POSIX's shell convention, which Docker follows).
     """
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1, *, inside: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
+        self.inside = inside  # whether it happened to the container's process, not to us who made it

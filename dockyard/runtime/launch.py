@@ -161,6 +161,25 @@ def _make(
     )
 
 
+def not_started(command: str, failure: RuntimeFailure) -> RuntimeFailure:
+    """`failure` as programs that read a runtime's errors know it."""
+    return RuntimeFailure(f"runc {command} failed: {_stage(failure)}{failure.message}", 1)
+
+
+def not_executed(failure: RuntimeFailure) -> RuntimeFailure:
+    """`failure` of an exec, as programs that read a runtime's errors know it."""
+    stage = "unable to start container process: " if failure.inside else ""
+    return RuntimeFailure(f"exec failed: {stage}{failure.message}", 255)
+
+
+def _stage(failure: RuntimeFailure) -> str:
+    if not failure.inside:
+        return ""
+    if failure.message.startswith(("exec:", "exec ", "chdir ")):
+        return "unable to start container process: "
+    return "unable to start container process: error during container init: "
+
+
 def check_name(name: str) -> None:
     """Raises RuntimeFailure for a name that can't be a directory's here or stands for another."""
     if not name:

@@ -46,7 +46,7 @@ class Attendance:
         if message is None:
             raise RuntimeFailure("the container's process ended before it was created")
         if message.kind == "error":
-            raise RuntimeFailure(message.text, message.exit_code)
+            raise RuntimeFailure(message.text, message.exit_code, inside=True)
         if message.kind == "created":
             self.created = True
             return
@@ -103,7 +103,8 @@ def _tell_agent(pidfd: int, pid: int, number: int, filter_: Filter, state: State
                 agent.connect(filter_.listener_path)
                 data = encode(text)
                 sent = socket.send_fds(agent, [data], [listener])
-                agent.sendall(data[sent:])
+                if sent < len(data):  # an agent that has all may have hung up
+                    agent.sendall(data[sent:])
         finally:
             os.close(listener)
     except OSError as error:

@@ -1,5 +1,6 @@
 """The options of one mount of the spec, sorted by what they are for (runtime-spec config.md, "Linux mount options")."""
 
+import os
 from collections.abc import Sequence
 
 from dockyard.linux import syscalls
@@ -103,6 +104,13 @@ _ATTRIBUTES = (
     (MS_NODIRATIME, syscalls.MOUNT_ATTR_NODIRATIME),
     (MS_NOSYMFOLLOW, syscalls.MOUNT_ATTR_NOSYMFOLLOW),
 )
+# statvfs(3)'s flags of those that the kernel locks
+_STATVFS = (
+    (os.ST_RDONLY, syscalls.MOUNT_ATTR_RDONLY),
+    (os.ST_NOSUID, syscalls.MOUNT_ATTR_NOSUID),
+    (os.ST_NODEV, syscalls.MOUNT_ATTR_NODEV),
+    (os.ST_NOEXEC, syscalls.MOUNT_ATTR_NOEXEC),
+)
 # What a mount of its own has besides, per file system and not per mount: fsconfig's flags.
 SUPERBLOCK_FLAGS = (
     (MS_SYNCHRONOUS, "sync"),
@@ -152,9 +160,64 @@ class Options:
             clear |= _TIMES  # relatime is the number 0
         return set_, clear
 
+    def bind_attributes(self) -> tuple[int, int, int]:
+        """The flags of a bind mount as mount_setattr's (set, cleared, cleared because it was asked for by name).
+
+        As mount(2) has it and so other runtimes: without any flag the source's stay; with one, those not named are off.
+        Of the times of access all stay unless one of them is set.
+        """
+        times = self.flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+        if not self.flags and not self.cleared:
+            return 0, 0, 0
+        set_ = clear = asked = 0
+        for flag, attribute in _ATTRIBUTES:
+            if flag == MS_NODIRATIME and not times:
+                continue
+            if self.flags & flag:
+                set_ |= attribute
+            else:
+                clear |= attribute
+                asked |= attribute if self.cleared & flag else 0
+        if times:
+            clear |= _TIMES  # relatime is the number 0
+            if self.flags & MS_STRICTATIME:
+                set_ |= syscalls.MOUNT_ATTR_STRICTATIME
+            elif self.flags & MS_NOATIME:
+                set_ |= syscalls.MOUNT_ATTR_NOATIME
+        return set_, clear, asked
+
     def needs_descriptor(self) -> bool:
         """Whether more than mount(2) is to be done: then the mount must be held, not looked for where it was put."""
         return bool(self.propagation or self.recursive_set or self.recursive_clear or self.copy_up)
+
+
+def locked_attributes(options: Options, fd: int) -> tuple[int, int]:
+    """`options.bind_attributes` for a container with a user namespace, whose mount `fd` the runtime has cloned for it.
+
+    The flags that a user namespace inherits are locked for it. It is not to lose them by our having more rights than
+    it has: they stay, and it is an error to want them off or other times of access. Raises PermissionError.
+    """
+    set_, clear, asked = options.bind_attributes()
+    have = os.fstatvfs(fd).f_flag
+    present = 0
+    for flag, attribute in _STATVFS:
+        if have & flag:
+            present |= attribute
+    times = options.flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+    if asked & present or (times and _times(options.flags) != _times_of(have)):
+        raise PermissionError(1, "Operation not permitted")
+    return set_, clear & ~(present | _TIMES | syscalls.MOUNT_ATTR_NODIRATIME)
+
+
+def _times(flags: int) -> tuple[str, bool]:
+    kind = "no" if flags & MS_NOATIME else "strict" if flags & MS_STRICTATIME else "relative"
+    return kind, bool(flags & MS_NODIRATIME)
+
+
+def _times_of(statvfs_flags: int) -> tuple[str, bool]:
+    relative = statvfs_flags & os.ST_RELATIME
+    kind = "no" if statvfs_flags & os.ST_NOATIME else "relative" if relative else "strict"
+    return kind, bool(statvfs_flags & os.ST_NODIRATIME)
 
 
 def parse(given: Sequence[str]) -> Options:

@@ -43,7 +43,7 @@ def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> M
         if not options.bind and wanted.type != "bind":
             continue
         mapped = is_mapped(wanted, options)
-        if not mapped and not userns:
+        if not userns and (not mapped or _is_in_root(wanted, spec, bundle)):
             continue
         try:
             source = clone(wanted, options, bundle)
@@ -60,8 +60,14 @@ def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> M
         if not root & syscalls.MS_SHARED:
             syscalls.mount_setattr(source, "", AT_EMPTY_PATH | AT_RECURSIVE, propagation=MS_SLAVE)
         if mapped:
-            _map(wanted, options, source, spec, user_namespace)
+            map_ids(wanted, options, source, spec, user_namespace)
     return sources
+
+
+def _is_in_root(wanted: Mount, spec: Spec, bundle: str) -> bool:
+    """Whether the source is in the container's own tree, where an earlier mount may be what it means."""
+    root = os.path.realpath(os.path.join(bundle, spec.root.path))
+    return os.path.realpath(os.path.join(bundle, wanted.source)).startswith(root.rstrip("/") + "/")
 
 
 def is_mapped(wanted: Mount, options: Options) -> bool:
@@ -69,7 +75,8 @@ def is_mapped(wanted: Mount, options: Options) -> bool:
     return bool(wanted.uid_mappings or wanted.gid_mappings or options.idmap)
 
 
-def _map(wanted: Mount, options: Options, source: int, spec: Spec, user_namespace: int) -> None:
+def map_ids(wanted: Mount, options: Options, source: int, spec: Spec, user_namespace: int) -> None:
+    """Show the mount `source` with the ids that `wanted` or the container maps. Raises RuntimeFailure."""
     uids, gids = wanted.uid_mappings, wanted.gid_mappings
     namespace = -1
     try:

@@ -62,7 +62,9 @@ def _device_row(rule: DeviceRule) -> str:
         return "a"  # the kernel looks at nothing else then
     major = "*" if rule.major is None or rule.major < 0 else rule.major
     minor = "*" if rule.minor is None or rule.minor < 0 else rule.minor
-    return f"{rule.type} {major}:{minor} {rule.access or 'rwm'}"
+    # the kernel refuses letters that it does not know
+    access = "".join(letter for letter in rule.access if letter in "rwm")
+    return f"{rule.type} {major}:{minor} {access or 'rwm'}"
 
 
 def _set_memory(group: Cgroup, memory: Memory) -> None:

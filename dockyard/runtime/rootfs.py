@@ -10,6 +10,8 @@ import os
 import stat
 from collections.abc import Mapping
 
+import msgspec
+
 from dockyard.linux import cgroups, mounts, procfs, syscalls
 from dockyard.linux.syscalls import (
     MNT_DETACH,
@@ -38,6 +40,7 @@ MOUNTABLE_IN_PROC = tuple(
     ).split()
 )
 PROC_ROOT_INODE = 1
+MOST_LINKS = 40  # as the kernel follows
 
 
 class Rootfs:
@@ -57,6 +60,8 @@ class Rootfs:
                 _isolate_parent(path, MS_SLAVE if flags & MS_SLAVE else MS_PRIVATE)
         self.path = path
         self._bundle = bundle
+        self._spec = spec
+        self._userns = any(namespace.type == "user" for namespace in spec.linux.namespaces)
         self._propagation = flags
         self._label = spec.linux.mount_label
         self._late_readonly: list[int] = []
@@ -73,7 +78,7 @@ class Rootfs:
         """A descriptor (O_PATH) of `inside`, symlinks followed but never out of the root. Raises OSError."""
         return syscalls.openat2(self.fd, inside.lstrip("/") or ".", flags, resolve=RESOLVE_IN_ROOT | resolve)
 
-    def make_directory(self, inside: str, *, resolve: int = 0) -> int:
+    def make_directory(self, inside: str, *, resolve: int = 0, links: int = MOST_LINKS) -> int:
         """Open the directory `inside`, making what is missing of it; returns an O_PATH descriptor."""
         try:
             return self.open(inside, resolve=resolve)
@@ -87,12 +92,25 @@ class Rootfs:
             try:
                 os.mkdir(name, 0o755, dir_fd=directory)
             except FileExistsError:
-                pass  # a dangling symlink, which the open below refuses, or made by another mount
+                # a symlink that leads nowhere yet, or made by another mount
+                if not resolve and links:
+                    target = self._link_target(directory, parent, name)
+                    return self.make_directory(target, links=links - 1)
             return self.open(inside, resolve=resolve)
         finally:
             os.close(directory)
 
-    def make_file(self, inside: str) -> int:
+    @staticmethod
+    def _link_target(directory: int, parent: str, name: str) -> str:
+        """Where the symlink `name` leads, as a path in the tree. Raises FileExistsError when it is none."""
+        try:
+            target = os.readlink(name, dir_fd=directory)
+        except OSError:
+            raise FileExistsError(17, "File exists", name) from None
+        # .. at the top leads nowhere else, as for the kernel
+        return os.path.normpath(target if target.startswith("/") else f"/{parent}/{target}")
+
+    def make_file(self, inside: str, *, links: int = MOST_LINKS) -> int:
         """Open the file `inside`, making it and its directories when missing; returns an O_PATH descriptor."""
         try:
             return self.open(inside)
@@ -102,7 +120,12 @@ class Rootfs:
         directory = self.make_directory(parent)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(name, flags, 0o644, dir_fd=directory))
+            try:
+                os.close(os.open(name, flags, 0o644, dir_fd=directory))
+            except FileExistsError:
+                if not links:
+                    raise
+                return self.make_file(self._link_target(directory, parent, name), links=links - 1)
             return self.open(inside)
         finally:
             os.close(directory)
@@ -127,15 +150,21 @@ class Rootfs:
         `sources` has, for some of them by their place in the list, what the runtime has opened for a container that
         could not do it itself; these descriptors are closed.
         """
-        for number, wanted in enumerate(spec.mounts):
+        for number, given in enumerate(spec.mounts):
+            wanted = self._inside(given)
             try:
                 self._make_mount(wanted, group, own_cgroupns, sources.get(number, -1))
             except OSError as error:
                 file = str(error.filename or "")
                 where = f": {file}" if file and not file.startswith("/proc/self") else ""
-                raise RuntimeFailure(
-                    f'error mounting "{wanted.source}" to rootfs at "{wanted.destination}": {error.strerror}{where}'
-                ) from error
+                place = f'"{wanted.source}" to rootfs at "{wanted.destination}"'
+                raise RuntimeFailure(f"error mounting {place}: {(error.strerror or '').lower()}{where}") from error
+
+    def _inside(self, wanted: Mount) -> Mount:
+        """Some say the destination as the host sees it."""
+        if not wanted.destination.startswith(self.path.rstrip("/") + "/"):
+            return wanted
+        return msgspec.structs.replace(wanted, destination=wanted.destination[len(self.path.rstrip("/")) :])
 
     def _make_mount(self, wanted: Mount, group: cgroups.Cgroup | None, own_cgroupns: bool, source: int) -> None:
         options = mount_options.parse(wanted.options)
@@ -148,6 +177,7 @@ class Rootfs:
 
     def _mount(self, wanted: Mount, options: Options) -> None:
         pseudo = wanted.type in ("proc", "sysfs")
+        there = self._is_there(wanted.destination)
         try:
             # A link at /proc could lead mounts of procfs elsewhere and leave the masks on the wrong place.
             target = self.make_directory(wanted.destination, resolve=syscalls.RESOLVE_NO_SYMLINKS if pseudo else 0)
@@ -162,8 +192,8 @@ class Rootfs:
             self.check_place(target, wanted.type == "proc")
             data = options.data
             late = bool(options.flags & MS_RDONLY) and (wanted.type == "tmpfs" or wanted.destination == "/dev")
-            if wanted.type == "tmpfs" and "mode=" not in data:
-                # a tmpfs takes the mode of the directory it covers
+            if wanted.type == "tmpfs" and "mode=" not in data and there:
+                # a tmpfs takes the mode of the directory it covers; the kernel's own, if there was none
                 data = f"mode={stat.S_IMODE(os.fstat(target).st_mode):o},{data}".rstrip(",")
             if not pseudo and wanted.type != "mqueue":
                 data = labels.mount_data(data, self._label)
@@ -179,6 +209,13 @@ class Rootfs:
                 )
         finally:
             os.close(target)
+
+    def _is_there(self, inside: str) -> bool:
+        try:
+            os.close(self.open(inside))
+        except OSError:
+            return False
+        return True
 
     def _mount_by_descriptor(self, wanted: Mount, options: Options, data: str, target: int, late: bool) -> None:
         made = mount_sources.new_file_system(wanted, options, data)
@@ -200,6 +237,8 @@ class Rootfs:
         # The clone is taken before anything in the container's tree is looked at, of exactly what the host has there.
         clone = source if source >= 0 else mount_sources.clone(wanted, options, self._bundle)
         try:
+            if source < 0 and mount_sources.is_mapped(wanted, options):
+                mount_sources.map_ids(wanted, options, clone, self._spec, -1)
             directory = stat.S_ISDIR(os.fstat(clone).st_mode)
             target = self.make_directory(wanted.destination) if directory else self.make_file(wanted.destination)
             try:
@@ -210,7 +249,10 @@ class Rootfs:
                 syscalls.move_mount(clone, target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
             finally:
                 os.close(target)
-            set_, clear = options.attributes()
+            if self._userns:
+                set_, clear = mount_options.locked_attributes(options, clone)
+            else:
+                set_, clear, _ = options.bind_attributes()
             if set_ or clear:
                 mount_setattr(clone, "", syscalls.AT_EMPTY_PATH, set_=set_, clear=clear)
             self._finish(clone, options)

@@ -36,5 +36,5 @@ def command(session: Session, flags: Flags) -> int:
     try:
         launch.create(session, flags)
     except RuntimeFailure as failure:
-        raise RuntimeFailure(f"runc create failed: {failure.message}", 1) from failure
+        raise launch.not_started("create", failure) from failure
     return 0

@@ -42,4 +42,4 @@ def command(session: Session, flags: Flags) -> int:
     try:
         return launch.execute(session, flags)
     except RuntimeFailure as failure:
-        raise RuntimeFailure(f"exec failed: {failure.message}", 255) from failure
+        raise launch.not_executed(failure) from failure

@@ -96,4 +96,4 @@ def command(session: Session, flags: Flags) -> int:
     try:
         return launch.run(session, flags)
     except RuntimeFailure as failure:
-        raise RuntimeFailure(f"runc run failed: {failure.message}", 1) from failure
+        raise launch.not_started("run", failure) from failure
