@@ -238,13 +238,13 @@ def test_what_the_caller_left_open_is_not_open_in_a_container_that_waits(runtime
 
 def test_preserved_descriptors_are_open_in_the_program_and_no_others(runtime: Runtime) -> None:
     runtime.command("sh", "-c", "cat <&3; ls /proc/self/fd | wc -l")
-    read, write = os.pipe()
-    os.write(write, b"handed over\n")
-    os.close(write)
-    os.dup2(read, 3)
-    done = runtime("run", "--preserve-fds", "1", "one", pass_fds=(3,))
-    os.close(3)
+    (runtime.bundle / "handed").write_text("handed over\n")
+    runtime.program, usual = runtime.bundle / "with-3-and-7-open", runtime.program
+    runtime.program.write_text(f'#!/bin/sh\nexec 3<handed 7<handed\nexec {usual} "$@"\n')
+    runtime.program.chmod(0o755)
+    done = runtime("run", "--preserve-fds", "1", "one")
     # 0, 1, 2, 3 and the one that ls reads the directory with
     assert done.stdout == "handed over\n5\n"
-    missing = runtime("run", "--preserve-fds", "9", "two")
-    assert "unable to stat preserved-fd" in missing.stderr
+    missing = runtime("run", "--preserve-fds", "2", "two")
+    assert "unable to stat preserved-fd 1 (of 2): bad file descriptor" in missing.stderr
+    runtime.program = usual
