@@ -4,17 +4,18 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import WSMsgType, web
 
 from dockyard.api.container_logs import frame
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
-from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, take_over
 from dockyard.engine.container import Container
-from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.errors import Conflict, DockyardError, InvalidParameter
 from dockyard.shim.client import DEFAULT_DETACH_KEYS, Attachment
-from dockyard.shim.log_reader import read_logs
+from dockyard.shim.log_reader import read_until
 
 
 def routes(services: Services) -> list[Route]:
@@ -34,80 +35,129 @@ class Attach:
 
     async def attach(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.params["id"])
-        if container.state.status == "paused":
-            raise Conflict(f"container {call.params['id']} is paused, unpause the container before attach")
+        _check_attachable(container, call.params["id"])
         keys = detach_keys(call.text("detachKeys"))
         stream = call.flag("stream")
         stdin, stdout, stderr = (call.flag(name) for name in ("stdin", "stdout", "stderr"))
         tty = container.config.tty
         kind = MULTIPLEXED_STREAM if not tty and call.version >= (1, 42) else RAW_STREAM
-        fd, response = await hijack(call, kind)
-        if call.flag("logs"):
-            await self._replay(container, fd, stdout=stdout, stderr=stderr)
-        if not stream:
-            os.close(fd)
-            return response
-        attachment = Attachment(
-            fd,
-            stdin=stdin and container.config.open_stdin,
-            stdout=stdout,
-            stderr=stderr,
-            detach_keys=keys,
-            raw=tty,
-        )
-        try:
-            await self._containers.attach(container.id, attachment)
-        except (NotFound, Conflict):
-            pass  # the head is gone: all that is left is that the service has hung up
-        return response
-
-    async def _replay(self, container: Container, fd: int, *, stdout: bool, stderr: bool) -> None:
-        """Send what has been logged so far, before the stream goes on live."""
-        if not container.record.log_path:
-            return
-        loop = asyncio.get_running_loop()
-        with socket.socket(fileno=os.dup(fd)) as client, suppress(ConnectionError):
+        logs = call.flag("logs") and container.record.log_path != ""
+        taken = await take_over(call, kind)
+        with socket.socket(fileno=os.dup(taken.fd)) as client:
             client.setblocking(False)
-            async for entry in read_logs(container.record.log_path, stdout=stdout, stderr=stderr):
-                await loop.sock_sendall(client, entry.line if container.config.tty else frame(entry))
+            ours = replace(taken, fd=client.fileno())
+            begun = False
+
+            async def begin(inode: int, offset: int) -> None:
+                """The client is served from now on, and may know; then what was logged before, if that is wanted."""
+                nonlocal begun
+                begun = True
+                ours.begin()
+                if logs or container.state.running:
+                    await ours.heard()
+                if logs:
+                    await _replay(container, client, inode, offset, stdout=stdout, stderr=stderr)
+
+            if not stream:
+                await begin(0, 0)
+                os.close(taken.fd)
+                return taken.response
+            attachment = Attachment(
+                taken.fd,
+                stdin=stdin and container.config.open_stdin,
+                stdout=stdout,
+                stderr=stderr,
+                detach_keys=keys,
+                raw=tty,
+            )
+            try:
+                await self._containers.attach(container.id, attachment, begin)
+            except DockyardError:
+                # the connection is HTTP's no more: what was logged is all that can be told
+                if not begun:
+                    await begin(0, 0)
+        return taken.response
 
     async def attach_websocket(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.params["id"])
-        if container.state.status == "paused":
-            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        _check_attachable(container, call.params["id"])
+        stdout, stderr = call.flag("stdout"), call.flag("stderr")
         keys = detach_keys(call.text("detachKeys"))
         websocket = web.WebSocketResponse()
         await websocket.prepare(call.http)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        await self._containers.attach(
-            container.id,
-            Attachment(
-                theirs.detach(),
-                stdin=call.flag("stdin") and container.config.open_stdin,
-                stdout=call.flag("stdout"),
-                stderr=call.flag("stderr"),
-                detach_keys=keys,
-                raw=True,
-            ),
+        told = socket.socket(fileno=os.dup(theirs.fileno()))
+        told.setblocking(False)
+
+        async def tell(inode: int, offset: int) -> None:
+            with told:
+                await _replay(container, told, inode, offset, stdout=stdout, stderr=stderr, raw=True)
+
+        attachment = Attachment(
+            theirs.detach(),
+            stdin=call.flag("stdin") and container.config.open_stdin,
+            stdout=stdout,
+            stderr=stderr,
+            detach_keys=keys,
+            raw=True,
         )
+        logs = call.flag("logs") and container.record.log_path != ""
 
         async def outwards() -> None:
             while data := await loop.sock_recv(ours, 65536):
                 await websocket.send_bytes(data)
             await websocket.close()
 
-        sending = asyncio.ensure_future(outwards())
+        sending = asyncio.ensure_future(outwards())  # first: what is told of the log may be more than the socket holds
         try:
+            if call.flag("stream"):
+                await self._containers.attach(container.id, attachment, tell if logs else None)
+            else:
+                os.close(attachment.fd)
+                if logs:
+                    await tell(0, 0)
+            told.close()
             async for message in websocket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     data = message.data.encode() if isinstance(message.data, str) else message.data
                     await loop.sock_sendall(ours, data)
         finally:
             sending.cancel()
+            told.close()
             ours.close()
         return websocket
+
+
+def _check_attachable(container: Container, reference: str) -> None:
+    if container.state.status == "paused":
+        raise Conflict(f"container {reference} is paused, unpause the container before attach")
+    if container.state.status == "restarting":
+        raise Conflict(f"container {reference} is restarting, wait until the container is running")
+
+
+async def _replay(
+    container: Container,
+    client: socket.socket,
+    inode: int,
+    offset: int,
+    *,
+    stdout: bool,
+    stderr: bool,
+    raw: bool = False,
+) -> None:
+    """Tell what the log holds up to `offset` of its file `inode`."""
+    loop = asyncio.get_running_loop()
+    raw = raw or container.config.tty
+    pieces = bytearray()
+    with suppress(ConnectionError):
+        async for entry in read_until(container.record.log_path, inode, offset, stdout=stdout, stderr=stderr):
+            pieces += entry.line if raw else frame(entry)
+            if len(pieces) > 1 << 18:
+                await loop.sock_sendall(client, pieces)
+                pieces = bytearray()
+        await loop.sock_sendall(client, pieces)
 
 
 def detach_keys(text: str) -> bytes:

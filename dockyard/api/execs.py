@@ -93,6 +93,7 @@ class Execs:
                 stderr=execution.stderr,
                 detach_keys=execution.detach_keys,
                 raw=request.tty,
+                blocking=True,
             )
             try:
                 await self._execs.start(execution, attachment, size)

@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import os
 import termios
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,14 +34,34 @@ class TakenOver(web.Response):
         return
 
 
-async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, TakenOver]:
-    """Take the client's connection away from HTTP: (a connected, non-blocking stream socket's fd, what to return).
+@dataclass(frozen=True, slots=True)
+class Hijacked:
+    """A client's connection, taken away from HTTP; the client knows nothing of it before `begin`.
 
-    The head of the response (101 when the client asked for an upgrade, else 200) has been sent. The fd belongs to the
-    caller; bytes written to it reach the client, its end of stream is the client's half-close. On a plain connection it
-    is the client's own socket, so that another process can go on serving it when the daemon is gone; with TLS
-    it is one end of a socket pair (dockyard/tls.py).
+    `fd` is a connected, non-blocking stream socket and belongs to the caller; bytes written to it reach the client, its
+    end of stream is the client's half-close. On a plain connection it is the client's own socket, so that another
+    process can go on serving it when the daemon is gone; with TLS it is one end of a socket pair (dockyard/tls.py).
     """
+
+    fd: int
+    head: bytes
+    response: TakenOver  # what the handler returns
+
+    def begin(self) -> None:
+        """Send the head of the response (101 when the client asked for an upgrade, else 200): the stream begins.
+
+        It is the first thing on its way to the client, so there is room for it and nothing to wait for.
+        """
+        with suppress(OSError):  # the client went away
+            os.write(self.fd, self.head)
+
+    async def heard(self) -> None:
+        """Wait until the client has read the head, or a moment, see `_head_is_read`."""
+        await _head_is_read(self.fd)
+
+
+async def take_over(call: Call, content_type: str = RAW_STREAM) -> Hijacked:
+    """Take the client's connection away from HTTP. Raises ConnectionResetError when the client went away."""
     transport = call.http.transport
     if transport is None:
         raise ConnectionResetError("client went away")
@@ -48,17 +70,22 @@ async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, Taken
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"
-    transport.write((head + "\r\n").encode())
-    response = TakenOver()
     while transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
         if transport.is_closing():
             raise ConnectionResetError("client went away")
     fd = os.dup(transport.get_extra_info("socket").fileno())
-    await _head_is_read(fd)
     # Closes the loop's own descriptor only: the connection lives on in the duplicate.
     transport.abort()
-    return fd, response
+    return Hijacked(fd, (head + "\r\n").encode(), TakenOver())
+
+
+async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, TakenOver]:
+    """Take the client's connection away from HTTP and begin: (the socket's fd, what to return)."""
+    taken = await take_over(call, content_type)
+    taken.begin()
+    await taken.heard()
+    return taken.fd, taken.response
 
 
 async def _head_is_read(fd: int) -> None:

@@ -10,8 +10,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from dockyard.config import Config
@@ -403,6 +404,9 @@ class ContainerService:
         try:
             await self._runs.begin(container)
             self._watch(container)
+            for attachment in container.waiting:  # they came while it was being started
+                self._spawn(self._attach_late(container, attachment))
+            container.waiting.clear()
         except BaseException as failure:
             for attachment in container.waiting:
                 os.close(attachment.fd)
@@ -418,6 +422,13 @@ class ContainerService:
             if record.host_config.auto_remove:
                 self._spawn(self._remove_quietly(container))
             raise
+
+    async def _attach_late(self, container: Container, attachment: Attachment) -> None:
+        with suppress(DockyardError):
+            if container.shim is None:
+                os.close(attachment.fd)
+            else:
+                await container.shim.attach(attachment)
 
     def _watch(self, container: Container) -> None:
         container.watcher = asyncio.ensure_future(self._await_exit(container))
@@ -776,8 +787,18 @@ class ContainerService:
             await container.exited.wait()
         return container.state.exit_code, container.state.error
 
-    async def attach(self, reference: str, attachment: Attachment) -> None:
-        """Connect a client to the streams: now, or when it starts. The descriptor is ours from here on."""
+    async def attach(
+        self,
+        reference: str,
+        attachment: Attachment,
+        first: Callable[[int, int], Awaitable[None]] | None = None,
+    ) -> None:
+        """Connect a client to the streams: now, or when it starts. The descriptor is ours from here on.
+
+        `first` is awaited once the client is sure to be served, before it gets anything of the streams; it may tell
+        what the log holds, see Shim.attach. Who waits for the start runs the container in the foreground: then it
+        waits for this client as well.
+        """
         try:
             container = self.get(reference)
             if container.state.status == "paused":
@@ -787,9 +808,11 @@ class ContainerService:
             raise
         self.emit(container, "attach")
         if container.shim is not None:
-            await container.shim.attach(attachment)
+            await container.shim.attach(attachment, first=first)
         else:
-            container.waiting.append(attachment)
+            container.waiting.append(replace(attachment, blocking=True))
+            if first is not None:  # up to its first await, which is what counts, before anyone could start it
+                await first(0, 0)
 
     @asynccontextmanager
     async def rootfs(self, container: Container) -> AsyncIterator[Tree]:

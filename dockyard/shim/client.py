@@ -19,7 +19,7 @@ import struct
 import subprocess
 import time
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +90,8 @@ class Attachment:
     `fd` is a connected stream socket; it belongs to the shims' client from the call on, whatever happens, and the shim
     writes the streams to it and reads stdin from it. `raw`: bytes as they come (terminal); else each piece
     carries Docker's 8-byte head (stream 1 or 2, 0, 0, 0, length big endian). `detach_keys` are looked for in stdin when
-    the process has a terminal; b"" turns that off.
+    the process has a terminal; b"" turns that off. `blocking`: the process waits for this client to read; else a client
+    that is too slow has its output kept on disk, and is hung up on in the end.
     """
 
     fd: int
@@ -99,6 +100,7 @@ class Attachment:
     stderr: bool = True
     detach_keys: bytes = DEFAULT_DETACH_KEYS
     raw: bool = False
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +233,28 @@ class Shim:
         """How the container ended, once it has, output flushed and status recorded. Any number of waiters."""
         return await asyncio.shield(self._exit)
 
-    async def attach(self, attachment: Attachment, exec_id: str = "") -> Attached:
-        """Serve one more client of the container's streams, from now on."""
-        options, over = self._note(attachment)
+    async def attach(
+        self, attachment: Attachment, exec_id: str = "", first: Callable[[int, int], Awaitable[None]] | None = None
+    ) -> Attached:
+        """Serve one more client of the container's streams, from now on.
+
+        `first` is awaited before the client gets anything of them: it may tell the client what the log holds up to that
+        moment, an inode and an offset, so that nothing is missing or comes twice. The socket stays open for it.
+        """
+        options, over = self._note(attachment, held=first is not None and self.version >= 2)
+        served = first is None
         try:
-            await self.request(protocol.Attach(self.number(), exec_id, options, _latest()), [attachment.fd])
+            reply = await self.request(protocol.Attach(self.number(), exec_id, options, _latest()), [attachment.fd])
+            served = True
+            if first is not None:
+                await first(*reply.log_position)
+            if options.held:
+                await self.request(protocol.Release(self.number(), options.number))
         except BaseException:
-            self._hang_up(attachment, options)
+            if served:
+                self._hang_up(attachment, options)
+            else:  # whoever would be told first tells it himself
+                self._attached.pop(options.number, None)
             raise
         finally:
             os.close(attachment.fd)
@@ -334,7 +351,9 @@ class Shim:
         with socket.socket(fileno=os.dup(attachment.fd)) as client, contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
-    def _note(self, attachment: Attachment) -> tuple[protocol.AttachmentOptions, "asyncio.Future[str]"]:
+    def _note(
+        self, attachment: Attachment, *, held: bool = False
+    ) -> tuple[protocol.AttachmentOptions, "asyncio.Future[str]"]:
         number = self.number()
         over = self._attached[number] = self._loop.create_future()
         options = protocol.AttachmentOptions(
@@ -344,6 +363,8 @@ class Shim:
             attachment.stderr,
             attachment.detach_keys,
             attachment.raw,
+            attachment.blocking,
+            held,
         )
         return options, over
 

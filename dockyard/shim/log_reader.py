@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import BinaryIO, cast
 
@@ -147,6 +148,34 @@ async def read_batches(
     finally:
         if file is not None:
             file.close()
+
+
+async def read_until(
+    path: str, inode: int, offset: int, *, stdout: bool = True, stderr: bool = True
+) -> AsyncIterator[LogEntry]:
+    """Every row that came before a moment, at which `offset` bytes of the file `inode` were written; 0, 0: now."""
+    wanted = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
+    with ExitStack() as opened:
+        files = []
+        for name in (*_rotated(path), path):  # all at once: they may be rotated while we read
+            with suppress(FileNotFoundError):
+                files.append((name, opened.enter_context(open(name, "rb"))))
+        for name, file in files:
+            last = os.fstat(file.fileno()).st_ino == inode
+            reader = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith(".gz") else file
+            left = offset if last else 1 << 62
+            pending = b""
+            while data := reader.read(min(BLOCK, left)):
+                left -= len(data)
+                data = pending + data
+                end = data.rfind(b"\n") + 1
+                pending = data[end:]
+                for entry in _entries(data[:end]):
+                    if entry.stream in wanted:
+                        yield entry
+                await asyncio.sleep(0)
+            if last:
+                return
 
 
 def _entries(data: bytes) -> list[LogEntry]:

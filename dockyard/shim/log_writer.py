@@ -39,6 +39,17 @@ class Log(Protocol):
     def close(self) -> None:
         """Let go of the file."""
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """(inode, size) of the file that is written now."""
+
+    @property
+    def folder(self) -> str:
+        """Where the file is; "" when there is none."""
+
+    def waiting(self, stream: int) -> bytes:
+        """What has come of a line that is not written yet."""
+
 
 class JsonFile:
     """The drivers json-file and local. What cannot be written (disk full) is dropped: the container goes on."""
@@ -92,6 +103,17 @@ class JsonFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return (os.fstat(self._fd).st_ino, self._size) if self._fd >= 0 else (0, 0)
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self._path)
+
+    def waiting(self, stream: int) -> bytes:
+        return self._waiting[stream]
 
     def _rows(self, stream: int, text: bytes) -> None:
         """Write whole lines of up to 16 KiB each, or one line of any length, perhaps without its newline."""
@@ -226,6 +248,12 @@ def _compress(source: str, target: str) -> None:
 
 class NoLog:
     """The driver none."""
+
+    position = (0, 0)
+    folder = ""
+
+    def waiting(self, stream: int) -> bytes:
+        return b""
 
     def write(self, stream: int, data: bytes) -> None:
         pass

@@ -20,7 +20,7 @@ import msgspec
 HEAD = struct.Struct("<IB")
 MAX_FRAME = 64 << 20
 MAX_DESCRIPTORS = 80  # 64 attachments and what else a start needs
-VERSION = 1
+VERSION = 2
 
 
 class AttachmentOptions(msgspec.Struct, frozen=True, array_like=True):
@@ -32,6 +32,8 @@ class AttachmentOptions(msgspec.Struct, frozen=True, array_like=True):
     stderr: bool
     detach_keys: bytes
     raw: bool
+    blocking: bool = False  # since 2
+    held: bool = False  # since 2
 
 
 class LogOptions(msgspec.Struct, frozen=True, array_like=True):
@@ -135,7 +137,14 @@ class Pids(msgspec.Struct, frozen=True, array_like=True, tag=True):
     seq: int
 
 
-Request = Start | Hello | Attach | Execute | Signal | Freeze | Resize | Update | Pids
+class Release(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Let an attachment that was held have its output. Since 2."""
+
+    seq: int
+    number: int
+
+
+Request = Start | Release | Hello | Attach | Execute | Signal | Freeze | Resize | Update | Pids
 
 
 class Exit(msgspec.Struct, frozen=True, array_like=True):
@@ -166,6 +175,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag=True):
     exec_codes: dict[str, int] = {}
     frozen: bool = False
     version: int = 0
+    log_position: tuple[int, int] = (0, 0)  # to Attach: where in the log the stream begins (inode, offset). Since 2
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True, tag=True):

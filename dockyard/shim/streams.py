@@ -1,7 +1,9 @@
 """A process's stdin, stdout and stderr: read once, given to the log and to every attached client.
 
 All descriptors are non-blocking and served by one epoll loop. A client that does not keep up has its output kept for
-it, up to BACKLOG bytes; then the process is no longer read from, so that it waits: nothing is lost (as in Docker).
+it: BACKLOG bytes in memory, then as much as an Overflow holds on disk, and then it is let go, so that it never holds
+the process up. For a client that the process is to wait for (who ran it in the foreground, or the exec) nothing is kept
+beyond the backlog: the process is no longer read from until that has shrunk. Nothing is lost either way.
 """
 
 import os
@@ -12,6 +14,7 @@ from collections.abc import Callable
 
 from dockyard.shim import ends
 from dockyard.shim.log_writer import Log
+from dockyard.shim.overflow import MOST, Overflow
 
 BACKLOG = 1 << 20
 CHUNK = 1 << 16
@@ -63,8 +66,18 @@ class Client:
         raw: bool,
         detach_keys: bytes,
         on_end: Callable[[str], None],
+        blocking: bool = False,
+        held: bool = False,
+        number: int = 0,
     ) -> None:
+        """`blocking`: the process waits for this client, else what it lags behind waits on disk. `held`: it gets
+        nothing until `release`. `number`: the daemon's name for it.
+        """
         self.streams = streams
+        self.blocking = blocking
+        self.held = held
+        self.number = number
+        self.overflow: Overflow | None = None
         self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)
         self.fd = fd
@@ -85,7 +98,7 @@ class Client:
             return
         pieces = [data] if self.raw else [_FRAME.pack(stream, len(data)), data]
         sent = 0
-        if not self.backlog:
+        if not self.backlog and not self.held:
             try:
                 sent = self.socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL)
             except BlockingIOError:
@@ -96,14 +109,36 @@ class Client:
             total = len(data) if self.raw else len(data) + _FRAME.size
             if sent == total:
                 return
-        self.backlog += b"".join(pieces)[sent:] if sent or not self.raw else data
+        self._keep(b"".join(pieces)[sent:] if sent or not self.raw else data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep it until the client has read what came before."""
+        if self.overflow is None and (self.blocking or len(self.backlog) + len(data) <= BACKLOG):
+            self.backlog += data
+            self._watch()
+            return
+        try:
+            if self.overflow is None:
+                self.overflow = Overflow(self.streams.log.folder)
+            self.overflow.put(data)
+        except OSError:
+            self.end("gone")
+            return
+        if len(self.overflow) > MOST:
+            self.end("gone")
+
+    def release(self) -> None:
+        """What came first has been told by others: go on with what has been kept."""
+        self.held = False
         self._watch()
+        if self.closing and not self.backlog:
+            self.end(self.closing)
 
     def finish(self, reason: str) -> None:
         """End once the backlog is written."""
         if not self.closing:
             self.closing = reason
-            if self.backlog:
+            if self.backlog or self.held:
                 self._watch()
             else:
                 self.end(reason)
@@ -122,6 +157,8 @@ class Client:
             pass
         self.socket.close()
         self.backlog = bytearray()
+        if self.overflow is not None:
+            self.overflow.close()
         self.streams.forget(self)
         self.on_end(reason)
 
@@ -133,7 +170,7 @@ class Client:
 
     def _watch(self) -> None:
         reading = self.reading and self.stdin and not self.closing
-        events = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if self.backlog else 0)
+        events = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if self.backlog and not self.held else 0)
         if self.parked:
             self.parked = False
             self.streams.loop.add(self.fd, events, self._ready)
@@ -161,6 +198,11 @@ class Client:
             self.end("gone")
             return
         del self.backlog[:sent]
+        if not self.backlog and self.overflow is not None:
+            self.backlog += self.overflow.take(BACKLOG)
+            if not self.overflow:
+                self.overflow.close()
+                self.overflow = None
         if not self.backlog:
             if self.closing:
                 self.end(self.closing)
@@ -259,11 +301,19 @@ class Streams:
 
         return read
 
-    def attach(self, client: Client) -> None:
-        """Serve one more client."""
+    def attach(self, client: Client) -> tuple[int, int]:
+        """Serve one more client; where in the log what it gets begins: (inode, offset).
+
+        One that is held gets the beginning of a line first that is not in the log yet.
+        """
         self.clients.append(client)
+        if client.held:
+            for stream in (1, 2):
+                if begun := self.log.waiting(stream):
+                    client.send(stream, begun)
         if self._input:
             client.watch_stdin(False)
+        return self.log.position
 
     def forget(self, client: Client) -> None:
         """Called by a client that has ended."""
@@ -288,7 +338,7 @@ class Streams:
         congested = False
         for client in tuple(self.clients):
             client.send(stream, data)
-            congested |= len(client.backlog) > BACKLOG
+            congested |= client.blocking and len(client.backlog) > BACKLOG
         self.log.write(stream, data)
         if congested and not self._waiting:
             self._waiting = True
@@ -303,7 +353,7 @@ class Streams:
 
     def relieved(self) -> None:
         """A client's backlog has become shorter."""
-        if self._waiting and all(len(client.backlog) <= BACKLOG // 2 for client in self.clients):
+        if self._waiting and all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking):
             self._waiting = False
             for fd in self.sources:
                 self.loop.change(fd, select.EPOLLIN)

@@ -77,6 +77,7 @@ class Connection:
             self._inbox.descriptors = []
         if self in self._shim.connections:
             self._shim.connections.remove(self)
+            self._shim.release_held()
 
     def flush(self) -> None:
         """Before the shim ends: give what is left to a daemon that reads."""
@@ -283,7 +284,13 @@ class Shim:
                 return None
             case protocol.Attach():
                 streams = self._streams(request.exec_id)
-                self._attach(connection, streams, request.attachment, descriptors.pop(0))
+                position = self._attach(connection, streams, request.attachment, descriptors.pop(0))
+                return protocol.Reply(request.seq, log_position=position)
+            case protocol.Release():
+                started = self._init.streams
+                for client in tuple(started.clients if started is not None else ()):  # also when the process has ended
+                    if client.held and client.number == request.number:
+                        client.release()
             case protocol.Signal():
                 self._signal(request)
             case protocol.Freeze():
@@ -329,7 +336,16 @@ class Shim:
         self.loop.add(listener.fileno(), select.EPOLLIN, accept)
         return listener
 
-    def _attach(self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int) -> None:
+    def release_held(self) -> None:
+        """The daemon that wanted to tell them what came first has gone."""
+        for process in (self._init, *self._execs.values()):
+            for client in tuple(process.streams.clients if process.streams is not None else ()):
+                if client.held:
+                    client.release()
+
+    def _attach(
+        self, connection: Connection, streams: Streams, options: protocol.AttachmentOptions, fd: int
+    ) -> tuple[int, int]:
         def ended(reason: str) -> None:
             connection.send(protocol.Detached(options.number, reason))
 
@@ -342,8 +358,11 @@ class Shim:
             raw=options.raw,
             detach_keys=options.detach_keys,
             on_end=ended,
+            blocking=options.blocking,
+            held=options.held,
+            number=options.number,
         )
-        streams.attach(client)
+        return streams.attach(client)
 
     # exec
 
