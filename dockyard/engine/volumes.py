@@ -78,6 +78,8 @@ class VolumeService:
         # asked before a volume is removed: the IDs of the containers that use it; the container service adds itself
         self.users: list[Callable[[str], Sequence[str]]] = []
         self._volumes: dict[str, _Held] = {}
+        # volumes that are being removed: one of the same name can be made when that is done
+        self._going: dict[str, asyncio.Future[None]] = {}
         for name, row in list(self._rows.all()):
             driver = self._drivers.get(row.driver)
             if driver is not None and not driver.exists(name):
@@ -150,6 +152,8 @@ class VolumeService:
             labels[ANONYMOUS] = ""
         try:
             chosen = self._driver(driver or self._default)
+            while name in self._going:
+                await asyncio.shield(self._going[name])
             existing = self._volumes.get(name)
             if existing is not None:
                 if driver and existing.row.driver != driver:
@@ -270,12 +274,16 @@ class VolumeService:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             driver = self._driver(held.row.driver)
             del self._volumes[name]
+            going = self._going[name] = asyncio.get_running_loop().create_future()
             try:
                 await asyncio.to_thread(driver.remove, name)
+                self._rows.delete(name)
             except BaseException:
                 self._volumes[name] = held
                 raise
-            self._rows.delete(name)
+            finally:
+                del self._going[name]
+                going.set_result(None)
         self._events.emit("volume", "destroy", name, {"driver": held.row.driver})
 
     async def prune(
