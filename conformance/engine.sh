@@ -16,7 +16,7 @@ docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
 registry_process=$!
 "$python" -m dockyard.daemon --data-root="$work/data" --exec-root=/run/dyconf --pidfile="$work/pid" \
   --host=unix:///var/run/docker.sock --bridge=dyconf0 --bip=10.219.0.1/16 --cgroup-parent=dyconf \
-  --registry-mirror="http://$registry" >"$work/daemon.log" 2>&1 &
+  --registry-mirror="http://$registry" --insecure-registry=10.219.0.0/16 >"$work/daemon.log" 2>&1 &
 daemon=$!
 
 tidy() {

@@ -11,9 +11,11 @@ from dockyard.client.errors import TimedOut, Unreachable
 from dockyard.client.modes import finish
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterator
 
     from dockyard.client.address import Address
+    from dockyard.client.tls_layer import TLSLayer
 
 T = TypeVar("T")
 
@@ -83,6 +85,7 @@ class BlockingDialer:
     """Plain sockets."""
 
     blocking = True
+    _tls: ssl.SSLContext | None = None
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return finish(work)
@@ -96,25 +99,29 @@ class BlockingDialer:
                 except OSError:
                     peer.close()
                     raise
-            else:
-                peer = self._open_tcp(address, timeout)
+                return BlockingChannel(peer)
+            return await self._open_tcp(address, timeout)
         except TimeoutError:
             raise TimedOut(f"no connection to {address} within {timeout} s") from None
         except OSError as error:
             raise unreachable(address, error) from error
-        return BlockingChannel(peer)
 
-    @staticmethod
-    def _open_tcp(address: Address, timeout: float | None) -> Any:
+    async def _open_tcp(self, address: Address, timeout: float | None) -> BlockingChannel:
         from socket import IPPROTO_TCP, TCP_NODELAY, create_connection
 
         peer = create_connection((address.host, address.port), timeout)
         peer.settimeout(None)
         peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         if address.tls is None:
-            return peer
+            return BlockingChannel(peer)
+        from dockyard.client.tls_layer import TLSLayer
+
         try:
-            return address.tls.context().wrap_socket(peer, server_hostname=address.host)
+            if self._tls is None:
+                self._tls = address.tls.context()
+            channel = BlockingChannel(peer, TLSLayer(self._tls, address.host))
+            await channel.greet(timeout)
+            return channel
         except BaseException:
             peer.close()
             raise
@@ -132,14 +139,28 @@ class BlockingDialer:
 
 
 class BlockingChannel:
-    """A blocking socket."""
+    """A blocking socket, with a layer of TLS or without."""
 
-    def __init__(self, peer: socket) -> None:
+    def __init__(self, peer: socket, layer: TLSLayer | None = None) -> None:
         self._peer = peer
+        self._layer = layer
+        self._early = b""  # what has been read and not been asked for yet
         self._timeout: float | None = None
-        # ssl.SSLSocket has more to say than "would block": it may want to read in order to write
-        self._tls = hasattr(peer, "unwrap")
         self._owner = os.getpid()
+
+    async def greet(self, timeout: float | None) -> None:
+        """The TLS handshake. Raises OSError."""
+        assert self._layer is not None
+        self._limit(timeout)
+        self._layer.greet()
+        while True:
+            self._peer.sendall(self._layer.outgoing())
+            if self._layer.greeted:
+                return
+            data = self._peer.recv(CHUNK)
+            if not data:
+                raise ConnectionResetError("the connection ended during the TLS handshake")
+            self._early += self._layer.arrived(data)
 
     def _limit(self, timeout: float | None) -> None:
         if timeout != self._timeout:
@@ -149,27 +170,39 @@ class BlockingChannel:
     async def send(self, data: bytes, timeout: float | None = None) -> None:
         self._limit(timeout)
         try:
-            self._peer.sendall(data)
+            self._peer.sendall(self._layer.sealed(data) if self._layer is not None else data)
         except TimeoutError:
             raise TimedOut(f"the engine took nothing for {timeout} s") from None
         except OSError as error:
             raise Unreachable(f"the engine closed the connection: {error}") from error
 
     async def receive(self, timeout: float | None = None) -> bytes:
+        if self._early:
+            data, self._early = self._early, b""
+            return data
         self._limit(timeout)
         try:
-            return self._peer.recv(CHUNK)
+            while True:
+                plain = self._opened(self._peer.recv(CHUNK))
+                if plain is not None:
+                    return plain
         except TimeoutError:
             raise TimedOut(f"nothing from the engine for {timeout} s") from None
         except OSError:
             return b""
 
+    def _opened(self, data: bytes) -> bytes | None:
+        """What `data` from the socket says: b"" is the end, None nothing yet."""
+        layer = self._layer
+        if layer is None:
+            return data
+        plain = layer.arrived(data)
+        return plain or (b"" if layer.ended else None)
+
     async def send_end(self) -> None:
         try:
-            if self._tls:
-                # the closing alert is out when this fails for want of the peer's
-                self._limit(0)
-                self._peer.unwrap()  # type: ignore[attr-defined]
+            if self._layer is not None:
+                self._peer.sendall(self._layer.farewell())
             else:
                 self._peer.shutdown(SHUT_WR)
         except OSError:
@@ -186,30 +219,40 @@ class BlockingChannel:
         import time
 
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self._early:
+            incoming(await self.receive())
         self._limit(0)
         poll = select.poll()
-        pending: memoryview | None = memoryview(b"")
+        pending, sending = memoryview(b""), True
         while True:
-            if pending is not None and not pending:
-                piece = next(outgoing, None)
-                if piece is None and half_close:
-                    await self.send_end()
-                    self._limit(0)
-                pending = None if piece is None else memoryview(piece)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimedOut(f"not done within {timeout} s")
+            while sending and not pending:
+                piece = next(outgoing, None)
+                if piece is not None:
+                    pending = memoryview(self._layer.sealed(piece) if self._layer is not None else piece)
+                    continue
+                sending = False
+                if half_close and self._layer is not None:
+                    pending = memoryview(self._layer.farewell())
+                elif half_close:
+                    await self.send_end()
             progress = False
             if pending:
                 sent = self._try(self._peer.send, pending)
                 if sent is None:  # it takes no more: what it says counts from here on
-                    pending = None
+                    pending, sending = memoryview(b""), False
                 elif sent:
                     pending, progress = pending[sent:], True
-            data = self._try(self._peer.recv, CHUNK)
-            if data is None or data == b"":
+            raw = self._try(self._peer.recv, CHUNK)
+            if raw is None:
                 return
-            if data:
-                incoming(data)
+            if raw is not False:
+                data = self._opened(raw)
+                if data == b"":
+                    return
+                if data:
+                    incoming(data)
                 progress = True
             if not progress:
                 poll.register(self._peer, select.POLLIN | (select.POLLOUT if pending else 0))
@@ -222,20 +265,20 @@ class BlockingChannel:
             return act(argument)
         except BlockingIOError:
             return False
-        except OSError as error:
-            # ssl.SSLWantReadError and its brother, without importing ssl
-            return False if "Want" in type(error).__name__ else None
+        except OSError:
+            return None
 
     def fresh(self) -> bool:
         if self._owner != os.getpid():
             return False  # a child's copy: the parent goes on using the connection
         try:
             self._limit(0)
-            self._peer.recv(1)
+            while self._opened(self._peer.recv(CHUNK)) is None:
+                pass  # TLS itself had something to say
         except BlockingIOError:
-            return True
-        except OSError as error:
-            return "Want" in type(error).__name__
+            return not self._early
+        except OSError:
+            return False
         return False  # its end, or something nobody has asked for
 
     def close(self) -> None:

@@ -12,9 +12,11 @@ from dockyard.client.errors import TimedOut, Unreachable
 from dockyard.client.modes import Pending
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterator
 
     from dockyard.client.address import Address
+    from dockyard.client.tls_layer import TLSLayer
 
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ class LoopDialer:
     """Connections of the running event loop."""
 
     blocking = False
+    _tls: ssl.SSLContext | None = None
 
     def call(self, work: Coroutine[Any, Any, T]) -> Pending[T]:
         return Pending(work)
@@ -35,13 +38,32 @@ class LoopDialer:
             async with asyncio.timeout(timeout):
                 if address.socket:
                     _, channel = await loop.create_unix_connection(LoopChannel, address.socket)
+                elif address.tls is None:
+                    _, channel = await loop.create_connection(LoopChannel, address.host, address.port)
                 else:
-                    tls = address.tls.context() if address.tls is not None else None
-                    _, channel = await loop.create_connection(LoopChannel, address.host, address.port, ssl=tls)
+                    channel = await self._open_tls(address)
         except TimeoutError:
             raise TimedOut(f"no connection to {address} within {timeout} s") from None
         except OSError as error:
             raise unreachable(address, error) from error
+        return channel
+
+    async def _open_tls(self, address: Address) -> LoopChannel:
+        from dockyard.client.tls_layer import TLSLayer
+
+        assert address.tls is not None
+        if self._tls is None:
+            self._tls = address.tls.context()
+        context = self._tls
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_connection(
+            lambda: TLSChannel(TLSLayer(context, address.host)), address.host, address.port
+        )
+        try:
+            await channel.greeted
+        except BaseException:
+            channel.close()
+            raise
         return channel
 
     async def sleep(self, seconds: float) -> None:
@@ -85,7 +107,7 @@ class LoopChannel(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         _wake(self._reader)
-        return self._transport.get_extra_info("ssl_object") is None  # stay open for what we still have to send
+        return True  # stay open for what we still have to send
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ended = True
@@ -192,6 +214,56 @@ class LoopChannel(asyncio.Protocol):
             self._transport.abort()
         else:
             self._loop.call_soon_threadsafe(self._transport.abort)
+
+
+class TLSChannel(LoopChannel):
+    """A connection inside of TLS. Nothing may be sent before `greeted` is done."""
+
+    def __init__(self, layer: TLSLayer) -> None:
+        super().__init__()
+        self._layer = layer
+        self.greeted: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._layer.greet()
+        self._transport.write(self._layer.outgoing())
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            plain = self._layer.arrived(data)
+        except OSError as error:  # an ssl.SSLError
+            if not self.greeted.done():
+                self.greeted.set_exception(error)
+            plain = b""
+        if self._layer.greeted and not self.greeted.done():
+            self.greeted.set_result(None)
+        if more := self._layer.outgoing():
+            self._transport.write(more)
+        if plain:
+            super().data_received(plain)
+        if self._layer.ended:
+            super().eof_received()
+
+    def eof_received(self) -> bool:
+        self.data_received(b"")
+        return super().eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        if not self.greeted.done():
+            self.greeted.set_exception(error or ConnectionResetError("the connection ended during the TLS handshake"))
+
+    async def send(self, data: bytes, timeout: float | None = None) -> None:
+        try:
+            sealed = self._layer.sealed(data)
+        except OSError as error:
+            raise Unreachable(f"the engine closed the connection: {error}") from error
+        await super().send(sealed, timeout)
+
+    async def send_end(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(self._layer.farewell())
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import dockyard
 from tests.engine_process import EngineProcess
 
 
@@ -70,6 +71,11 @@ class TlsEngine:
                 f"--tlskey={self.certificates}/server-key.pem",
             ),
         )
+
+    @property
+    def files(self) -> dockyard.TLS:
+        """What a client needs."""
+        return dockyard.TLS(*(f"{self.certificates}/{name}.pem" for name in ("ca", "client", "client-key")))
 
     def docker(self, *arguments: str, input: bytes = b"", certificate: str = "client") -> "subprocess.CompletedProcess":
         flags = ["--tlsverify", f"--tlscacert={self.certificates}/ca.pem"]
@@ -131,3 +137,28 @@ def test_who_never_greets_or_talks_no_tls_hinders_nobody(tls: TlsEngine) -> None
         rude.settimeout(5)
         while rude.recv(4096):
             pass  # an alert, then the end
+
+
+def test_the_sdk_blocking(tls: TlsEngine) -> None:
+    sent = os.urandom(3 << 20)
+    with dockyard.Client(tls.host, tls=tls.files) as client:
+        assert client.execute("busybox", "cat", input=sent) == (0, sent, b"")
+        with client.run("busybox", "sleep 100") as container:
+            assert container.exec("cat", input=b"in") == (0, b"in", b"")
+            with container.start_exec("cat", stdin=True) as process:
+                process.write(b"one")
+                assert next(process) == ("stdout", b"one")
+                process.close_stdin()
+                assert process.wait() == 0
+    with pytest.raises(dockyard.Unreachable, match="certificate"):
+        dockyard.Client(tls.host, tls=dockyard.TLS()).ping()
+
+
+async def test_the_sdk_with_asyncio(tls: TlsEngine) -> None:
+    sent = os.urandom(3 << 20)
+    async with dockyard.AsyncClient(tls.host, tls=tls.files) as client:
+        assert await client.execute("busybox", "cat", input=sent) == (0, sent, b"")
+        async with client.run("busybox", "sleep 100") as container:
+            assert await container.exec("cat", input=b"in") == (0, b"in", b"")
+    with pytest.raises(dockyard.Unreachable, match="certificate"):
+        await dockyard.AsyncClient(tls.host, tls=dockyard.TLS()).ping()
