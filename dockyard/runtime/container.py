@@ -36,8 +36,9 @@ from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.existing import Existing, run_poststop
 from dockyard.runtime.filter import Filter
+from dockyard.runtime.gate import Gate
 from dockyard.runtime.init import Birth, Stdio
-from dockyard.runtime.record import GATE, Record
+from dockyard.runtime.record import Record
 from dockyard.runtime.sub_cgroups import directories as sub_cgroups_of
 from dockyard.runtime.sub_cgroups import join as join_sub_cgroups
 
@@ -124,7 +125,7 @@ class Container(Existing):
         """Make the container up to the point before its program runs.
 
         Its PID 1 is a child of the caller, or with `sibling` of the caller's parent, who then is to reap it.
-        With `gate` another process may start it (by a socket in the state directory); else only this handle can.
+        With `gate` another process may start it (through `gate`); else only this handle can.
         `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
         `on_console` is called with the terminal's master before anything is written there.
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
@@ -145,7 +146,9 @@ class Container(Existing):
             born_at_all: list[Birth] = []
             undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
             undo.callback(_remove_group, group)
-            start_gate = undo.enter_context(_make_gate(directory)) if gate else None
+            start_gate = Gate(directory) if gate else None
+            if start_gate is not None:
+                undo.callback(start_gate.close)
             flags, joined = birth.of_spec(spec, undo)
             users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
             sources = mount_sources.open_all(spec, bundle, users, undo)
@@ -223,7 +226,7 @@ class Container(Existing):
             container._runtime = ours
             container._spec = spec
             container._seccomp = seccomp_program
-            records.save(root, record, text or runtime_spec.encode(spec))
+            records.save(root, record, text or runtime_spec.encode(spec), group)
             undo.pop_all()
             if start_gate is not None:
                 start_gate.close()
@@ -445,20 +448,6 @@ def _keep_only(*kept: int) -> None:
         if high - low > 1:
             syscalls.close_range(low + 1, high - 1)
     syscalls.close_range(known[-1] + 1)
-
-
-def _make_gate(directory: str) -> socket.socket:
-    """The socket at which PID 1 will wait for `start`; for its owner only."""
-    gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    inside = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    mask = os.umask(0o177)
-    try:
-        gate.bind(f"/proc/self/fd/{inside}/{GATE}")
-    finally:
-        os.umask(mask)
-        os.close(inside)
-    gate.listen()
-    return gate
 
 
 def _fork() -> int:

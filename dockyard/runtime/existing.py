@@ -8,17 +8,17 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 
 from dockyard.linux.cgroups import Cgroup
-from dockyard.runtime import channel
+from dockyard.runtime import gate
 from dockyard.runtime import record as records
-from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import GATE, SPEC, Record
+from dockyard.runtime.record import SPEC, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from dockyard.oci.runtime_spec import Resources, Spec, State
 
 
@@ -80,11 +80,7 @@ class Existing:
             return "paused"
         if self._runtime is not None:
             return "created"
-        gate = self._gate()
-        if gate is None:
-            return "running"
-        gate.close()
-        return "created"
+        return "created" if self.record.gated and gate.is_waiting(self.directory) else "running"
 
     def pidfd(self) -> int:
         """A pidfd of PID 1 that is sure to be it. Raises RuntimeFailure when it has ended."""
@@ -109,19 +105,20 @@ class Existing:
 
     def start(self) -> None:
         """Let the program run. Raises RuntimeFailure (exit_code 127: not found, 126: not executable) if it can't."""
-        runtime = self._runtime if self._runtime is not None else self._gate()
-        self._runtime = None
-        if runtime is None:
-            raise RuntimeFailure("cannot start an already running container")
-        with runtime:
-            channel.send(runtime, Message("start"))
-            # It closes by itself when execve succeeds; before that only an error can come.
-            message, _ = channel.receive(runtime)
         if self.record.gated:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.directory, GATE))
-        if message is not None:
-            raise RuntimeFailure(message.text, message.exit_code)
+            gate.start(self.directory)
+        elif self._runtime is None:
+            raise RuntimeFailure("cannot start an already running container")
+        else:
+            from dockyard.runtime import channel
+
+            with self._runtime as runtime:
+                self._runtime = None
+                channel.send(runtime, channel.Message("start"))
+                # It closes by itself when execve succeeds; before that only an error can come.
+                message, _ = channel.receive(runtime)
+            if message is not None:
+                raise RuntimeFailure(message.text, message.exit_code)
         if self.record.late_hooks and self.spec.hooks is not None:
             from dockyard.runtime import hooks
 
@@ -131,22 +128,6 @@ class Existing:
                 with contextlib.suppress(RuntimeFailure):
                     self.kill(signal.SIGKILL)
                 raise
-
-    def _gate(self) -> socket.socket | None:
-        """A connection to the container's first process if that waits for `start`."""
-        if not self.record.gated:
-            return None
-        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
-            try:
-                peer.connect(f"/proc/self/fd/{directory}/{GATE}")  # a socket's path may have 108 bytes
-            finally:
-                os.close(directory)
-        except (FileNotFoundError, ConnectionRefusedError):
-            peer.close()
-            return None
-        return peer
 
     # -- control
 

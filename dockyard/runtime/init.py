@@ -18,6 +18,7 @@ from dockyard.runtime import channel, groups, hooks, labels, limits, process, ro
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
+from dockyard.runtime.gate import Gate
 
 # keyctl(2): what runc leaves of a session keyring's permissions, and that a later process may find it by name
 KEYRING_PERMISSIONS = 0x3F130000
@@ -53,7 +54,7 @@ class Birth:
     keep_fds: Sequence[int]
     pivot: bool
     own_keyring: bool
-    gate: socket.socket | None  # where any process may connect and let the program start; None: the channel does
+    gate: Gate | None  # where any process may let the program start; None: the channel does
     tell: Callable[[str], None] | None = None  # each step, for who looks for a mistake
     rootless: bool = False  # the caller may be allowed no cgroup
 
@@ -77,10 +78,22 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
     try:
         ready = _be_born(birth, runtime)
-        runtime = _wait_for_start(birth, runtime)
-        _start(birth, ready, runtime)
+        if birth.gate is None:
+            channel.expect(runtime, "start", "waiting for start")
+        else:
+            runtime.close()
     except BaseException as failure:
         channel.send_failure(runtime, failure)
+        os._exit(1)
+    try:
+        if birth.gate is not None:
+            birth.gate.wait()
+        _start(birth, ready, runtime)
+    except BaseException as failure:
+        if birth.gate is not None:
+            birth.gate.fail(failure)
+        else:
+            channel.send_failure(runtime, failure)
     os._exit(1)
 
 
@@ -321,21 +334,6 @@ def _own_stdio(wanted: Process) -> None:
                 os.fchown(fd, wanted.user.uid, wanted.user.gid)
         except OSError:
             pass  # a read-only file or one whose owner the user namespace can't name
-
-
-def _wait_for_start(birth: Birth, runtime: socket.socket) -> socket.socket:
-    """Sleep until `start`; returns the way to whoever said so."""
-    if birth.gate is None:
-        channel.expect(runtime, "start", "waiting for start")
-        return runtime
-    runtime.close()
-    while True:
-        peer, _ = birth.gate.accept()
-        message, _ = channel.receive(peer)
-        if message is not None and message.kind == "start":
-            birth.gate.close()
-            return peer
-        peer.close()  # somebody who only looked whether we are still waiting, or was killed
 
 
 def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:

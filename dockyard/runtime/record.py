@@ -8,12 +8,14 @@ import os
 
 import msgspec
 
+from dockyard.linux.cgroups import Cgroup
 from dockyard.runtime.errors import RuntimeFailure
 
 STATE = "state.json"
 SPEC = "spec.json"
-# The socket at which a created container waits for `start`.
-GATE = "start.sock"
+# For the launcher's shell, of a container that needs only the usual at its start and end: PID and start time, the
+# file that says whether it is frozen, then the cgroup's directories, a line each.
+PLAIN = "plain"
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -53,9 +55,16 @@ def load(root: str, container_id: str) -> Record:
         raise RuntimeFailure("container does not exist") from None
 
 
-def save(root: str, record: Record, spec: bytes) -> None:
-    """Write both files; the container is found from then on."""
+def save(root: str, record: Record, spec: bytes, group: Cgroup) -> None:
+    """Write the files; the container is found from then on."""
     directory = os.path.join(root, record.id)
+    special = record.late_hooks or record.resctrl or record.unit or record.rootless or not record.own_mounts
+    freezer = group.directory("freezer")
+    if record.gated and not special and freezer is not None:
+        state = "cgroup.freeze" if group.version == 2 else "freezer.state"
+        lines = [f"{record.pid} {record.started}", f"{freezer}/{state}", *group.directories]
+        with open(os.path.join(directory, PLAIN), "w") as file:
+            file.write("\n".join(lines) + "\n")
     with open(os.path.join(directory, SPEC), "wb") as file:
         file.write(spec)
     path = os.path.join(directory, STATE)

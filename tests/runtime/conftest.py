@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from dockyard.linux.cgroups import layout
+
 ROOT = Path(__file__).parents[2]
 PREPARED = Path("/run/dockyard-interpreter")
+version_1 = pytest.mark.skipif(layout().version == 2, reason="looks into cgroups of version 1")
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from dockyard.runtime.command import COMMANDS, HELP
 from dockyard.runtime.commands import events, update
 from dockyard.runtime.usage import UsageError, parse
-from tests.runtime.conftest import ROOT, Runtime
+from tests.runtime.conftest import ROOT, Runtime, version_1
 
 KILL = "OPTIONS:\n   --all, -a  x\n   --format value, -f value  x\n"
 
@@ -139,6 +139,7 @@ def test_ps_shows_the_containers_processes_alone(runtime: Runtime) -> None:
     assert runtime("ps", "one", "-e", "-x").returncode == 0
 
 
+@version_1
 def test_update_sets_limits_and_leaves_the_others(runtime: Runtime) -> None:
     runtime.started("one")
     memory, pids = Path("/sys/fs/cgroup/memory/one"), Path("/sys/fs/cgroup/pids/one")
@@ -161,6 +162,7 @@ def test_events_tell_what_is_used(runtime: Runtime) -> None:
     assert row["data"]["memory"]["usage"]["usage"] > 0
 
 
+@version_1
 def test_events_tell_of_memory_that_ran_out_and_end_with_the_container(runtime: Runtime) -> None:
     runtime.started("one")
     runtime("update", "--memory", "16m", "one")
@@ -213,6 +215,7 @@ def test_a_hostile_config_gives_one_clear_line(runtime: Runtime, text: str, said
     assert not runtime.state.exists() or os.listdir(runtime.state) == []
 
 
+@version_1
 def test_a_command_in_a_plain_directory(runtime: Runtime, busybox: Path) -> None:
     done = runtime(
         "run", "-i", "-rootfs", str(busybox), "-cpus=1.5", "-m=64m", "--pids-limit", "50", "--name", "plain",

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.runtime.conftest import Runtime
+from tests.runtime.conftest import Runtime, version_1
 
 
 def test_streams_and_the_exit_status_are_passed(runtime: Runtime) -> None:
@@ -67,6 +67,7 @@ def test_failures_end_with_255_and_say_why(runtime: Runtime) -> None:
         assert why in done.stderr
 
 
+@version_1
 def test_a_process_may_join_a_cgroup_below_the_containers(runtime: Runtime) -> None:
     runtime.started("one")
     below = [Path(f"/sys/fs/cgroup/{name}/one/below") for name in ("pids", "memory")]
