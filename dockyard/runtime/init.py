@@ -24,6 +24,7 @@ from dockyard.runtime.gate import Gate
 KEYRING_PERMISSIONS = 0x3F130000
 SEARCH_BY_OWNER, SEARCH_BY_OTHERS = 0x80000, 0x8
 NULL = os.makedev(1, 3)
+OPEN_NULL = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST_PASSWD = 1 << 20  # it is the container's: it could be without end
 
 
@@ -312,7 +313,7 @@ def _own_null() -> None:
             continue
         if null < 0:
             try:
-                null = os.open("/dev/null", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+                null = os.open("/dev/null", OPEN_NULL)
             except OSError as error:
                 raise RuntimeFailure(f"can't reopen /dev/null: {error.strerror}") from error
             found = os.fstat(null)

@@ -431,7 +431,7 @@ def unmount(path: str) -> None:
 
 def _binds_dev(wanted: Mount) -> bool:
     binds = wanted.type == "bind" or "bind" in wanted.options or "rbind" in wanted.options
-    return binds and os.path.normpath("/" + wanted.destination) == "/dev"
+    return binds and os.path.normpath("/" + wanted.destination.lstrip("/")) == "/dev"
 
 
 def _isolate_parent(path: str, flags: int) -> None:

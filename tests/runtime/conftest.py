@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dockyard.linux.cgroups import layout
+from tests.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 PREPARED = Path("/run/dockyard-interpreter")
@@ -129,3 +130,11 @@ def runtime(launcher: Path, busybox: Path, tmp_path: Path) -> Iterator[Runtime]:
     finally:
         for name in made("list", "-q").stdout.split():
             made("delete", "--force", name)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A bundle of its own, for what is tried on the runtime's code rather than on its command line."""
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o111)
+    return Bundle.make(tmp_path / "made")
