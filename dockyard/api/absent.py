@@ -1,10 +1,10 @@
-"""Operations of parts this engine runs without: swarm mode and plugins, answered as an engine without them answers."""
+"""Operations of a part this engine runs without: swarm mode, answered as an engine without it answers."""
 
 from aiohttp import web
 
-from dockyard.api.router import Call, Route, json_response
+from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
-from dockyard.errors import InvalidParameter, NotFound, NotImplementedHere, Unavailable
+from dockyard.errors import NotImplementedHere, Unavailable
 
 NO_SWARM = (
     "This node is not a swarm manager. "
@@ -43,22 +43,12 @@ SWARM_OPERATIONS = (
 
 
 def routes(services: Services) -> list[Route]:
-    """Swarm and plugin operations."""
+    """Swarm operations."""
     return [
         *(Route(method, path, _no_swarm) for method, path in map(str.split, SWARM_OPERATIONS)),
         Route("POST", "/swarm/init", _swarm_to_come),
         Route("POST", "/swarm/join", _swarm_to_come),
         Route("POST", "/swarm/leave", _not_in_swarm),
-        Route("GET", "/plugins", _no_plugins),
-        Route("GET", "/plugins/privileges", _plugins_to_come),
-        Route("POST", "/plugins/pull", _plugins_to_come),
-        Route("POST", "/plugins/create", _plugins_to_come),
-        Route("GET", "/plugins/{name:path}/json", _no_plugin),
-        Route("DELETE", "/plugins/{name:path}", _no_plugin),
-        *(
-            Route("POST", f"/plugins/{{name:path}}/{action}", _no_plugin)
-            for action in ("enable", "disable", "upgrade", "push", "set")
-        ),
     ]
 
 
@@ -72,17 +62,3 @@ async def _not_in_swarm(call: Call) -> web.StreamResponse:
 
 async def _swarm_to_come(call: Call) -> web.StreamResponse:
     raise NotImplementedHere("swarm mode is not available in this engine")
-
-
-async def _no_plugins(call: Call) -> web.StreamResponse:
-    return json_response([])
-
-
-async def _no_plugin(call: Call) -> web.StreamResponse:
-    raise NotFound(f'plugin "{call.params["name"]}" not found')
-
-
-async def _plugins_to_come(call: Call) -> web.StreamResponse:
-    if not call.query:
-        raise InvalidParameter("a plugin reference is needed")
-    raise NotImplementedHere("managed plugins are not available in this engine")

@@ -16,6 +16,7 @@ from dockyard.api import (
     execs,
     images,
     networks,
+    plugins,
     stats,
     system,
     volumes,
@@ -37,6 +38,7 @@ RESOURCES = (
     build,
     volumes,
     networks,
+    plugins,
     absent,
 )
 

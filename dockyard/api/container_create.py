@@ -26,6 +26,7 @@ class CreateRequest(ContainerConfig, kw_only=True):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+    runtime: str = ""  # where docker-py puts it; HostConfig's counts
 
 
 @dataclass
@@ -51,6 +52,7 @@ def wanted(request: CreateRequest, version: Version) -> Wanted:
         request.host_config or HostConfig(),
         {name: settings or EndpointSettings() for name, settings in (given or {}).items()},
     )
+    asked.host.runtime = asked.host.runtime or request.runtime
     _settle_versions(asked, version)
     _settle_mounts(asked.host, version)
     _settle_mac_address(asked, version)

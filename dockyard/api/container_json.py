@@ -111,7 +111,7 @@ def endpoints_json(container: Container, version: Version) -> dict[str, Any]:
             settings.pop("GwPriority", None)
         if version < (1, 44):
             settings.pop("DNSNames", None)
-        if version < (1, 45) and name not in ("bridge", "host", "none"):
+        if version < (1, 45) and name not in ("bridge", "host", "none") and container.state.started_at != NEVER:
             own = [container.id[:12], container.config.hostname]
             settings["Aliases"] = list(dict.fromkeys([*(settings["Aliases"] or []), *own]))
     return shown

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the modules are wired by the composition root; here only th
     from dockyard.engine.images import ImageService
     from dockyard.engine.layers import LayerStore
     from dockyard.engine.networks import NetworkService
+    from dockyard.engine.plugins import PluginService
     from dockyard.engine.stats import StatsService
     from dockyard.engine.system import SystemService
     from dockyard.engine.volumes import VolumeService
@@ -33,4 +34,5 @@ class Services:
     builder: "Builder"
     stats: "StatsService"
     system: "SystemService"
+    plugins: "PluginService"
     events: "Events"

@@ -24,6 +24,7 @@ from dockyard.engine.id_ranges import IdRange, remap_range
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.networks import NetworkOptions, NetworkService
+from dockyard.engine.plugins import PluginService
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -94,6 +95,7 @@ class Engine:
             ),
             stats=StatsService(self._containers, self._networks),
             system=SystemService(config, database, events),
+            plugins=PluginService(root / "plugins", database, events),
             events=events,
         )
 

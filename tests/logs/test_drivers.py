@@ -297,3 +297,12 @@ def test_message_pack_of_lengths() -> None:
         assert msgspec.msgpack.decode(_packed("é" * size)) == "é" * size
     assert msgspec.msgpack.decode(_packed({str(number): "x" for number in range(20)}))["19"] == "x"
     assert struct.unpack(">BI", _packed(7)) == (0xCE, 7)
+
+
+def test_a_log_asked_for_right_after_the_start_has_the_first_words(engine: EngineProcess) -> None:
+    _, created = engine.api("POST", "/containers/create", {"Image": "busybox", "Cmd": ["echo", "here I am"]})
+    name = created["Id"]
+    engine.api("POST", f"/containers/{name}/start")
+    status, told = engine.api("GET", f"/containers/{name}/logs?stdout=1")
+    assert (status, told[8:]) == (200, "here I am\n")
+    engine.docker("rm", "-f", name)
