@@ -42,7 +42,7 @@ class Bundle:
     @staticmethod
     def make(path: Path) -> "Bundle":
         """A tree with busybox and the directories a system has."""
-        for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "usr"):
+        for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "usr", "x"):
             (path / "rootfs" / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", path / "rootfs/bin/busybox")
         for name in APPLETS.split():
