@@ -1,33 +1,21 @@
 """POST /build, /build/prune and /build/cancel: the classic builder."""
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from dockyard import errors
+from dockyard.api import logins
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.build.builder import Builder, BuildOptions, Output, check_tags
-from dockyard.content.registry import Credentials
 from dockyard.engine.container_config import HostConfig, Ulimit
 
 # How soon a build whose client has gone is noticed while it says nothing.
 LOOK_AFTER_CLIENT = 1.0
-
-
-class Login(msgspec.Struct, rename="lower"):
-    """One registry's entry in X-Registry-Config."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    identitytoken: str = ""
-    registrytoken: str = ""
 
 
 def routes(services: Services) -> list[Route]:
@@ -118,7 +106,7 @@ def _options(call: Call) -> BuildOptions:
         force_remove=force_remove,
         cache_from=_json(call, "cachefrom", list[str], "error reading cache-from") or [],
         host=_host(call),
-        credentials=_credentials(call),
+        credentials=logins.for_build(call),
         build_id=call.text("buildid"),
     )
 
@@ -151,28 +139,3 @@ def _json(call: Call, name: str, kind: Any, trouble: str) -> Any:
         return msgspec.json.decode(text, type=kind | None)
     except msgspec.DecodeError as error:
         raise errors.InvalidParameter(f"{trouble}: {error}") from None
-
-
-def _credentials(call: Call) -> dict[str, Credentials]:
-    """X-Registry-Config: who the client is at which registry; nothing when it can't be read, as Docker forgives."""
-    header = call.http.headers.get("X-Registry-Config", "")
-    try:
-        decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-        given = msgspec.json.decode(decoded, type=dict[str, Login])
-    except (binascii.Error, ValueError, msgspec.DecodeError):
-        return {}
-    found = {}
-    for name, login in given.items():
-        if login.auth and not login.username:
-            try:
-                login.username, _, login.password = base64.b64decode(login.auth).decode().partition(":")
-            except (binascii.Error, ValueError):
-                continue
-        if login.username or login.identitytoken or login.registrytoken:
-            found[name] = Credentials(
-                username=login.username,
-                password=login.password,
-                identity_token=login.identitytoken,
-                registry_token=login.registrytoken,
-            )
-    return found

@@ -1,7 +1,5 @@
 """/images/… and /distribution/…: what is here, and how it comes, goes and is called."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,11 +7,11 @@ import msgspec
 from aiohttp import web
 
 from dockyard import errors
+from dockyard.api import logins
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.api.system import rfc3339
-from dockyard.content.registry import Credentials
 from dockyard.engine.images import Image, ImageService
 from dockyard.oci.reference import Reference
 
@@ -46,18 +44,6 @@ OLDER_CONFIG_DEFAULTS: dict[str, Any] = {
 CONFIG_FIELDS = frozenset(
     {*CONFIG_DEFAULTS, "ExposedPorts", "StopSignal", "ArgsEscaped", "Healthcheck", "Shell", "StopTimeout"}
 )
-
-
-class AuthHeader(msgspec.Struct, rename="lower"):
-    """The JSON document in X-Registry-Auth."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    email: str = ""
-    serveraddress: str = ""
-    identitytoken: str = ""
-    registrytoken: str = ""
 
 
 def routes(services: Services) -> list[Route]:
@@ -212,7 +198,7 @@ class Images:
                 name = Reference.parse(f"{name.domain}/{name.path}{separator}{tag}")
             every = not tag and name.tag is None and name.digest is None and call.version >= (1, 24)
             work = self._images.pull(
-                name, auth=credentials(call), platform=platform, progress=progress.send, all_tags=every
+                name, auth=logins.for_image(call), platform=platform, progress=progress.send, all_tags=every
             )
             return await progress.run(work)
         source = call.text("fromSrc")
@@ -239,7 +225,7 @@ class Images:
         if tag:
             name = Reference.parse(f"{name.domain}/{name.path}:{tag}")
         progress = ProgressStream(call)
-        return await progress.run(self._images.push(name, auth=credentials(call), progress=progress.send))
+        return await progress.run(self._images.push(name, auth=logins.for_image(call), progress=progress.send))
 
     async def load(self, call: Call) -> web.StreamResponse:
         progress = ProgressStream(call)
@@ -260,30 +246,7 @@ class Images:
         return response
 
     async def distribution(self, call: Call) -> web.StreamResponse:
-        return json_response(await self._images.distribution(call.params["name"], auth=credentials(call)))
-
-
-def credentials(call: Call) -> Credentials | None:
-    """Who the client says it is in X-Registry-Auth; None when it does not, or not legibly (as Docker forgives)."""
-    header = call.http.headers.get("X-Registry-Auth", "")
-    try:
-        decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-        given = msgspec.json.decode(decoded, type=AuthHeader)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
-        return None
-    if given.auth and not given.username:
-        try:
-            given.username, _, given.password = base64.b64decode(given.auth).decode().partition(":")
-        except (binascii.Error, ValueError):
-            return None
-    if not (given.username or given.identitytoken or given.registrytoken):
-        return None
-    return Credentials(
-        username=given.username,
-        password=given.password,
-        identity_token=given.identitytoken,
-        registry_token=given.registrytoken,
-    )
+        return json_response(await self._images.distribution(call.params["name"], auth=logins.for_image(call)))
 
 
 def tagged_reference(repo: str, tag: str) -> Reference | None:
