@@ -36,6 +36,7 @@ class EngineProcess:
             f"--cgroup-parent={bridge}",
             *arguments,
         ]
+        self.prefix: tuple[str, ...] = ()  # a command that the daemon is started by
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +50,9 @@ class EngineProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dockyard.daemon", "--debug", *self.arguments], stdout=log, stderr=log
+                [*self.prefix, sys.executable, "-m", "dockyard.daemon", "--debug", *self.arguments],
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + 30
         while True:

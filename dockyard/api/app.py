@@ -14,6 +14,7 @@ from dockyard.api import (
     containers,
     events,
     execs,
+    extensions,
     images,
     networks,
     plugins,
@@ -39,6 +40,7 @@ RESOURCES = (
     volumes,
     networks,
     plugins,
+    extensions,
     absent,
 )
 

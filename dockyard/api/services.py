@@ -10,10 +10,13 @@ if TYPE_CHECKING:  # the modules are wired by the composition root; here only th
     from dockyard.engine.containers import ContainerService
     from dockyard.engine.events import Events
     from dockyard.engine.execs import ExecService
+    from dockyard.engine.forks import ForkService
     from dockyard.engine.images import ImageService
     from dockyard.engine.layers import LayerStore
+    from dockyard.engine.leases import LeaseService
     from dockyard.engine.networks import NetworkService
     from dockyard.engine.plugins import PluginService
+    from dockyard.engine.reconfigure import Reconfigurer
     from dockyard.engine.stats import StatsService
     from dockyard.engine.system import SystemService
     from dockyard.engine.volumes import VolumeService
@@ -36,3 +39,6 @@ class Services:
     system: "SystemService"
     plugins: "PluginService"
     events: "Events"
+    reconfigurer: "Reconfigurer"
+    leases: "LeaseService"
+    forks: "ForkService"

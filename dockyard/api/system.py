@@ -203,6 +203,7 @@ class System:
             "SecurityOptions": [
                 *(["name=apparmor"] if host.has_apparmor else []),
                 "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
+                *(["name=userns"] if config.userns_remap else []),
                 *([] if v1 else ["name=cgroupns"]),
             ],
             "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],

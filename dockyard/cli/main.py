@@ -19,6 +19,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "container": "kill pause port prune rename restart rm stop top unpause update wait",
         "observe": "diff inspect logs ls stats",
         "copy": "commit cp export",
+        "extend": "fork",
     },
     "image": {
         "image": "history import inspect load ls prune rm save tag",

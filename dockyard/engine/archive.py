@@ -229,7 +229,7 @@ class _View:
             source = posixpath.join(source, inner.resolve(point.subpath).lstrip("/"))
             inner.close()
         directory = point.type == "tmpfs" or os.path.isdir(source)
-        target = _make(root, place, directory)
+        target = root.make(place, directory)
         try:
             if point.type == "tmpfs":
                 mounts.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
@@ -244,25 +244,6 @@ class _View:
                 syscalls.mount_setattr(mounted, "", flags, set_=syscalls.MOUNT_ATTR_RDONLY)
             finally:
                 os.close(mounted)
-
-
-def _make(root: Root, place: str, directory: bool) -> int:
-    """The mount point `place` (resolved), made when it is missing, as an open descriptor."""
-    parts = [part for part in place.split("/") if part]
-    for height in range(1, len(parts) + 1):
-        path = "/" + "/".join(parts[:height])
-        above = root.open(posixpath.dirname(path), os.O_PATH | os.O_DIRECTORY)
-        try:
-            if height < len(parts) or directory:
-                os.mkdir(parts[height - 1], 0o755, dir_fd=above)
-            else:
-                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(parts[height - 1], flags, 0o644, dir_fd=above))
-        except FileExistsError:
-            continue
-        finally:
-            os.close(above)
-    return root.open(place, os.O_PATH)
 
 
 def _not_found(reference: str, path: str) -> NotFound:

@@ -20,11 +20,14 @@ from dockyard.engine.containers import ContainerService
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.engine.execs import ExecService
+from dockyard.engine.forks import ForkService
 from dockyard.engine.id_ranges import IdRange, remap_range
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.leases import LeaseService
 from dockyard.engine.networks import NetworkOptions, NetworkService
 from dockyard.engine.plugins import PluginService
+from dockyard.engine.reconfigure import Reconfigurer
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -75,6 +78,7 @@ class Engine:
             self._shims,
             UserNamespaces(exec_root, remapped),
         )
+        self._leases = LeaseService(database, self._containers, self._networks, volumes)
         self.services = Services(
             containers=self._containers,
             execs=ExecService(self._containers),
@@ -97,6 +101,9 @@ class Engine:
             system=SystemService(config, database, events),
             plugins=PluginService(root / "plugins", database, events),
             events=events,
+            reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
+            leases=self._leases,
+            forks=ForkService(self._containers, self._layers, volumes),
         )
 
     async def open(self) -> None:
@@ -111,6 +118,8 @@ class Engine:
         self._undo.push_async_callback(self._shims.close)
         self._undo.push_async_callback(self._close_containers)
         await self._containers.open()
+        self._leases.open()
+        self._undo.push_async_callback(self._leases.close)
         self._undo.push_async_callback(self.services.builder.close)
 
     async def _close_containers(self) -> None:

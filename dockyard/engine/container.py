@@ -96,6 +96,7 @@ class Record(msgspec.Struct, kw_only=True):
     state: State = msgspec.field(default_factory=State)
     restart_count: int = 0
     stopped_by_user: bool = False
+    to_be_started: bool = False  # stopped by us, to be started with other settings
     log_path: str = ""
     sandbox: Sandbox | None = None
     join: JoinRequest | None = None

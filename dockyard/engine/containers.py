@@ -10,9 +10,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dockyard.config import Config
@@ -45,6 +45,15 @@ log = logging.getLogger("dockyard.containers")
 
 # Docker's back-off: 100 ms, doubled at every quick death up to a minute; ten good seconds start it over.
 RESTART_DELAY, LONGEST_RESTART_DELAY, GOOD_RUN = 0.1, 60.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a container stands on if not simply on an image: `fill` puts into its layer and volumes what they hold."""
+
+    image_id: str
+    chain_id: str | None
+    fill: Callable[[Record], Awaitable[None]] | None = None
 
 
 class ContainerService:
@@ -80,6 +89,8 @@ class ContainerService:
         self._opening = False
         self._closing = False
         self.exec_gone: list[Callable[[str], None]] = []
+        # each may refuse a new container by its labels
+        self.label_checks: list[Callable[[Mapping[str, str]], None]] = []
         images.users.append(self._users_of_image)
         volumes.users.append(self._users_of_volume)
 
@@ -132,6 +143,8 @@ class ContainerService:
         record, state = container.record, container.state
         if state.running or state.status in ("created", "dead", "removing"):
             return False
+        if record.to_be_started:
+            return True
         always = record.host_config.restart_policy.name == "always"
         return always or state.status == "restarting" or self._restarts(record, state.exit_code)
 
@@ -188,7 +201,7 @@ class ContainerService:
             # a crash came in the middle of a start, or of giving back what a run held
             await self._runs.end(container)
             self.save(container)
-        if container.id not in self._index or record.state.running:
+        if container.id not in self._index or record.state.running or record.to_be_started:
             return
         last, owned = record.state.status, record.host_config.auto_remove or record.scratch
         if last == "removing" or (owned and last != "created") or record.scratch:
@@ -265,17 +278,20 @@ class ContainerService:
         networks: dict[str, EndpointSettings],
         *,
         scratch: bool = False,
+        origin: Origin | None = None,
     ) -> Container:
-        """Make a container. Raises NotFound for the image, Conflict for the name, InvalidParameter.
+        """Make a container: of the image that `config` names, or of `origin`.
+
+        Raises NotFound for the image, Conflict for the name, InvalidParameter.
 
         `scratch`: it is the engine's own, and is removed when a daemon finds it at its start.
         """
         name = names.check_name(name) if name else names.choose_name(self._index.names)
-        image = await self._images.get(config.image) if config.image else None
+        image = await self._images.get(config.image) if config.image and origin is None else None
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:
-            return await self._create(container_id, name, config, host, networks, image, scratch)
+            return await self._create(container_id, name, config, host, networks, image, scratch, origin)
         except BaseException:
             self._index.free(name)
             raise
@@ -291,7 +307,10 @@ class ContainerService:
         networks: dict[str, EndpointSettings],
         image: Image | None,
         scratch: bool,
+        origin: Origin | None,
     ) -> Container:
+        if origin is None:
+            origin = Origin(image.id if image else "", image.chain_id if image else None)
         warnings = namespace_modes.verify(config, host)
         namespace_modes.name_by_id(host, lambda other: self.get(other).id)
         check_config(config)
@@ -309,8 +328,8 @@ class ContainerService:
                 id=container_id,
                 name=name,
                 created=timestamp(),
-                image_id=image.id if image else "",
-                chain_id=image.chain_id if image else None,
+                image_id=origin.image_id,
+                chain_id=origin.chain_id,
                 config=config,
                 host_config=host,
                 networks=self._wanted_networks(host, networks),
@@ -320,12 +339,12 @@ class ContainerService:
                 ids_of=ids_of,
                 scratch=scratch,
             )
-            return await self._make(record, warnings)
+            return await self._make(record, warnings, origin)
         except BaseException:
             await self._volumes.remove_marked(container_id)
             raise
 
-    async def _make(self, record: Record, warnings: list[str]) -> Container:
+    async def _make(self, record: Record, warnings: list[str], origin: Origin) -> Container:
         """Its layer and its folder, then the row."""
         container_id, host, ids = record.id, record.host_config, record.ids
         await self._layers.create_container_layer(
@@ -340,10 +359,14 @@ class ContainerService:
                 os.makedirs(os.path.dirname(record.log_path), 0o710, exist_ok=True)
             container = Container(record, warnings=warnings)
             fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
-            if fresh:
+            if origin.fill is not None:
+                await origin.fill(record)
+            elif fresh:
                 async with self._layers.mounted(container_id) as tree:
                     for point in fresh:
                         await self._volumes.populate(point.name, tree.path, point.destination)
+            for check in self.label_checks:
+                check(record.config.labels or {})
             self._index.add(container)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -401,6 +424,7 @@ class ContainerService:
     async def _start(self, container: Container) -> None:
         """Start under the lock; on failure everything is undone and the state says what went wrong."""
         record = container.record
+        record.to_be_started = False
         try:
             await self._runs.begin(container)
             self._watch(container)
@@ -595,6 +619,15 @@ class ContainerService:
         with suppress(NotModified):
             await self.start(container.id)
         self.emit(container, "restart")
+
+    async def stop_for_change(self, container: Container) -> None:
+        """Stop it as the first half of a new start: whatever becomes of us, it is started again."""
+        container.record.to_be_started = container.restarting = True
+        try:
+            await self._stopping.stop(container, None, by_user=False)
+        finally:
+            container.restarting = False
+        self.save(container)
 
     async def pause(self, reference: str) -> None:
         """Freeze it. Raises Conflict when it does not run or is paused."""

@@ -614,6 +614,12 @@ class LayerStore:
         finally:
             await self._run(difference.__exit__, None, None, None)
 
+    async def copy_changes(self, source: str, target: str) -> None:
+        """Let the container `target`, fresh and on the same layer, differ from it as `source` does."""
+        self._container(source)
+        self._container(target)
+        await self._run(self.driver.copy_changes, source, target)
+
     async def commit(self, container_id: str) -> Layer:
         """Register the container's changes as a new layer on its image's, held once for the caller."""
         container = self._container(container_id)

@@ -521,6 +521,22 @@ class NetworkService:
         await self._controller.disconnect(container_id, found)
         self._emit("disconnect", found, container_id)
 
+    async def republish(self, container_id: str, wanted: PortBindings) -> None:
+        """Let a running container's published ports be `wanted`, live; on failure they are what they were.
+
+        Raises SystemFailure for a port in use, Conflict for a container without a network of its own.
+        """
+        self._running(container_id)
+        await self._controller.republish(container_id, wanted)
+
+    def keep_addresses(self, container_id: str) -> None:
+        """Keep a running container's addresses for it while it is restarted; until `drop_addresses`."""
+        self._controller.keep_addresses(container_id)
+
+    def drop_addresses(self, container_id: str) -> None:
+        """Keep them no more."""
+        self._controller.drop_addresses(container_id)
+
     def _running(self, container_id: str) -> Sandbox:
         sandbox = self._controller.sandbox(container_id)
         if sandbox is None:

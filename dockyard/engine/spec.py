@@ -72,8 +72,6 @@ def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Sp
         annotations=host.annotations or {},
         linux=Linux(
             namespaces=_namespaces(around),
-            uid_mappings=around.ids.uids if around.ids else [],
-            gid_mappings=around.ids.gids if around.ids else [],
             sysctl=_sysctls(host, around),
             resources=resources,
             cgroups_path=around.cgroup_path,

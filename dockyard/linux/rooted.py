@@ -74,6 +74,26 @@ class Root:
             waiting.extend(_parts(target))
         return done
 
+    def make(self, place: str, directory: bool) -> int:
+        """A descriptor (O_PATH) of `place` (resolved), which is made, with all above it, when it is missing.
+
+        Raises OSError.
+        """
+        parts = [part for part in place.split("/") if part]
+        for height in range(1, len(parts) + 1):
+            above = self.open("/" + "/".join(parts[: height - 1]), os.O_PATH | os.O_DIRECTORY)
+            try:
+                if height < len(parts) or directory:
+                    os.mkdir(parts[height - 1], 0o755, dir_fd=above)
+                else:
+                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    os.close(os.open(parts[height - 1], flags, 0o644, dir_fd=above))
+            except FileExistsError:
+                continue
+            finally:
+                os.close(above)
+        return self.open(place, os.O_PATH)
+
     def _target(self, place: str) -> str | None:
         """Where `place` points when it is a symlink; None for anything else and for nothing."""
         try:

@@ -19,6 +19,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import msgspec
+
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, sandboxes
@@ -75,6 +77,7 @@ class Controller:
         self._settings = settings
         self._directory = exec_root / "netns"
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="network")
+        self._kept: dict[str, dict[str, EndpointState]] = {}
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
         bridge = BridgeDriver(settings.ip_forward)
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, HostDriver(), NullDriver())}
@@ -323,6 +326,12 @@ class Controller:
             active.sandbox, network.options.get(PREFIX, "eth")
         )
         state.host_interface = veth_name()
+        kept = self._kept.get(request.container_id, {}).pop(network.id, None)
+        if kept is not None:
+            # given back and taken again in one go
+            self._addresses.free(kept)
+            wanted4, wanted6 = config.ipv4_address or kept.ip, config.ipv6_address or kept.ipv6
+            config = msgspec.structs.replace(config, ipv4_address=wanted4, ipv6_address=wanted6)
         wish = config.mac_address.replace("-", ":").lower()
         if wish and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", wish):
             raise InvalidParameter(f"invalid MAC address: {config.mac_address}")
@@ -419,8 +428,10 @@ class Controller:
             await self._do(self._dismantle, active.namespace, active, plans)
         finally:
             self._publisher.release(active.publications)
+            kept = self._kept.get(container_id, {})
             for state in active.sandbox.endpoints.values():
-                self._addresses.free(state)
+                if state.network_id not in kept:
+                    self._addresses.free(state)
         links = [state.host_interface for state in active.sandbox.endpoints.values() if state.host_interface]
         if links:
             asyncio.get_running_loop().call_later(LINGER, self._remove_links, links)
@@ -489,6 +500,65 @@ class Controller:
 
     def _destroy_link(self, name: str) -> None:
         self._remove_links([name])
+
+    async def republish(self, container_id: str, wanted: PortBindings) -> PortBindings:
+        """Let a running container's published ports be `wanted`; those it has already stay as they are bound.
+
+        Returns how they are bound. Raises SystemFailure when a port is taken, Conflict when the container has no way
+        out to publish them on; then nothing has changed.
+        """
+        active = self._active[container_id]
+        sandbox, request = active.sandbox, active.request
+        if active.namespace is None or not active.gateway_network:
+            raise Conflict("a container without a network of its own has nothing to publish ports of")
+        state = sandbox.endpoints[active.gateway_network]
+        network = self._networks[state.network_id]
+        before, asked = dict(sandbox.ports), _wanted_ports(request)
+        present = list(active.publications)
+        stay = {key: values for key, values in wanted.items() if asked.get(key) == values}
+        kept = [one for one in present if _key_of(one) in stay]
+        gone = [one for one in present if _key_of(one) not in stay]
+        fresh = {key: values for key, values in wanted.items() if key not in stay}
+        rules = port_rules(gone)
+        if rules:
+            await self._do(self.firewall.unpublish, rules)
+        self._publisher.release(gone)
+        try:
+            added, bound = self._publisher.hold(request, network, state, fresh)
+        except DockyardError:
+            # as it was, on the very same host ports
+            back = self._publisher.retake(
+                state, {key: values for key, values in before.items() if key not in stay}, request.name
+            )
+            active.publications = kept + back
+            await self._serve_ports(back)
+            raise
+        active.publications = kept + added
+        exposed: PortBindings = {port: [] for port in request.exposed_ports}
+        sandbox.ports = exposed | {key: before[key] for key in before if key in stay} | bound
+        request.port_bindings = wanted
+        request.publish_all = False  # what it asked for is among those named now
+        await self._serve_ports(added)
+        return sandbox.ports
+
+    async def _serve_ports(self, publications: list[Publication]) -> None:
+        rules = port_rules(publications)
+        if rules:
+            await self._do(self.firewall.publish, rules)
+        self._publisher.serve(publications)
+
+    def keep_addresses(self, container_id: str) -> None:
+        """Let the container have the addresses that it has now at its next `join`, too; until `drop_addresses`."""
+        active = self._active.get(container_id)
+        if active is not None:
+            self._kept[container_id] = {
+                state.network_id: msgspec.structs.replace(state) for state in active.sandbox.endpoints.values()
+            }
+
+    def drop_addresses(self, container_id: str) -> None:
+        """Undo `keep_addresses`: what has not been joined with is free again."""
+        for state in self._kept.pop(container_id, {}).values():
+            self._addresses.free(state)
 
     async def _move_ports(self, active: Active) -> None:
         """Let the published ports lead to the endpoint that is the gateway now; none, when there is none."""
@@ -593,6 +663,10 @@ def _wanted_ports(request: JoinRequest) -> PortBindings:
         for exposed in request.exposed_ports:
             wanted.setdefault(exposed, [("", "")])
     return wanted
+
+
+def _key_of(publication: Publication) -> str:
+    return f"{publication.target[1]}/{publication.held.protocol}"
 
 
 def _given(text: str) -> list[str]:

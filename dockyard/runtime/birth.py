@@ -125,6 +125,9 @@ def _go_between(birth: Birth, runtime: socket.socket, theirs: socket.socket) -> 
     """Never returns."""
     try:
         init.leave_host(birth)
+        # Its own root may not be allowed to go to its directory, but it can begin there.
+        with contextlib.suppress(OSError):
+            os.chdir(init.root_path(birth.bundle, birth.spec))
         rest = _join(birth.joined)
         if birth.flags & CLONE_NEWUSER:
             syscalls.unshare(CLONE_NEWUSER)

@@ -10,8 +10,9 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
@@ -188,6 +189,8 @@ class Container(Existing):
                 )
             undo.callback(_reap, pid)
             born_at_all.append(born)
+            if born.user_namespace and stdio is not None and spec.process is not None:
+                _give_stdio(stdio, spec.process, pid)
             owner = groups.owner(spec, flags)
             if owner is not None:
                 group.give(owner)
@@ -304,6 +307,8 @@ class Container(Existing):
         ours, theirs = channel.pair()
         try:
             flags = self._flags_to_join(pidfd)
+            if self.record.userns and stdio is not None:
+                _give_stdio(stdio, wanted, self.record.pid)
             if os.geteuid() == 0:
                 init.hide()  # and so the child from its first moment: whoever is in there may be waiting for it
             pid = self._fork_to_join(pidfd, flags)
@@ -448,6 +453,28 @@ def _keep_only(*kept: int) -> None:
         if high - low > 1:
             syscalls.close_range(low + 1, high - 1)
     syscalls.close_range(known[-1] + 1)
+
+
+def _give_stdio(stdio: Stdio, wanted: Process, pid: int) -> None:
+    """Give pipes to the user in the user namespace of `pid`, who may then reopen /dev/stdout; only we can."""
+    try:
+        with open(f"/proc/{pid}/uid_map") as uids, open(f"/proc/{pid}/gid_map") as gids:
+            uid, gid = (_outside(rows, inside) for rows, inside in ((uids, wanted.user.uid), (gids, wanted.user.gid)))
+    except OSError:
+        return  # it has ended: whoever waits for it learns that
+    for fd in (stdio.stdin, stdio.stdout, stdio.stderr):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, uid, gid)
+
+
+def _outside(rows: Iterable[str], inside: int) -> int:
+    """What an id is outside, by the rows of uid_map or gid_map; -1 when it is nothing."""
+    for row in rows:
+        first, host, size = (int(word) for word in row.split())
+        if first <= inside < first + size:
+            return host + inside - first
+    return -1
 
 
 def _fork() -> int:

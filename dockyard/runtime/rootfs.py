@@ -53,11 +53,12 @@ class Rootfs:
         """
         propagation = spec.linux.rootfs_propagation
         flags = PROPAGATION[propagation] if propagation else MS_SLAVE | MS_REC
+        place = _reachable(path)
         if own_namespace:
             mount(None, "/", None, flags)
             if flags not in (MS_SLAVE | MS_REC, MS_PRIVATE | MS_REC):
                 # A shared parent would tell the host of the mount below, and pivot_root refuses it.
-                _isolate_parent(path, MS_SLAVE if flags & MS_SLAVE else MS_PRIVATE)
+                _isolate_parent(place, MS_SLAVE if flags & MS_SLAVE else MS_PRIVATE)
         self.path = path
         self._bundle = bundle
         self._spec = spec
@@ -65,10 +66,9 @@ class Rootfs:
         self._propagation = flags
         self._label = spec.linux.mount_label
         self._late_readonly: list[int] = []
-        mount(path, path, None, MS_BIND | MS_REC)
+        self.fd = _bound_on_itself(place)
         if not own_namespace:
             mount(None, path, None, MS_PRIVATE | MS_REC)
-        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Let go of the tree."""
@@ -432,6 +432,27 @@ def unmount(path: str) -> None:
 def _binds_dev(wanted: Mount) -> bool:
     binds = wanted.type == "bind" or "bind" in wanted.options or "rbind" in wanted.options
     return binds and os.path.normpath("/" + wanted.destination.lstrip("/")) == "/dev"
+
+
+def _reachable(path: str) -> str:
+    """The root directory by its path, or, when a container's root may not go there, as the directory we are in."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return "."
+    return path
+
+
+def _bound_on_itself(place: str) -> int:
+    """Make the directory a mount point by mounting it on itself; an O_PATH descriptor of the new mount's top."""
+    recursive = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | syscalls.AT_RECURSIVE
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, place, recursive)
+    try:
+        syscalls.move_mount(tree, syscalls.AT_FDCWD, place)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
 
 
 def _isolate_parent(path: str, flags: int) -> None:

@@ -116,6 +116,9 @@ class Driver(Protocol):
     def difference(self, id: str) -> AbstractContextManager[str]:
         """What the snapshot adds to its parent, as a directory with overlay's whiteouts; valid inside the block."""
 
+    def copy_changes(self, source: str, target: str) -> None:
+        """Let the fresh writable snapshot `target` differ from the same parent as `source` does."""
+
     def size(self, id: str) -> int:
         """Bytes in the regular files and symlinks of the layer's own content, each inode once."""
 

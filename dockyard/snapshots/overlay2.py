@@ -342,6 +342,9 @@ class Overlay2:
     def difference(self, id: str) -> Iterator[str]:
         yield self.diff_path(id)
 
+    def copy_changes(self, source: str, target: str) -> None:
+        trees.copy_tree(self.diff_path(source), self.diff_path(target))
+
     def metadata(self, id: str) -> dict[str, str]:
         directory = self.layer_path(id)
         data = {}

@@ -8,7 +8,6 @@ Blocks are shared where the file system can (FICLONE), so on btrfs and xfs a cop
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -26,8 +25,6 @@ from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
 from dockyard.snapshots.mapped import mount_mapped
 
 log = logging.getLogger("dockyard.snapshots.vfs")
-
-FICLONE = 0x40049409
 
 
 class Vfs:
@@ -58,7 +55,7 @@ class Vfs:
         try:
             if parent is not None:
                 os.symlink(parent, f"{self._parents}/{id}")
-                copy_tree(self.layer_path(parent), tree)
+                trees.copy_tree(self.layer_path(parent), tree)
         except BaseException:
             self._discard(id)
             raise
@@ -187,6 +184,12 @@ class Vfs:
         finally:
             trees.remove_tree(place)
 
+    def copy_changes(self, source: str, target: str) -> None:
+        tree = self.layer_path(target)
+        trees.remove_tree(tree)
+        os.mkdir(tree, 0o755)
+        trees.copy_tree(self.layer_path(source), tree)
+
     def size(self, id: str) -> int:
         total = 0
         with trees.opened_directory(self.layer_path(id)) as source:
@@ -233,78 +236,6 @@ def _listing(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def copy_tree(source: str, target: str) -> None:
-    """Copy everything in the directory `source` into the existing directory `target`, with all attributes."""
-    links: dict[tuple[int, int], str] = {}
-    with trees.opened_directory(source) as below, trees.opened_directory(target) as above:
-        _copy_children(below, above, links, target, "", 0)
-        _copy_attributes(below, above, os.fstat(below))
-
-
-def _copy_children(
-    source: int, target: int, links: dict[tuple[int, int], str], top: str, path: str, depth: int
-) -> None:
-    if depth > trees.DEPTH_LIMIT:
-        raise SystemFailure(f"cannot copy {path[:200]}…: directories are nested more than {trees.DEPTH_LIMIT} deep")
-    for entry in trees.entries(source):
-        status = os.stat(entry.name, dir_fd=source, follow_symlinks=False)
-        name = f"{path}/{entry.name}"
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            inode = (status.st_dev, status.st_ino)
-            if inode in links:
-                os.link(links[inode], entry.name, dst_dir_fd=target, follow_symlinks=False)
-                continue
-            links[inode] = f"{top}{name}"
-        if stat.S_ISDIR(status.st_mode):
-            os.mkdir(entry.name, 0o700, dir_fd=target)
-            with (
-                trees.opened_directory(entry.name, source) as child,
-                trees.opened_directory(entry.name, target) as copy,
-            ):
-                _copy_children(child, copy, links, top, name, depth + 1)
-                _copy_attributes(child, copy, status)
-        else:
-            _copy_leaf(source, target, entry.name, status)
-
-
-def _copy_leaf(source: int, target: int, name: str, status: os.stat_result) -> None:
-    if stat.S_ISREG(status.st_mode):
-        given = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
-        copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
-        try:
-            _copy_content(given, copy)
-            _copy_attributes(given, copy, status)
-        finally:
-            os.close(given)
-            os.close(copy)
-        return
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-    else:
-        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
-
-
-def _copy_content(source: int, target: int) -> None:
-    try:
-        fcntl.ioctl(target, FICLONE, source)
-        return
-    except OSError:
-        pass  # this file system can't share blocks
-    while os.copy_file_range(source, target, 1 << 30):
-        pass
-
-
-def _copy_attributes(source: int, target: int, status: os.stat_result) -> None:
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        os.setxattr(target, name, os.getxattr(source, name))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _place(tree: str, fixture: Fixture) -> None:
@@ -402,8 +333,8 @@ def _carry(source: int, target: int, change: Change) -> None:
         with _parent_directory(source, change.path) as (here, _):
             status = os.stat(name, dir_fd=here, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                _copy_leaf(here, there, name, status)
+                trees.copy_leaf(here, there, name, status)
                 return
             os.mkdir(name, 0o700, dir_fd=there)
             with trees.opened_directory(name, here) as given, trees.opened_directory(name, there) as copy:
-                _copy_attributes(given, copy, status)
+                trees.copy_opened_attributes(given, copy, status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dockyard.cli import output
+from dockyard.cli.commands.extend import reconfiguration
 from dockyard.cli.create_request import resources
 from dockyard.cli.session import Failure, Session, confirm, path, prune_filters
 from dockyard.cli.usage import Flags, usage
@@ -238,10 +239,18 @@ Options:
       --cpus decimal               Number of CPUs
       --cpuset-cpus string         CPUs it may run on (0-3, 0,1)
       --cpuset-mems string         Memory nodes it may use (0-3, 0,1)
+      --env-add list               Set variables (starts it anew if it runs)
+      --env-rm list                Take variables away (starts it anew)
+      --label-add list             Set labels
+      --label-rm list              Take labels away
   -m, --memory bytes               Memory limit
       --memory-reservation bytes   Soft memory limit
       --memory-swap bytes          Memory and swap together; -1: no limit of swap
+      --mount-add list             Mount, live (as --mount or --volume of run)
+      --mount-rm list              Unmount, live
       --pids-limit int             Limit of processes; -1: none
+      --publish-add list           Publish ports, live
+      --publish-rm list            Publish ports no more, live ([HOST:]PORT)
       --restart string             When to start it again after its end
 
 Hidden:
@@ -254,10 +263,16 @@ def update(session: Session, flags: Flags) -> int:
         body = resources(flags)
     except ValueError as error:
         raise Failure(str(error)) from None
-    if not body:
+    further = reconfiguration(flags)
+    if not body and not further:
         raise Failure("you must provide one or more flags when using this command")
 
     def one(name: str) -> None:
+        if further:
+            session.api.request("POST", path("/dockyard/containers", name, "/reconfigure"), further).read()
+        if not body:
+            print(name)
+            return
         answer = session.api.request("POST", path("/containers", name, "/update"), body).json()
         for warning in answer.get("Warnings") or []:
             print(warning, file=sys.stderr)

@@ -75,6 +75,7 @@ Options:
 {OPTIONS}
   -d, --detach                          Run in the background and print the ID
       --detach-keys string              Keys that detach
+      --lease                           Remove it when this command ends, however it ends
       --sig-proxy                       Pass signals on to the process (default true)
 
 Hidden:
@@ -216,6 +217,8 @@ def _with_tag(image: str) -> str:
 
 
 def _run_detached(session: Session, flags: Flags) -> int:
+    if flags.on("lease"):
+        raise UsageError("conflicting options: cannot specify both --lease and --detach: who holds it would be gone")
     if flags.given("attach"):
         raise UsageError("conflicting options: cannot specify both --attach and --detach")
     container = _create(session, flags, create_request(flags))
@@ -242,6 +245,11 @@ class _Foreground:
         body = create_request(self._flags)
         body |= {f"Attach{name.title()}": True for name in self._streams}
         body["StdinOnce"] = self._stdin and self._flags.on("interactive")
+        if self._flags.on("lease"):
+            from dockyard.cli import lease
+
+            self._lease = lease.Lease(self._session.api)  # held by this process, whatever becomes of it
+            body.setdefault("Labels", {})[lease.LABEL] = self._lease.id
         self._container = _create(self._session, self._flags, body)
         if self._flags.on("sig-proxy", default=True):
             terminal.proxy_signals(self._send_signal)

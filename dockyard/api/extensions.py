@@ -1,0 +1,89 @@
+"""What goes further than Docker's API, all below /dockyard/: changes, leases and forks (docs/extensions.md)."""
+
+import socket
+
+import msgspec
+from aiohttp import web
+
+from dockyard.api.router import Call, Route, json_response
+from dockyard.api.services import Services
+from dockyard.api.streams import RAW_STREAM, hijack
+from dockyard.engine.container_config import MountSpec, PortBinding
+from dockyard.engine.leases import Lease
+from dockyard.engine.reconfigure import Changes
+from dockyard.errors import InvalidParameter
+
+LONGEST_GRACE = 24 * 3600.0
+
+
+class ReconfigureRequest(msgspec.Struct, rename="pascal"):
+    """The body of POST /dockyard/containers/{id}/reconfigure."""
+
+    publish_add: dict[str, list[PortBinding] | None] | None = None
+    publish_remove: list[str] | None = None
+    env_add: list[str] | None = None
+    env_remove: list[str] | None = None
+    mounts_add: list[MountSpec] | None = None
+    binds_add: list[str] | None = None
+    mounts_remove: list[str] | None = None
+    labels_add: dict[str, str] | None = None
+    labels_remove: list[str] | None = None
+
+
+def routes(services: Services) -> list[Route]:
+    """Operations that Docker does not have."""
+    api = Extensions(services)
+    return [
+        Route("POST", "/dockyard/containers/{id}/reconfigure", api.reconfigure),
+        Route("POST", "/dockyard/containers/{id}/fork", api.fork),
+        Route("POST", "/dockyard/leases", api.lease),
+    ]
+
+
+class Extensions:
+    """Handlers of these operations."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def reconfigure(self, call: Call) -> web.StreamResponse:
+        asked = await call.body(ReconfigureRequest)
+        restarted = await self._services.reconfigurer.change(
+            call.params["id"],
+            Changes(
+                publish_add={port: bindings or [PortBinding()] for port, bindings in (asked.publish_add or {}).items()},
+                publish_remove=asked.publish_remove or [],
+                env_add=asked.env_add or [],
+                env_remove=asked.env_remove or [],
+                mounts_add=asked.mounts_add or [],
+                binds_add=asked.binds_add or [],
+                mounts_remove=asked.mounts_remove or [],
+                labels_add=asked.labels_add or {},
+                labels_remove=asked.labels_remove or [],
+            ),
+        )
+        return json_response({"Restarted": restarted})
+
+    async def fork(self, call: Call) -> web.StreamResponse:
+        start = call.flag("start") if call.text("start") else None
+        fork = await self._services.forks.fork(call.params["id"], call.text("name"), start=start)
+        return json_response({"Id": fork.id, "Warnings": fork.warnings}, 201)
+
+    async def lease(self, call: Call) -> web.StreamResponse:
+        """The answer is one line of JSON; then the connection stays, and is the lease."""
+        try:
+            grace = float(call.text("grace") or 0)
+        except ValueError:
+            raise InvalidParameter(f"invalid grace: {call.text('grace')}: want seconds") from None
+        if not 0 <= grace <= LONGEST_GRACE:
+            raise InvalidParameter(f"invalid grace: {grace}: want seconds up to a day")
+        leases = self._services.leases
+        lease: Lease = leases.take(call.text("id"), grace)
+        try:
+            fd, response = await hijack(call, RAW_STREAM)
+        except BaseException:
+            leases.let_go(lease)
+            raise
+        connection = socket.socket(fileno=fd)
+        leases.keep(lease, connection, msgspec.json.encode({"Id": lease.id}) + b"\n")
+        return response

@@ -1,0 +1,213 @@
+"""What Docker can't do: change a container that is there, lease it, fork it."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+def ours(engine: EngineProcess, *arguments: str) -> str:
+    done = engine.dockyard(*arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def until(what: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def web(engine: EngineProcess) -> Iterator[str]:
+    """A running web server that publishes nothing."""
+    script = "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www"
+    engine.docker("run", "-d", "--name", "web", "--env=KEPT=1", "busybox", "sh", "-c", script)
+    yield "web"
+    engine.run_docker("rm", "-f", "-v", "web")
+
+
+def fetch(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=3) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def ports(engine: EngineProcess, name: str) -> list[str]:
+    return engine.docker("port", name).split("\n")[:-1]
+
+
+def test_ports_are_published_and_withdrawn_while_the_container_runs(engine: EngineProcess, web: str) -> None:
+    pid = engine.inspect(web)["State"]["Pid"]
+    ours(engine, "update", "--publish-add", "127.0.0.1:28180:80", "--publish-add", "127.0.0.1:28181:80", web)
+    assert fetch(28180) == fetch(28181) == "hello\n"
+    assert engine.inspect(web)["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"] == "28180"
+    ours(engine, "update", "--publish-rm", "28180:80", web)
+    assert fetch(28181) == "hello\n"
+    with pytest.raises(OSError, match=r"refused|timed out|reset"):
+        fetch(28180)
+    taken = engine.dockyard("update", "--publish-add", "127.0.0.1:28181:81", web)
+    assert taken.returncode == 1
+    assert b"port is already allocated" in taken.stderr
+    assert ports(engine, web) == ["80/tcp -> 127.0.0.1:28181"]
+    assert fetch(28181) == "hello\n"
+    assert engine.inspect(web)["State"]["Pid"] == pid
+    engine.docker("restart", "-t", "0", web)
+    assert until(lambda: ports(engine, web) == ["80/tcp -> 127.0.0.1:28181"])
+    ours(engine, "update", "--publish-rm", "80", web)
+    assert ports(engine, web) == []
+    missing = engine.dockyard("update", "--publish-rm", "80", web)
+    assert b"port 80 is not published" in missing.stderr
+
+
+def test_mounts_come_and_go_while_the_container_runs(engine: EngineProcess, web: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("from the host")
+    pid = engine.inspect(web)["State"]["Pid"]
+    ours(
+        engine, "update", "--mount-add", f"type=bind,src={tmp_path},dst=/mnt/ro,readonly",
+        "--mount-add", "live-volume:/mnt/vol", "--mount-add", "type=tmpfs,dst=/mnt/tmp,tmpfs-size=1m", web,
+    )  # fmt: skip
+    script = "cat /mnt/ro/f; touch /mnt/ro/x 2>&1; touch /mnt/vol/y /mnt/tmp/z && df -k /mnt/tmp | tail -1"
+    said = engine.docker("exec", web, "sh", "-c", script)
+    assert said.startswith("from the host")
+    assert "Read-only file system" in said
+    assert "1024" in said
+    assert {mount["Destination"] for mount in engine.inspect(web)["Mounts"]} == {"/mnt/ro", "/mnt/vol", "/mnt/tmp"}
+    assert b"volume is in use" in engine.run_docker("volume", "rm", "live-volume").stderr
+    assert b"Duplicate mount point" in engine.dockyard("update", "--mount-add", "/tmp:/mnt/ro", web).stderr
+    assert b"is inside /proc" in engine.dockyard("update", "--mount-add", "/tmp:/proc/x", web).stderr
+    # what fails leaves nothing of the rest
+    failed = engine.dockyard("update", "--mount-add", "/tmp:/mnt/more", "--publish-add", "1:1", "--mount-add",
+                             "type=bind,src=/nope,dst=/mnt/nope", web)  # fmt: skip
+    assert b"bind source path does not exist: /nope" in failed.stderr
+    assert ports(engine, web) == []
+    engine.docker("restart", "-t", "0", web)
+    assert engine.docker("exec", web, "cat", "/mnt/ro/f") == "from the host"
+    pid = engine.inspect(web)["State"]["Pid"]
+    ours(engine, "update", "--mount-rm", "/mnt/ro", "--mount-rm", "/mnt/vol", "--mount-rm", "/mnt/tmp", web)
+    assert engine.docker("exec", web, "sh", "-c", "cat /proc/mounts").count(" /mnt/") == 0
+    assert engine.inspect(web)["State"]["Pid"] == pid
+    engine.docker("volume", "rm", "live-volume")
+
+
+def test_a_hostile_container_cannot_have_its_guards_unmounted(engine: EngineProcess, web: str) -> None:
+    ours(engine, "update", "--mount-add", "type=tmpfs,dst=/data/sys", web)
+    engine.docker("exec", web, "sh", "-c", "mv /data /data2; ln -s /proc /data")
+    done = engine.dockyard("update", "--mount-rm", "/data/sys", web)
+    assert b"is inside /proc" in done.stderr
+    assert " /proc/sys proc ro" in engine.docker("exec", web, "cat", "/proc/mounts")
+
+
+def test_new_variables_start_it_anew_where_it_was(engine: EngineProcess, web: str) -> None:
+    before = engine.inspect(web)
+    engine.docker("exec", web, "touch", "/written")
+    ours(engine, "update", "--env-add", "NEW=2", "--env-rm", "KEPT", "--label-add", "a=b", web)
+    after = engine.inspect(web)
+    assert after["Id"] == before["Id"]
+    assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    assert engine.docker("inspect", "-f", address, web).strip() == _address(before)
+    said = engine.docker("exec", web, "sh", "-c", "ls /written; env")
+    assert "/written" in said
+    assert "NEW=2" in said
+    assert "KEPT" not in said
+    assert after["Config"]["Labels"]["a"] == "b"
+
+
+def _address(shown: dict[str, dict[str, dict[str, dict[str, str]]]]) -> str:
+    return next(iter(shown["NetworkSettings"]["Networks"].values()))["IPAddress"]
+
+
+def test_a_fork_goes_on_from_the_files(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "-d", "--name", "first", "-p", "127.0.0.1:28190:80", "-v", "/anonymous", "-v", "shared:/shared",
+        "busybox", "sleep", "1000",
+    )  # fmt: skip
+    try:
+        script = "echo 1 > /file; rm /etc/group; ln /file /link; echo a > /anonymous/f; echo s > /shared/f; mkdir /d"
+        engine.docker("exec", "first", "sh", "-c", script)
+        ours(engine, "fork", "first", "second")
+        shown = engine.inspect("second")
+        assert shown["State"]["Running"]
+        assert shown["Config"]["Image"] == "busybox"
+        said = engine.docker(
+            "exec", "second", "sh", "-c",
+            "cat /file /anonymous/f /shared/f; ls /etc/group 2>&1; stat -c %h /link;"
+            "echo 2 > /file; echo b > /anonymous/f",
+        )  # fmt: skip
+        assert said == "1\na\ns\nls: /etc/group: No such file or directory\n2\n"
+        assert engine.docker("exec", "first", "cat", "/file", "/anonymous/f") == "1\na\n"
+        assert ports(engine, "second") != ports(engine, "first")
+        assert "D /etc/group" in engine.docker("diff", "second")
+        engine.docker("stop", "-t", "0", "first")
+        ours(engine, "fork", "first", "third")
+        assert engine.inspect("third")["State"]["Status"] == "created"
+        taken = engine.dockyard("fork", "first", "third")
+        assert b"is already in use" in taken.stderr
+    finally:
+        engine.run_docker("rm", "-f", "-v", "first", "second", "third")
+        engine.run_docker("volume", "rm", "shared")
+
+
+def leased(engine: EngineProcess, name: str) -> "subprocess.Popen[bytes]":
+    """`run --lease` in the background, with its container running."""
+    command = [sys.executable, "-m", "dockyard.cli.main", "run", "--lease", "--name", name, "busybox", "sleep", "1000"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(engine.folder), "DOCKER_HOST": engine.host}
+    client = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert until(lambda: "Up" in engine.docker("ps", "-f", f"name={name}", "--format", "{{.Status}}"))
+    return client
+
+
+def gone(engine: EngineProcess, name: str) -> bool:
+    return engine.docker("ps", "-aq", "-f", f"name={name}") == ""
+
+
+def test_a_lease_ends_with_its_client_however_that_ends(engine: EngineProcess) -> None:
+    client = leased(engine, "leased")
+    try:
+        client.kill()
+        client.wait()
+        assert until(lambda: gone(engine, "leased"))
+    finally:
+        client.kill()
+        client.wait()
+
+
+def test_leases_outlive_a_daemon_and_end_with_a_client_that_died_meanwhile(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, number=8)
+    engine.start()
+    living = dead = None
+    try:
+        engine.docker("run", "--rm", "busybox", "true")
+        living, dead = leased(engine, "living"), leased(engine, "dead")
+        engine.kill()
+        dead.kill()
+        dead.wait()
+        engine.start()
+        assert until(lambda: gone(engine, "dead"), 25)
+        assert not gone(engine, "living")
+        living.kill()
+        living.wait()
+        assert until(lambda: gone(engine, "living"))
+    finally:
+        for client in (living, dead):
+            if client is not None:
+                client.kill()
+                client.wait()
+        engine.clean_up()
+
+
+def test_an_ended_lease_takes_nothing_new(engine: EngineProcess) -> None:
+    done = engine.run_docker("run", "--rm", "--label", "dockyard.lease=ended", "busybox", "true")
+    assert b"lease ended has ended" in done.stderr
+    assert done.returncode == 125
