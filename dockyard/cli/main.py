@@ -138,7 +138,7 @@ def _run(rest: list[str]) -> int:
     if word == "__complete":
         from dockyard.cli.completion import candidates
 
-        print("\n".join(candidates(rest)))
+        sys.stdout.writelines(f"{line}\n" for line in candidates(rest))
         return 0
     words = word
     if word in ABOUT:

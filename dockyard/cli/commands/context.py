@@ -102,7 +102,10 @@ def _endpoint(store: ContextStore, given: dict[str, str]) -> tuple[dict[str, Any
     if unknown:
         raise Failure(wrong + "\n".join(f"unrecognized config key: {key}" for key in unknown))
     if "from" in given:
-        return store.get(given["from"])["Endpoints"]["docker"], {}
+        try:
+            return store.get(given["from"])["Endpoints"]["docker"], {}
+        except Failure as failure:
+            raise Failure(f"{wrong}{failure}") from None
     files = {}
     for key in ("ca", "cert", "key"):
         if given.get(key):
@@ -115,7 +118,7 @@ def _endpoint(store: ContextStore, given: dict[str, str]) -> tuple[dict[str, Any
     if skip not in ("true", "false", "1", "0", "t", "f"):
         raise Failure(f'{wrong}skip-tls-verify: parsing "{given["skip-tls-verify"]}": invalid syntax')
     if given.get("host") and "://" not in given["host"]:
-        raise Failure(f"{wrong}unable to parse docker host `{given['host']}`")
+        raise Failure(f"{wrong}unable to apply docker endpoint options: unable to parse docker host `{given['host']}`")
     endpoint = {"Host": given.get("host", ""), "SkipTLSVerify": skip in ("true", "1", "t")}
     return ({key: value for key, value in endpoint.items() if value or key == "SkipTLSVerify"}), files
 
