@@ -43,11 +43,11 @@ def show(
 
 
 def _status(message: dict[str, Any], screen: _Screen | None, to: TextIO) -> None:
-    detail = message.get("progressDetail") or {}
+    detail = message.get("progressDetail")
     layer, text = message.get("id", ""), message["status"]
-    if screen is not None and layer:
-        screen.line(layer, f"{layer}: {text} {bar(detail)}".rstrip())
-    elif not detail.get("current"):
+    if screen is not None and layer and detail is not None:
+        screen.line(layer, f"{layer}: {text} {bar(detail)}")
+    elif not (detail or {}).get("current"):
         if screen is not None:
             screen.leave()
         to.write(f"{layer}: {text}\n" if layer else f"{text}\n")

@@ -177,8 +177,8 @@ def prune_filters(session: Session, flags: Flags) -> dict[str, list[str]]:
 
 def confirm(question: str) -> bool:
     """Ask before destroying; an interrupt is no."""
-    print(f"{question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
     try:
+        print(f"{question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         print()

@@ -169,7 +169,10 @@ class _Folder:
 
 
 class Packing:
-    """A tree packed by a thread while its pieces are read: iterate over it. `size` is the files' bytes so far."""
+    """A tree packed by a thread while its pieces are read: iterate over it.
+
+    `size` is the files' bytes so far, `sent` those of the whole archive in the end.
+    """
 
     def __init__(
         self,
@@ -184,7 +187,7 @@ class Packing:
 
         `owner` replaces everybody's; `wanted(path, is_folder)` chooses; `extra` files are added at the end.
         """
-        self.size = 0
+        self.size = self.sent = 0
         self._source, self._name, self._owner = source, name, owner
         self._wanted, self._extra = wanted, extra or {}
         self._error: BaseException | None = None
@@ -208,6 +211,7 @@ class Packing:
                     info = tarfile.TarInfo(name)
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
+                self.sent = archive.offset + 2 * tarfile.BLOCKSIZE  # and not the filling of the last record
         except BaseException as error:
             self._error = error  # raised where the pieces are read
 

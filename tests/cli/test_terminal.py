@@ -101,7 +101,14 @@ def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -
     second.type(b"echo here-$((1+1))\n")
     second.wait_for(b"here-2")
     second.type(b"\x01")
-    assert second.process.wait(timeout=10) == 0
+    second.wait_for(b"read escape sequence")
+    assert second.process.wait(timeout=10) == 1  # as docker's
+    leaving = Screen(engine, "exec", "-it", "left", "sh")
+    screens.append(leaving)
+    leaving.wait_for(b"# ")
+    leaving.type(b"\x10\x11")
+    leaving.wait_for(b"read escape sequence")
+    assert leaving.process.wait(timeout=10) == 1
     third = Screen(engine, "exec", "-it", "left", "sh", "-c", "stty size; exit 9")
     screens.append(third)
     third.wait_for(b"33 99")
@@ -140,3 +147,21 @@ def test_a_detached_run_prints_the_id(engine: EngineProcess) -> None:
     container = done.stdout.decode().strip()
     assert len(container) == 64
     assert engine.dockyard("rm", "-f", container).stdout.decode().strip() == container
+
+
+def test_attaching_has_the_program_draw_its_screen_again(engine: EngineProcess, screens: list[Screen]) -> None:
+    script = "trap 'echo drawn' WINCH; echo up; while :; do sleep 0.05; done"
+    engine.docker("run", "-dt", "--name", "drawing", "busybox", "sh", "-c", script)
+    screen = Screen(engine, "attach", "--no-stdin", "drawing")
+    screens.append(screen)
+    screen.wait_for(b"drawn")
+    engine.docker("rm", "-f", "drawing")
+
+
+@pytest.mark.parametrize("command", ["volume", "network", "container", "image", "system"])
+def test_an_interrupt_at_a_question_is_no(engine: EngineProcess, screens: list[Screen], command: str) -> None:
+    screen = Screen(engine, command, "prune")
+    screens.append(screen)
+    screen.wait_for(b"[y/N]")
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.process.wait(timeout=10) == 0

@@ -75,16 +75,23 @@ def _follow(
 
     with terminal.RawTerminal(0, wanted=tty and stdin):
         if tty and os.isatty(1):
-            resize(*terminal.window_size())
+            rows, columns = terminal.window_size()
+            resize(rows + 1, columns + 1)  # a size that is new has the program draw its screen again
+            resize(rows, columns)
             terminal.on_resize(resize)
         terminal.move(stream, early, stdin=0 if stdin else None, framed=not tty)
     if not ended.arrived(0.2):
         state = session.api.request("GET", path("/containers", container, "/json")).json()["State"]
         if state["Running"]:
-            print("read escape sequence", file=sys.stderr)
-            return 0
+            return 0 if begin else _detached()
     status: int = ended.json()["StatusCode"]
     return status
+
+
+def _detached() -> int:
+    """What `attach` and `exec` end with when the keys were pressed that detach."""
+    print("read escape sequence", file=sys.stderr)
+    return 1
 
 
 def _send_signal(session: Session, container: str, name: str) -> None:
@@ -189,7 +196,10 @@ def exec_(session: Session, flags: Flags) -> int:
         response.read()
         return 0
     _run_exec(session, made, response.hijack(), stdin=stdin, tty=tty)
-    status: int = session.api.request("GET", f"/exec/{made}/json").json()["ExitCode"] or 0
+    state = session.api.request("GET", f"/exec/{made}/json").json()
+    if state["Running"] and stdin:
+        return _detached()
+    status: int = state["ExitCode"] or 0
     return status
 
 

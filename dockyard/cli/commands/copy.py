@@ -103,11 +103,18 @@ class _Out:
             raise Failure(f'invalid output path: directory "{parent}" does not exist')
         from dockyard.client.archive import unpack
 
-        pieces = self._session.api.request("GET", place).pieces()
-        size = unpack(pieces, target, into=into, contents=source.endswith("/."), owners=self._archive)
+        counted = [0]
+        pieces = _counting(self._session.api.request("GET", place).pieces(), counted)
+        unpack(pieces, target, into=into, contents=source.endswith("/."), owners=self._archive)
         if not self._quiet:
-            print(f"Successfully copied {output.size(size)} to {os.path.abspath(target)}", file=sys.stderr)
+            print(f"Successfully copied {output.size(counted[0])} to {os.path.abspath(target)}", file=sys.stderr)
         return 0
+
+
+def _counting(pieces: Iterator[bytes], counted: list[int]) -> Iterator[bytes]:
+    for piece in pieces:
+        counted[0] += len(piece)
+        yield piece
 
 
 class _In:
@@ -151,7 +158,7 @@ class _In:
         packing = Packing(os.path.realpath(plain) if self._follow else plain, name, owner=owner)
         self._put(into, iter(packing))
         if not self._quiet:
-            print(f"Successfully copied {output.size(packing.size)} to {self._container}:{target}", file=sys.stderr)
+            print(f"Successfully copied {output.size(packing.sent)} to {self._container}:{target}", file=sys.stderr)
         return 0
 
     def _put(self, place: str, pieces: Iterator[bytes]) -> None:

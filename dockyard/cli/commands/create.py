@@ -295,7 +295,6 @@ class _Foreground:
 
     def _status(self, ended: Response) -> int:
         if self._tty and self._detached(ended):
-            print("read escape sequence", file=sys.stderr)
             return 0
         result = ended.json()
         if result is None:
