@@ -163,7 +163,9 @@ class SpecMaker:
                 program = self._filters[key] = seccomp.compile_profile(profile)
             except (OSError, ValueError) as error:
                 raise InvalidParameter(f"seccomp profile can't be compiled: {error}") from error
-        spec.linux.seccomp = None
+        # of the profile only how its filter is loaded is still needed
+        plain = profile.flags is None and not profile.listener_path
+        spec.linux.seccomp = None if plain else msgspec.structs.replace(profile, syscalls=[], architectures=[])
         return program
 
 

@@ -176,7 +176,7 @@ def seccomp_profile(text: str, granted: Sequence[str]) -> Seccomp:
         default_action=profile.default_action,
         default_errno_ret=profile.default_errno_ret,
         architectures=_architectures(profile),
-        flags=profile.flags or [],
+        flags=profile.flags,
         listener_path=profile.listener_path,
         listener_metadata=profile.listener_metadata,
         syscalls=rules,

@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +281,40 @@ def test_a_seccomp_profile_of_ones_own_is_kept(engine: EngineProcess, tmp_path: 
         "run", "--rm", "--security-opt", "seccomp=unconfined", "busybox", "grep", "Seccomp:", "/proc/self/status"
     )
     assert unconfined.split() == ["Seccomp:", "0"]
+
+
+def test_a_seccomp_agent_is_told_of_the_container(engine: EngineProcess, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    told: list[dict[str, object]] = []
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent.sock"))
+        agent.listen()
+
+        def take() -> None:
+            peer, _ = agent.accept()
+            with peer:
+                data, descriptors, _, _ = socket.recv_fds(peer, 1 << 16, 4)
+            told.append(json.loads(data))
+            for fd in descriptors:
+                os.close(fd)  # nobody decides any more: the calls do not exist
+
+        taking = threading.Thread(target=take)
+        taking.start()
+        profile.write_text(
+            json.dumps(
+                {
+                    "defaultAction": "SCMP_ACT_ALLOW",
+                    "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+                    "listenerPath": str(tmp_path / "agent.sock"),
+                    "listenerMetadata": "for the agent",
+                    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+                }
+            )
+        )
+        done = engine.run_docker("run", "--rm", f"--security-opt=seccomp={profile}", "busybox", "mkdir", "/x")
+        taking.join(10)
+    assert b"Function not implemented" in done.stderr
+    assert told[0]["metadata"] == "for the agent"
 
 
 def test_paths_are_masked_unless_systempaths_are_unconfined(engine: EngineProcess) -> None:
