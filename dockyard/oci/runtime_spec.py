@@ -56,10 +56,10 @@ class Scheduler(Struct):
     period: Unsigned = 0
 
 
-class IOPriority(Struct, rename={"class_": "class"}):
+class IOPriority(Struct):
     """ioprio_set(2): a class like IOPRIO_CLASS_BE and a level, 0 (first) to 7 (last)."""
 
-    class_: str
+    class_: str = msgspec.field(name="class")
     priority: int = 0
 
 

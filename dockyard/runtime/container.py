@@ -393,6 +393,8 @@ def _join(
             _keep_only(0, 1, 2, runtime.fileno(), pidfd, *stdio_fds, *keep_fds)
         os.setsid()
         scheduling.set_affinity(wanted.exec_cpu_affinity, initial=True)
+        if tell is not None:
+            tell(f"nsexec: affinity: {sum(1 << cpu for cpu in os.sched_getaffinity(0)):#x}")
         if groups_to_join is not None:
             join_sub_cgroups(groups_to_join)
         else:

@@ -188,6 +188,7 @@ def leave_host(birth: Birth) -> None:
             groups.start(birth.group, birth.spec, rootless=birth.rootless)
         else:
             groups.join(birth.group)
+    scheduling.reset_affinity()
     if birth.spec.process is not None:
         process.set_oom_score(birth.spec.process)
 

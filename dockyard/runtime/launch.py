@@ -130,6 +130,14 @@ def _bundle(flags: Flags) -> tuple[str, Spec]:
     return bundle, load_spec(bundle)
 
 
+def _warn_of_capabilities(session: Session, wanted: Process | None) -> None:
+    """Of those that can't be given as asked: the kernel keeps an ambient one only if it is inheritable too."""
+    sets = wanted.capabilities if wanted is not None else None
+    for name in sets.ambient if sets is not None else ():
+        if sets is not None and (name not in sets.inheritable or name not in sets.permitted):
+            session.log.warning(f"can't raise ambient capability {name}: operation not permitted")
+
+
 def _make(
     session: Session,
     flags: Flags,
@@ -143,6 +151,7 @@ def _make(
     on_console: Callable[[int], None] | None = None,
 ) -> Container:
     name = launch.name or flags.arguments[0]
+    _warn_of_capabilities(session, spec.process)
     check_name(name)
     return Container.create(
         session.root,

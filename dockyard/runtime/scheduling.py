@@ -1,5 +1,6 @@
 """The spec's scheduler, ioPriority, execCPUAffinity, memoryPolicy and personality: checking and applying them."""
 
+import contextlib
 import os
 
 from dockyard.linux import scheduling
@@ -7,6 +8,7 @@ from dockyard.oci.runtime_spec import CPUAffinity, IOPriority, MemoryPolicy, Per
 from dockyard.runtime.errors import RuntimeFailure
 
 LARGEST_SET = 1 << 13  # as many CPUs or nodes as any kernel is built for
+EVERY_CPU = range(1 << 10)  # the kernel leaves out those that are not
 
 
 def check_process(process: Process) -> None:
@@ -126,9 +128,16 @@ def apply_personality(wanted: Personality) -> None:
 def set_affinity(wanted: CPUAffinity | None, *, initial: bool) -> None:
     """Where an exec'ed process runs before (`initial`) and after it has joined the cgroup. Raises RuntimeFailure."""
     text = "" if wanted is None else wanted.initial if initial else wanted.final
-    if not text:
-        return
-    try:
-        os.sched_setaffinity(0, number_set(text, "CPU affinity"))
-    except OSError as error:
-        raise RuntimeFailure(f"error setting CPU affinity: {error.strerror}") from error
+    if text:
+        try:
+            os.sched_setaffinity(0, number_set(text, "CPU affinity"))
+        except OSError as error:
+            raise RuntimeFailure(f"error setting CPU affinity: {error.strerror}") from error
+    elif wanted is None and not initial:
+        reset_affinity()
+
+
+def reset_affinity() -> None:
+    """Every CPU that the cgroup allows: what the runtime itself was bound to is not for its containers."""
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, EVERY_CPU)

@@ -41,6 +41,7 @@ from dockyard.oci.runtime_spec import (
 )
 from dockyard.runtime import intel_rdt
 from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.scheduling import number_set
 from tests.runtime.bundle import Bundle, apart, bind, execute, host_python, process, python
 
 MAPPING = [IDMapping(container_id=0, host_id=100000, size=1000), IDMapping(container_id=1000, host_id=200000, size=500)]
@@ -496,6 +497,19 @@ def test_cpu_affinity_of_a_later_process(bundle: Bundle) -> None:
             return execute(container, wanted).output.split()[1]
 
     assert apart(act) == str(last)
+
+
+def test_a_container_is_not_bound_to_the_runtime_s_cpus(bundle: Bundle) -> None:
+    every = os.sched_getaffinity(0)
+
+    def act() -> list[str]:
+        os.sched_setaffinity(0, {min(every)})
+        look = ("grep", "Cpus_allowed_list", "/proc/self/status")
+        with bundle.running(bundle.spec("sh", "-c", " ".join(look) + "; sleep 100")) as (container, output):
+            later = execute(container, process(*look)).output.split()[1]
+            return [os.pread(output, 100, 0).decode().split()[1], later]
+
+    assert [set(number_set(answer, "CPUs")) for answer in apart(act)] == [every, every]
 
 
 def test_personality_and_memory_policy(bundle: Bundle) -> None:
