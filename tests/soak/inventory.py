@@ -1,16 +1,36 @@
 """Everything that an engine has on the host, held against what it says it has."""
 
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dockyard.linux.nftables import Nftables
-from tests.api_client import Api
+from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 from tests.processes import named
 
 SPARE_NAMESPACES = 8
+# How many seconds the books may take to be right.
+PATIENCE = 15.0
+
+
+def settle(engine: EngineProcess, api: Api, *, nothing: bool = False) -> None:
+    """Wait until nothing is under way; what is not right by then fails the test. `nothing`: no container is left."""
+    found: list[str] = []
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            found = discrepancies(engine, api)
+            if nothing:
+                found += [f"container left: {entry['Names']}" for entry in api.get("/containers/json", all=1)]
+        except (ApiError, FileNotFoundError):
+            found = ["something goes and comes all the time"]
+        if not found:
+            return
+        time.sleep(0.2)
+    raise AssertionError("\n".join(found))
 
 
 def discrepancies(engine: EngineProcess, api: Api) -> list[str]:

@@ -14,7 +14,7 @@ from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 from tests.processes import descriptors_of, eventually, gone, memory_of, shim_of, zygote_of
 from tests.soak.clients import ABSENT, Books, Client, Gate, Thing
-from tests.soak.inventory import discrepancies
+from tests.soak.inventory import settle
 
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", "50"))
 KILLS = int(os.environ.get("SOAK_KILLS", "30"))
@@ -75,13 +75,13 @@ def test_kill_9_of_the_daemon_loses_nothing_and_leaves_nothing(
             api.get("/_ping")
             counts["slowest start, ms"] = max(counts["slowest start, ms"], int((time.monotonic() - begun) * 1000))
             counts["things checked"] += _check(engine, api, clients)
-            _settled(engine, api)
+            settle(engine, api)
             state = api.inspect(always)
             assert state["State"]["Status"] in ("running", "restarting", "exited"), state["State"]
             assert api.inspect(steady)["State"]["Running"]
         assert api.inspect(always)["RestartCount"] > 0
         _tidy(api)
-        _settled(engine, api, nothing=True)
+        settle(engine, api, nothing=True)
     finally:
         gate.end()
         for client in clients:
@@ -159,23 +159,6 @@ def _look_into(api: Api, thing: Thing) -> list[str]:
         except (ApiError, OSError) as error:
             return [f"{thing.name} cannot be entered: {error}"]
     return []
-
-
-def _settled(engine: EngineProcess, api: Api, nothing: bool = False) -> None:
-    """Wait until nothing is under way, and fail with what is wrong if it does not become right."""
-    found: list[str] = []
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            found = discrepancies(engine, api)
-        except ApiError:
-            continue  # something went between list and look
-        if nothing:
-            found += [f"container left: {entry['Names']}" for entry in api.get("/containers/json", all=1)]
-        if not found:
-            return
-        time.sleep(0.2)
-    raise AssertionError("\n".join(found))
 
 
 def _kill(pid: int) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
-from tests.processes import eventually
-from tests.soak.inventory import discrepancies
+from tests.soak.inventory import settle
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,7 @@ def api(engine: EngineProcess) -> Iterator[Api]:
     yield api
     for entry in api.get("/containers/json", all=1):
         api.remove(entry["Id"])
-    try:
-        eventually(lambda: not discrepancies(engine, api), 15)
-    except AssertionError:
-        raise AssertionError(discrepancies(engine, api)) from None
+    settle(engine, api)
 
 
 def at_once(number: int, work: Callable[[int], object]) -> list[int]:

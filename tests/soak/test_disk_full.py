@@ -1,0 +1,110 @@
+"""A data root that is full: what needs room fails with a clear error, what makes room works, the books stay right."""
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api_client import Api, ApiError
+from tests.engine_process import EngineProcess
+from tests.soak.inventory import settle
+
+SIZE = 64 << 20
+
+
+@pytest.fixture
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine with a file system of its own."""
+    folder = tmp_path_factory.mktemp("full")
+    image = folder / "disk"
+    place = folder / "root"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    process = EngineProcess(place / "engine", number=9)
+    process.start()
+    process.docker("pull", "busybox")
+    try:
+        yield process
+    finally:
+        process.clean_up()
+        subprocess.run(["umount", place], check=True)
+
+
+def fill(engine: EngineProcess) -> Path:
+    """Take all the room there is."""
+    ballast = engine.data_root / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+                    os.fsync(file.fileno())
+            except OSError:
+                pass
+    return ballast
+
+
+def test_with_a_full_disk_containers_end_and_go_and_nothing_is_half_made(engine: EngineProcess) -> None:
+    api = Api(engine.socket, timeout=60)
+    talks = api.run("sh", "-c", "while :; do echo line; sleep 0.05; done", Volumes={"/data": {}})
+    ends = api.run("sh", "-c", "read line; exit 5", OpenStdin=True)
+    idle = api.create("true")
+    writes = api.run("sh", "-c", "dd if=/dev/zero of=/data bs=1M; echo full >&2; exit 9")
+    assert api.wait(writes) == 9
+    ballast = fill(engine)
+
+    # what little room is left may be enough for some of it
+    refusals = _refusals(lambda: api.create("true", Volumes={"/data": {}}), lambda: api.post("/volumes/create", {}))
+    assert all(error.status == 500 and "space" in str(error).lower() for error in refusals)
+    assert "space" in _built(engine).lower()
+
+    # what happens all the same is written down, and what makes room is done
+    with api.attach(ends) as client:
+        client.write(b"\n")
+    assert api.wait(ends) == 5
+    assert api.inspect(talks)["State"]["Running"]
+    api.post(f"/containers/{talks}/stop", t=0)
+    engine.kill()
+    engine.start()
+    assert api.inspect(ends)["State"]["ExitCode"] == 5
+    assert api.inspect(talks)["State"]["ExitCode"] == 137
+    for container in (talks, ends, idle, writes):
+        api.remove(container)
+    ballast.unlink()
+
+    for entry in api.get("/containers/json", all=1):
+        api.remove(entry["Id"])
+    for volume in api.get("/volumes")["Volumes"] or []:
+        api.delete(f"/volumes/{volume['Name']}")
+    assert api.wait(api.run("true", host={"AutoRemove": True})) == 0
+    settle(engine, api)
+
+
+def _refusals(*requests: Callable[[], object]) -> list[ApiError]:
+    found = []
+    for request in requests:
+        try:
+            request()
+        except ApiError as error:
+            found.append(error)
+    return found
+
+
+def _built(engine: EngineProcess) -> str:
+    """What a build says that needs more room than there is."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for name, data in (("Dockerfile", b"FROM busybox\nCOPY big /big\n"), ("big", b"y" * (8 << 20))):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    done = engine.run_docker("build", "-", input=context.getvalue())
+    assert done.returncode != 0
+    return (done.stderr + done.stdout).decode()
