@@ -16,6 +16,7 @@ class ContainerIndex:
     def __init__(self, root: Path, database: Database, events: Events) -> None:
         self.root = root
         self.root.mkdir(mode=0o710, exist_ok=True)
+        self._database = database
         self._rows = database.collection("containers", Record)
         self._events = events
         self._containers: dict[str, Container] = {}
@@ -101,6 +102,10 @@ class ContainerIndex:
         """Keep a new container, whose name is reserved; it is in the database when this returns."""
         self._rows.put(container.id, container.record)
         self._containers[container.id] = container
+
+    async def on_disk(self) -> None:
+        """Until everything kept so far survives a power cut."""
+        await self._database.on_disk()
 
     def save(self, container: Container) -> None:
         """Store what has changed of a container's record, under its lock."""

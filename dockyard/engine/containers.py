@@ -374,6 +374,8 @@ class ContainerService:
             raise
         with suppress(SystemFailure):  # the next daemon does it then
             self._volumes.unmark(container.volume_names, container_id)
+        if not host.auto_remove:  # such a one is gone after a power cut in any case
+            await self._index.on_disk()
         self.emit(container, "create")
         return container
 
@@ -693,6 +695,7 @@ class ContainerService:
                     raise SystemFailure(f"Cannot update container {container.id}: {failure.message}") from failure
             container.record.host_config = host
             self.save(container)
+        await self._index.on_disk()
         self.emit(container, "update")
         return warnings
 
@@ -792,6 +795,8 @@ class ContainerService:
         container.removed.set()
         if volumes:
             await self._volumes.remove_marked(container.id)
+        if not container.host_config.auto_remove:
+            await self._index.on_disk()
 
     async def prune(self, matches: Callable[[Container], bool]) -> tuple[list[str], int]:
         """Remove every stopped container that `matches`: (their ids, bytes freed)."""

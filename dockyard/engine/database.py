@@ -4,12 +4,14 @@ Each service owns one or more collections, keeps their documents in memory and w
 before it acknowledges it. A commit is a write to the page cache (about 50 µs), so it is done in the event
 loop's own thread: a kill -9 at any moment loses nothing that was committed, and a power cut may lose the
 last moments but never corrupts (https://www.sqlite.org/pragma.html#pragma_synchronous, NORMAL with WAL).
+What must survive a power cut, too, once it is acknowledged (that a container, a volume, a network is there or
+gone) waits for `on_disk`; what a run goes through ends with the power anyway.
 """
 
+import asyncio
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +20,15 @@ from typing import Generic, TypeVar
 import msgspec
 
 from dockyard.errors import SystemFailure
+from dockyard.linux import syscalls
 
 log = logging.getLogger("dockyard.database")
 
 T = TypeVar("T")
 
-# Kept free beside the database, and given to it when the disk is full: that containers end and are removed, which makes
-# room, must always be possible to write down.
-RESERVE = 4 << 20
+# Room that the database's files have beyond their ends, whoever fills the disk: that containers end and are removed,
+# which makes room again, must always be possible to write down. The log is begun anew at every 4 MB.
+RESERVE = 8 << 20
 
 
 class Collection(Generic[T]):
@@ -49,7 +52,7 @@ class Collection(Generic[T]):
         )
 
     def put(self, key: str, document: T) -> None:
-        """Insert or replace the document under `key`; durable when this returns. Raises SystemFailure."""
+        """Insert or replace the document under `key`; see `Database.write`. Raises SystemFailure."""
         self._database.write(self._put, (key, self._encode(document)))
 
     def get(self, key: str) -> T | None:
@@ -86,45 +89,51 @@ class Database:
             raise SystemFailure(
                 f"cannot open the state database {self.path}: {error}; is another daemon using it?"
             ) from error
-        self._reserve = f"{self.path}-reserve"
-        self._given_at: float | None = None  # when the reserve was given away, monotonic
-        self._set_aside()
+        # Held open to the end: closing a file of the database lets go of SQLite's locks on it (fcntl(2), F_SETLK).
+        self._files = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in (self.path, f"{self.path}-wal")]
+        self._written = self._synced = 0  # how many changes have been made, and how many of them are on the disk
+        self._syncing: asyncio.Future[None] | None = None
+        self._reserve()
 
-    def _set_aside(self) -> None:
+    def _reserve(self) -> None:
+        """Have room of our own behind the ends of the files."""
         try:
-            fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, RESERVE)
-            finally:
-                os.close(fd)
-            self._given_at = None
-        except OSError as error:
-            self._give()
-            log.warning("no room can be kept for the state database: %s", error.strerror)
-
-    def _give(self) -> bool:
-        """Make room. False when that has been done already."""
-        self._given_at = time.monotonic()
-        try:
-            os.unlink(self._reserve)
-            return True
-        except OSError:
-            return False
+            for fd in self._files:
+                syscalls.fallocate(fd, syscalls.FALLOC_FL_KEEP_SIZE, 0, os.fstat(fd).st_size + RESERVE)
+        except OSError as error:  # full already, or a file system that can't
+            log.debug("no room can be reserved for the state database: %s", error.strerror)
 
     def write(self, statement: str, values: Sequence[object]) -> None:
-        """One change; durable against all but a power cut when this returns. Raises SystemFailure."""
-        if self._given_at is not None and time.monotonic() > self._given_at + 30:
-            self._set_aside()
+        """One change; a kill -9 does not undo it when this returns. Raises SystemFailure."""
         try:
-            try:
-                self.connection.execute(statement, values)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._give():
-                    raise
-                log.error("the disk is full: the last room kept for the state database is taken")
-                self.connection.execute(statement, values)
+            self.connection.execute(statement, values)
         except sqlite3.OperationalError as error:
-            raise SystemFailure(f"cannot write to the state database {self.path}: {error}") from error
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            raise SystemFailure(
+                f"cannot write to the state database {self.path}: {'no space left on device' if full else error}"
+            ) from error
+        self._written += 1
+        if self._written % 1000 == 0:
+            self._reserve()
+
+    async def on_disk(self) -> None:
+        """Until all that has been written so far survives a power cut. Those who wait at one time share one sync."""
+        wanted = self._written
+        while self._synced < wanted:
+            if self._syncing is None:
+                self._syncing = asyncio.ensure_future(self._sync())
+            await asyncio.shield(self._syncing)
+
+    async def _sync(self) -> None:
+        reached = self._written
+        try:
+            # SQLite has it all in the write-ahead log, and syncs that itself before it moves it to the database.
+            await asyncio.to_thread(os.fdatasync, self._files[1])
+        except OSError as error:
+            raise SystemFailure(f"cannot write the state database to the disk: {error.strerror}") from error
+        finally:
+            self._syncing = None
+        self._synced = reached
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""
@@ -145,3 +154,5 @@ class Database:
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
         self.connection.close()
+        while self._files:
+            os.close(self._files.pop())

@@ -85,6 +85,7 @@ class NetworkService:
     def __init__(self, exec_root: Path, database: Database, events: Events, options: NetworkOptions) -> None:
         self._options = options
         self._events = events
+        self._database = database
         self._store = database.collection("networks", Network)
         self._subnets = Subnets(options.default_address_pools)
         self._by_id: dict[str, Network] = {}
@@ -309,6 +310,7 @@ class NetworkService:
         async with self._creating:
             await self._create(network, config_from)
         await self._let_through()
+        await self._database.on_disk()
         self._emit("create", network)
         return network
 
@@ -406,6 +408,7 @@ class NetworkService:
             self._forget(network)
         finally:
             self._busy.discard(network.name)
+        await self._database.on_disk()
         self._emit("destroy", network)
         return network
 

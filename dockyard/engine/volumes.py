@@ -72,6 +72,7 @@ class VolumeService:
         """`drivers`: the first is the one used when nobody names another."""
         self._drivers = {driver.name: driver for driver in drivers}
         self._default = drivers[0].name
+        self._database = database
         self._rows = database.collection("volumes", VolumeRow)
         self._events = events
         self._pruning = False
@@ -173,6 +174,8 @@ class VolumeService:
             raise type(error)(f"create {name}: {error}") from error
         self._volumes[name] = _Held(row)
         self._hold(self._volumes[name], owner)
+        if not owner:  # else it is acknowledged with its container
+            await self._database.on_disk()
         self._events.emit("volume", "create", name, {"driver": chosen.name})
         return self._describe(name)
 
@@ -284,6 +287,8 @@ class VolumeService:
             finally:
                 del self._going[name]
                 going.set_result(None)
+        if not held.row.owner:
+            await self._database.on_disk()
         self._events.emit("volume", "destroy", name, {"driver": held.row.driver})
 
     async def prune(

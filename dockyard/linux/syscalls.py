@@ -107,6 +107,7 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
 CLOSE_RANGE_CLOEXEC = 4
+FALLOC_FL_KEEP_SIZE = 1
 
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 428, 429, 430, 431, 432
 SYS_PIDFD_OPEN, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 434, 436, 437, 442
@@ -134,6 +135,7 @@ _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.personality.argtypes = (ctypes.c_ulong,)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def _failure(path: str | None = None) -> OSError:
@@ -350,6 +352,13 @@ def mount_setattr(
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2): with FALLOC_FL_KEEP_SIZE, give a file room that it does not show yet."""
+    recorder.note("fallocate", fd, mode, offset, length)
+    if _libc.fallocate(fd, mode, offset, length) != 0:
+        raise _failure()
 
 
 def seccomp_load(program: bytes, flags: int = 0) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Protocol
 
-from dockyard.errors import DockyardError, NotImplementedHere
+from dockyard.errors import DockyardError, NotImplementedHere, SystemFailure
 from dockyard.oci.runtime_spec import IDMapping
 
 
@@ -155,6 +155,11 @@ def choose(name: str | None, root: str | os.PathLike[str], options: Mapping[str,
         try:
             return drivers[candidate](os.path.join(home, candidate), options or {})
         except (DockyardError, OSError) as error:
+            if _holds_layers(os.path.join(home, candidate)):
+                raise SystemFailure(
+                    f"storage driver {candidate}, whose layers are in {home}, does not work: {error}; "
+                    "mend that, or name another driver by --storage-driver"
+                ) from error
             problems.append(f"{candidate}: {error}")
     raise NotImplementedHere(f"no storage driver works on {home}: {'; '.join(problems)}")
 

@@ -79,7 +79,13 @@ class Overlay2:
         self._volatile_works = True
         self._options = _base_options()
         self._backing = file_system_name(home)
-        _probe(home, self._options)
+        try:
+            _probe(home, self._options)
+        except OSError as error:
+            # No room to try it: layers that are here say that it has worked, and to remove some of them makes room.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.listdir(home) == ["l"]:
+                raise
+            log.warning("overlay2 is not probed: %s", error.strerror)
         # Deleting is slow and nobody waits for it: one thread, at its own pace.
         self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="overlay2-remove")
         self._committed: set[str] = set()

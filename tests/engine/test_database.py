@@ -1,0 +1,79 @@
+"""What is written to the state database is there after a crash, a power cut, and with a full disk."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dockyard.engine.database import Database
+from dockyard.errors import SystemFailure
+
+
+class Document(msgspec.Struct):
+    text: str
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    image, place = tmp_path / "disk", tmp_path / "root"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(24 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    database.collection("things", Document).put("one", Document("kept"))
+    with pytest.raises(SystemFailure, match="is another daemon using it"):
+        Database(tmp_path / "state.db")
+    database.close()
+
+
+def test_a_full_disk_keeps_the_database_writable(small_disk: Path) -> None:
+    database = Database(small_disk / "state.db")
+    things = database.collection("things", Document)
+    with (small_disk / "ballast").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 10, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+                    os.fsync(file.fileno())
+            except OSError:
+                pass
+    for number in range(4000):
+        things.put(str(number % 100), Document("y" * 2000))
+    database.close()
+    database = Database(small_disk / "state.db")
+    assert len(list(database.collection("things", Document).all())) == 100
+    database.close()
+
+
+async def test_what_is_on_disk_is_in_the_log_that_a_power_cut_leaves(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    things = database.collection("things", Document)
+
+    async def put(number: int) -> None:
+        things.put(str(number), Document("kept"))
+        await database.on_disk()
+
+    await asyncio.gather(*(put(number) for number in range(50)))
+    # the files as they are now, without what SQLite would do at its end
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("state.db", "state.db-wal"):
+        (copy / name).write_bytes((tmp_path / name).read_bytes())
+    recovered = Database(copy / "state.db")
+    assert len(list(recovered.collection("things", Document).all())) == 50
+    recovered.close()
+    database.close()
