@@ -166,6 +166,7 @@ class Containers:
         if "PID" not in names:
             raise InvalidParameter("Couldn't find PID field in ps output")
         column = names.index("PID")
+        self._containers.emit(container, "top")
         processes = []
         for row in rows:
             fields = row.split(None, len(names) - 1)

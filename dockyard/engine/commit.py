@@ -44,6 +44,7 @@ class CommitService:
         if shim is not None:
             try:
                 await shim.pause()
+                self._containers.emit(container, "pause")
             except NotFound:  # it has just ended
                 shim = None
         try:
@@ -52,6 +53,7 @@ class CommitService:
             if shim is not None:
                 with suppress(NotFound):
                     await shim.resume()
+                    self._containers.emit(container, "unpause")
         try:
             parent = self._images.find(container.record.image_id) if container.record.image_id else None
             base = msgspec.to_builtins(container.config)
@@ -85,5 +87,7 @@ class CommitService:
             self._layers.drop(layer.chain_id)
         if name is not None:
             self._images.tag(image.id, name)
-        self._containers.emit(container, "commit", comment=comment, imageID=image.id, imageRef=str(name or ""))
+        self._containers.emit(
+            container, "commit", comment=comment, imageID=image.id, imageRef=name.familiar() if name is not None else ""
+        )
         return image

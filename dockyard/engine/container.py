@@ -124,6 +124,7 @@ class Container:
     prober: "asyncio.Task[None] | None" = None
     restart_delay: float = 0.1
     removing: bool = False
+    oom_kills: int = 0  # of this run, as far as they have been told
     restarting: bool = False  # by a user's order: the end of this run is not the container's
     exec_ids: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get

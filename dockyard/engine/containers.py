@@ -32,6 +32,7 @@ from dockyard.engine.layers import LayerStore, Tree
 from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links, resolve_links
 from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.networks import NetworkService
+from dockyard.engine.oom import OomWatcher
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.start_failures import StartFailure, translated
 from dockyard.engine.stopping import Stopping
@@ -84,6 +85,7 @@ class ContainerService:
         self._logs = LogForwarding()
         self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces)
         self._stopping = Stopping(index)
+        self._oom = OomWatcher(index)
         self._mounts = MountResolver(volumes, self.get)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = False
@@ -163,6 +165,7 @@ class ContainerService:
                     task.cancel()
         for task in list(self._tasks):
             task.cancel()
+        self._oom.close()
         await self._logs.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -457,11 +460,21 @@ class ContainerService:
                 await container.shim.attach(attachment)
 
     def _watch(self, container: Container) -> None:
+        self._oom.watch(container, self.cgroup_path(container))
+        if container.shim is not None:
+            container.shim.on_detach = lambda exec_id: self._detached(container, exec_id)
         container.watcher = asyncio.ensure_future(self._await_exit(container))
         check = container.config.healthcheck
         if check is not None and check.test and check.test[0] != "NONE":
             prober = Prober(container, check, self._on_health, self.emit)
             container.prober = asyncio.ensure_future(prober.run())
+
+    def _detached(self, container: Container, exec_id: str) -> None:
+        """A client has typed its detach keys."""
+        if exec_id:
+            self.emit(container, "exec_detach", execID=exec_id)
+        else:
+            self.emit(container, "detach")
 
     def _on_health(self, container: Container, changed: bool) -> None:
         self.save(container)
@@ -508,14 +521,16 @@ class ContainerService:
         started = nanoseconds(state.started_at)
         state.status, state.pid, state.exit_code = "exited", 0, status.code
         state.finished_at = timestamp(status.exited_at_ns)
-        state.oom_killed = status.oom_killed
+        self._oom.forget(container)
+        told, container.oom_kills = container.oom_kills, 0
+        state.oom_killed = status.oom_killed or told > 0
         if state.health is not None:
             state.health.status = "unhealthy"
         again = self._restarts(record, status.code) and not container.removing
         if again:
             state.status = "restarting"
         self._save_surely(container)
-        if status.oom_killed:
+        if status.oom_killed and not told:
             self.emit(container, "oom")
         duration = max(status.exited_at_ns - started, 0) // 10**9 if started else 0
         self.emit(container, "die", exitCode=str(status.code), execDuration=str(duration))
@@ -618,6 +633,7 @@ class ContainerService:
                 await self._stopping.stop(container, timeout, signal_name)
             finally:
                 container.restarting = False
+            self.emit(container, "stop")
         with suppress(NotModified):
             await self.start(container.id)
         self.emit(container, "restart")

@@ -47,6 +47,11 @@ class Execution:
     launched: asyncio.Event = field(default_factory=asyncio.Event)  # or known not to start
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def told(self) -> str:
+        """The command as events tell it: there is a space after it, also when nothing follows."""
+        return f"{self.command[0]} {' '.join(self.command[1:])}"
+
 
 class ExecService:
     """Every exec of the running containers."""
@@ -152,7 +157,7 @@ class ExecService:
         container.exec_ids.append(execution.id)
         if len(self._execs) > REMEMBERED:
             self._forget_oldest()
-        self._containers.emit(container, f"exec_create: {' '.join(command)}", execID=execution.id)
+        self._containers.emit(container, f"exec_create: {execution.told}", execID=execution.id)
         return execution
 
     def _forget_oldest(self) -> None:
@@ -205,7 +210,7 @@ class ExecService:
             attachment=attachment,
             console_size=size,
         )
-        self._containers.emit(execution.container, f"exec_start: {' '.join(execution.command)}", execID=execution.id)
+        self._containers.emit(execution.container, f"exec_start: {execution.told}", execID=execution.id)
         try:
             execution.live = await shim.execute(request)
         except RuntimeFailure as failure:

@@ -76,8 +76,9 @@ class Prober:
         timeout = (self._check.timeout or TIMEOUT) / SECOND
         output = bytearray()
         execution: ExecProcess | None = None
-        self._emit(self._container, f"exec_create: {' '.join(command)}", execID=exec_id)
-        self._emit(self._container, f"exec_start: {' '.join(command)}", execID=exec_id)
+        told = f"{command[0]} {' '.join(command[1:])}"
+        self._emit(self._container, f"exec_create: {told}", execID=exec_id)
+        self._emit(self._container, f"exec_start: {told}", execID=exec_id)
         try:
             async with asyncio.timeout(timeout):
                 execution = await shim.execute(request)

@@ -215,6 +215,8 @@ class Shim:
         self._sequence = 0
         self._replies: dict[int, asyncio.Future[protocol.Reply]] = {}
         self._attached: dict[int, asyncio.Future[str]] = {}
+        self._attached_to: dict[int, str] = {}  # the exec's id, by the attachment's number
+        self.on_detach: Callable[[str], None] = lambda exec_id: None  # told of clients that have typed their keys
         self._codes: dict[str, asyncio.Future[int]] = {}
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._closed = asyncio.Event()
@@ -265,6 +267,7 @@ class Shim:
         options, descriptors = None, []
         if request.attachment is not None:
             options, _ = self._note(request.attachment)
+            self._attached_to[options.number] = request.exec_id
             descriptors = [request.attachment.fd]
         code = self._codes[request.exec_id] = self._loop.create_future()
         message = protocol.Execute(
@@ -477,6 +480,9 @@ class Shim:
                 if code is not None and not code.done():
                     code.set_result(notice.code)
             case protocol.Detached():
+                exec_id = self._attached_to.pop(notice.number, "")
+                if notice.reason == "detached":
+                    self.on_detach(exec_id)
                 over = self._attached.pop(notice.number, None)
                 if over is not None and not over.done():
                     over.set_result(notice.reason)

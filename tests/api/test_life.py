@@ -161,3 +161,27 @@ def test_one_that_may_end_by_itself_is_given_its_time(engine: EngineProcess, com
     engine.docker("stop", "polite")
     assert state(engine, "polite")["ExitCode"] == 3
     engine.docker("rm", "polite")
+
+
+def test_a_kill_for_want_of_memory_is_told_while_the_container_lives_on(engine: EngineProcess) -> None:
+    begin = time.time()
+    engine.docker("run", "-d", "--name", "oomed", "--memory", "20m", "busybox", "sh", "-c",
+                  "tail /dev/zero; sleep 1000")  # fmt: skip
+    until(lambda: "oom" in actions(engine, "oomed", begin))
+    told = state(engine, "oomed")
+    assert told["Running"]
+    assert told["OOMKilled"]
+    engine.docker("rm", "-f", "oomed")
+    assert actions(engine, "oomed", begin).count("oom") == 1
+
+
+def test_who_detaches_is_told_of(engine: EngineProcess) -> None:
+    from tests.api.test_attach import attached
+
+    begin = time.time()
+    engine.docker("run", "-dit", "--name", "leave", "busybox", "cat")
+    with attached(engine, "leave", "stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x") as wire:
+        wire.sendall(b"\x01x")
+        assert wire.recv(100) == b""
+    until(lambda: "detach" in actions(engine, "leave", begin))
+    engine.docker("rm", "-f", "leave")
