@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from typing import Protocol
 
-from dockyard.linux import namespaces, syscalls
+from dockyard.linux import namespaces, procfs, syscalls
 
 
 class Range(Protocol):
@@ -19,11 +19,15 @@ class Range(Protocol):
     def size(self) -> int: ...
 
 
-def write(pid: int, uids: Sequence[Range], gids: Sequence[Range]) -> None:
-    """Set the mappings of the new user namespace of `pid`; the caller is privileged outside. Raises OSError."""
+def write(pid: int, uids: Sequence[Range], gids: Sequence[Range], *, proc: int | None = None) -> None:
+    """Set the mappings of the new user namespace of `pid`; the caller is privileged outside. Raises OSError.
+
+    `proc`: the procfs that knows the process by that number, if that is not /proc.
+    """
     for name, ranges in (("uid_map", uids), ("gid_map", gids)):
         text = "".join(f"{row.container_id} {row.host_id} {row.size}\n" for row in ranges)
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        path = f"/proc/{pid}/{name}" if proc is None else f"{pid}/{name}"
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
         try:
             # in one write: the kernel takes no second one
             os.write(fd, text.encode())
@@ -51,10 +55,15 @@ def user_namespace(uids: Sequence[Range], gids: Sequence[Range]) -> int:
         os.close(release)
         os.read(hold, 1)
         os._exit(0)
+    proc = -1
     try:
-        write(pid, uids, gids)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        # a container's first process has numbers of its own for its children, and may still see the host's /proc
+        proc = procfs.open_root()
+        write(pid, uids, gids, proc=proc)
+        return os.open(f"{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     finally:
+        if proc >= 0:
+            os.close(proc)
         os.close(hold)
         os.close(release)
         os.kill(pid, signal.SIGKILL)

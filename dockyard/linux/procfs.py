@@ -16,12 +16,8 @@ _ROOT_INODE = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
 
 def open_own(path: str, flags: int) -> int:
     """The descriptor of the caller's /proc/thread-self/`path`. Raises OSError, also when /proc is not a procfs."""
-    proc = _detached()
-    if proc < 0:
-        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    proc = open_root()
     try:
-        if syscalls.file_system_type(proc) != MAGIC or os.fstat(proc).st_ino != _ROOT_INODE:
-            raise OSError(5, "/proc is not a procfs", "/proc")
         # thread-self is a link, but one of procfs's own
         own = syscalls.openat2(
             proc, "thread-self", os.O_PATH | os.O_DIRECTORY, resolve=syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV
@@ -34,6 +30,18 @@ def open_own(path: str, flags: int) -> int:
         )
     finally:
         os.close(own)
+
+
+def open_root() -> int:
+    """A procfs of the caller's PID namespace, which that at /proc need not be. Raises OSError."""
+    proc = _detached()
+    if proc >= 0:
+        return proc
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if syscalls.file_system_type(proc) != MAGIC or os.fstat(proc).st_ino != _ROOT_INODE:
+        os.close(proc)
+        raise OSError(5, "/proc is not a procfs", "/proc")
+    return proc
 
 
 def _detached() -> int:

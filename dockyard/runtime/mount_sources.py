@@ -43,7 +43,9 @@ def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> M
         if not options.bind and wanted.type != "bind":
             continue
         mapped = is_mapped(wanted, options)
-        if not userns and (not mapped or _is_in_root(wanted, spec, bundle)):
+        if not userns and not mapped:
+            continue
+        if not (userns and mapped) and _is_in_root(wanted, spec, bundle):
             continue
         try:
             source = clone(wanted, options, bundle)

@@ -339,6 +339,19 @@ def test_a_mount_can_have_the_container_s_own_mapping(bundle: Bundle, nested: Pa
     assert (nested / "new").stat().st_uid == 0
 
 
+def test_a_mapped_mount_of_an_earlier_mount(bundle: Bundle) -> None:
+    """Done by the container's first process, which calls the mapping's process by another number than the host does."""
+    mapping = [IDMapping(container_id=0, host_id=5000, size=100)]
+    spec = bundle.spec("stat", "-c", "%u", "/b")
+    for name in ("a", "b"):
+        (bundle.root / name).mkdir()
+    spec.mounts.append(Mount(destination="/a", type="tmpfs", source="tmpfs"))
+    wanted = bind(bundle.root / "a", "/b", "idmap")
+    wanted.uid_mappings = wanted.gid_mappings = mapping
+    spec.mounts.append(wanted)
+    assert bundle.run(spec).lines == ["5000"]
+
+
 def test_a_mapped_mount_without_mappings_is_refused(bundle: Bundle, nested: Path) -> None:
     spec = bundle.spec("true")
     spec.mounts.append(Mount(destination="/x", source=str(nested), options=["bind", "idmap"]))
