@@ -27,7 +27,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
-IFA_F_NODAD = 2
+IFA_F_NODAD, IFA_F_PERMANENT = 2, 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_KERNEL = 254, 3, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -136,6 +136,12 @@ def set_link(index: int, *, up: bool | None = None, name: str = "", master: int 
         body += _text(IFLA_IFNAME, name)
     if master is not None:
         body += _number(IFLA_MASTER, master)
+    return RTM_SETLINK, 0, body
+
+
+def move_link(index: int, netns: int, name: str) -> Message:
+    """Move the link `index` to the namespace `netns` (a descriptor) and call it `name`; %d in that is a number."""
+    body = _link.pack(0, 0, index, 0, 0) + _number(IFLA_NET_NS_FD, netns) + _text(IFLA_IFNAME, name)
     return RTM_SETLINK, 0, body
 
 
@@ -295,6 +301,17 @@ class RouteSocket:
                 packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
                 if packed:
                     found.append((owner, ip_address(packed), prefix_len))
+        return found
+
+    def permanent_addresses(self, index: int) -> list[tuple[Address, int]]:
+        """The (address, prefix length) that somebody has given the link for good and for everywhere."""
+        found: list[tuple[Address, int]] = []
+        for _, body in self._dump(RTM_GETADDR, _address.pack(0, 0, 0, 0, 0)):
+            _, prefix_len, flags, scope, owner = _address.unpack_from(body)
+            values = dict(_attributes(body[_address.size :]))
+            packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
+            if owner == index and scope == RT_SCOPE_UNIVERSE and flags & IFA_F_PERMANENT and packed:
+                found.append((ip_address(packed), prefix_len))
         return found
 
     def routes(self) -> list[tuple[Address, int, int]]:

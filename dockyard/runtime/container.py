@@ -441,7 +441,11 @@ def _open_terminal(wanted: Process, runtime: socket.socket) -> int:
 
 
 def _run_hooks(birth: Birth, pid: int) -> None:
-    """Those between the making of the namespaces and the change of root that run on this side."""
+    """What runs on this side between the making of the namespaces and the change of root; network devices go first."""
+    if birth.spec.linux.net_devices:
+        from dockyard.runtime import net_devices
+
+        net_devices.move_all(birth.spec.linux.net_devices, pid)
     wanted = birth.spec.hooks
     if wanted is not None:
         state = birth.state("creating", pid)

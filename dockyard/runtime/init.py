@@ -11,8 +11,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockyard.linux import capabilities, cgroups, namespaces, syscalls
-from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
+from dockyard.linux import capabilities, cgroups, loopback, namespaces, syscalls
+from dockyard.linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+)
 from dockyard.oci.runtime_spec import VERSION, Process, Spec, State
 from dockyard.runtime import channel, groups, hooks, labels, limits, process, rootfs, scheduling, sysctls
 from dockyard.runtime.channel import Message
@@ -141,10 +148,10 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     if spec.hooks is not None:
         hooks.prepare()
     root = _build_root(birth)
+    if spec.linux.net_devices or (spec.hooks is not None and (spec.hooks.prestart or spec.hooks.create_runtime)):
+        channel.send(runtime, Message("hooks"))
+        channel.expect(runtime, "done", "running hooks")
     if spec.hooks is not None:
-        if spec.hooks.prestart or spec.hooks.create_runtime:
-            channel.send(runtime, Message("hooks"))
-            channel.expect(runtime, "done", "running hooks")
         os.fchdir(root.fd)
         hooks.run("createContainer", spec.hooks.create_container, birth.state("creating", os.getpid()))
     slave = _open_terminal(root, wanted, runtime) if wanted is not None and wanted.terminal else -1
@@ -203,6 +210,8 @@ def _enter_namespaces(birth: Birth) -> None:
     made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
     if made:
         syscalls.unshare(made)
+    if made & CLONE_NEWNET:
+        loopback.up()
     if made & CLONE_NEWTIME:
         _enter_time_namespace(birth.spec)
 

@@ -32,6 +32,10 @@ def check(spec: Spec, bundle: str, *, pivot: bool = True) -> None:
         raise RuntimeFailure("unable to restrict sys entries without a private MNT namespace")
     if spec.linux.net_devices and "network" not in kinds:
         raise RuntimeFailure("unable to move network devices without a NET namespace")
+    if spec.linux.net_devices:
+        from dockyard.runtime import net_devices  # hardly ever, and netlink takes long to import
+
+        net_devices.check(spec.linux.net_devices)
     propagation = spec.linux.rootfs_propagation
     if propagation and propagation not in PROPAGATION:
         raise RuntimeFailure(f"rootfsPropagation={propagation} is not supported")

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ from dockyard.oci.runtime_spec import (
     MemoryPolicy,
     Mount,
     Namespace,
+    NetDevice,
     Personality,
     Rlimit,
     Scheduler,
@@ -203,6 +205,48 @@ def test_sysctls_are_set_in_the_container_s_namespaces(bundle: Bundle) -> None:
         if userns:
             with_user_namespace(spec)
         assert bundle.run(spec).lines == ["1", "1"]
+
+
+def test_the_loopback_of_a_new_network_namespace_is_up(bundle: Bundle) -> None:
+    for userns in (False, True):
+        spec = bundle.spec("cat", "/sys/class/net/lo/flags")
+        if userns:
+            with_user_namespace(spec)
+        assert int(bundle.run(spec).output, 16) & 1
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    name = f"dyt{os.getpid() % 100000}"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
+    subprocess.run(["ip", "address", "add", "10.99.1.2/24", "dev", name], check=True)
+    subprocess.run(["ip", "address", "add", "169.254.9.9/16", "scope", "link", "dev", name], check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("wanted", ["", "renamed0", "eth%d"])
+def test_a_network_device_moves_in_with_its_address_and_is_up(bundle: Bundle, device: str, wanted: str) -> None:
+    (bundle.root / "bin/ip").symlink_to("busybox")
+    name = {"": device, "eth%d": "eth0"}.get(wanted, wanted)
+    spec = bundle.spec("ip", "address", "show", "dev", name)
+    spec.linux.net_devices = {device: NetDevice(name=wanted)}
+    output = bundle.run(spec).output
+    assert "inet 10.99.1.2/24" in output
+    assert "169.254.9.9" not in output
+    assert ",UP" in output
+
+
+def test_a_network_device_that_is_not_there_is_an_error(bundle: Bundle) -> None:
+    spec = bundle.spec("true")
+    spec.linux.net_devices = {"nosuchdev0": NetDevice()}
+    with pytest.raises(RuntimeFailure, match="link not found for interface nosuchdev0"):
+        bundle.run(spec)
+    spec.linux.net_devices = {"a/b": NetDevice()}
+    with pytest.raises(RuntimeFailure, match="invalid network device name"):
+        bundle.run(spec)
 
 
 # -- mounts
