@@ -11,7 +11,7 @@ from aiohttp import web
 from dockyard.api import moments
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
-from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver
+from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver, while_connected
 from dockyard.engine import log_options
 from dockyard.engine.container import Container, nanoseconds, timestamp
 from dockyard.errors import InvalidParameter, NotImplementedHere
@@ -40,15 +40,22 @@ class Logs:
         file = log_options.log_file(log_config.type, log_config.config or {})
         if file is None or not file.readable:
             raise NotImplementedHere("configured logging driver does not support reading")
-        tail = call.text("tail") or "all"
-        follow, timestamps = call.flag("follow"), call.flag("timestamps")
-        details = call.flag("details")
+        follow = call.flag("follow")
         since = moments.unix_time(call.text("since"), "since") or 0
         until = moments.unix_time(call.text("until"), "until") or 0
-        tty = container.config.tty
-        kind = MULTIPLEXED_STREAM if not tty and call.version >= (1, 42) else RAW_STREAM
         if not follow:
             await _first_words(container)
+        return await while_connected(call, self._send(call, container, since, until))
+
+    async def _send(self, call: Call, container: Container, since: int, until: int) -> web.StreamResponse:
+        tail, details, timestamps = call.text("tail") or "all", call.flag("details"), call.flag("timestamps")
+        stdout, stderr, follow, tty = (
+            call.flag("stdout"),
+            call.flag("stderr"),
+            call.flag("follow"),
+            container.config.tty,
+        )
+        kind = MULTIPLEXED_STREAM if not tty and call.version >= (1, 42) else RAW_STREAM
         ended = asyncio.Event()
         follower = asyncio.ensure_future(_end_with(container, ended)) if follow else None
         response = await call.open_stream(kind)

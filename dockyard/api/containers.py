@@ -13,6 +13,8 @@ from dockyard.api.container_filters import ListMatcher, prune_matcher
 from dockyard.api.container_json import inspect_json, list_entry
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
+from dockyard.api.streams import while_connected
+from dockyard.engine.container import Container
 from dockyard.engine.container_config import HostConfig
 from dockyard.errors import Conflict, InvalidParameter
 
@@ -135,6 +137,9 @@ class Containers:
         if condition not in ("not-running", "next-exit", "removed"):
             raise InvalidParameter(f'invalid condition: "{condition}"')
         container = self._containers.get(call.params["id"])
+        return await while_connected(call, self._wait(call, container, condition))
+
+    async def _wait(self, call: Call, container: Container, condition: str) -> web.StreamResponse:
         # The head goes out at once: `docker run` starts the container only when it knows that the wait has begun.
         waiting = asyncio.ensure_future(self._containers.wait(container.id, condition))
         response = await call.open_stream()

@@ -1,5 +1,6 @@
 """GET /events: what happened, as a stream of JSON objects."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from dockyard.api import moments
 from dockyard.api.container_filters import check_names, has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
+from dockyard.api.streams import while_connected
 from dockyard.engine.events import Event
 from dockyard.errors import InvalidParameter
 from dockyard.oci.reference import Reference
@@ -40,6 +42,11 @@ def routes(services: Services) -> list[Route]:
                 return False  # these came with 1.46
             return matches(filters, event)
 
+        return await while_connected(call, send(call, wanted, since, until))
+
+    async def send(
+        call: Call, wanted: Callable[[Event], bool], since: int | None, until: int | None
+    ) -> web.StreamResponse:
         content_type = _content_type(call)
         begin = b"\x1e" if content_type == JSON_SEQUENCE else b""
         found = services.events.subscribe(wanted, since, until)

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import termios
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from dockyard.api.router import Call, error_response
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+PATIENCE_WITH_CLIENT = 2.0  # how often it is looked whether a client that waits is still there, s
 
 _encode = msgspec.json.Encoder().encode
 
@@ -102,6 +105,21 @@ async def _head_is_read(fd: int) -> None:
         except OSError:
             return
         await asyncio.sleep(0.0003)
+
+
+async def while_connected(call: Call, work: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
+    """What `work` returns; it is given up when its client goes away, which nothing else tells one who only waits."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=PATIENCE_WITH_CLIENT))[0]:
+            transport = call.http.transport
+            if transport is None or transport.is_closing():
+                return TakenOver()
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 class ProgressStream:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from typing import Any
 
 from tests.engine_process import EngineProcess
@@ -148,3 +149,27 @@ def test_a_network_that_is_not_there_yet_is_missed_at_the_start(engine: EnginePr
     assert engine.api("POST", f"/containers/{created['Id']}/start")[0] == 204
     engine.docker("rm", "-f", created["Id"])
     engine.docker("network", "rm", "to-come")
+
+
+def test_nobody_is_left_waiting_for_a_client_that_has_gone(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "waited-for", "busybox", "sleep", "1000")
+    before = engine.api("GET", "/info")[1]["NGoroutines"]
+    wires = []
+    for request in (
+        "POST /containers/waited-for/wait",
+        "GET /containers/waited-for/logs?stdout=1&follow=1",
+        "GET /events",
+    ):
+        wire = socket.socket(socket.AF_UNIX)
+        wire.connect(str(engine.socket))
+        wire.sendall(f"{request} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        assert wire.recv(65536).startswith(b"HTTP/1.1 200")
+        wires.append(wire)
+    assert engine.api("GET", "/info")[1]["NGoroutines"] >= before + 3
+    for wire in wires:
+        wire.close()
+    deadline = time.monotonic() + 10
+    while engine.api("GET", "/info")[1]["NGoroutines"] > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    engine.docker("rm", "-f", "waited-for")
