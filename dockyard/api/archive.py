@@ -76,7 +76,7 @@ class Archive:
 
     async def get(self, call: Call) -> web.StreamResponse:
         async with self._archive.read(call.params["id"], _path(call)) as (found, pieces):
-            return await _send(call, pieces, {STAT_HEADER: stat_header(found)})
+            return await send_archive(call, pieces, {STAT_HEADER: stat_header(found)})
 
     async def put(self, call: Call) -> web.StreamResponse:
         await self._archive.write(
@@ -90,16 +90,17 @@ class Archive:
 
     async def export(self, call: Call) -> web.StreamResponse:
         async with self._archive.export(call.params["id"]) as pieces:
-            return await _send(call, pieces, {}, "application/octet-stream")
+            return await send_archive(call, pieces, {}, "application/octet-stream")
 
     async def changes(self, call: Call) -> web.StreamResponse:
         changes = await self._archive.changes(call.params["id"])
         return json_response([{"Path": change.path, "Kind": int(change.kind)} for change in changes] or None)
 
 
-async def _send(
+async def send_archive(
     call: Call, pieces: AsyncIterator[bytes], headers: dict[str, str], content_type: str = "application/x-tar"
 ) -> web.StreamResponse:
+    """Stream an archive to the client."""
     first = await anext(pieces, b"")  # what goes wrong at once must still become a proper error
     response = await call.open_stream(content_type, headers=headers)
     await response.write(first)

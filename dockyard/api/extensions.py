@@ -5,7 +5,8 @@ import socket
 import msgspec
 from aiohttp import web
 
-from dockyard.api.router import Call, Route, json_response
+from dockyard.api.archive import STAT_HEADER, send_archive, stat_header
+from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import RAW_STREAM, hijack
 from dockyard.engine.container_config import MountSpec, PortBinding
@@ -37,6 +38,10 @@ def routes(services: Services) -> list[Route]:
         Route("POST", "/dockyard/containers/{id}/reconfigure", api.reconfigure),
         Route("POST", "/dockyard/containers/{id}/fork", api.fork),
         Route("POST", "/dockyard/leases", api.lease),
+        Route("HEAD", "/dockyard/archive", api.stat_files),
+        Route("GET", "/dockyard/archive", api.read_files),
+        Route("PUT", "/dockyard/archive", api.write_files),
+        Route("GET", "/dockyard/glob", api.glob),
     ]
 
 
@@ -87,3 +92,27 @@ class Extensions:
         connection = socket.socket(fileno=fd)
         leases.keep(lease, connection, msgspec.json.encode({"Id": lease.id}) + b"\n")
         return response
+
+    # -- files of containers and volumes: `of` is a container, or volume:NAME
+
+    async def stat_files(self, call: Call) -> web.StreamResponse:
+        found = await self._services.archive.stat(call.text("of"), call.text("path") or "/")
+        return web.Response(headers={STAT_HEADER: stat_header(found)})
+
+    async def read_files(self, call: Call) -> web.StreamResponse:
+        reading = self._services.archive.read(call.text("of"), call.text("path") or "/", name=call.text("name"))
+        async with reading as (found, pieces):
+            return await send_archive(call, pieces, {STAT_HEADER: stat_header(found)})
+
+    async def write_files(self, call: Call) -> web.StreamResponse:
+        await self._services.archive.write(
+            call.text("of"),
+            call.text("path") or "/",
+            call.chunks(),
+            keep_directories=call.flag("noOverwriteDirNonDir"),
+            take_owner=call.flag("copyUIDGID"),
+        )
+        return web.Response(headers=COMMON_HEADERS)
+
+    async def glob(self, call: Call) -> web.StreamResponse:
+        return json_response({"Matches": await self._services.archive.glob(call.text("of"), call.text("path"))})

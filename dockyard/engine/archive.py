@@ -9,8 +9,10 @@ a hostile container does to its files meanwhile, nothing outside it is read or w
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import os
 import posixpath
+import secrets
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,6 +30,8 @@ from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.linux import mounts, syscalls
 from dockyard.linux.rooted import Root
 from dockyard.snapshots.driver import Change
+
+VOLUME = "volume:"  # what a reference to a volume's files begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +58,31 @@ class ArchiveService:
 
     async def stat(self, reference: str, path: str) -> PathStat:
         """What is at `path`. Raises NotFound."""
-        container = self._containers.get(reference)
-        async with self._tree(container) as (root, _):
+        async with self._place(reference) as (root, _, _):
             return await asyncio.to_thread(_stat, root, reference, path)
 
     @asynccontextmanager
-    async def read(self, reference: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
-        """(what is at `path`, it and all below as a tar stream), for the time of the block. Raises NotFound."""
-        container = self._containers.get(reference)
-        async with self._tree(container) as (root, ids):
+    async def read(
+        self, reference: str, path: str, *, name: str = ""
+    ) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
+        """(what is at `path`, it and all below as a tar stream), for the time of the block. Raises NotFound.
+
+        With a `name` it is called so in the stream, and not as it is.
+        """
+        async with self._place(reference) as (root, ids, container):
             found = await asyncio.to_thread(_stat, root, reference, path)
             absolute = posixpath.join("/", path)
             place = absolute
             if stat.S_ISDIR(found.mode) or absolute.endswith(("/", "/.")):
                 place = await asyncio.to_thread(root.resolve, absolute)
-            name = found.name
-            self._containers.emit(container, "archive-path")
-            yield found, self._worker.pack_tree(_path_of(root), place, name, ids=ids)
+            if container is not None:
+                self._containers.emit(container, "archive-path")
+            yield found, self._worker.pack_tree(_path_of(root), place, name or found.name, ids=ids)
+
+    async def glob(self, reference: str, pattern: str) -> list[str]:
+        """The paths that fit `pattern`, whose parts may hold *, ? and […], sorted. No symlink is a match's parent."""
+        async with self._place(reference) as (root, _, _):
+            return await asyncio.to_thread(_glob, root, posixpath.join("/", pattern))
 
     async def write(
         self,
@@ -86,18 +98,19 @@ class ArchiveService:
         `keep_directories`: never replace a directory by something else or the other way round. `take_owner`:
         everything becomes the container's user's. Raises NotFound, InvalidParameter (also for read-only places).
         """
-        container = self._containers.get(reference)
-        async with self._tree(container) as (root, ids):
+        async with self._place(reference) as (root, ids, container):
             place = await asyncio.to_thread(_directory, root, reference, path)
-            _check_writable(container, place)
+            if container is not None:
+                _check_writable(container, place)
             owner = None
-            if take_owner and container.config.user:
+            if take_owner and container is not None and container.config.user:
                 user, _ = await asyncio.to_thread(find_user, _path_of(root), container.config.user, [])
                 owner = (user.uid, user.gid)
             await self._worker.unpack(
                 content, _path_of(root), inside=place, owner=owner, keep_directories=keep_directories, ids=ids
             )
-        self._containers.emit(container, "extract-to-dir")
+        if container is not None:
+            self._containers.emit(container, "extract-to-dir")
 
     @asynccontextmanager
     async def export(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -112,6 +125,25 @@ class ArchiveService:
     async def changes(self, reference: str) -> Sequence[Change]:
         """What the container changed in its image."""
         return await self._layers.changes(self._containers.get(reference).id)
+
+    @asynccontextmanager
+    async def _place(self, reference: str) -> AsyncIterator[tuple[Root, tuple[int, int, int] | None, Container | None]]:
+        """(the files meant, the ids for worker.Job, whose files they are); `volume:NAME` means a volume."""
+        if not reference.startswith(VOLUME):
+            container = self._containers.get(reference)
+            async with self._tree(container) as (root, ids):
+                yield root, ids, container
+            return
+        name, user = reference.removeprefix(VOLUME), f"files-{secrets.token_hex(8)}"
+        path = await self._volumes.mount(name, user)
+        try:
+            root = Root(path)
+            try:
+                yield root, None, None
+            finally:
+                root.close()
+        finally:
+            await self._volumes.unmount(name, user)
 
     @asynccontextmanager
     async def _tree(self, container: Container) -> AsyncIterator[tuple[Root, tuple[int, int, int] | None]]:
@@ -147,6 +179,31 @@ class ArchiveService:
         finally:
             for name in mounted:
                 await self._volumes.unmount(name, user)
+
+
+def _glob(root: Root, pattern: str) -> list[str]:
+    found = ["/"]
+    for part in filter(None, pattern.split("/")):
+        reached = []
+        for folder in found:
+            for name in _names(root, folder):
+                fits = name == part or fnmatch.fnmatchcase(name, part)
+                if fits and (part.startswith(".") or not name.startswith(".")):
+                    reached.append(posixpath.join(folder, name))
+        found = reached
+    return sorted(found) if pattern.strip("/") else []
+
+
+def _names(root: Root, folder: str) -> list[str]:
+    """The names in a folder; none in what is no folder, or a link to one."""
+    try:
+        fd = root.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return []
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _host_ids(ids: IdRange | None) -> tuple[int, int, int] | None:

@@ -211,3 +211,31 @@ def test_an_ended_lease_takes_nothing_new(engine: EngineProcess) -> None:
     done = engine.run_docker("run", "--rm", "--label", "dockyard.lease=ended", "busybox", "true")
     assert b"lease ended has ended" in done.stderr
     assert done.returncode == 125
+
+
+def test_files_go_between_containers_and_volumes_by_wildcards_too(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("run", "-d", "--name", "from", "-v", "store:/store", "busybox", "sleep", "1000")
+    engine.docker("create", "--name", "to", "busybox", "cat", "/renamed/b.log")
+    try:
+        script = "mkdir -p /logs/deep; cd /logs; echo 1 > a.log; echo 2 > b.log; touch c.txt deep/d.log; chown 7 a.log"
+        engine.docker("exec", "from", "sh", "-c", script)
+        ours(engine, "cp", "from:/logs", "to:/renamed")
+        assert engine.docker("start", "-a", "to") == "2\n"
+        ours(engine, "cp", "from:/logs/*.log", "to:/tmp")
+        assert {"A /tmp/a.log", "A /tmp/b.log"} <= set(engine.docker("diff", "to").split("\n"))
+        assert "c.txt" not in engine.docker("diff", "to").replace("/renamed/c.txt", "")
+        ours(engine, "cp", "from:/log?/*.log", str(tmp_path))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log"]
+        ours(engine, "cp", "from:/logs/.", "volume:store:/")
+        assert "a.log" in engine.docker("exec", "from", "ls", "/store")
+        assert engine.docker("exec", "from", "stat", "-c", "%u", "/store/a.log") == "7\n"
+        ours(engine, "cp", str(tmp_path / "b.log"), "volume:store:/in.log")
+        ours(engine, "cp", "volume:store:/in.log", str(tmp_path / "out.log"))
+        assert (tmp_path / "out.log").read_text() == "2\n"
+        nothing = engine.dockyard("cp", "from:/logs/*.none", str(tmp_path))
+        assert b"matches /logs/*.none" in nothing.stderr
+        many = engine.dockyard("cp", "from:/logs/*.log", "to:/nowhere")
+        assert b"must be a directory" in many.stderr
+    finally:
+        engine.run_docker("rm", "-f", "-v", "from", "to")
+        engine.run_docker("volume", "rm", "store")

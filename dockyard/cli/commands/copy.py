@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 1 << 20
+VOLUME = "volume:"
 
 
 @usage(
@@ -23,6 +24,9 @@ dockyard cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-
 dockyard cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH
 
 Copy files/folders between a container and the local filesystem
+
+Both may be containers. volume:NAME:PATH is a path in a volume. The path in a
+container or volume may hold *, ? and [...] (in quotes, for the shell).
 
 "-" is a tar archive: as the source on standard input, as the destination on standard output.
 
@@ -37,19 +41,66 @@ def cp(session: Session, flags: Flags) -> int:
     source, target = flags.arguments
     from_container, from_path = _place(source)
     to_container, to_path = _place(target)
-    if from_container and to_container:
-        raise Failure("copying between containers is not supported")
     if not from_container and not to_container:
         raise Failure("must specify at least one container source")
     if from_container:
-        return _Out(session, from_container, flags).copy(from_path, to_path)
+        found = _matches(session, from_container, from_path)
+        if to_container:
+            return max(_across(session, from_container, one, to_container, to_path, flags, len(found)) for one in found)
+        if len(found) > 1 and not os.path.isdir(to_path):
+            raise Failure(f'invalid output path: directory "{to_path}" does not exist')
+        return max(_Out(session, from_container, flags).copy(one, to_path) for one in found)
     return _In(session, to_container, flags).copy(from_path, to_path)
+
+
+def _files(of: str, **values: object) -> str:
+    """Where the files of a container are, or with `volume:` in front those of a volume."""
+    if of.startswith(VOLUME):
+        return path("/dockyard/archive", of=of, **values)
+    return path("/containers", of, "/archive", **values)
+
+
+def _matches(session: Session, of: str, place: str) -> list[str]:
+    """The paths that a pattern means; a plain path, and one that is there as it is written, means itself."""
+    if not set(place) & set("*?[") or _stat(session, of, place) is not None:
+        return [place]
+    found: list[str] = session.api.request("GET", path("/dockyard/glob", of=of, path=place)).json()["Matches"]
+    if not found:
+        raise Failure(f"no such file or directory: nothing in {of} matches {place}")
+    return found
+
+
+def _across(session: Session, of: str, source: str, to: str, target: str, flags: Flags, count: int) -> int:
+    """From a container or volume to another, by the rules of cp -a; nothing is stored in between."""
+    there = _stat(session, to, target)
+    folder = bool(there and there["mode"] & _DIRECTORY)
+    here = _stat(session, of, source)
+    if here is None:
+        raise Failure(f"Could not find the file {source} in {of}")
+    name = ""
+    if not folder:
+        if count > 1:
+            raise Failure(f'destination "{to}:{target}" must be a directory')
+        if there and here["mode"] & _DIRECTORY:
+            raise Failure(f'cannot copy a directory onto the file "{to}:{target}"')
+        if target.endswith("/") and not here["mode"] & _DIRECTORY:
+            raise Failure("no such directory")
+        plain = _strip(target)
+        target, name = os.path.dirname(plain) or "/", os.path.basename(plain)
+    request = path("/dockyard/archive", of=of, path=source, name=name)
+    pieces = session.api.request("GET", request).pieces()
+    place = _files(to, path=target, noOverwriteDirNonDir="true", copyUIDGID=None)
+    session.api.request("PUT", place, pieces, headers={"Content-Type": "application/x-tar"}).read()
+    return 0
 
 
 def _place(text: str) -> tuple[str, str]:
     """Container and path; a local path that looks like one is written ./name:rest."""
     if text.startswith(("/", ".")) or ":" not in text:
         return "", text
+    if text.startswith(VOLUME) and ":" in text.removeprefix(VOLUME):
+        name, _, rest = text.removeprefix(VOLUME).partition(":")
+        return VOLUME + name, rest or "/"
     container, _, rest = text.partition(":")
     return container, rest
 
@@ -58,7 +109,7 @@ def _stat(session: Session, container: str, place: str) -> dict[str, Any] | None
     import base64
     import json
 
-    response = session.api.request("HEAD", path("/containers", container, "/archive", path=place), check=False)
+    response = session.api.request("HEAD", _files(container, path=place), check=False)
     if response.status == 404:
         return None
     if response.status >= 400:
@@ -89,7 +140,7 @@ class _Out:
             found = _stat(self._session, self._container, source)
             if found and found["mode"] & _SYMLINK:
                 source = os.path.join(os.path.dirname(_strip(source)), found["linkTarget"])
-        place = path("/containers", self._container, "/archive", path=source)
+        place = _files(self._container, path=source)
         if target == "-":
             response = self._session.api.request("GET", place)
             for piece in response.pieces():
@@ -162,10 +213,8 @@ class _In:
         return 0
 
     def _put(self, place: str, pieces: Iterator[bytes]) -> None:
-        request = path(
-            "/containers",
+        request = _files(
             self._container,
-            "/archive",
             path=place,
             noOverwriteDirNonDir="true",
             copyUIDGID="true" if self._archive else None,
