@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket  # the module around it takes 7 ms to import
+from _socket import AF_UNIX, SHUT_RDWR, SHUT_WR, SOCK_STREAM, socket  # the module around it takes 7 ms to import
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dockyard.client.errors import TimedOut, Unreachable
@@ -71,6 +71,9 @@ class Dialer(Protocol):
     async def apart(self, work: Callable[[], T]) -> T:
         """The result of `work`, which may block: on files, pipes or another program."""
 
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let `work` go on beside everything else, without keeping the program alive."""
+
     async def digest(self, read: Callable[[], Coroutine[Any, Any, bytes]], work: Callable[[Iterator[bytes]], T]) -> T:
         """The result of `work`, which may block, on the pieces that `read` gives until b""."""
 
@@ -133,6 +136,11 @@ class BlockingDialer:
 
     async def apart(self, work: Callable[[], T]) -> T:
         return work()
+
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        import threading
+
+        threading.Thread(target=lambda: finish(work()), name="dockyard", daemon=True).start()
 
     async def digest(self, read: Callable[[], Coroutine[Any, Any, bytes]], work: Callable[[Iterator[bytes]], T]) -> T:
         return work(iter(lambda: finish(read()), b""))
@@ -282,4 +290,9 @@ class BlockingChannel:
         return False  # its end, or something nobody has asked for
 
     def close(self) -> None:
+        if self._owner == os.getpid():
+            try:
+                self._peer.shutdown(SHUT_RDWR)  # wakes a thread that reads
+            except OSError:
+                pass
         self._peer.close()

@@ -10,6 +10,7 @@ from dockyard.client.containers import Container, Containers, Result, filter_lis
 from dockyard.client.errors import ContainerError
 from dockyard.client.framing import JsonLines
 from dockyard.client.images import Images
+from dockyard.client.leases import Lease
 from dockyard.client.modes import Async, M, Resource, Sync, operation
 from dockyard.client.networks import Networks
 from dockyard.client.session import PATIENT, Session
@@ -117,6 +118,16 @@ class BaseClient(Resource[M]):
         if check and not result.ok:
             raise ContainerError(command, image, result)
         return result
+
+    @operation
+    async def lease(self, grace: float = 0) -> Lease[M]:
+        """A lease: what is made with it is removed when its block or this process ends, however it ends.
+
+        `grace`: seconds that its holder may be away. Raises NotFound when the engine knows no leases: Dockyard's does.
+        """
+        lease: Lease[M] = Lease(self._session)
+        await lease._begin(grace)
+        return lease
 
     # -- the engine itself
 

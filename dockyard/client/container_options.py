@@ -14,6 +14,8 @@ from dockyard.client.errors import ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from dockyard.client.leases import Lease
+
     # text such as "512m" or "1.5g" (1024s), or bytes
     Size = int | str
     # one host port, an address with it, None for any free port, or several of them
@@ -156,6 +158,7 @@ class ContainerOptions(TypedDict, total=False):
     log_driver: str
     log_options: Mapping[str, str]
     log_config: Mapping[str, Any]  # {"Type": …, "Config": {…}}
+    lease: Lease[Any]  # to go with it (Dockyard only)
     # what the API has and this list has not: merged into the request's body, {"HostConfig": {…}}
     raw: Mapping[str, Any]
 
@@ -402,6 +405,8 @@ def _compose(options: Mapping[str, Any], body: Body, host: Body) -> None:
         body["ExposedPorts"] = {port: {} for port in exposed}
     if options.get("ports"):
         host["PortBindings"] = port_bindings(options["ports"])
+    if options.get("lease") is not None:
+        body["Labels"] = {**body.get("Labels", {}), **options["lease"].labels}
     if options.get("stdin_open"):
         body["OpenStdin"] = True
     log: Body = dict(options.get("log_config") or {})
@@ -435,7 +440,7 @@ def _merge(body: Body, more: Mapping[str, Any]) -> None:
 
 
 _NETWORK_OPTIONS = ("network", "networks", "network_mode", "aliases")
-_COMPOSED = ("ports", "expose", "stdin_open", "log_config", "log_driver", "log_options")
+_COMPOSED = ("lease", "ports", "expose", "stdin_open", "log_config", "log_driver", "log_options")
 _ENDPOINT = {
     "aliases": "Aliases",
     "links": "Links",

@@ -27,7 +27,10 @@ class LoopDialer:
     """Connections of the running event loop."""
 
     blocking = False
-    _tls: ssl.SSLContext | None = None
+
+    def __init__(self) -> None:
+        self._tls: ssl.SSLContext | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, work: Coroutine[Any, Any, T]) -> Pending[T]:
         return Pending(work)
@@ -71,6 +74,11 @@ class LoopDialer:
 
     async def apart(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
+
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.ensure_future(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def digest(self, read: Callable[[], Coroutine[Any, Any, bytes]], work: Callable[[Iterator[bytes]], T]) -> T:
         loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dockyard.client.container_options import endpoint
 from dockyard.client.containers import Container, filter_lists
 from dockyard.client.errors import NotFound
+from dockyard.client.leases import with_lease
 from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
 from dockyard.client.urls import path
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dockyard.client.container_options import EndpointOptions
+    from dockyard.client.leases import Lease
     from dockyard.client.session import Session
 
 
@@ -142,6 +144,7 @@ class Networks(Resource[M]):
         ipv6: bool = False,
         attachable: bool = False,
         labels: Mapping[str, str] | None = None,
+        lease: Lease[Any] | None = None,
         ipam_driver: str = "default",
         ipam_options: Mapping[str, str] | None = None,
     ) -> Network[M]:
@@ -155,7 +158,7 @@ class Networks(Resource[M]):
             "Internal": internal,
             "EnableIPv6": ipv6,
             "Attachable": attachable,
-            "Labels": dict(labels or {}),
+            "Labels": with_lease(dict(labels or {}), lease),
         }
         if subnets or ipam_driver != "default" or ipam_options:
             ranges = [Subnet(item) if isinstance(item, str) else item for item in subnets]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.client.containers import Pruned, filter_lists
 from dockyard.client.errors import NotFound
+from dockyard.client.leases import with_lease
 from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
 from dockyard.client.session import PATIENT
 from dockyard.client.urls import path
@@ -13,6 +14,7 @@ from dockyard.client.urls import path
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dockyard.client.leases import Lease
     from dockyard.client.session import Session
 
 
@@ -89,13 +91,14 @@ class Volumes(Resource[M]):
         driver: str = "local",
         driver_options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        lease: Lease[Any] | None = None,
     ) -> Volume[M]:
         """Make a volume; without a name it gets one. One that is there already is given as it is."""
         body = {
             "Name": name,
             "Driver": driver,
             "DriverOpts": dict(driver_options or {}),
-            "Labels": dict(labels or {}),
+            "Labels": with_lease(dict(labels or {}), lease),
         }
         return Volume(self._session, (await self._session.request("POST", "/volumes/create", body)).json())
 
