@@ -183,6 +183,7 @@ def test_a_lease_ends_with_its_client_however_that_ends(engine: EngineProcess) -
         client.wait()
 
 
+@pytest.mark.slow
 def test_leases_outlive_a_daemon_and_end_with_a_client_that_died_meanwhile(tmp_path: Path) -> None:
     engine = EngineProcess(tmp_path, number=8)
     engine.start()
