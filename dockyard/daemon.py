@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -109,6 +110,8 @@ async def _run(line: CommandLine, config: Config) -> None:
     for root in (config.data_root, config.exec_root):
         os.makedirs(root, mode=0o711, exist_ok=True)
     loop = asyncio.get_running_loop()
+    # Enough that a few calls that hang (a volume on a dead NFS server) leave room for all others.
+    loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="blocking"))
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         sockets = listeners.open_listeners(config)
