@@ -122,7 +122,7 @@ class System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": list(LOG_DRIVERS),
+                "Log": [name for name in LOG_DRIVERS if name != "none"],
             },
             "MemoryLimit": True,
             "SwapLimit": not v1 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),

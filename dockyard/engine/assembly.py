@@ -13,6 +13,7 @@ from dockyard.build.run import Runner
 from dockyard.config import Config
 from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
+from dockyard.engine import log_options
 from dockyard.engine.archive import ArchiveService
 from dockyard.engine.commit import CommitService
 from dockyard.engine.container_index import ContainerIndex
@@ -32,6 +33,7 @@ from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
+from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
@@ -49,6 +51,10 @@ class Engine:
         if remapped is not None:
             config = _remapped(config, remapped)
         self.config = config
+        try:
+            log_options.check(config.log_driver, config.log_opts)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"failed to set log opts: {error}") from None
         root = Path(config.data_root)
         exec_root = Path(config.exec_root)
         self._undo = AsyncExitStack()

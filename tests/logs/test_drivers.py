@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import socket
 import struct
 import threading
@@ -306,3 +307,10 @@ def test_a_log_asked_for_right_after_the_start_has_the_first_words(engine: Engin
     status, told = engine.api("GET", f"/containers/{name}/logs?stdout=1")
     assert (status, told[8:]) == (200, "here I am\n")
     engine.docker("rm", "-f", name)
+
+
+def test_a_daemon_with_log_options_that_can_not_be_does_not_start(tmp_path: Path) -> None:
+    refusing = EngineProcess(tmp_path, number=25, arguments=("--log-opt=colour=red",))
+    with pytest.raises(RuntimeError, match="failed to set log opts: unknown log opt 'colour' for json-file log driver"):
+        refusing.start()
+    shutil.rmtree(refusing.run)
