@@ -76,12 +76,12 @@ class Struct:
     __struct_fields__: tuple[str, ...] = ()
     # of each field: its type, its default, its name in JSON
     _kinds = _defaults = _names = {}  # noqa: RUF012 (never changed: each class gets its own)
-    _rename = False
+    _rename = None
     _omit = False
 
-    def __init_subclass__(cls, rename: str | None = None, omit_defaults: bool | None = None, **_: object) -> None:
+    def __init_subclass__(cls, rename: object = None, omit_defaults: bool | None = None, **_: object) -> None:
         if rename is not None:
-            cls._rename = rename == "camel"
+            cls._rename = rename  # "camel", or names by names
         if omit_defaults is not None:
             cls._omit = omit_defaults
         cls._kinds, cls._defaults, cls._names = dict(cls._kinds), dict(cls._defaults), dict(cls._names)
@@ -92,7 +92,8 @@ class Struct:
                 outside = default.name
             cls._kinds[name] = kind
             cls._defaults[name] = default
-            cls._names[name] = outside or (_camel(name) if cls._rename else name)
+            renamed = _camel(name) if cls._rename == "camel" else (cls._rename or {}).get(name, name)
+            cls._names[name] = outside or renamed
         cls.__struct_fields__ = tuple(cls._kinds)
 
     def __init__(self, *positional: object, **named: object) -> None:

@@ -41,6 +41,7 @@ def test_a_config_is_read_and_written_alike() -> None:
     }
     spec["mounts"].append({"destination": "/x", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 2}]})
     spec["mounts"].append({"destination": "/y", "options": None})
+    spec["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 3}
     text = json.dumps(spec)
     real = runtime_spec.encode(runtime_spec.decode(text.encode()))
     assert json.loads(read_lean(text)) == json.loads(real)

@@ -249,3 +249,15 @@ def test_preserved_descriptors_are_open_in_the_program_and_no_others(runtime: Ru
     missing = runtime("run", "--preserve-fds", "2", "two")
     assert "unable to stat preserved-fd 1 (of 2): bad file descriptor" in missing.stderr
     runtime.program = usual
+
+
+def test_a_container_runs_on_every_processor_whatever_the_caller_is_bound_to(runtime: Runtime) -> None:
+    everywhere = len(os.sched_getaffinity(0))
+    runtime.command("grep", "Cpus_allowed:", "/proc/self/status")
+    bound = runtime.bundle / "bound"
+    bound.write_text(f'#!/bin/sh\nexec taskset -c 0 {runtime.program} "$@"\n')
+    bound.chmod(0o755)
+    runtime.program, usual = bound, runtime.program
+    said = runtime("run", "one").stdout
+    runtime.program = usual
+    assert int(said.split()[1].replace(",", ""), 16).bit_count() == everywhere
