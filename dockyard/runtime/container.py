@@ -399,10 +399,7 @@ def _join(
             join_sub_cgroups(groups_to_join)
         else:
             groups.join(group, like=record.pid)
-        if wanted.exec_cpu_affinity is None:
-            scheduling.reset_affinity()
-        else:
-            scheduling.set_affinity(wanted.exec_cpu_affinity, initial=False)
+        scheduling.set_affinity(wanted.exec_cpu_affinity, initial=False)
         last_capability = capabilities.last_known_to_kernel()
         process.set_oom_score(wanted)
         init.hide()

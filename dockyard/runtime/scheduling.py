@@ -117,14 +117,6 @@ def apply_memory_policy(wanted: MemoryPolicy) -> None:
         raise RuntimeFailure(f"set_mempolicy: {error.strerror}") from error
 
 
-def reset_affinity() -> None:
-    """Run on every CPU that the cgroup allows, whatever the caller is bound to."""
-    try:
-        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
-    except OSError:
-        pass  # a filter of the host's forbids it: it stays as it is
-
-
 def apply_personality(wanted: Personality) -> None:
     """Raises RuntimeFailure."""
     try:
