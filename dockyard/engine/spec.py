@@ -159,9 +159,6 @@ def _mounts(host: HostConfig, around: Surroundings) -> list[Mount]:
                 continue
             size = host.shm_size or DEFAULT_SHM_SIZE
             options = [option for option in options if not option.startswith("size=")] + [f"size={size}"]
-        if mount.destination == "/dev/mqueue" and "ipc" in around.host_namespaces:
-            found.append(Mount("/dev/mqueue", type="bind", source="/dev/mqueue", options=["rbind", "rprivate"]))
-            continue
         if (host.privileged and mount.destination == "/sys") or (
             around.writable_cgroups and mount.destination == "/sys/fs/cgroup"
         ):
