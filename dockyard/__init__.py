@@ -11,16 +11,16 @@ which import this package too, pay nothing for them.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dockyard.client import containers, images, networks, streams, volumes
+    from dockyard.client import container, images, networks, streams, volumes
     from dockyard.client.address import TLS as TLS
     from dockyard.client.client import AsyncClient as AsyncClient
     from dockyard.client.client import Client as Client
     from dockyard.client.client import DiskUsage as DiskUsage
     from dockyard.client.client import Event as Event
     from dockyard.client.client import from_env as from_env
+    from dockyard.client.container import LogLine as LogLine
+    from dockyard.client.container import Result as Result
     from dockyard.client.container_options import ContainerOptions as ContainerOptions
-    from dockyard.client.containers import LogLine as LogLine
-    from dockyard.client.containers import Result as Result
     from dockyard.client.errors import APIError as APIError
     from dockyard.client.errors import BadRequest as BadRequest
     from dockyard.client.errors import BuildFailed as BuildFailed
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from dockyard.client.networks import Subnet as Subnet
     from dockyard.client.stats import Stats as Stats
 
-    Container = containers.Container[Sync]
-    AsyncContainer = containers.Container[Async]
+    Container = container.Container[Sync]
+    AsyncContainer = container.Container[Async]
     Process = streams.Process[Sync]
     AsyncProcess = streams.Process[Async]
     Image = images.Image[Sync]
@@ -58,7 +58,7 @@ _EXPORTS = {
     "address": "TLS",
     "client": "AsyncClient Client DiskUsage Event from_env",
     "container_options": "ContainerOptions",
-    "containers": "Container LogLine Result",
+    "container": "Container LogLine Result",
     "errors": "APIError BadRequest BuildFailed ClientError Conflict ContainerError Forbidden ImageNotFound NotFound "
     "OperationFailed ServerError TimedOut Unauthorized Unreachable",
     "framing": "Output",

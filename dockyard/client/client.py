@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.client import address as addresses
 from dockyard.client.channel import BlockingDialer
-from dockyard.client.containers import Container, Containers, Result, filter_lists
+from dockyard.client.container import Container, Result
+from dockyard.client.containers import Containers, filter_lists
 from dockyard.client.errors import ContainerError
 from dockyard.client.framing import JsonLines
 from dockyard.client.images import Images

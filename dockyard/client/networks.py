@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dockyard.client.container import Container
 from dockyard.client.container_options import endpoint
-from dockyard.client.containers import Container, filter_lists
+from dockyard.client.containers import filter_lists
 from dockyard.client.errors import NotFound
 from dockyard.client.leases import with_lease
 from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
