@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -241,8 +242,9 @@ def main() -> None:
         followers = {key: one for key, one in followers.items() if one.thread.is_alive()}
     for follower in followers.values():
         follower.quit()
+    deadline = time.monotonic() + 3
     for follower in followers.values():
-        follower.thread.join(3)
+        follower.thread.join(max(deadline - time.monotonic(), 0))
     os._exit(0)  # a thread that hangs in a send does not keep us
 
 
