@@ -339,7 +339,7 @@ class IntelRdt(Struct):
 class MemoryPolicy(Struct):
     """set_mempolicy(2): `mode` like MPOL_BIND, `nodes` a list like 0-3,7, `flags` like MPOL_F_STATIC_NODES."""
 
-    mode: str
+    mode: str = ""
     nodes: str = ""
     flags: list[str] = []
 

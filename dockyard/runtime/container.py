@@ -175,6 +175,8 @@ class Container(Existing):
             if tell is not None:
                 kinds = ", ".join(name for name, flag in namespaces.CLONE_FLAGS.items() if flag & flags)
                 tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
+                if filter_ is not None:
+                    tell(f"seccomp filter flags: {filter_.flags}")
             ours, theirs = channel.pair()
             undo.callback(ours.close)
             if not born.has(syscalls.CLONE_NEWNS):

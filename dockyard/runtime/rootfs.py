@@ -331,7 +331,7 @@ class Rootfs:
     def _mask(self, paths: list[str]) -> None:
         empty = -1
         try:
-            for path in paths:
+            for path in dict.fromkeys(path.rstrip("/") for path in paths):
                 try:
                     fd = self.open(path, resolve=syscalls.RESOLVE_NO_MAGICLINKS)
                 except (FileNotFoundError, NotADirectoryError):
