@@ -217,7 +217,8 @@ def test_the_loopback_of_a_new_network_namespace_is_up(bundle: Bundle) -> None:
 
 @pytest.fixture
 def device() -> Iterator[str]:
-    name = f"dyt{os.getpid() % 100000}"
+    # a new name each time: that of a device which has died with its namespace is not free at once
+    name = f"dyt{time.monotonic_ns() % 10**9}"
     subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
     subprocess.run(["ip", "address", "add", "10.99.1.2/24", "dev", name], check=True)
     subprocess.run(["ip", "address", "add", "169.254.9.9/16", "scope", "link", "dev", name], check=True)
