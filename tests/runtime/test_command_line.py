@@ -11,6 +11,7 @@ import pytest
 from dockyard.runtime.command import COMMANDS, HELP
 from dockyard.runtime.commands import events, update
 from dockyard.runtime.usage import UsageError, parse
+from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import ROOT, Runtime, version_1
 
 KILL = "OPTIONS:\n   --all, -a  x\n   --format value, -f value  x\n"
@@ -142,7 +143,7 @@ def test_ps_shows_the_containers_processes_alone(runtime: Runtime) -> None:
 @version_1
 def test_update_sets_limits_and_leaves_the_others(runtime: Runtime) -> None:
     runtime.started("one")
-    memory, pids = Path("/sys/fs/cgroup/memory/one"), Path("/sys/fs/cgroup/pids/one")
+    memory, pids = cgroup_beside_ours("memory", "one"), cgroup_beside_ours("pids", "one")
     assert runtime("update", "--memory", "64m", "one").returncode == 0
     assert runtime("update", "--pids-limit", "21", "one").returncode == 0
     assert (memory / "memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
@@ -225,8 +226,8 @@ def test_a_command_in_a_plain_directory(runtime: Runtime, busybox: Path) -> None
     assert (done.returncode, done.stdout) == (6, "typed\nb\nplain\n"), done.stderr
     assert runtime("run", "--rootfs", str(busybox), "-d", "--cpus", "0.5", "-m", "32m", "sleep", "99").returncode == 0
     (name,) = runtime("list", "-q").stdout.split()
-    assert Path(f"/sys/fs/cgroup/cpu/{name}/cpu.cfs_quota_us").read_text() == "50000\n"
-    assert Path(f"/sys/fs/cgroup/memory/{name}/memory.limit_in_bytes").read_text() == f"{32 << 20}\n"
+    assert (cgroup_beside_ours("cpu", name) / "cpu.cfs_quota_us").read_text() == "50000\n"
+    assert (cgroup_beside_ours("memory", name) / "memory.limit_in_bytes").read_text() == f"{32 << 20}\n"
     assert "not a directory" in runtime("run", "--rootfs", "/no/such", "sh").stderr
     assert runtime("run", "--rootfs", str(busybox), "no-such-program").returncode == 127
 

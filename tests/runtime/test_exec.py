@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import Runtime, version_1
 
 
@@ -70,7 +71,7 @@ def test_failures_end_with_255_and_say_why(runtime: Runtime) -> None:
 @version_1
 def test_a_process_may_join_a_cgroup_below_the_containers(runtime: Runtime) -> None:
     runtime.started("one")
-    below = [Path(f"/sys/fs/cgroup/{name}/one/below") for name in ("pids", "memory")]
+    below = [cgroup_beside_ours(name, "one") / "below" for name in ("pids", "memory")]
     for directory in below:
         directory.mkdir()
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import Runtime, version_1
 from tests.runtime.test_lifecycle import wait_for
 
@@ -37,7 +38,8 @@ def test_it_starts_and_deletes(runtime: Runtime, shell: Runtime) -> None:
     end(runtime, "one")
     assert shell("delete", "one").returncode == 0
     assert runtime("list", "-q").stdout == "two\n"
-    assert not list(Path("/sys/fs/cgroup").glob("*/one"))
+    assert not cgroup_beside_ours("pids", "one").exists()
+    assert not cgroup_beside_ours("memory", "one").exists()
 
 
 def test_what_engines_put_before_the_command_is_understood(runtime: Runtime, shell: Runtime, tmp_path: Path) -> None:
@@ -75,12 +77,12 @@ def test_it_leaves_a_container_with_hooks_or_processes_left_to_others(runtime: R
     assert shell("start", "hooked").returncode == 99
     runtime("start", "one")
     left = subprocess.Popen(["sleep", "1000"])
-    Path("/sys/fs/cgroup/pids/one/cgroup.procs").write_text(str(left.pid))
+    (cgroup_beside_ours("pids", "one") / "cgroup.procs").write_text(str(left.pid))
     end(runtime, "one")
     try:
         assert shell("delete", "one").returncode == 99
     finally:
-        Path("/sys/fs/cgroup/pids/cgroup.procs").write_text(str(left.pid))
+        (cgroup_beside_ours("pids", "") / "cgroup.procs").write_text(str(left.pid))
         left.kill()
         left.wait()
     assert runtime("delete", "one").returncode == 0

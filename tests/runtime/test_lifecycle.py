@@ -179,10 +179,11 @@ def test_force_has_nothing_against_a_container_that_is_not_there(runtime: Runtim
 def test_delete_takes_the_cgroup_away(runtime: Runtime) -> None:
     runtime.started("one")
     pid = json.loads(runtime("state", "one").stdout)["pid"]
-    rows = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    assert any(row.endswith("/one") for row in rows)
+    rows = [row.split(":", 2) for row in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    made = [(controllers, path) for _, controllers, path in rows if path.endswith("/one")]
+    assert made
     runtime("delete", "-f", "one")
-    assert not list(Path("/sys/fs/cgroup").glob("*/one"))
+    assert not [path for controllers, path in made if Path(f"/sys/fs/cgroup/{controllers}{path}").exists()]
 
 
 def test_sigkill_ends_every_process_where_the_pid_namespace_is_the_hosts(runtime: Runtime) -> None:
