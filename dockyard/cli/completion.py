@@ -123,7 +123,7 @@ def script(shell: str) -> str:
 
 def candidates(words: list[str]) -> list[str]:
     """What may stand in place of the last of `words`."""
-    from dockyard.cli.main import ABOUT, OPTIONS, SHORT, SYNONYMS, load, names
+    from dockyard.cli.main import ABOUT, OPTIONS, SHORT, SYNONYMS, load, names, shown
 
     before, last = words[:-1], words[-1] if words else ""
     before, settings_given, pending = _without_options(before, OPTIONS)
@@ -139,7 +139,7 @@ def candidates(words: list[str]) -> list[str]:
     group, *rest = before
     if group in ABOUT:
         if not rest:
-            return [f"{name}\t{summary(load(group, name))}" for name in names(group)]
+            return [f"{name}\t{summary(load(group, name))}" for name in shown(group)]
         name, *rest = rest
         name = SYNONYMS.get(name, name)
         if name not in names(group):

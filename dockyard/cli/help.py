@@ -68,9 +68,9 @@ def _columns() -> int:
 
 def group_help(group: str) -> str:
     """What `dockyard container` prints."""
-    from dockyard.cli.main import ABOUT, load, names
+    from dockyard.cli.main import ABOUT, load, shown
 
-    listed = _listed((name, summary(load(group, name))) for name in names(group))
+    listed = _listed((name, summary(load(group, name))) for name in shown(group))
     return (
         f"Usage:  {PROGRAM} {group} COMMAND\n\n{ABOUT[group]}\n\nCommands:\n{listed}\n\n"
         f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command."

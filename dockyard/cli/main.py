@@ -28,7 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "volume": {"volume": "create inspect ls prune rm"},
     "network": {"network": "connect create disconnect inspect ls prune rm"},
-    "system": {"disk": "df prune", "system": "events", "about": "info"},
+    "system": {"disk": "df prune", "system": "events dial-stdio", "about": "info"},
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},
     "context": {"context": "create export import inspect ls rm show update use"},
@@ -177,6 +177,14 @@ def _command(settings: Flags, group: str, name: str, words: str, rest: list[str]
     return int(found(Session(settings), flags) or 0)
 
 
+HIDDEN = ("dial-stdio",)  # for programs
+
+
+def shown(group: str) -> list[str]:
+    """The commands of a group that people type."""
+    return [name for name in names(group) if name not in HIDDEN]
+
+
 def names(group: str) -> list[str]:
     """The commands of a group."""
     return sorted(word.removeprefix("builder_") for words in COMMANDS[group].values() for word in words.split())
@@ -188,7 +196,7 @@ def load(group: str, name: str) -> Command:
         for word in words.split():
             if word.removeprefix("builder_") == name:
                 found = __import__(f"dockyard.cli.commands.{module}", fromlist=["x"])
-                command: Command = getattr(found, word + "_" if word in ("import", "exec") else word)
+                command: Command = getattr(found, word + "_" if word in ("import", "exec") else word.replace("-", "_"))
                 return command
     raise KeyError(name)
 

@@ -61,7 +61,9 @@ def text_of(value: Value) -> str:
         for key, names in _STRUCTS:
             if key in value and value.keys() <= set(names):
                 return "{" + " ".join(_member(value, name) for name in names) + "}"
-        return "map[" + " ".join(f"{key}:{text_of(item)}" for key, item in sorted(value.items())) + "]"
+        # an empty value is the struct{} of a set: ExposedPorts, Volumes
+        shown = (f"{key}:{text_of(item) if item != {} else '{}'}" for key, item in sorted(value.items()))
+        return "map[" + " ".join(shown) + "]"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(text_of(item) for item in value) + "]"
     if isinstance(value, float):

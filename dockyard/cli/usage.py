@@ -62,7 +62,7 @@ def line_of(text: str, words: str) -> str:
     """A help text's first line, of the command as it was called: `words` may be "container ls"."""
     first = text.partition("\n")[0].split(" ")
     index = 1
-    while index < len(first) and first[index].islower() and first[index].isalpha():
+    while index < len(first) and first[index].islower() and first[index].replace("-", "").isalpha():
         index += 1
     return " ".join([PROGRAM, *words.split(), *first[index:]])
 

@@ -97,3 +97,20 @@ def test_a_refused_copy_says_why_and_not_that_a_pipe_broke(source: EngineProcess
             done = client("cp", name, "files:/nothing/x")
             assert done.returncode == 1
             assert b"Could not find the file /nothing in container files" in done.stderr
+
+
+def test_files_go_from_one_container_straight_into_another(source: EngineProcess) -> None:
+    source.docker("run", "-d", "--name", "taker", "busybox", "top")
+    source.docker("exec", "taker", "mkdir", "/there")
+    places = {"/d": ("/new", "/there"), "/d/.": ("/there",), "/d/e/f": ("/there/g", "/there")}
+    for what, target in [(what, target) for what, targets in places.items() for target in targets]:
+        done = source.dockyard("cp", f"files:{what}", f"taker:{target}")
+        assert done.returncode == 0, done.stderr
+    script = "cd /; find new there | sort; cat there/g; stat -c %a new/e/f; readlink new/l"
+    found = source.docker("exec", "taker", "sh", "-c", script)
+    tree = ["", "/e", "/e/f", "/h", "/l", "/p"]
+    below = sorted([*(f"there/d{name}" for name in tree), *(f"there{name}" for name in tree), "there/f", "there/g"])
+    assert found.split("\n") == [*(f"new{name}" for name in tree), *below, "1", "640", "/etc/passwd", ""]
+    assert source.dockyard("cp", "files:/nothing", "taker:/there").returncode == 1
+    assert source.dockyard("cp", "files:/d", "taker:/there/g").returncode == 1
+    source.docker("rm", "-f", "taker")

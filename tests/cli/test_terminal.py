@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +166,19 @@ def test_an_interrupt_at_a_question_is_no(engine: EngineProcess, screens: list[S
     screen.wait_for(b"[y/N]")
     screen.process.send_signal(signal.SIGINT)
     assert screen.process.wait(timeout=10) == 0
+
+
+def test_an_engine_behind_ssh_is_reached_through_the_client_there(engine: EngineProcess, tmp_path: Path) -> None:
+    # in place of ssh: what it would run at the other end, run here
+    (tmp_path / "ssh").write_text(
+        '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n[ "$2 $3 $4 $5" = "there docker system dial-stdio" ] &&'
+        f" exec {sys.executable} -m dockyard.cli.main -H {engine.host} system dial-stdio\n"
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "DOCKER_HOST": "ssh://me@there"}
+    for command in ([sys.executable, "-m", "dockyard.cli.main"], ["docker"]):
+        done = subprocess.run(
+            [*command, "run", "-i", "--rm", "busybox", "sh", "-c", "cat; exit 3"],
+            input=b"through\n", capture_output=True, env=environment, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == (b"through\n", 3), done.stderr

@@ -132,3 +132,18 @@ PLACES: dict[str, Callable[[str], tuple[str, ...]]] = {
     "task": lambda name: ("/tasks", name),
     "volume": lambda name: ("/volumes", name),
 }
+
+
+@usage(
+    """
+dockyard system dial-stdio
+
+Join standard input and output to the engine: the far end of an ssh:// address
+"""
+)
+def dial_stdio(session: Session, flags: Flags) -> int:
+    """Moves bytes both ways until the engine has no more to say."""
+    from dockyard.cli import terminal
+
+    terminal.move(session.api.open(), b"", stdin=0, framed=False)
+    return 0
