@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import time
 from contextlib import suppress
 
 from dockyard.engine.container import Container
@@ -48,7 +49,7 @@ class Stopping:
                 await shim.signal(signo)
             self._index.emit(container, "kill", signal=str(signo))
             await asyncio.wait_for(exited.wait(), timeout if timeout >= 0 else None)
-        except (TimeoutError, Unavailable, NotFound, RuntimeFailure):
+        except (TimeoutError, Unavailable, NotFound, RuntimeFailure, SystemFailure):
             with suppress(NotFound):
                 await shim.signal(signal.SIGKILL)
                 self._index.emit(container, "kill", signal=str(int(signal.SIGKILL)))
@@ -94,12 +95,16 @@ class Stopping:
     async def _has_ended(container: Container, shim: Shim, exited: asyncio.Event) -> bool:
         """Whether a container ends that was killed; a shim that says nothing of it is killed as well."""
         for patience in (LAST_PATIENCE, LAST_PATIENCE):
-            try:
-                await asyncio.wait_for(exited.wait(), patience)
-                return True
-            except TimeoutError:
-                log.warning("container %s was killed and its shim does not say that it has ended", container.id)
-                shim.destroy()
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(exited.wait(), 0.3)
+                    return True
+                if container.state.status == "paused":  # since the signal; cgroup version 1 holds even the dying
+                    with suppress(NotFound, Unavailable, SystemFailure, RuntimeFailure):
+                        await shim.resume()
+            log.warning("container %s was killed and its shim does not say that it has ended", container.id)
+            shim.destroy()
         return False
 
     async def kill(self, reference: str, signal_name: str = "KILL", *, by_user: bool = True) -> None:

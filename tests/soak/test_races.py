@@ -115,7 +115,6 @@ def test_execs_while_a_container_is_stopped_end_and_say_so(api: Api) -> None:
     assert api.inspect(container)["State"]["Status"] == "exited"
 
 
-@pytest.mark.slow
 def test_kill_pause_and_removal_at_once_leave_nothing(api: Api) -> None:
     for _ in range(5):
         container = api.run("sleep", "60")
