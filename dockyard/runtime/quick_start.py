@@ -8,6 +8,7 @@ interpreter in memory.
 """
 
 import fcntl
+import gc
 import os
 import sys
 
@@ -39,6 +40,10 @@ AGAIN = "import sys; sys.path[:0] = {paths!r}; from dockyard.runtime.quick_start
 
 def lean_main() -> None:
     """Run the command of sys.argv with stand-ins for what takes long to import."""
+    from dockyard.runtime import quick_import
+
+    gc.disable()  # it is over before there is anything worth collecting
+    quick_import.install(os.path.dirname(sys.argv[0]))
     from dockyard.runtime import lean
 
     lean.install()
@@ -62,6 +67,7 @@ def main() -> None:
 def prepare(launcher: str) -> str:
     """Make the directory for `launcher`; returns it. Raises OSError."""
     from dockyard.linux import executable, syscalls
+    from dockyard.runtime import quick_import
 
     directory = os.path.normpath(PREPARED + launcher)
     os.makedirs(directory, 0o755, exist_ok=True)
@@ -69,7 +75,8 @@ def prepare(launcher: str) -> str:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         interpreter = os.path.realpath(sys.executable)
-        _write_main(directory, launcher, interpreter)
+        root = _write_main(directory, launcher, interpreter)
+        quick_import.write(directory, root)
         program = f"{directory}/python"
         if not _is(program, interpreter):
             try:
@@ -90,7 +97,8 @@ def _is(program: str, interpreter: str) -> bool:
         return False
 
 
-def _write_main(directory: str, launcher: str, interpreter: str) -> None:
+def _write_main(directory: str, launcher: str, interpreter: str) -> str:
+    """Write main.py; where our modules are."""
     library = os.path.dirname(os.__file__)
     own = (library, library.replace(".", ""))  # the interpreter finds these by itself: python3.11, python311.zip
     paths = [path for path in sys.path if path.startswith("/") and not path.startswith(own)]
@@ -102,6 +110,7 @@ def _write_main(directory: str, launcher: str, interpreter: str) -> None:
     with open(temporary, "w") as file:
         file.write(text)
     os.rename(temporary, f"{directory}/main.py")
+    return root
 
 
 def _run() -> None:
