@@ -37,6 +37,7 @@ bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bu
 conformance: venv ## third-party suites against this engine
 	@$(SUDO) packaging/system-packages conformance
 	@$(SUDO) conformance/docker-py
+	@$(SUDO) conformance/under-others
 
 venv: $(BIN)/.ready ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
 
