@@ -13,6 +13,10 @@ from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.usage import Flags
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockyard.runtime import checkpoint
+
 CONFIG = "config.json"
 
 
@@ -106,6 +110,40 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     failed = _start(session, container)
     if failed:
         return failed
+    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
+
+
+def restore(session: Session, flags: Flags, options: "checkpoint.Options") -> int:
+    """Make the container of the bundle again from its checkpoint; then as `run`."""
+    from dockyard.runtime import checkpoint
+
+    launch = Launch(session, flags, detach=flags.on("detach"))
+    name = flags.arguments[0]
+    check_name(name)
+    bundle, spec = _bundle(flags)
+    assert spec.process is not None
+    launch.check_terminal(spec.process)
+    foreground = None
+    if not launch.detach:
+        from dockyard.runtime.foreground import Foreground
+
+        foreground = Foreground(terminal=spec.process.terminal, subreaper=launch.subreaper)
+    container = checkpoint.restore(
+        session.root,
+        name,
+        bundle,
+        spec,
+        foreground.stdio if foreground is not None else None,
+        options,
+        systemd=session.systemd_cgroup,
+        rootless=session.without_root(),
+    )
+    launch.announce(container)
+    if foreground is None:
+        return 0
+    assert container.process is not None
+    if container.process.console is not None:
+        foreground.prepare_terminal(container.process.console)
     return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
 
 

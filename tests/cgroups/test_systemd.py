@@ -91,7 +91,7 @@ def test_a_scope_is_made_limited_changed_and_stopped() -> None:
         shown = _show(group.unit, "MemoryMax" if group.version == 2 else "MemoryLimit", "TasksMax", "Slice")
         assert shown == [str(64 << 20), "20", "system.slice"]
         resources.apply(group, Resources(memory=Memory(limit=80 << 20)))
-        again = groups.found_again(group.path, groups.unusual_paths(group), group.unit, False)
+        again = systemd.Scope("", group.unit, paths=groups.unusual_paths(group))
         assert again.number("memory", "memory.max" if group.version == 2 else "memory.limit_in_bytes") == 80 << 20
         again.remove()
         assert process.wait(10) != 0

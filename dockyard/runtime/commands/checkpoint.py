@@ -1,6 +1,7 @@
-"""checkpoint: save a container's processes to files, from which `restore` brings them back."""
+"""checkpoint: write a container's processes to files, by CRIU."""
 
 from dockyard.runtime.command import Session
+from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.usage import Flags, check_arguments
 
 HELP = """\
@@ -10,44 +11,62 @@ NAME:
 USAGE:
    dockyard-runc checkpoint [command options] <container-id>
 
-Where "<container-id>" is the name of the container.
+Where "<container-id>" is the name for the instance of the container to be checkpointed.
 
 DESCRIPTION:
-   Has CRIU save the state of every process of the container, which ends then unless told otherwise.
+   The checkpoint command saves the state of the container instance.
 
 OPTIONS:
-   --image-path value           directory for CRIU's images (default: ./checkpoint)
-   --work-path value            directory for CRIU's work files and logs
-   --parent-path value          images of an earlier --pre-dump, relative to the image path
-   --leave-running              do not end the container
-   --tcp-established            save open TCP connections too
-   --tcp-skip-in-flight         leave out TCP connections that are being made
-   --link-remap                 save deleted files by linking them back
-   --ext-unix-sk                allow UNIX sockets connected to the outside
-   --shell-job                  the container has a terminal of the caller's
-   --lazy-pages                 serve memory pages when they are asked for
-   --status-fd value            descriptor to write a zero byte to once lazy pages are ready (default: -1)
-   --page-server value          ADDRESS:PORT to send memory pages to
-   --file-locks                 save file locks too
-   --pre-dump                   save memory only, and let the container run on
-   --manage-cgroups-mode value  soft, full, strict or ignore (default: soft)
-   --empty-ns value             a namespace to save without what is in it: network (may be repeated)
-   --auto-dedup                 leave out pages that the parent's images have
+   --image-path value           path for saving criu image files (default: "checkpoint")
+   --work-path value            path for saving work files and logs
+   --parent-path value          path for previous criu image files in pre-dump
+   --leave-running              leave the process running after checkpointing
+   --tcp-established            allow open tcp connections
+   --tcp-skip-in-flight         skip in-flight TCP connections
+   --link-remap                 allow unlinked files to be linked back where possible
+   --ext-unix-sk                allow external unix sockets
+   --shell-job                  allow shell jobs
+   --lazy-pages                 use userfaultfd to lazily restore memory pages
+   --status-fd value            criu writes \\0 to this FD once lazy-pages is ready (default: -1)
+   --page-server value          ADDRESS:PORT of the page server
+   --file-locks                 handle file locks, for safety
+   --pre-dump                   dump the container's memory only, and leave the container running after this
+   --manage-cgroups-mode value  cgroups mode: soft|full|strict|ignore (default: soft)
+   --empty-ns value             create a namespace, but don't restore its properties (may be repeated)
+   --auto-dedup                 enable auto deduplication of memory images
 """
 
 
 def command(session: Session, flags: Flags) -> None:
-    """Checkpoint; the container is deleted after that unless it runs on."""
+    """Checkpoint it; unless it is left running, it is deleted."""
     check_arguments("checkpoint", flags.arguments, 1, 1)
-    from dockyard.runtime import criu_options
-    from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime import checkpoint
     from dockyard.runtime.existing import Existing
 
     container = Existing.load(session.root, flags.arguments[0])
-    status = container.status()
-    if status in ("created", "stopped"):
-        raise RuntimeFailure(f"Container cannot be checkpointed in {status} state")
-    options = criu_options.of_flags(session, flags)
-    criu_options.room().checkpoint(container, options)
+    options = checkpoint.Options(
+        images=flags.text("image-path") or "checkpoint",
+        work=flags.text("work-path"),
+        parent=flags.text("parent-path"),
+        leave_running=flags.on("leave-running"),
+        tcp_established=flags.on("tcp-established"),
+        tcp_skip_in_flight=flags.on("tcp-skip-in-flight"),
+        external_unix_sockets=flags.on("ext-unix-sk"),
+        shell_job=flags.on("shell-job"),
+        link_remap=flags.on("link-remap"),
+        lazy_pages=flags.on("lazy-pages"),
+        file_locks=flags.on("file-locks"),
+        pre_dump=flags.on("pre-dump"),
+        auto_dedup=flags.on("auto-dedup"),
+        page_server=flags.text("page-server"),
+        status_fd=int(flags.text("status-fd") or "-1"),
+        cgroup_mode=flags.text("manage-cgroups-mode"),
+        empty_namespaces=flags.all("empty-ns"),
+        program=session.criu,
+    )
+    checkpoint.checkpoint(container, options)
     if not options.leave_running and not options.pre_dump:
-        container.delete(force=True)
+        try:
+            container.delete(force=True)
+        except RuntimeFailure as failure:
+            session.log.warning(failure.message)

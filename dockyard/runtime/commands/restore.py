@@ -1,4 +1,4 @@
-"""restore: bring a container back from the files that `checkpoint` made."""
+"""restore: make a container again from a checkpoint's files, by CRIU."""
 
 from dockyard.runtime.command import Session
 from dockyard.runtime.usage import Flags, check_arguments
@@ -10,37 +10,54 @@ NAME:
 USAGE:
    dockyard-runc restore [command options] <container-id>
 
-Where "<container-id>" is your name for the restored container.
+Where "<container-id>" is the name for the instance of the container to be restored.
 
 DESCRIPTION:
-   Has CRIU bring back the processes that "checkpoint" has saved, in a container of the same bundle.
+   Restores the saved state of the container instance that was previously saved using the checkpoint command.
 
 OPTIONS:
    --console-socket value       path to an AF_UNIX socket that will receive the master end of the container's terminal
-   --image-path value           directory of CRIU's images (default: ./checkpoint)
-   --work-path value            directory for CRIU's work files and logs
-   --tcp-established            bring open TCP connections back too
-   --ext-unix-sk                allow UNIX sockets connected to the outside
-   --shell-job                  the container has a terminal of the caller's
-   --file-locks                 bring file locks back too
-   --manage-cgroups-mode value  soft, full, strict or ignore (default: soft)
+   --image-path value           path to criu image files for restoring (default: "checkpoint")
+   --work-path value            path for saving work files and logs
+   --tcp-established            allow open tcp connections
+   --ext-unix-sk                allow external unix sockets
+   --shell-job                  allow shell jobs
+   --file-locks                 handle file locks, for safety
+   --manage-cgroups-mode value  cgroups mode: soft|full|strict|ignore (default: soft)
    --bundle value, -b value     path to the bundle, defaults to the current directory
    --detach, -d                 leave the container running and return
    --pid-file value             file to write the process id to
    --no-subreaper               do not become the parent of the container's orphans
    --no-pivot                   change the root without pivot_root, as is needed when the root is on a ramdisk
-   --empty-ns value             a namespace that was saved without what was in it: network (may be repeated)
-   --auto-dedup                 remove pages from the images once they are in memory
-   --lazy-pages                 fetch memory pages when they are needed
-   --lsm-profile value          security profile to restore with: TYPE:NAME
-   --lsm-mount-context value    security context of mounts to restore with
+   --empty-ns value             create a namespace, but don't restore its properties (may be repeated)
+   --auto-dedup                 enable auto deduplication of memory images
+   --lazy-pages                 use userfaultfd to lazily restore memory pages
+   --lsm-profile value          an LSM profile to use during restore in the form of TYPE:NAME
+   --lsm-mount-context value    an LSM mount context to use during restore
+   --keep                       do not delete the container after it has ended
+   --preserve-fds value         taken for the sake of other runtimes' callers (default: 0)
+   --pidfd-socket value         path to an AF_UNIX socket that will receive a pidfd of the container's first process
 """
 
 
 def command(session: Session, flags: Flags) -> int:
-    """Restore; watched until it ends unless detached."""
+    """Restore it; detached that is all, else its exit status when it has ended."""
     check_arguments("restore", flags.arguments, 1, 1)
-    from dockyard.runtime import criu_options
+    from dockyard.runtime import checkpoint, launch
 
-    status: int = criu_options.room().restore(session, flags, criu_options.of_flags(session, flags))
-    return status
+    options = checkpoint.Options(
+        images=flags.text("image-path") or "checkpoint",
+        work=flags.text("work-path"),
+        tcp_established=flags.on("tcp-established"),
+        external_unix_sockets=flags.on("ext-unix-sk"),
+        shell_job=flags.on("shell-job"),
+        file_locks=flags.on("file-locks"),
+        auto_dedup=flags.on("auto-dedup"),
+        lazy_pages=flags.on("lazy-pages"),
+        cgroup_mode=flags.text("manage-cgroups-mode"),
+        empty_namespaces=flags.all("empty-ns"),
+        lsm_profile=flags.text("lsm-profile"),
+        lsm_mount_context=flags.text("lsm-mount-context"),
+        program=session.criu,
+    )
+    return launch.restore(session, flags, options)

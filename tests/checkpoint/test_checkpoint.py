@@ -1,0 +1,156 @@
+"""Containers frozen to files and brought back, by the command line. Needs a CRIU that works with this kernel."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("criu") or subprocess.run(["criu", "check"], capture_output=True, check=False).returncode != 0,
+    reason="CRIU is not installed, or does not work with this kernel",
+)
+COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/number; sleep 0.05; done"
+
+
+class Bundle:
+    """A busybox bundle, and dockyard-runc with a state directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "rootfs"
+        self.name = f"checkpoint-{uuid.uuid4().hex[:8]}"
+        self.number = self.root / "tmp" / "number"
+        (self.root / "bin").mkdir(parents=True)
+        for name in ("proc", "dev", "sys", "tmp", "etc"):
+            (self.root / name).mkdir()
+        shutil.copy(shutil.which("busybox") or "", self.root / "bin" / "busybox")
+        for name in ("sh", "sleep", "cat", "echo"):
+            (self.root / "bin" / name).symlink_to("busybox")
+
+    def runc(self, *words: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        state = str(self.folder / "state")
+        with open(self.folder / "said", "ab") as said:
+            done = subprocess.run(
+                [sys.executable, "-m", "dockyard.runtime.command", "--root", state, *words],
+                cwd=self.folder,
+                **{"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said, **options},
+                check=False,
+            )
+        assert not check or done.returncode == 0, (self.folder / "said").read_text() + self.log()
+        return done
+
+    def log(self) -> str:
+        """The end of CRIU's."""
+        logs = sorted((self.folder / "checkpoint").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        return "\n".join(logs[-1].read_text().splitlines()[-15:]) if logs else ""
+
+    def write(self, change: dict[str, Any] | None = None) -> None:
+        self.runc("spec")
+        path = self.folder / "config.json"
+        spec = json.loads(path.read_text())
+        spec["process"].update(terminal=False, args=["sh", "-c", COUNTING])
+        spec["root"]["readonly"] = False
+        spec["linux"]["cgroupsPath"] = f"/{self.name}"
+        spec["linux"]["resources"]["memory"] = {"limit": 100 << 20}
+        spec.setdefault("mounts", []).extend((change or {}).get("mounts", []))
+        path.write_text(json.dumps(spec))
+
+    def counts(self) -> bool:
+        before = self.number.read_text()
+        time.sleep(0.5)
+        return before != self.number.read_text()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Iterator[Bundle]:
+    made = Bundle(tmp_path)
+    yield made
+    made.runc("delete", "--force", made.name, check=False)
+
+
+def _status(bundle: Bundle) -> str:
+    with contextlib.suppress(ValueError):
+        said = bundle.runc("state", bundle.name, stdout=subprocess.PIPE, check=False).stdout
+        return str(json.loads(said)["status"])
+    return ""
+
+
+def test_a_container_goes_on_where_it_was(bundle: Bundle) -> None:
+    outside = bundle.folder / "outside"
+    outside.write_text("from outside")
+    bundle.write(
+        {"mounts": [{"destination": "/etc/bound", "source": str(outside), "type": "bind", "options": ["bind", "ro"]}]}
+    )
+    bundle.runc("run", "--detach", bundle.name)
+    time.sleep(0.5)
+    bundle.runc("checkpoint", bundle.name)
+    assert _status(bundle) == ""
+    reached = int(bundle.number.read_text())
+    assert not bundle.counts()
+    bundle.runc("restore", "--detach", "--pid-file", "pid", bundle.name)
+    assert bundle.counts()
+    assert int(bundle.number.read_text()) > reached
+    assert _status(bundle) == "running"
+    pid = int((bundle.folder / "pid").read_text())
+    assert f"/{bundle.name}" in Path(f"/proc/{pid}/cgroup").read_text()
+    said = bundle.runc("exec", bundle.name, "cat", "/etc/bound", stdout=subprocess.PIPE).stdout
+    assert said == b"from outside"
+    bundle.runc("kill", bundle.name, "KILL")
+    bundle.runc("delete", "--force", bundle.name)
+    assert not os.path.exists(f"/proc/{pid}/root/bin/sh")
+
+
+def test_a_checkpoint_may_leave_the_container_running(bundle: Bundle) -> None:
+    bundle.write()
+    bundle.runc("run", "--detach", bundle.name)
+    time.sleep(0.5)
+    bundle.runc("checkpoint", "--pre-dump", "--image-path", "before", bundle.name)
+    assert bundle.counts()
+    bundle.runc("checkpoint", "--leave-running", bundle.name)
+    assert bundle.counts()
+    assert _status(bundle) == "running"
+
+
+def test_pipes_are_the_new_callers(bundle: Bundle) -> None:
+    bundle.write()
+    path = bundle.folder / "config.json"
+    spec = json.loads(path.read_text())
+    spec["process"]["args"] = ["sh", "-c", "while read word; do echo got $word; done"]
+    path.write_text(json.dumps(spec))
+    words = [sys.executable, "-m", "dockyard.runtime.command", "--root", str(bundle.folder / "state")]
+    pipe = subprocess.PIPE
+    first = subprocess.Popen([*words, "run", bundle.name], cwd=bundle.folder, stdin=pipe, stdout=pipe)
+    assert first.stdin is not None
+    assert first.stdout is not None
+    first.stdin.write(b"one\n")
+    first.stdin.flush()
+    assert first.stdout.readline() == b"got one\n"
+    bundle.runc("checkpoint", bundle.name)
+    first.wait(20)
+    second = subprocess.run(
+        [*words, "restore", bundle.name],
+        cwd=bundle.folder,
+        input=b"two\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.stdout == b"got two\n", second.stderr.decode() + bundle.log()
+    assert second.returncode == 0
+
+
+def test_what_cannot_be_restored_is_told_and_leaves_nothing(bundle: Bundle) -> None:
+    bundle.write()
+    said = bundle.runc("restore", "--detach", bundle.name, stderr=subprocess.PIPE, check=False)
+    assert said.returncode == 1
+    assert b"no checkpoint at" in said.stderr
+    assert _status(bundle) == ""
