@@ -1,5 +1,6 @@
 """Id mappings: of user namespaces, and of mounts by way of them (user_namespaces(7), mount_setattr(2))."""
 
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -20,19 +21,57 @@ class Range(Protocol):
 
 
 def write(pid: int, uids: Sequence[Range], gids: Sequence[Range], *, proc: int | None = None) -> None:
-    """Set the mappings of the new user namespace of `pid`; the caller is privileged outside. Raises OSError.
+    """Set the mappings of the new user namespace of `pid`. Raises OSError.
 
-    `proc`: the procfs that knows the process by that number, if that is not /proc.
+    `proc`: the procfs that knows the process by that number, if that is not /proc. A caller who is not root may map itself; more it may by newuidmap(1), as far as /etc/subuid and /etc/subgid say.
     """
-    for name, ranges in (("uid_map", uids), ("gid_map", gids)):
-        text = "".join(f"{row.container_id} {row.host_id} {row.size}\n" for row in ranges)
-        path = f"/proc/{pid}/{name}" if proc is None else f"{pid}/{name}"
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    if os.geteuid() == 0:
+        _put(pid, "uid_map", uids, proc)
+        _put(pid, "gid_map", gids, proc)
+        return
+    if _is_self(uids, os.geteuid()):
+        _put(pid, "uid_map", uids)
+    else:
+        _by_helper("newuidmap", pid, uids)
+    if _is_self(gids, os.getegid()):
+        # the kernel's condition: else groups that are there to keep someone out could be dropped (CVE-2014-8989)
+        fd = os.open(f"/proc/{pid}/setgroups", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # in one write: the kernel takes no second one
-            os.write(fd, text.encode())
+            os.write(fd, b"deny")
         finally:
             os.close(fd)
+        _put(pid, "gid_map", gids)
+    else:
+        _by_helper("newgidmap", pid, gids)
+
+
+def _put(pid: int, name: str, ranges: Sequence[Range], proc: int | None = None) -> None:
+    text = "".join(f"{row.container_id} {row.host_id} {row.size}\n" for row in ranges)
+    path = f"/proc/{pid}/{name}" if proc is None else f"{pid}/{name}"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        # in one write: the kernel takes no second one
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _is_self(ranges: Sequence[Range], own: int) -> bool:
+    return len(ranges) == 1 and ranges[0].size == 1 and ranges[0].host_id == own
+
+
+def _by_helper(program: str, pid: int, ranges: Sequence[Range]) -> None:
+    import subprocess  # only for who is not root
+
+    words = [program, str(pid)]
+    for row in ranges:
+        words += [str(row.container_id), str(row.host_id), str(row.size)]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, f"{program} is not installed: install the package uidmap") from None
+    if done.returncode:
+        raise OSError(errno.EPERM, done.stderr.strip() or f"{program} failed")
 
 
 def host_id(ranges: Sequence[Range], inside: int) -> int | None:

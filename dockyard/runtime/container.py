@@ -313,7 +313,7 @@ class Container(Existing):
                 _give_stdio(stdio, wanted, self.record.pid)
             if os.geteuid() == 0:
                 init.hide()  # and so the child from its first moment: whoever is in there may be waiting for it
-            pid = self._fork_to_join(pidfd, flags)
+            pid, left = self._fork_to_join(pidfd, flags)
             if pid == 0:
                 ours.close()
                 _join(
@@ -322,7 +322,7 @@ class Container(Existing):
                     stdio,
                     self.group,
                     pidfd,
-                    flags & ~syscalls.CLONE_NEWPID,
+                    left,
                     filter_,
                     keep_fds,
                     self.record,
@@ -341,10 +341,15 @@ class Container(Existing):
             theirs.close()
             os.close(pidfd)
 
-    def _fork_to_join(self, pidfd: int, flags: int) -> int:
-        """Fork; only children move to the PID namespace, and we come back as soon as there is one."""
+    def _fork_to_join(self, pidfd: int, flags: int) -> tuple[int, int]:
+        """Fork; only children move to the PID namespace, and we come back as soon as there is one.
+
+        Returns the child's PID, and the namespaces that it still has to join.
+        """
         if not flags & syscalls.CLONE_NEWPID:
-            return _fork()
+            return _fork(), flags
+        if flags & syscalls.CLONE_NEWUSER and os.geteuid() != 0:
+            return _fork_from_inside(pidfd), flags & ~(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID)
         home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         pid = -1
         try:
@@ -354,7 +359,7 @@ class Container(Existing):
             if pid != 0:
                 namespaces.setns(home, syscalls.CLONE_NEWPID)
             os.close(home)
-        return pid
+        return pid, flags & ~syscalls.CLONE_NEWPID
 
     def _flags_to_join(self, pidfd: int) -> int:
         """The namespaces of PID 1 that are not the caller's own already."""
@@ -369,6 +374,40 @@ class Container(Existing):
         if not self.is_running():
             raise RuntimeFailure("cannot exec in a stopped container")
         return flags
+
+
+def _fork_from_inside(pidfd: int) -> int:
+    """Fork a child that is in the user and the PID namespace of `pidfd`'s process, as root there.
+
+    Who is not root may enter a PID namespace only as root of the user namespace that it belongs to, from which there is
+    no way back: a go-between does, and its child is ours by CLONE_PARENT.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    helper = _fork()
+    if helper == 0:
+        pid = -1
+        try:
+            namespaces.setns(pidfd, syscalls.CLONE_NEWUSER)
+            init.become_root()
+            namespaces.setns(pidfd, syscalls.CLONE_NEWPID)
+            pid = namespaces.fork_into(syscalls.CLONE_PARENT)
+            if pid:
+                os.write(writer, str(pid).encode())
+        finally:
+            if pid:
+                os._exit(0)  # the go-between; only its child goes on
+        os.close(reader)
+        os.close(writer)
+        return 0
+    os.close(writer)
+    try:
+        said = os.read(reader, 16)
+    finally:
+        os.close(reader)
+        os.waitpid(helper, 0)
+    if not said:
+        raise RuntimeFailure("cannot enter the container's user namespace")
+    return int(said)
 
 
 def _join(

@@ -95,7 +95,9 @@ class Existing:
 
     def pids(self) -> list[int]:
         """Every process of the container, as the caller's PID namespace numbers them."""
-        return self.group.pids()
+        found = self.group.pids()
+        # without a cgroup of its own (its maker was not root) nothing else is known
+        return found or ([self.record.pid] if not self.group.paths and self.is_running() else [])
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""

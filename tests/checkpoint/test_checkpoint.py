@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
     not shutil.which("criu") or subprocess.run(["criu", "check"], capture_output=True, check=False).returncode != 0,
     reason="CRIU is not installed, or does not work with this kernel",
 )
+RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/number; sleep 0.05; done"
 
 
@@ -40,7 +41,7 @@ class Bundle:
         state = str(self.folder / "state")
         with open(self.folder / "said", "ab") as said:
             done = subprocess.run(
-                [sys.executable, "-m", "dockyard.runtime.command", "--root", state, *words],
+                [*RUNC, "--root", state, *words],
                 cwd=self.folder,
                 **{"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said, **options},
                 check=False,
@@ -126,7 +127,7 @@ def test_pipes_are_the_new_callers(bundle: Bundle) -> None:
     spec = json.loads(path.read_text())
     spec["process"]["args"] = ["sh", "-c", "while read word; do echo got $word; done"]
     path.write_text(json.dumps(spec))
-    words = [sys.executable, "-m", "dockyard.runtime.command", "--root", str(bundle.folder / "state")]
+    words = [*RUNC, "--root", str(bundle.folder / "state")]
     pipe = subprocess.PIPE
     first = subprocess.Popen([*words, "run", bundle.name], cwd=bundle.folder, stdin=pipe, stdout=pipe)
     assert first.stdin is not None
