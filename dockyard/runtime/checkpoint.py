@@ -147,7 +147,7 @@ def restore(
             bundle=bundle,
             pid=pid,
             started=records.start_time(pid),
-            cgroup=group.path,
+            cgroup=group.path if group.paths else "",
             created_ns=time.time_ns(),
             oci_version=spec.oci_version,
             rootfs=rootfs,
@@ -258,14 +258,14 @@ def _directories(options: Options, *, make: bool = True) -> tuple[str, str]:
     if options.cgroup_mode and options.cgroup_mode not in CGROUP_MODES:
         raise RuntimeFailure("Invalid manage-cgroups-mode value")
     work = os.path.abspath(options.work) if options.work else images
+    if not make and not os.path.exists(f"{images}/{DESCRIPTORS}"):
+        raise RuntimeFailure(f"no checkpoint at {images}")
     try:
         if make:
             os.makedirs(images, 0o700, exist_ok=True)
         os.makedirs(work, 0o700, exist_ok=True)
     except OSError as error:
         raise RuntimeFailure(f"cannot make {error.filename}: {error.strerror}") from error
-    if not os.path.isdir(images):
-        raise RuntimeFailure(f"no checkpoint at {images}")
     return images, work
 
 

@@ -211,7 +211,7 @@ class Container(Existing):
                 bundle=bundle,
                 pid=pid,
                 started=records.start_time(pid),
-                cgroup=group.path,
+                cgroup=group.path if group.paths else "",
                 created_ns=time.time_ns(),
                 oci_version=spec.oci_version,
                 rootfs=init.root_path(bundle, spec),
@@ -455,7 +455,7 @@ def _join(
         init.own_keyring(record.id, wanted, userns=record.userns)
         if wanted.terminal:
             process.take_terminal(_open_terminal(wanted, runtime))
-        elif stdio is not None:
+        else:
             init.take_stdio(stdio, wanted)
         init.set_limits(wanted, runtime)
         if personality is not None:

@@ -232,6 +232,10 @@ class Existing:
 
 
 def _group(record: Record) -> Cgroup:
+    if not record.cgroup:
+        nowhere = Cgroup("/")
+        nowhere.paths = {}
+        return nowhere
     if not record.unit:
         return Cgroup(record.cgroup, paths=record.cgroup_paths)
     from dockyard.linux.systemd import Scope

@@ -168,7 +168,7 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     root.close()
     if slave >= 0:
         process.take_terminal(slave)
-    elif wanted is not None and birth.stdio is not None:
+    elif wanted is not None:
         take_stdio(birth.stdio, wanted)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
@@ -304,13 +304,14 @@ def set_limits(wanted: Process, runtime: socket.socket) -> None:
         channel.expect(runtime, "done", "setting rlimits")
 
 
-def take_stdio(stdio: Stdio, wanted: Process) -> None:
-    """Make the given descriptors 0, 1 and 2. Raises RuntimeFailure."""
-    # none of the three may be overwritten before it is copied
-    copies = [os.dup(fd) for fd in (stdio.stdin, stdio.stdout, stdio.stderr)]
-    for number, fd in enumerate(copies):
-        os.dup2(fd, number)
-        os.close(fd)
+def take_stdio(stdio: Stdio | None, wanted: Process) -> None:
+    """Make the given descriptors 0, 1 and 2; with None those that we have. Raises RuntimeFailure."""
+    if stdio is not None:
+        # none of the three may be overwritten before it is copied
+        copies = [os.dup(fd) for fd in (stdio.stdin, stdio.stdout, stdio.stderr)]
+        for number, fd in enumerate(copies):
+            os.dup2(fd, number)
+            os.close(fd)
     _own_null()
     _own_stdio(wanted)
 

@@ -25,7 +25,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     bundle: str
     pid: int
     started: int
-    cgroup: str
+    cgroup: str  # "": none, its maker being allowed none
     created_ns: int
     oci_version: str
     rootfs: str  # absolute

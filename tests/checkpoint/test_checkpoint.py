@@ -19,6 +19,8 @@ pytestmark = pytest.mark.skipif(
     reason="CRIU is not installed, or does not work with this kernel",
 )
 RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
+# a file of the host's as standard output is nothing that CRIU could find again
+NOWHERE = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/number; sleep 0.05; done"
 
 
@@ -91,13 +93,13 @@ def test_a_container_goes_on_where_it_was(bundle: Bundle) -> None:
     bundle.write(
         {"mounts": [{"destination": "/etc/bound", "source": str(outside), "type": "bind", "options": ["bind", "ro"]}]}
     )
-    bundle.runc("run", "--detach", bundle.name)
+    bundle.runc("run", "--detach", bundle.name, **NOWHERE)
     time.sleep(0.5)
     bundle.runc("checkpoint", bundle.name)
     assert _status(bundle) == ""
     reached = int(bundle.number.read_text())
     assert not bundle.counts()
-    bundle.runc("restore", "--detach", "--pid-file", "pid", bundle.name)
+    bundle.runc("restore", "--detach", "--pid-file", "pid", bundle.name, **NOWHERE)
     assert bundle.counts()
     assert int(bundle.number.read_text()) > reached
     assert _status(bundle) == "running"
@@ -112,7 +114,7 @@ def test_a_container_goes_on_where_it_was(bundle: Bundle) -> None:
 
 def test_a_checkpoint_may_leave_the_container_running(bundle: Bundle) -> None:
     bundle.write()
-    bundle.runc("run", "--detach", bundle.name)
+    bundle.runc("run", "--detach", bundle.name, **NOWHERE)
     time.sleep(0.5)
     bundle.runc("checkpoint", "--pre-dump", "--image-path", "before", bundle.name)
     assert bundle.counts()

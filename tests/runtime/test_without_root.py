@@ -1,0 +1,101 @@
+"""dockyard-runc as an ordinary user: with its own id alone, and no cgroup."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+USER = 54321
+RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
+
+
+class Home:
+    """A directory of the user's with a bundle in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
+            (folder / "rootfs" / name).mkdir(parents=True)
+        shutil.copy(shutil.which("busybox") or "", folder / "rootfs" / "bin" / "busybox")
+        for name in ("sh", "sleep", "cat", "id"):
+            (folder / "rootfs" / "bin" / name).symlink_to("busybox")
+        (folder / "run").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, USER, USER, follow_symlinks=False)
+
+    def runc(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        """dockyard-runc as the user."""
+        environment = {"XDG_RUNTIME_DIR": str(self.folder / "run"), "PATH": os.environ["PATH"]}
+        return subprocess.run(
+            [*RUNC, *words],
+            **{"stdin": subprocess.DEVNULL, "capture_output": True, **options},
+            cwd=self.folder,
+            env=environment,
+            user=USER,
+            group=USER,
+            extra_groups=[],
+            timeout=60,
+            check=False,
+        )
+
+    def write(self, *arguments: str, **linux: Any) -> None:
+        """A config.json of `spec --rootless`, with changes."""
+        (self.folder / "config.json").unlink(missing_ok=True)
+        done = self.runc("spec", "--rootless")
+        assert done.returncode == 0, done.stderr
+        spec = json.loads((self.folder / "config.json").read_text())
+        spec["process"].update(terminal=False, args=list(arguments))
+        spec["linux"].update(linux)
+        (self.folder / "config.json").write_text(json.dumps(spec))
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    folder = Path(tempfile.mkdtemp(prefix="dockyard-user-", dir="/var/tmp"))
+    trial = {"user": USER, "group": USER, "extra_groups": [], "capture_output": True, "check": False}
+    readable = subprocess.run([sys.executable, "-c", "import dockyard"], **trial)
+    try:
+        if readable.returncode:
+            pytest.skip("this tree is not for other users to read")
+        yield Home(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_user_is_root_inside(home: Home) -> None:
+    home.write("sh", "-c", "id -u; cat /proc/self/uid_map; exit 3")
+    done = home.runc("run", "mine")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.decode().split() == ["0", "0", str(USER), "1"]
+
+
+def test_its_container_can_be_entered_listed_and_killed(home: Home) -> None:
+    home.write("sleep", "60")
+    null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "capture_output": False}
+    assert home.runc("run", "--detach", "mine", **null).returncode == 0
+    try:
+        done = home.runc("exec", "mine", "sh", "-c", "id -u; cat /proc/1/comm")
+        assert done.stdout.decode().split() == ["0", "sleep"], done.stderr
+        assert len(json.loads(home.runc("ps", "--format", "json", "mine").stdout)) == 1
+    finally:
+        home.runc("kill", "mine", "KILL")
+        assert home.runc("delete", "--force", "mine").returncode == 0
+
+
+def test_what_needs_a_cgroup_is_refused(home: Home) -> None:
+    home.write("sh", resources={"pids": {"limit": 20}})
+    done = home.runc("run", "mine")
+    assert done.returncode == 1
+    assert b"container could not join or create cgroup" in done.stderr or b"no permission is granted" in done.stderr
+    home.write("sh", cgroupsPath="/dockyard-test/not-for-users")
+    done = home.runc("run", "mine")
+    assert done.returncode == 1
+    assert b"unable to apply cgroup configuration: mkdir" in done.stderr
+    assert b"permission denied" in done.stderr
