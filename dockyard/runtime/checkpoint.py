@@ -160,7 +160,7 @@ def restore(
             unit=group.unit,
             rootless=rootless,
         )
-        records.save(root, record, runtime_spec.encode(spec))
+        records.save(root, record, runtime_spec.encode(spec), group)
         undo.pop_all()
     container = Container.load(root, container_id)
     container.process = Started(pid, os.pidfd_open(pid), console)
@@ -372,9 +372,6 @@ def _run(
     rootless: bool = False,
 ) -> None:
     """Run CRIU to its end, with `group` inside that cgroup. Raises RuntimeFailure with its log's first error."""
-    path = shutil.which(program)
-    if path is None:
-        raise RuntimeFailure(f"CRIU is not installed: {program} not found")
 
     def enter() -> None:
         assert group is not None
@@ -388,14 +385,17 @@ def _run(
         # new processes go where CRIU is
         for controller, place in _places(group).items():
             words = [*words, "--cgroup-root", f"{controller}:{place}" if controller else place]
-    done = subprocess.run(
-        [path, *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        pass_fds=keep,
-        preexec_fn=enter if group is not None else None,  # the caller has one thread
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [program, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=keep,
+            preexec_fn=enter if group is not None else None,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise RuntimeFailure(f"CRIU is not installed: {program} not found") from None
     if done.returncode:
         said = _first_error(f"{work}/{log}") or done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise RuntimeFailure(f"criu failed: {words[0]}: {said or done.returncode}\nlog file: {work}/{log}")
