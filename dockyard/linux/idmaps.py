@@ -23,7 +23,8 @@ class Range(Protocol):
 def write(pid: int, uids: Sequence[Range], gids: Sequence[Range], *, proc: int | None = None) -> None:
     """Set the mappings of the new user namespace of `pid`. Raises OSError.
 
-    `proc`: the procfs that knows the process by that number, if that is not /proc. A caller who is not root may map itself; more it may by newuidmap(1), as far as /etc/subuid and /etc/subgid say.
+    `proc`: the procfs that knows the process by that number, if that is not /proc. A caller who is not root may map
+    itself; more it may by newuidmap(1), as far as /etc/subuid and /etc/subgid say.
     """
     if os.geteuid() == 0:
         _put(pid, "uid_map", uids, proc)
