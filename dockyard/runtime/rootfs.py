@@ -177,7 +177,7 @@ class Rootfs:
 
     def _mount(self, wanted: Mount, options: Options) -> None:
         pseudo = wanted.type in ("proc", "sysfs")
-        there = self._is_there(wanted.destination)
+        there = wanted.type == "tmpfs" and self._is_there(wanted.destination)
         try:
             # A link at /proc could lead mounts of procfs elsewhere and leave the masks on the wrong place.
             target = self.make_directory(wanted.destination, resolve=syscalls.RESOLVE_NO_SYMLINKS if pseudo else 0)
