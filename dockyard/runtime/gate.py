@@ -6,6 +6,7 @@ do the other side (packaging/dockyard-runc), which takes a tenth of the time tha
 """
 
 import os
+import signal
 
 from dockyard.oci import quick_json
 from dockyard.runtime.errors import RuntimeFailure
@@ -27,7 +28,13 @@ class Gate:
         self._done = os.open(os.path.join(directory, DONE), os.O_RDWR | os.O_CLOEXEC)
 
     def wait(self) -> None:
-        """Sleep until somebody says start."""
+        """Sleep until somebody says start.
+
+        The first process of a PID namespace is deaf to signals that it has no handler for; one that waits can be ended
+        by those that would end any program. execve takes the handlers away.
+        """
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
         os.read(self._go, 16)
         os.close(self._go)  # who looks sees that nobody waits here any more
 

@@ -262,3 +262,11 @@ def test_a_container_runs_on_every_processor_whatever_the_caller_is_bound_to(run
     said = runtime("run", "one").stdout
     runtime.program = usual
     assert int(said.split()[1].replace(",", ""), 16).bit_count() == everywhere
+
+
+def test_a_container_that_waits_can_be_ended(runtime: Runtime) -> None:
+    runtime.command("sleep", "1000")
+    runtime("create", "one")
+    assert runtime("kill", "one", "TERM").returncode == 0
+    wait_for(lambda: runtime.status("one") == "stopped")
+    assert runtime("delete", "one").returncode == 0
