@@ -1,5 +1,6 @@
 """Every command and flag of the stock client is ours too, under the same names and with the same kind of value."""
 
+import functools
 import os
 import re
 import subprocess
@@ -29,11 +30,13 @@ def help_of(program: list[str], *words: str) -> str:
     return (done.stdout or done.stderr).replace("dockyard", "docker")
 
 
+@functools.cache
 def theirs(*words: str) -> str:
     """The stock client's help."""
     return help_of(["docker"], *words)
 
 
+@functools.cache
 def ours(*words: str) -> str:
     """Our help."""
     return help_of([sys.executable, "-m", "dockyard.cli.main"], *words)
