@@ -9,6 +9,7 @@ from dockyard.api import (
     archive,
     attach,
     build,
+    checkpoints,
     commit,
     container_logs,
     containers,
@@ -41,6 +42,7 @@ RESOURCES = (
     networks,
     plugins,
     extensions,
+    checkpoints,
     absent,
 )
 

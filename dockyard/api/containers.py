@@ -90,7 +90,10 @@ class Containers:
     # -- life
 
     async def start(self, call: Call) -> web.StreamResponse:
-        await self._containers.start(call.params["id"])
+        name, checkpoint = call.text("checkpoint"), ""
+        if name:
+            checkpoint = self._services.checkpoints.find(call.params["id"], name, call.text("checkpoint-dir"))
+        await self._containers.start(call.params["id"], checkpoint)
         return no_content()
 
     async def stop(self, call: Call) -> web.StreamResponse:

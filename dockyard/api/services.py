@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the modules are wired by the composition root; here only their types are meant
     from dockyard.build.builder import Builder
     from dockyard.engine.archive import ArchiveService
+    from dockyard.engine.checkpoints import CheckpointService
     from dockyard.engine.commit import CommitService
     from dockyard.engine.containers import ContainerService
     from dockyard.engine.events import Events
@@ -42,3 +43,4 @@ class Services:
     reconfigurer: "Reconfigurer"
     leases: "LeaseService"
     forks: "ForkService"
+    checkpoints: "CheckpointService"

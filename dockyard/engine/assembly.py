@@ -15,6 +15,7 @@ from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
 from dockyard.engine import log_options
 from dockyard.engine.archive import ArchiveService
+from dockyard.engine.checkpoints import CheckpointService
 from dockyard.engine.commit import CommitService
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.containers import ContainerService
@@ -109,6 +110,7 @@ class Engine:
             events=events,
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
             leases=self._leases,
+            checkpoints=CheckpointService(self._containers, self._shims.state_root),
             forks=ForkService(self._containers, self._layers, volumes),
         )
 

@@ -49,8 +49,11 @@ class ContainerRuns:
         self._logs = logs
         self._user_namespaces = user_namespaces
 
-    async def begin(self, container: Container) -> None:
-        """Start its process; afterwards it has a shim. On failure `end` undoes what was begun."""
+    async def begin(self, container: Container, checkpoint: str = "") -> None:
+        """Start its process; afterwards it has a shim. On failure `end` undoes what was begun.
+
+        With the directory of a `checkpoint` its processes go on from there.
+        """
         record = container.record
         request = self._join_request(container)
         request.prepared_netns = await self._user_namespace(container)
@@ -87,6 +90,7 @@ class ContainerRuns:
             attachments=attachments,
             console_size=_console_size(record.host_config),
             runtime=self._specs.runtime(container),
+            checkpoint=checkpoint,
         )
         # Stored before there is a process: a daemon that dies in between must not sweep its network away.
         record.sandbox, record.join = sandbox, request

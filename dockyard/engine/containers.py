@@ -410,8 +410,11 @@ class ContainerService:
 
     # -- start
 
-    async def start(self, reference: str) -> None:
-        """Start a container. Raises NotModified when it runs, StartFailure with an exit code, Conflict, …"""
+    async def start(self, reference: str, checkpoint: str = "") -> None:
+        """Start a container. Raises NotModified when it runs, StartFailure with an exit code, Conflict, …
+
+        With the directory of a `checkpoint` its processes go on from there.
+        """
         container = self.get(reference)
         async with container.lock:
             if container.state.status == "paused":
@@ -424,14 +427,14 @@ class ContainerService:
             container.record.stopped_by_user = False
             container.record.restart_count = 0
             container.restart_delay = RESTART_DELAY
-            await self._start(container)
+            await self._start(container, checkpoint)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str = "") -> None:
         """Start under the lock; on failure everything is undone and the state says what went wrong."""
         record = container.record
         record.to_be_started = False
         try:
-            await self._runs.begin(container)
+            await self._runs.begin(container, checkpoint)
             self._watch(container)
             for attachment in container.waiting:  # they came while it was being started
                 self._spawn(self._attach_late(container, attachment))

@@ -118,6 +118,7 @@ class StartRequest:
     `open_stdin`: keep stdin open for attachments, else it is /dev/null; `stdin_once`: close it when the first
     attachment that has stdin ends it. `attachments` are served from the first byte on. `init`: PID 1 is
     `/sbin/docker-init -- args…`. `console_size` is (height, width). `runtime`: another than ours makes the container.
+    `checkpoint`: it goes on from what is in that directory.
     """
 
     container_id: str
@@ -132,6 +133,7 @@ class StartRequest:
     init: bool = False
     console_size: tuple[int, int] | None = None
     runtime: Runtime | None = None
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -679,6 +681,7 @@ class Shims:
             request.init,
             request.console_size,
             list(request.runtime.command) if request.runtime is not None else [],
+            request.checkpoint,
         )
         descriptors = [spec]
         if request.seccomp_program is not None:

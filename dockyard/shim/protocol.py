@@ -67,6 +67,7 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
     init: bool
     console_size: tuple[int, int] | None
     runtime: list[str] = []  # another runtime's command; empty: ours
+    checkpoint: str = ""  # the directory of the checkpoint to go on from
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
