@@ -204,7 +204,9 @@ class ContainerService:
             # a crash came in the middle of a start, or of giving back what a run held
             await self._runs.end(container)
             self.save(container)
-        if container.id not in self._index or record.state.running or record.to_be_started:
+        if container.id not in self._index:
+            return
+        if not record.scratch and (record.state.running or record.to_be_started):
             return
         last, owned = record.state.status, record.host_config.auto_remove or record.scratch
         if last == "removing" or (owned and last != "created") or record.scratch:

@@ -159,3 +159,19 @@ def _swallow(api: Api, container: str) -> None:
         api.wait(container)
     except (OSError, ValueError, TypeError):
         pass
+
+
+def test_a_builds_containers_go_with_the_daemon_that_built(crashing: EngineProcess, api: Api) -> None:
+    def build() -> None:
+        crashing.run_docker("build", "-", input=b"FROM busybox\nVOLUME /data\nRUN echo begun; sleep 60\n")
+
+    before = {volume["Name"] for volume in api.get("/volumes")["Volumes"] or []}
+    building = threading.Thread(target=build)
+    building.start()
+    assert eventually(lambda: [entry for entry in api.get("/containers/json") if "sleep 60" in entry["Command"]])
+    crashing.kill()
+    building.join(10)
+    assert not building.is_alive()
+    crashing.start()
+    assert api.get("/containers/json", all=1) == []
+    assert {volume["Name"] for volume in api.get("/volumes")["Volumes"] or []} == before
