@@ -110,7 +110,7 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     failed = _start(session, container)
     if failed:
         return failed
-    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
+    return foreground.watch(container.process, on_end=lambda: None if launch.keep else _remove(session, container))
 
 
 def restore(session: Session, flags: Flags, options: "checkpoint.Options") -> int:
@@ -144,7 +144,13 @@ def restore(session: Session, flags: Flags, options: "checkpoint.Options") -> in
     assert container.process is not None
     if container.process.console is not None:
         foreground.prepare_terminal(container.process.console)
-    return foreground.watch(container.process, on_end=lambda: None if launch.keep else container.delete(force=True))
+    return foreground.watch(container.process, on_end=lambda: None if launch.keep else _remove(session, container))
+
+
+def _remove(session: Session, container: Container) -> None:
+    container.delete(force=True)
+    for warning in container.warnings:
+        session.log.warning(warning)
 
 
 def _start(session: Session, container: Container) -> int:

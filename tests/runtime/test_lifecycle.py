@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,3 +271,19 @@ def test_a_container_that_waits_can_be_ended(runtime: Runtime) -> None:
     assert runtime("kill", "one", "TERM").returncode == 0
     wait_for(lambda: runtime.status("one") == "stopped")
     assert runtime("delete", "one").returncode == 0
+
+
+def test_a_failing_poststop_hook_is_a_warning(runtime: Runtime) -> None:
+    def hooked(config: dict[str, Any]) -> None:
+        config["process"]["args"] = ["true"]
+        config["hooks"] = {"poststop": [{"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", "exit 7"]}]}
+
+    runtime.config(hooked)
+    for words in (("run", "one"), ("run", "--keep", "two")):
+        done = runtime(*words)
+        assert done.returncode == 0
+        if "--keep" in words:
+            done = runtime("delete", "two")
+            assert done.returncode == 0
+        assert "level=warning" in done.stderr
+        assert "error running poststop hook #1: exit status 7" in done.stderr

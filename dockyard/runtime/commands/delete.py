@@ -37,3 +37,5 @@ def command(session: Session, flags: Flags) -> None:
                 return
         raise
     container.delete(force=force)
+    for warning in container.warnings:
+        session.log.warning(warning)
