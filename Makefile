@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test test-slow lint venv system bench bench-runtimes conformance clean help
+.PHONY: run test test-slow lint venv system test-vm bench bench-runtimes conformance clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,10 @@ lint: venv ## ruff and mypy --strict
 bench: venv ## the engines on this machine side by side, through the stock docker client
 	@$(SUDO) packaging/system-packages bench
 	@$(SUDO) $(BIN)/python -m benchmarks.engines
+
+test-vm: venv ## the tests to which systemd, cgroup version 2 and AppArmor matter, in a virtual machine that has them
+	@$(SUDO) packaging/system-packages vm
+	@$(SUDO) conformance/vm
 
 bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bundle
 	@$(SUDO) packaging/system-packages bench
