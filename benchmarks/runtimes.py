@@ -107,6 +107,11 @@ async def measure(commands: dict[str, str], rounds: int) -> dict[str, dict[str, 
     three: dict[str, Work] = {ZYGOTE: lambda: zygote.start_and_delete(fresh())}
     one: dict[str, Work] = {}
     for name, program in commands.items():
+        try:
+            await _one(program, fresh)()
+        except SystemExit as failure:
+            print(f"{name} does not work here: {str(failure).splitlines()[0][-200:]}", file=sys.stderr)
+            continue
         three[name] = _three(program, fresh)
         one[name] = _one(program, fresh)
     rows = {"create + start + delete": three, "run": one}
