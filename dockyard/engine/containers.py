@@ -836,14 +836,19 @@ class ContainerService:
     # -- waiting and streams
 
     async def wait(self, reference: str, condition: str = "not-running") -> tuple[int, str]:
-        """(exit code, error) once it does not run, has exited the next time, or is removed."""
+        """(exit code, error) once it does not run, has exited the next time, or is removed.
+
+        Who waits for an end is not told why a start failed: that is the answer to the start.
+        """
         container = self.get(reference)
         if condition == "removed":
             await container.removed.wait()
-        elif condition == "next-exit" or container.state.running or container.state.status == "restarting":
+            return container.state.exit_code, ""
+        if condition == "next-exit" or container.state.running or container.state.status == "restarting":
             if condition == "not-running" and not container.state.running and container.restarter is None:
                 return container.state.exit_code, container.state.error
             await container.exited.wait()
+            return container.state.exit_code, ""
         return container.state.exit_code, container.state.error
 
     async def attach(

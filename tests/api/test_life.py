@@ -185,3 +185,12 @@ def test_who_detaches_is_told_of(engine: EngineProcess) -> None:
         assert wire.recv(100) == b""
     until(lambda: "detach" in actions(engine, "leave", begin))
     engine.docker("rm", "-f", "leave")
+
+
+def test_a_failed_start_is_told_once(engine: EngineProcess) -> None:
+    for further in ([], ["--rm"]):
+        done = engine.run_docker("run", *further, "busybox", "no-such-program")
+        assert done.returncode == 127
+        assert b"Error waiting for container" not in done.stderr
+        assert done.stderr.count(b"no-such-program") == 1
+    engine.docker("container", "prune", "-f")
