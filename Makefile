@@ -4,6 +4,13 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# A suite's sources are in the directory that the variable of its name gives (docker-py: DOCKER_PY); without it it is left out.
+upper = $(shell echo $(1) | tr a-z- A-Z_)
+define judge
+$(if $($(call upper,$(1))),@$(SUDO) conformance/$(1) $($(call upper,$(1)))
+	)
+endef
+
 .PHONY: run test test-slow lint venv system test-vm bench bench-runtimes conformance clean help
 
 help: ## this list
@@ -38,10 +45,10 @@ bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bu
 	@$(SUDO) packaging/system-packages bench
 	@$(SUDO) $(BIN)/python -m benchmarks.runtimes
 
-conformance: venv ## third-party suites against this engine
+conformance: venv ## our runtime under other engines, and each third-party suite whose sources are given: DOCKER_PY=../docker-py …
 	@$(SUDO) packaging/system-packages conformance
-	@$(SUDO) conformance/docker-py
 	@$(SUDO) conformance/under-others
+	$(foreach suite,docker-py docker-cli python-on-whales testcontainers runtime-tools runc-bats,$(call judge,$(suite)))
 
 venv: $(BIN)/.ready ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
 
