@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,15 @@ def _mount_unified(
     root: Rootfs, wanted: Mount, options: Options, place: str, group: cgroups.Cgroup | None, own_namespace: bool
 ) -> None:
     if own_namespace or group is None:
-        mount("cgroup", place, "cgroup2", options.flags)
-        return
-    mount(group.directories[0], place, None, MS_BIND | MS_REC)
+        try:
+            mount("cgroup", place, "cgroup2", options.flags)
+            return
+        except OSError as error:
+            # who is not root may mount none: then the host's is bound, as runc does
+            if error.errno not in (errno.EPERM, errno.EBUSY):
+                raise
+    directories = group.directories if group is not None else []
+    mount(directories[0] if directories else cgroups.ROOT, place, None, MS_BIND | MS_REC)
     fd = root.open(wanted.destination)
     try:
         mount(None, f"/proc/self/fd/{fd}", None, MS_REMOUNT | MS_BIND | options.flags)
