@@ -97,27 +97,23 @@ async def read_batches(
             and (not until_ns or entry.time_ns <= until_ns)
         ]
 
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # may be replaced while we follow
-    except FileNotFoundError:
-        file = None
+    files = _Files(path)
+    file = files.current
     try:
         if tail is not None:
-            rest, position = await asyncio.to_thread(_last, path, tail, chosen)
+            rest, position = await asyncio.to_thread(_last, files, tail, chosen)
             if rest:
                 yield rest
             if file is not None:
                 file.seek(position)
         else:
-            for older in _rotated(path):
-                async for data in _blocks(older):
-                    if entries := chosen(_entries(data)):
-                        yield entries
-                    await asyncio.sleep(0)
+            async for entries in _rows(files.older, chosen):
+                yield entries
+        files.close_older()
         pending = b""
         while True:
             # asked before reading: what was written before the end is then surely read
-            over = not follow or (ended is not None and ended.is_set())
+            over = ended is not None and ended.is_set()
             data = file.read(BLOCK) if file is not None else b""
             if data:
                 data = pending + data
@@ -127,15 +123,21 @@ async def read_batches(
                     yield entries
                 await asyncio.sleep(0)
                 continue
-            if file is None or _replaced(path, file.fileno()):
-                if file is not None:
-                    file.close()
+            if not follow:
+                return
+            if file is None or (_replaced(path, file.fileno()) and not _has_more(file)):
                 pending = b""
-                try:
-                    file = open(path, "rb")  # noqa: SIM115  # as above
+                seen = file
+                files = _Files(path)
+                file = files.current
+                if seen is not None:
+                    files.forget_up_to(seen)
+                    seen.close()
+                    async for entries in _rows(files.older, chosen):
+                        yield entries
+                files.close_older()
+                if file is not None:
                     continue
-                except FileNotFoundError:
-                    file = None
             if over or (until_ns and time.time_ns() > until_ns):
                 return
             if ended is None:
@@ -146,6 +148,7 @@ async def read_batches(
                 except TimeoutError:
                     pass
     finally:
+        files.close_older()
         if file is not None:
             file.close()
 
@@ -208,22 +211,81 @@ def _rotated(path: str) -> Iterator[str]:
         yield f"{path}.{number}.gz" if os.path.exists(f"{path}.{number}.gz") else f"{path}.{number}"
 
 
-def _open(path: str) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.endswith(".gz") else open(path, "rb")
+class _Files:
+    """The log's files as they were at one moment, open: `current` if there is one, `older` with the oldest first."""
+
+    def __init__(self, path: str) -> None:
+        self.current: BinaryIO | None = None
+        self.older: list[BinaryIO] = []
+        for _ in range(100):  # until nothing was rotated or compressed meanwhile
+            try:
+                self.current = open(path, "rb")  # noqa: SIM115  # it stays open
+            except FileNotFoundError:
+                self.current = None
+            try:
+                for name in _rotated(path):
+                    self.older.append(open(name, "rb"))  # noqa: SIM115  # it stays open
+                if _inode(path) == (os.fstat(self.current.fileno()).st_ino if self.current is not None else 0):
+                    return
+            except FileNotFoundError:
+                pass
+            self.close_older()
+            if self.current is not None:
+                self.current.close()
+                self.current = None
+
+    def forget_up_to(self, seen: BinaryIO) -> None:
+        """Leave out what is not newer than a file that has been read."""
+        inodes = [os.fstat(file.fileno()).st_ino for file in self.older]
+        inode = os.fstat(seen.fileno()).st_ino
+        # one that is not there has been compressed: then what has come between can't be told, nor be much
+        known = inodes.index(inode) + 1 if inode in inodes else len(inodes)
+        for file in self.older[:known]:
+            file.close()
+        del self.older[:known]
+
+    def close_older(self) -> None:
+        """Those have been read."""
+        for file in self.older:
+            file.close()
+        self.older = []
 
 
-async def _blocks(path: str) -> AsyncIterator[bytes]:
-    """A file in pieces that end in a newline."""
+def _inode(path: str) -> int:
+    """0 when there is no such file."""
     try:
-        with _open(path) as file:
-            pending = b""
-            while data := file.read(BLOCK):
-                data = pending + data
-                end = data.rfind(b"\n") + 1
-                pending = data[end:]
-                yield data[:end]
+        return os.stat(path).st_ino
     except FileNotFoundError:
-        return
+        return 0
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if _is_compressed(file) else file
+
+
+def _is_compressed(file: BinaryIO) -> bool:
+    return str(file.name).endswith(".gz")
+
+
+def _has_more(file: BinaryIO) -> bool:
+    """Whether something was written after we had come to the end."""
+    return os.fstat(file.fileno()).st_size > file.tell()
+
+
+async def _rows(
+    files: list[BinaryIO], chosen: Callable[[list[LogEntry]], list[LogEntry]]
+) -> AsyncIterator[list[LogEntry]]:
+    """What whole files hold."""
+    for file in files:
+        reader = _unpacked(file)
+        pending = b""
+        while data := reader.read(BLOCK):
+            data = pending + data
+            end = data.rfind(b"\n") + 1
+            pending = data[end:]
+            if entries := chosen(_entries(data[:end])):
+                yield entries
+            await asyncio.sleep(0)
 
 
 def _replaced(path: str, fd: int) -> bool:
@@ -236,48 +298,52 @@ def _replaced(path: str, fd: int) -> bool:
     return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
 
 
-def _last(path: str, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> tuple[list[LogEntry], int]:
+def _last(files: _Files, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> tuple[list[LogEntry], int]:
     """The last `count` rows of the log that are `chosen`, and where the current file ended when they were read."""
     found: list[LogEntry] = []
     position = 0
-    current = True
-    for name in (path, *reversed(list(_rotated(path)))):
-        try:
-            if name.endswith(".gz"):
-                found = [*_last_compressed(name, count - len(found), chosen), *found]
-                continue
-            with open(name, "rb") as reader:
-                end = reader.seek(0, os.SEEK_END)
-                if current:
-                    # a row that is just being written is left for later
-                    position = end = _whole(reader, end)
-                current = False
-                while end > 0 and len(found) < count:
-                    begin = max(end - BLOCK, 0)
-                    reader.seek(begin)
-                    data = reader.read(end - begin)
-                    if begin:
-                        cut = data.find(b"\n") + 1
-                        begin, data = begin + cut, data[cut:]
-                    found = [*chosen(_entries(data)), *found]
-                    end = begin
-        except FileNotFoundError:
-            current = False
+    if files.current is not None:
+        # a row that is just being written is left for later
+        position = _whole(files.current, files.current.seek(0, os.SEEK_END))
+        found = _last_plain(files.current, position, count, chosen)
+    for file in reversed(files.older):
         if len(found) >= count:
             break
+        missing = count - len(found)
+        if _is_compressed(file):
+            found = [*_last_compressed(file, missing, chosen), *found]
+        else:
+            found = [*_last_plain(file, file.seek(0, os.SEEK_END), missing, chosen), *found]
     return (found[-count:] if count else []), position
 
 
-def _last_compressed(name: str, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> list[LogEntry]:
+def _last_plain(
+    reader: BinaryIO, end: int, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]
+) -> list[LogEntry]:
+    """The last `count` rows, or a few more, of the first `end` bytes."""
+    found: list[LogEntry] = []
+    while end > 0 and len(found) < count:
+        begin = max(end - BLOCK, 0)
+        reader.seek(begin)
+        data = reader.read(end - begin)
+        if begin:
+            cut = data.find(b"\n") + 1
+            begin, data = begin + cut, data[cut:]
+        found = [*chosen(_entries(data)), *found]
+        end = begin
+    return found
+
+
+def _last_compressed(file: BinaryIO, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> list[LogEntry]:
     """The last `count` rows of a file that can only be read from its beginning."""
     found: deque[LogEntry] = deque(maxlen=max(count, 0))
-    with gzip.open(name, "rb") as reader:
-        pending = b""
-        while data := reader.read(BLOCK):
-            data = pending + data
-            end = data.rfind(b"\n") + 1
-            pending = data[end:]
-            found.extend(chosen(_entries(data[:end])))
+    reader = _unpacked(file)
+    pending = b""
+    while data := reader.read(BLOCK):
+        data = pending + data
+        end = data.rfind(b"\n") + 1
+        pending = data[end:]
+        found.extend(chosen(_entries(data[:end])))
     return list(found)
 
 

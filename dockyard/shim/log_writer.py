@@ -59,7 +59,7 @@ class JsonFile:
     ) -> None:
         self._path = path
         self._compress = compress
-        self._compressor = (0, 0)  # the process that is at it, the file's inode
+        self._compressor = (0, -1)  # the process that is at it; the file, open: or its inode might become another's
         self._limit = max_size if max_size > 0 else 1 << 62
         self._files = max(max_file, 1)
         self._attributes = b'"attrs":' + msgspec.json.encode(attributes) + b"," if attributes else b""
@@ -194,10 +194,14 @@ class JsonFile:
 
     def _start_compressing(self, name: str) -> None:
         """In a process of its own: it takes a second, and modules that this one does without."""
-        inode = os.stat(name).st_ino
-        pid = os.fork()
+        source = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pid = os.fork()
+        except OSError:  # no room for a process: then later
+            os.close(source)
+            return
         if pid:
-            self._compressor = (pid, inode)
+            self._compressor = (pid, source)
             return
         try:
             os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # or our clients would not see us go
@@ -211,7 +215,8 @@ class JsonFile:
         """A process of ours has ended: what it has compressed takes the place of the file, wherever that is by now."""
         if pid != self._compressor[0]:
             return
-        inode, self._compressor = self._compressor[1], (0, 0)
+        source, self._compressor = self._compressor[1], (0, -1)
+        inode = os.fstat(source).st_ino
         ready = f"{self._path}.new.gz"
         try:
             for number in range(1, self._files):
@@ -226,6 +231,8 @@ class JsonFile:
                 self._compress_next()
         except OSError:
             pass
+        finally:
+            os.close(source)
 
     def _now(self) -> bytes:
         """RFC 3339 with nanoseconds, trailing zeros left out as Go's time.RFC3339Nano does."""

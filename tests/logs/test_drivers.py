@@ -111,6 +111,21 @@ def test_rotated_files_are_compressed_and_still_read(engine: EngineProcess) -> N
     engine.docker("rm", "-f", "zipped")
 
 
+def test_logs_read_while_they_are_rotated_have_no_gap_and_nothing_twice(engine: EngineProcess) -> None:
+    engine.docker(
+        "run", "-d", "--name", "turning", "--log-opt", "max-size=20k", "--log-opt", "max-file=4",
+        "--log-opt", "compress=true", "busybox", "sh", "-c",
+        "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; sleep 100",
+    )  # fmt: skip
+    try:
+        for arguments in 12 * [(), ("--tail", "300")]:
+            numbers = [int(line.split()[1]) for line in engine.docker("logs", *arguments, "turning").splitlines()]
+            if numbers:
+                assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    finally:
+        engine.docker("rm", "-f", "turning")
+
+
 def test_following_goes_on_across_rotations(engine: EngineProcess) -> None:
     engine.docker(
         "run", "-d", "--name", "turning", "--log-driver", "local", "--log-opt", "max-size=20k", "busybox", "sh", "-c",

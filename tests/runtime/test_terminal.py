@@ -55,7 +55,15 @@ def test_a_shell_on_a_terminal_knows_its_size_and_follows_it(runtime: Runtime) -
 
 def test_control_c_is_the_containers(runtime: Runtime) -> None:
     runtime.started("one")
-    screen = Screen(runtime, "exec", "-t", "one", "sh", "-c", 'trap "echo interrupted; exit 4" INT; echo ready; cat')
+    screen = Screen(
+        runtime,
+        "exec",
+        "-t",
+        "one",
+        "sh",
+        "-c",
+        "trap 'echo interrupted; exit 4' INT; echo ready; while :; do sleep 0.1; done",
+    )
     screen.read_until(b"ready")
     os.write(screen.master, b"\x03")
     screen.read_until(b"interrupted")
