@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import BinaryIO, cast
 
@@ -158,14 +157,13 @@ async def read_until(
 ) -> AsyncIterator[LogEntry]:
     """Every row that came before a moment, at which `offset` bytes of the file `inode` were written; 0, 0: now."""
     wanted = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
-    with ExitStack() as opened:
-        files = []
-        for name in (*_rotated(path), path):  # all at once: they may be rotated while we read
-            with suppress(FileNotFoundError):
-                files.append((name, opened.enter_context(open(name, "rb"))))
-        for name, file in files:
+    files = _Files(path)
+    try:
+        for file in (*files.older, files.current):
+            if file is None:
+                return
             last = os.fstat(file.fileno()).st_ino == inode
-            reader = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith(".gz") else file
+            reader = _unpacked(file)
             left = offset if last else 1 << 62
             pending = b""
             while data := reader.read(min(BLOCK, left)):
@@ -179,6 +177,10 @@ async def read_until(
                 await asyncio.sleep(0)
             if last:
                 return
+    finally:
+        files.close_older()
+        if files.current is not None:
+            files.current.close()
 
 
 def _entries(data: bytes) -> list[LogEntry]:

@@ -204,9 +204,10 @@ class JsonFile:
             self._compressor = (pid, source)
             return
         try:
-            os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # or our clients would not see us go
+            os.dup2(source, 0)  # the file itself: by now its name may be another's
+            os.closerange(1, os.sysconf("SC_OPEN_MAX"))  # or our clients would not see us go
             os.nice(10)
-            _compress(name, f"{self._path}.new.gz")
+            _compress(0, f"{self._path}.new.gz")
         except OSError:
             os._exit(1)
         os._exit(0)
@@ -245,7 +246,7 @@ class JsonFile:
         return self._stamp + (b".%09d" % nanos).rstrip(b"0") + b"Z"
 
 
-def _compress(source: str, target: str) -> None:
+def _compress(source: int, target: str) -> None:
     import gzip  # in the process that needs it only
 
     with open(source, "rb") as plain, gzip.open(target, "wb", compresslevel=4) as packed:
