@@ -8,6 +8,7 @@ async for piece in worker.pack_record("/…/diff", "/…/layer.split"): …
 import array
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import os
 import socket
@@ -25,6 +26,8 @@ from dockyard.errors import InvalidParameter, SystemFailure
 
 CHUNK = 1 << 20
 F_SETPIPE_SZ = 1031
+# How long, in seconds, the archive process (11 MB) is kept without a job; a build's or a pull's next one finds it.
+IDLE = 2.0
 # A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
 Source = BinaryIO | AsyncIterator[bytes]
 
@@ -43,9 +46,13 @@ class Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs: socket.socket | None = None
+        self._running = 0
+        self._leaving: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """End the process; jobs under way finish."""
+        if self._leaving is not None:
+            self._leaving.cancel()
         if self._jobs is not None:
             self._jobs.close()
             self._jobs = None
@@ -142,6 +149,7 @@ class Worker:
     async def _run(self, job: Job, stream: int, others: list[int], *, close: bool = False) -> Answer:
         """Have a child do `job`; its answer. `stream` is closed here once handed over when `close`."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        self._running += 1
         try:
             try:
                 self._send(job, [write_end, stream, *others])
@@ -152,9 +160,24 @@ class Worker:
             data = b"".join([piece async for piece in _drain(read_end, take_over=False)])
         finally:
             os.close(read_end)
+            self._running -= 1
+            if self._leaving is not None:
+                self._leaving.cancel()
+            self._leaving = asyncio.get_running_loop().call_later(IDLE, self._let_go)
         if not data:
             raise SystemFailure(f"the archive process ended while working on {job.root}")
         return msgspec.json.decode(data, type=Answer)
+
+    def _let_go(self) -> None:
+        """End the process when it has had nothing to do for a while, and give back what passing archives took here."""
+        if self._running or self._jobs is None:
+            return
+        self._jobs.close()
+        process, self._process, self._jobs = self._process, None, None
+        if process is not None:
+            asyncio.get_running_loop().run_in_executor(None, process.wait)
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc's
+            trim(0)
 
     def _send(self, job: Job, fds: list[int]) -> None:
         if self._process is None or self._process.poll() is not None or self._jobs is None:
