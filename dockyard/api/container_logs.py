@@ -108,7 +108,7 @@ async def _first_words(container: Container) -> None:
     path, exited = container.record.log_path, container.exited
     until = nanoseconds(state.started_at) + FIRST_WORDS
     while state.running and time.time_ns() < until and not exited.is_set():
-        if os.path.exists(path) and os.path.getsize(path):
+        if _size(path):
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(exited.wait(), 0.01)
@@ -125,3 +125,11 @@ def frame(entry: LogEntry, data: bytes | None = None) -> bytes:
     """Docker's stdcopy frame: stream, three zeros, length (big endian), payload."""
     payload = entry.line if data is None else data
     return (b"\1" if entry.stream == "stdout" else b"\2") + b"\0\0\0" + len(payload).to_bytes(4, "big") + payload
+
+
+def _size(path: str) -> int:
+    """A file's; 0 for one that is not there, or just being rotated."""
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
