@@ -13,6 +13,7 @@ from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.shim.client import Attachment, Shim
 
 NEVER = "0001-01-01T00:00:00Z"
+RESTART_DELAY = 0.1  # before the first restart, s: Docker's
 
 
 def timestamp(time_ns: int | None = None) -> str:
@@ -122,7 +123,7 @@ class Container:
     watcher: "asyncio.Task[None] | None" = None
     restarter: "asyncio.Task[None] | None" = None
     prober: "asyncio.Task[None] | None" = None
-    restart_delay: float = 0.1
+    restart_delay: float = RESTART_DELAY
     removing: bool = False
     oom_kills: int = 0  # of this run, as far as they have been told
     restarting: bool = False  # by a user's order: the end of this run is not the container's
@@ -170,3 +171,10 @@ class Container:
         named = {bind.partition(":")[0] for bind in self.host_config.binds or []}
         named |= {mount.source for mount in self.host_config.mounts or []}
         return [name for name in self.volume_names if name not in named]
+
+    def cancel_restart(self) -> None:
+        """Give up a restart that is waiting for its time."""
+        if self.restarter is not None:
+            self.restarter.cancel()
+            self.restarter = None
+            self.state.status = "exited"

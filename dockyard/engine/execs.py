@@ -60,7 +60,7 @@ class ExecService:
         self._containers = containers
         self._execs: dict[str, Execution] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        containers.exec_gone.append(self._gone)
+        containers.when_exec_ends(self._gone)
 
     def get(self, exec_id: str) -> Execution:
         """The exec of that id. Raises NotFound."""

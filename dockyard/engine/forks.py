@@ -12,7 +12,8 @@ import msgspec
 
 from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig, PortBinding
-from dockyard.engine.containers import ContainerService, Origin
+from dockyard.engine.container_creation import Origin
+from dockyard.engine.containers import ContainerService
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.namespace_modes import joined
 from dockyard.engine.volumes import VolumeService

@@ -50,7 +50,7 @@ class LeaseService:
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._closing = False
         self._connections: set[asyncio.Task[None]] = set()
-        containers.label_checks.append(self.check)
+        containers.refuse_if(self.check)
 
     def open(self) -> None:
         """Take up the leases of an earlier daemon: their holders have a moment to return."""

@@ -1,0 +1,197 @@
+"""How a container comes to be: its settings, its layer and its folder, then the row that says so."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dockyard.config import Config
+from dockyard.engine import log_options, names, namespace_modes
+from dockyard.engine.container import Container, Record, timestamp
+from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_mounts import MountResolver
+from dockyard.engine.container_settings import check_config, merge_image_config, settle
+from dockyard.engine.images import Image, ImageService
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.links import resolve_links
+from dockyard.engine.networks import NetworkService
+from dockyard.engine.signals import parse_signal
+from dockyard.engine.user_namespaces import UserNamespaces
+from dockyard.engine.volumes import VolumeService
+from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a container stands on if not simply on an image: `fill` puts into its layer and volumes what they hold."""
+
+    image_id: str
+    chain_id: str | None
+    fill: Callable[[Record], Awaitable[None]] | None = None
+
+
+class ContainerMaker:
+    """Makes containers for `index`; a half-made one leaves nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        index: ContainerIndex,
+        images: ImageService,
+        layers: LayerStore,
+        volumes: VolumeService,
+        networks: NetworkService,
+        user_namespaces: UserNamespaces,
+    ) -> None:
+        self._config = config
+        self._index = index
+        self._images = images
+        self._layers = layers
+        self._volumes = volumes
+        self._networks = networks
+        self._user_namespaces = user_namespaces
+        self._mounts = MountResolver(volumes, index.get)
+        # each may refuse a new container by its labels
+        self.label_checks: list[Callable[[Mapping[str, str]], None]] = []
+
+    def reload(self, config: Config) -> None:
+        """Take up new settings."""
+        self._config = config
+
+    async def make(
+        self,
+        name: str,
+        config: ContainerConfig,
+        host: HostConfig,
+        networks: dict[str, EndpointSettings],
+        *,
+        scratch: bool = False,
+        origin: Origin | None = None,
+    ) -> Container:
+        """Make a container: of the image that `config` names, or of `origin`.
+
+        Raises NotFound for the image, Conflict for the name, InvalidParameter.
+
+        `scratch`: it is the engine's own, and is removed when a daemon finds it at its start.
+        """
+        name = names.check_name(name) if name else names.choose_name(self._index.names)
+        image = await self._images.get(config.image) if config.image and origin is None else None
+        container_id = secrets.token_hex(32)
+        self._index.reserve(name, container_id)
+        try:
+            return await self._settled(container_id, name, config, host, networks, image, scratch, origin)
+        except BaseException:
+            self._index.free(name)
+            raise
+        finally:
+            self._user_namespaces.settled(container_id)
+
+    async def _settled(
+        self,
+        container_id: str,
+        name: str,
+        config: ContainerConfig,
+        host: HostConfig,
+        networks: dict[str, EndpointSettings],
+        image: Image | None,
+        scratch: bool,
+        origin: Origin | None,
+    ) -> Container:
+        if origin is None:
+            origin = Origin(image.id if image else "", image.chain_id if image else None)
+        warnings = namespace_modes.verify(config, host)
+        namespace_modes.name_by_id(host, lambda other: self._index.get(other).id)
+        check_config(config)
+        merge_image_config(config, image)
+        if not config.entrypoint and not config.cmd:
+            raise InvalidParameter("no command specified")
+        config.hostname = config.hostname or self._hostname(host, container_id)
+        warnings += settle(host, self._config)
+        if config.stop_signal:
+            parse_signal(config.stop_signal)
+        ids, ids_of = self._user_namespaces.choose(container_id, host, self._index.all(), self._index.get)
+        try:
+            points = await self._mounts.resolve(config, host, container_id)
+            record = Record(
+                id=container_id,
+                name=name,
+                created=timestamp(),
+                image_id=origin.image_id,
+                chain_id=origin.chain_id,
+                config=config,
+                host_config=host,
+                networks=self._wanted_networks(host, networks),
+                mounts=points,
+                links=resolve_links(self._index, host),
+                ids=ids,
+                ids_of=ids_of,
+                scratch=scratch,
+            )
+            return await self._put_down(record, warnings, origin)
+        except BaseException:
+            await self._volumes.remove_marked(container_id)
+            raise
+
+    async def _put_down(self, record: Record, warnings: list[str], origin: Origin) -> Container:
+        """Its layer and its folder, then the row."""
+        container_id, host, ids = record.id, record.host_config, record.ids
+        await self._layers.create_container_layer(
+            container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt, ids=ids
+        )
+        folder = self._index.root / container_id
+        try:
+            folder.mkdir(mode=0o710)
+            file = log_options.log_file(host.log_config.type, host.log_config.config or {})
+            if file is not None:
+                record.log_path = str(folder / (file.path or f"{container_id}-json.log"))
+                os.makedirs(os.path.dirname(record.log_path), 0o710, exist_ok=True)
+            container = Container(record, warnings=warnings)
+            fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
+            if origin.fill is not None:
+                await origin.fill(record)
+            elif fresh:
+                async with self._layers.mounted(container_id) as tree:
+                    for point in fresh:
+                        await self._volumes.populate(point.name, tree.path, point.destination)
+            for check in self.label_checks:
+                check(record.config.labels or {})
+            self._index.add(container)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            await self._layers.release(container_id)
+            raise
+        with suppress(SystemFailure):  # the next daemon does it then
+            self._volumes.unmark(container.volume_names, container_id)
+        if not host.auto_remove:  # such a one is gone after a power cut in any case
+            await self._index.on_disk()
+        self._index.emit(container, "create")
+        return container
+
+    def _hostname(self, host: HostConfig, container_id: str) -> str:
+        """The name of a container that was not told one: whose network it has, that one's."""
+        other = namespace_modes.joined(host.network_mode)
+        if other:
+            return self._index.get(other).config.hostname
+        return os.uname().nodename if host.network_mode == "host" else container_id[:12]
+
+    def _wanted_networks(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
+        """The networks by name; the one of `--net` is among them. Raises NotFound for an unknown one."""
+        mode = host.network_mode
+        if mode.startswith("container:"):
+            self._index.get(mode.removeprefix("container:"))
+            return {}
+        found: dict[str, EndpointSettings] = {}
+        wanted = dict(networks)
+        first = "bridge" if mode == "default" else mode
+        for alias in ("default", mode):
+            if alias in wanted and alias != first:
+                wanted[first] = wanted.pop(alias)
+        for reference in [first, *(name for name in wanted if name != first)]:
+            name = reference
+            with suppress(NotFound):  # it may come to be before the start, which then says what is missing
+                name = self._networks.get(reference).name
+            found[name] = wanted.get(reference) or EndpointSettings()
+        return found

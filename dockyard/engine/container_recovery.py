@@ -1,0 +1,150 @@
+"""What a daemon does with the containers it finds when it starts.
+
+Those that ran on are taken up, of those that ended meanwhile the end is recorded, what a crash left is removed, and
+what is to run with the daemon is started.
+"""
+
+import asyncio
+import logging
+import shutil
+import time
+
+from dockyard.engine import namespace_modes
+from dockyard.engine.container import Container
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_lifecycle import Lifecycle
+from dockyard.engine.container_removal import Removal
+from dockyard.engine.container_runs import ContainerRuns
+from dockyard.engine.container_spec import unmount_shm
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.networks import NetworkService
+from dockyard.engine.user_namespaces import UserNamespaces
+from dockyard.engine.volumes import VolumeService
+from dockyard.shim.client import ExitStatus, Shim, Shims
+
+log = logging.getLogger("dockyard.containers")
+
+
+class Recovery:
+    """Takes up the containers of `index`."""
+
+    def __init__(
+        self,
+        index: ContainerIndex,
+        lifecycle: Lifecycle,
+        runs: ContainerRuns,
+        removal: Removal,
+        layers: LayerStore,
+        volumes: VolumeService,
+        networks: NetworkService,
+        shims: Shims,
+        user_namespaces: UserNamespaces,
+    ) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+        self._runs = runs
+        self._removal = removal
+        self._layers = layers
+        self._volumes = volumes
+        self._networks = networks
+        self._shims = shims
+        self._user_namespaces = user_namespaces
+
+    async def run(self) -> None:
+        """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others.
+
+        Nothing is started before all that run are known: their addresses, ports and namespaces are taken.
+        """
+        self._index.load()
+        self._lifecycle.restarts_held = True
+        some = asyncio.Semaphore(32)
+
+        async def recover(container: Container) -> None:
+            async with some:
+                try:
+                    await self._recover(container)
+                except Exception:
+                    log.exception("cannot take up container %s", container.id)
+
+        await asyncio.gather(*(recover(container) for container in self._index.all()))
+        await self._sweep()
+        self._lifecycle.restarts_held = False
+        self._start_those_to_run()
+
+    async def _recover(self, container: Container) -> None:
+        record = container.record
+        found = await self._shims.recover(container.id)
+        if isinstance(found, Shim):
+            await self._runs.take_up(container, found)
+            self._lifecycle.watch(container)
+        elif record.state.running or found is not None:
+            status = found or ExitStatus(255, time.time_ns())
+            await self._runs.send_rest(container)
+            async with container.lock:
+                await self._lifecycle.on_exit(container, status)
+        elif record.sandbox is not None:
+            # a crash came in the middle of a start, or of giving back what a run held
+            await self._runs.end(container)
+            self._index.save(container)
+        if container.id not in self._index:
+            return
+        if not record.scratch and (record.state.running or record.to_be_started):
+            return
+        last, owned = record.state.status, record.host_config.auto_remove or record.scratch
+        if last == "removing" or (owned and last != "created") or record.scratch:
+            await self._removal.remove(container.id, force=True, volumes=owned)
+
+    async def _sweep(self) -> None:
+        """Remove what a crash left: what belongs to no container, and what one that does not run still holds."""
+        running = {container.id for container in self._index.all() if container.state.running}
+        await self._shims.end_strays(running)
+        for folder in self._index.root.iterdir():
+            if folder.name not in running:
+                unmount_shm(str(folder))
+            if folder.name not in self._index:
+                shutil.rmtree(folder, ignore_errors=True)
+        await self._layers.unmount_idle()
+        for container_id in self._layers.container_ids():
+            if container_id not in self._index:
+                self._lifecycle.spawn(self._layers.release(container_id))
+        self._user_namespaces.sweep(running)
+        await self._volumes.sweep({container.id for container in self._index.all()})
+        await self._networks.sweep()
+
+    def _start_those_to_run(self) -> None:
+        """Start what its restart policy wants to run with the daemon, each after those whose namespaces it joins."""
+        starting: dict[str, asyncio.Task[None]] = {}
+        waiting = [container for container in self._index.all() if self._starts_with_daemon(container)]
+        wanted = {container.id for container in waiting}
+
+        async def start(container: Container, needed: list[str]) -> None:
+            await asyncio.gather(*(starting[other] for other in needed), return_exceptions=True)
+            await self._lifecycle.start_again(container, count=False)
+
+        while waiting:
+            ready = []
+            for container in waiting:
+                needed = [other for other in self._needed(container) if other in wanted]
+                if all(other in starting for other in needed):
+                    ready.append((container, needed))
+            if not ready:  # they need each other
+                ready = [(container, []) for container in waiting]
+            for container, needed in ready:
+                starting[container.id] = self._lifecycle.spawn(start(container, needed))
+                waiting.remove(container)
+
+    def _starts_with_daemon(self, container: Container) -> bool:
+        record, state = container.record, container.state
+        if state.running or state.status in ("created", "dead", "removing"):
+            return False
+        if record.to_be_started:
+            return True
+        always = record.host_config.restart_policy.name == "always"
+        return always or state.status == "restarting" or self._lifecycle.restarts(record, state.exit_code)
+
+    def _needed(self, container: Container) -> list[str]:
+        """The containers without which this one can't start, by id."""
+        host = container.host_config
+        modes = (host.network_mode, host.pid_mode, host.ipc_mode)
+        found = [other for mode in modes if (other := namespace_modes.joined(mode))]
+        return [*found, *container.record.links.values()]

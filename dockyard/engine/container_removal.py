@@ -1,0 +1,122 @@
+"""How a container goes: what it was is given back in an order in which a crash at any point can be finished later."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+
+from dockyard.engine.container import Container
+from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_spec import unmount_shm
+from dockyard.engine.events import Events
+from dockyard.engine.layers import LayerStore
+from dockyard.engine.log_forwarding import LogForwarding
+from dockyard.engine.stopping import Stopping
+from dockyard.engine.volumes import VolumeService
+from dockyard.errors import Conflict, NotFound, SystemFailure
+
+
+class Removal:
+    """Removes containers of `index`, those that run by force only."""
+
+    def __init__(
+        self,
+        index: ContainerIndex,
+        stopping: Stopping,
+        layers: LayerStore,
+        volumes: VolumeService,
+        logs: LogForwarding,
+        events: Events,
+    ) -> None:
+        self._index = index
+        self._stopping = stopping
+        self._layers = layers
+        self._volumes = volumes
+        self._logs = logs
+        self._events = events
+
+    async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it; with `volumes` its anonymous volumes too. Raises Conflict while it runs, unless `force`."""
+        container = self._index.get(reference)
+        if container.removing:
+            raise Conflict(f"removal of container {reference} is already in progress")
+        if (container.state.running or container.state.status == "restarting") and not force:
+            what = "paused" if container.state.status == "paused" else container.state.status
+            hint = "unpause and then stop" if what == "paused" else "stop"
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {what}: '
+                f"{hint} the container before removing or force remove"
+            )
+        container.removing = True
+        try:
+            container.cancel_restart()
+            while True:
+                if container.state.running:
+                    await self._end_for_removal(container)
+                async with container.lock:
+                    # a start that was under way has been waited for
+                    if not container.state.running:
+                        await self.delete(container, volumes=volumes)
+                        return
+                if not force:
+                    raise Conflict(
+                        f'cannot remove container "/{container.name}": container is running: '
+                        "stop the container before removing or force remove"
+                    )
+        except BaseException:
+            container.removing = False
+            raise
+
+    async def _end_for_removal(self, container: Container) -> None:
+        with suppress(Conflict, NotFound):
+            await self._stopping.kill(container.id)
+            if container.state.running:
+                raise SystemFailure(
+                    f'cannot remove container "/{container.name}": could not kill container: '
+                    "tried to kill container, but did not receive an exit event"
+                )
+
+    async def remove_quietly(self, container: Container) -> None:
+        try:
+            await self.remove(container.id, force=True, volumes=True)
+        except (NotFound, Conflict):
+            pass
+
+    async def delete(self, container: Container, *, volumes: bool) -> None:
+        """Take away all that the container was; under its lock."""
+        if container.id not in self._index:
+            raise NotFound(f"No such container: {container.id}")
+        container.state.status = "removing"
+        self._index.save(container)
+        for attachment in container.waiting:
+            os.close(attachment.fd)
+        container.waiting.clear()
+        if volumes:
+            # if the daemon dies before the last line, the next one finishes
+            self._volumes.mark(container.nameless_volumes, container.id)
+        await self._layers.release(container.id)
+        await self._logs.sent(container.id)
+        self._index.remove(container)
+        unmount_shm(self._index.folder(container))
+        shutil.rmtree(self._index.folder(container), ignore_errors=True)
+        self._index.emit(container, "destroy")
+        container.exited.set()
+        container.removed.set()
+        if volumes:
+            await self._volumes.remove_marked(container.id)
+        if not container.host_config.auto_remove:
+            await self._index.on_disk()
+
+    async def prune(self, matches: Callable[[Container], bool]) -> tuple[list[str], int]:
+        """Remove every stopped container that `matches`: (their ids, bytes freed)."""
+        removed, freed = [], 0
+        for container in self._index.all():
+            if container.state.running or container.state.status == "restarting" or not matches(container):
+                continue
+            with suppress(Conflict, NotFound):
+                size = (await self._layers.sizes(container.id))[0]
+                await self.remove(container.id)
+                removed.append(container.id)
+                freed += size
+        self._events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return removed, freed
