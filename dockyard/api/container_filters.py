@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from dockyard.api import moments
 from dockyard.api.services import Services
-from dockyard.engine.container import NEVER, Container, nanoseconds
+from dockyard.engine import moments
+from dockyard.engine.container import Container
+from dockyard.engine.moments import NEVER, nanoseconds
 from dockyard.errors import InvalidParameter, NotFound
 
 Filters = dict[str, list[str]]

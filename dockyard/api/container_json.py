@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from dockyard.api.services import Services
-from dockyard.engine.container import NEVER, Container, State, nanoseconds
+from dockyard.engine.container import Container, State
 from dockyard.engine.container_config import EndpointSettings
+from dockyard.engine.moments import NEVER, nanoseconds
 from dockyard.errors import NotFound
 
 # What HostConfig shows only when it is set (moby api/types/container, `omitempty`).

@@ -8,12 +8,12 @@ from urllib.parse import quote_plus
 
 from aiohttp import web
 
-from dockyard.api import moments
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver, while_connected
-from dockyard.engine import log_options
-from dockyard.engine.container import Container, nanoseconds, timestamp
+from dockyard.engine import log_options, moments
+from dockyard.engine.container import Container
+from dockyard.engine.moments import nanoseconds, timestamp
 from dockyard.errors import InvalidParameter, NotImplementedHere
 from dockyard.shim.log_reader import LogEntry, read_logs
 

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from dockyard.api import moments
 from dockyard.api.container_filters import check_names, has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
+from dockyard.engine import moments
 from dockyard.engine.events import Event
 from dockyard.errors import InvalidParameter
 from dockyard.oci.reference import Reference

@@ -12,7 +12,8 @@ from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.api.system import rfc3339
-from dockyard.engine.images import Image, ImageService
+from dockyard.engine.image import Image
+from dockyard.engine.images import ImageService
 from dockyard.oci.reference import Reference
 
 # What an image's own "Config" may lack and clients rely on (moby daemon/server/router/image/inspect_response.go).

@@ -11,7 +11,8 @@ from dockyard import errors
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.engine.container_networks import ContainerNetworks
-from dockyard.engine.images import matches_labels, parse_time, parse_until
+from dockyard.engine.image_filters import matches_labels
+from dockyard.engine.moments import parse_time, parse_until
 from dockyard.engine.networks import EndpointConfig, Network, Pool
 
 LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")

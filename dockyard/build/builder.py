@@ -38,8 +38,10 @@ from dockyard.content.tar_format import Entry
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
-from dockyard.engine.images import Image, ImageService, ImageUser, now_text
+from dockyard.engine.image import Image, ImageUser
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import Layer, LayerStore
+from dockyard.engine.moments import timestamp
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.reference import Reference
@@ -476,7 +478,7 @@ class Build:
         parent = state.image.config if state.image is not None else ImageConfig(
             architecture=self._builder.architecture, os="linux"
         )  # fmt: skip
-        now = now_text()
+        now = timestamp()
         author = state.maintainer or parent.author
         step = History(created=now, created_by=created_by, author=state.maintainer, empty_layer=empty)
         # a copy: the stage goes on changing its own

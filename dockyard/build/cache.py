@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from dockyard.engine.database import Database
-from dockyard.engine.images import Image, ImageService
+from dockyard.engine.image import Image
+from dockyard.engine.images import ImageService
 from dockyard.errors import DockyardError
 from dockyard.oci.image_config import ContainerConfig, History
 

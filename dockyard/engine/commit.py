@@ -6,8 +6,10 @@ import msgspec
 
 from dockyard.engine.config_changes import apply_changes
 from dockyard.engine.containers import ContainerService
-from dockyard.engine.images import Image, ImageService, now_text
+from dockyard.engine.image import Image
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.moments import timestamp
 from dockyard.errors import NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
 from dockyard.oci.manifest import host
@@ -63,7 +65,7 @@ class CommitService:
             # what was the container's alone is not its images'
             base.update({"Hostname": "", "Domainname": "", "Image": ""})
             merged = msgspec.convert(apply_changes(base, changes), ContainerConfig)
-            created = now_text()
+            created = timestamp()
             here = host()
             old = parent.config if parent is not None else ImageConfig()
             entry = History(created=created, created_by=" ".join(container.argv), author=author, comment=comment)

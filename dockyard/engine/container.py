@@ -1,33 +1,17 @@
 """One container as the engine knows it: what is kept in the database, and what lives only while the daemon does."""
 
 import asyncio
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import msgspec
 
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.id_ranges import IdRange
+from dockyard.engine.moments import NEVER
 from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.shim.client import Attachment, Shim
 
-NEVER = "0001-01-01T00:00:00Z"
 RESTART_DELAY = 0.1  # before the first restart, s: Docker's
-
-
-def timestamp(time_ns: int | None = None) -> str:
-    """UNIX ns (default: now) as RFC 3339 with nanoseconds."""
-    time_ns = time.time_ns() if time_ns is None else time_ns
-    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9:09d}Z"
-
-
-def nanoseconds(text: str) -> int:
-    """RFC 3339 back as UNIX ns; 0 for NEVER."""
-    if text.startswith("0001"):
-        return 0
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int((fraction + "0" * 9)[:9])
 
 
 class HealthResult(msgspec.Struct, rename="pascal"):

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from dockyard.config import Config
 from dockyard.engine import log_options, names, namespace_modes
-from dockyard.engine.container import Container, Record, timestamp
+from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_settings import check_config, merge_image_config, settle
-from dockyard.engine.images import Image, ImageService
+from dockyard.engine.image import Image
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import resolve_links
+from dockyard.engine.moments import timestamp
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.signals import parse_signal
 from dockyard.engine.user_namespaces import UserNamespaces

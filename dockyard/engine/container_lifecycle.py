@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from dockyard.engine.container import RESTART_DELAY, Container, Record, nanoseconds, timestamp
+from dockyard.engine.container import RESTART_DELAY, Container, Record
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
 from dockyard.engine.container_spec import SpecMaker
 from dockyard.engine.health import Prober
+from dockyard.engine.moments import nanoseconds, timestamp
 from dockyard.engine.oom import OomWatcher
 from dockyard.engine.start_failures import StartFailure
 from dockyard.engine.stopping import Stopping

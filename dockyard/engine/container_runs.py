@@ -6,13 +6,14 @@ from collections.abc import Awaitable
 from contextlib import suppress
 
 from dockyard.engine import log_options
-from dockyard.engine.container import Container, Record, State, timestamp
+from dockyard.engine.container import Container, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_spec import SpecMaker, unmount_shm
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
 from dockyard.engine.log_forwarding import LogForwarding
+from dockyard.engine.moments import timestamp
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces

@@ -7,7 +7,7 @@ from dockyard.config import Config, bytes_of
 from dockyard.engine import limits, log_options, runtimes
 from dockyard.engine.abilities import abilities
 from dockyard.engine.container_config import ContainerConfig, HostConfig, Ulimit
-from dockyard.engine.images import Image
+from dockyard.engine.image import Image
 from dockyard.engine.security import granted_capabilities, security_options
 from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups

@@ -23,7 +23,8 @@ from dockyard.engine.container_runs import ContainerRuns
 from dockyard.engine.container_settings import check_restart_policy
 from dockyard.engine.container_spec import SpecMaker
 from dockyard.engine.events import Events
-from dockyard.engine.images import ImageService, ImageUser
+from dockyard.engine.image import ImageUser
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore, Tree
 from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links
 from dockyard.engine.log_forwarding import LogForwarding

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from dockyard.engine.container import Container, Health, HealthResult, nanoseconds, timestamp
+from dockyard.engine.container import Container, Health, HealthResult
 from dockyard.engine.container_config import Healthcheck
 from dockyard.engine.exec_process import exec_process
+from dockyard.engine.moments import nanoseconds, timestamp
 from dockyard.errors import DockyardError
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure

@@ -29,7 +29,8 @@ from dockyard.oci.reference import Reference
 from dockyard.snapshots import trees
 
 if TYPE_CHECKING:
-    from dockyard.engine.images import Image, ImageService
+    from dockyard.engine.image import Image
+    from dockyard.engine.images import ImageService
 
 # Documents of an archive are read into memory; none needs more than this.
 LARGEST_DOCUMENT = 16 << 20

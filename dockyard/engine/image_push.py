@@ -17,7 +17,8 @@ from dockyard.engine.layers import Layer, chains_of
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.engine.images import Image, ImageService
+    from dockyard.engine.image import Image
+    from dockyard.engine.images import ImageService
 
 # What `max-concurrent-uploads` is unless set.
 CONCURRENT_UPLOADS = 5

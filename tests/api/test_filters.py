@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dockyard.api.moments import SECOND, duration, moment, unix_time
+from dockyard.engine.moments import SECOND, duration, moment, unix_time
 from dockyard.errors import InvalidParameter
 from tests.engine_process import EngineProcess
 

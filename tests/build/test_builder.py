@@ -16,7 +16,8 @@ from dockyard.build.run import Runner
 from dockyard.content.unpack import Worker
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
-from dockyard.engine.images import Image, ImageService
+from dockyard.engine.image import Image
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
 from dockyard.errors import InvalidParameter
 from dockyard.snapshots.driver import choose

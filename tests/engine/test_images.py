@@ -14,8 +14,10 @@ import pytest
 from dockyard.content.unpack import Worker
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
-from dockyard.engine.images import ImageService, ImageUser, parse_time, parse_until
+from dockyard.engine.image import ImageUser
+from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.moments import parse_time, parse_until
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.reference import Reference
 from dockyard.snapshots.driver import choose

@@ -1,11 +1,12 @@
-"""Times as clients write them: UNIX seconds, RFC 3339 whole or in part, durations back from now."""
+"""Times as we write them, and as clients and images do: UNIX seconds, RFC 3339 in part, durations back from now."""
 
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dockyard.errors import InvalidParameter
 
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 SECOND = 1_000_000_000
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6}
 _UNITS |= {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}
@@ -13,6 +14,37 @@ _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?)?(Z|z|[+-]\d\d:\d\d)?", re.ASCII
 )
+
+
+def timestamp(time_ns: int | None = None) -> str:
+    """UNIX ns (default: now) as RFC 3339 with nanoseconds."""
+    time_ns = time.time_ns() if time_ns is None else time_ns
+    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9:09d}Z"
+
+
+def nanoseconds(text: str) -> int:
+    """RFC 3339 back as UNIX ns; 0 for NEVER."""
+    if text.startswith("0001"):
+        return 0
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+def parse_time(text: str | datetime | None) -> int | None:
+    """RFC 3339 with up to nine decimals as UNIX ns; None for none and for year one, which means the same."""
+    if not text:
+        return None
+    if isinstance(text, datetime):
+        return int(text.timestamp()) * 1_000_000_000 + text.microsecond * 1000
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|z|[+-]\d\d:\d\d)", text)
+    if found is None or text.startswith("0001-"):
+        return None
+    zone = "+00:00" if found[3] in "Zz" else found[3]
+    try:
+        seconds = int(datetime.fromisoformat(found[1] + zone).timestamp())
+    except (ValueError, OverflowError):
+        return None
+    return seconds * 1_000_000_000 + int((found[2] or "0").ljust(9, "0"))
 
 
 def unix_time(text: str, name: str) -> int | None:
@@ -39,6 +71,28 @@ def moment(text: str) -> int:
         if found is not None:
             return found
     raise InvalidParameter(f'failed to parse value as time or duration: "{text}"')
+
+
+def parse_until(text: str) -> int:
+    """The moment a filter means, in UNIX ns: a duration back from now (1h30m), a UNIX time, a date.
+
+    Raises InvalidParameter.
+    """
+    if re.fullmatch(r"(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+", text):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+        back = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        return time.time_ns() - int(back)
+    if found := re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", text):
+        return int(found[1]) * 1_000_000_000 + int((found[2] or "0").ljust(9, "0"))
+    exact = parse_time(text)
+    if exact is not None:
+        return exact
+    try:
+        return int(datetime.fromisoformat(text).timestamp()) * 1_000_000_000
+    except ValueError:
+        raise InvalidParameter(
+            f"invalid value for 'until' filter: failed to parse value as time or duration: {text!r}"
+        ) from None
 
 
 def duration(text: str) -> int | None:

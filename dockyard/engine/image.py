@@ -1,0 +1,57 @@
+"""An image as others see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dockyard.engine.moments import parse_time
+from dockyard.oci.image_config import ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image and what the engine knows of it at this moment; sizes are bytes, `size` with all layers."""
+
+    id: str
+    config: ImageConfig
+    raw: bytes
+    chain_id: str | None
+    parent: str | None
+    repo_tags: list[str]
+    repo_digests: list[str]
+    size: int
+    last_tag_ns: int
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The image's labels; empty when it has none."""
+        return (self.config.config.labels if self.config.config else None) or {}
+
+    @property
+    def created_ns(self) -> int | None:
+        """When it was made, UNIX ns; None when the image does not say."""
+        return parse_time(self.config.created)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUser:
+    """A container that keeps an image in use."""
+
+    container_id: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One line of `docker history`, newest first; `created` is UNIX seconds, `size` bytes."""
+
+    id: str
+    created: int
+    created_by: str
+    tags: list[str] | None
+    size: int
+    comment: str
+
+
+def short(image_id: str) -> str:
+    """The 12 digits by which people know an image."""
+    return image_id.removeprefix("sha256:")[:12]
