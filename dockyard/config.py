@@ -83,6 +83,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
     host_gateway_ip: Annotated[str, _about("IP that host-gateway in --add-host means; default: the bridge's")] = ""
     cgroup_parent: Annotated[str, _about("Set parent cgroup for all containers")] = ""
+    exec_opts: Annotated[
+        list[str], _about('Runtime execution options: native.cgroupdriver=VALUE ("cgroupfs" | "systemd")')
+    ] = []
     cgroup_favordynmods: Annotated[bool, _about("Let processes enter cgroups without delay (Linux 6.0)")] = True
     live_restore: Annotated[bool, _about("Keep containers running while the daemon is down")] = True
     init: Annotated[bool, _about("Run an init in the container to forward signals and reap processes")] = False
@@ -122,15 +125,37 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         return self.pidfile or f"{self.exec_root}/dockyard.pid"
 
     @property
+    def systemd_cgroups(self) -> bool:
+        """Whether systemd keeps the containers' cgroups, each as a scope unit, instead of us."""
+        return _exec_option(self.exec_opts, CGROUP_DRIVER) == "systemd"
+
+    @property
     def listeners(self) -> list[str]:
         """The addresses to listen on."""
         return self.hosts or [DEFAULT_SOCKET]
 
 
+CGROUP_DRIVER = "native.cgroupdriver"
+
+
+def _exec_option(options: Sequence[str], name: str) -> str:
+    """The first value that `--exec-opt` gives to `name`, as in dockerd; "" for none."""
+    pairs = (option.partition("=")[::2] for option in options)
+    return next((value.strip() for key, value in pairs if key.strip().lower() == name), "")
+
+
+def is_slice(name: str) -> bool:
+    """Whether `name` may be the parent of a scope unit, as far as Docker looks."""
+    return len(name) > len(".slice") and name.endswith(".slice")
+
+
+NO_SLICE = 'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"'
+
 # A list's flag names one element of it.
 FLAG_NAMES = {
     "hosts": "host",
     "storage_opts": "storage-opt",
+    "exec_opts": "exec-opt",
     "dns_opts": "dns-opt",
     "runtimes": "add-runtime",
     "log_opts": "log-opt",
@@ -388,6 +413,14 @@ def _check(config: Config) -> None:
     for label in config.labels:
         if "=" not in label:
             raise InvalidParameter(f"bad attribute format: {label}")
+    for option in config.exec_opts:
+        if option.partition("=")[0].strip().lower() != CGROUP_DRIVER or "=" not in option:
+            raise InvalidParameter(f"unknown exec-opt: {option}; want {CGROUP_DRIVER}=cgroupfs or =systemd")
+    driver = _exec_option(config.exec_opts, CGROUP_DRIVER)
+    if driver not in ("", "cgroupfs", "systemd"):
+        raise InvalidParameter(f"{CGROUP_DRIVER} option {driver} not supported")
+    if config.systemd_cgroups and config.cgroup_parent and not is_slice(config.cgroup_parent):
+        raise InvalidParameter(NO_SLICE)
     if config.bridge == "none" and config.bip:
         raise InvalidParameter("--bip cannot be used with --bridge=none")
     bytes_of(config.default_shm_size)

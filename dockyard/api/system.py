@@ -138,7 +138,7 @@ class System:
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": rfc3339(time.time_ns()),
             "LoggingDriver": config.log_driver,
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": "systemd" if config.systemd_cgroups else "cgroupfs",
             "CgroupVersion": str(host.cgroup_version),
             "NEventsListener": services.events.listeners,
             "KernelVersion": host.kernel,

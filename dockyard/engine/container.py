@@ -41,6 +41,7 @@ class State(msgspec.Struct):
     started_at: str = NEVER
     finished_at: str = NEVER
     oom_killed: bool = False
+    cgroup: str = ""  # of this run, below every hierarchy's top: the daemon's settings may have changed since
     health: Health | None = None
 
     @property

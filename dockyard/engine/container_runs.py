@@ -92,6 +92,7 @@ class ContainerRuns:
             console_size=_console_size(record.host_config),
             runtime=self._specs.runtime(container),
             checkpoint=checkpoint,
+            systemd_cgroup=self._specs.systemd_cgroups,
         )
         # Stored before there is a process: a daemon that dies in between must not sweep its network away.
         record.sandbox, record.join = sandbox, request
@@ -107,6 +108,7 @@ class ContainerRuns:
             pid=shim.pid,
             started_at=timestamp(),
             finished_at=record.state.finished_at,
+            cgroup=self._specs.cgroup_path(container),
         )
         self._index.save(container)
         self._index.emit(container, "start")

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 
-from dockyard.config import Config, bytes_of
+from dockyard.config import NO_SLICE, Config, bytes_of, is_slice
 from dockyard.engine import limits, log_options, runtimes
 from dockyard.engine.abilities import abilities
 from dockyard.engine.container_config import ContainerConfig, HostConfig, Ulimit
@@ -145,6 +145,8 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
     host.ipc_mode = host.ipc_mode or daemon.default_ipc_mode
     host.cgroupns_mode = host.cgroupns_mode or _cgroupns_mode(host, daemon)
     host.shm_size = host.shm_size or bytes_of(daemon.default_shm_size)
+    if daemon.systemd_cgroups and host.cgroup_parent and not is_slice(host.cgroup_parent):
+        raise InvalidParameter(NO_SLICE)
     host.runtime = host.runtime or daemon.default_runtime
     runtimes.find(host.runtime, daemon)
     if host.masked_paths is None and not host.privileged:

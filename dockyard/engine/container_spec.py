@@ -20,7 +20,7 @@ from dockyard.engine.security import granted_capabilities, seccomp_profile, secu
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
-from dockyard.linux import mounts, seccomp, syscalls
+from dockyard.linux import mounts, seccomp, syscalls, systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
@@ -59,7 +59,7 @@ class SpecMaker:
         around = specs.Surroundings(
             container_id=container.id,
             rootfs=rootfs,
-            cgroup_path=self.cgroup_path(container),
+            cgroup_path=self._cgroups_path(container),
             hostname=record.config.hostname,
             user=user,
             home=home,
@@ -87,10 +87,22 @@ class SpecMaker:
         cdi.inject(spec, host.device_requests or [], self._config.cdi_spec_dirs or cdi.DEFAULT_DIRECTORIES)
         return spec
 
+    @property
+    def systemd_cgroups(self) -> bool:
+        """Whether the specs' cgroups are systemd's, see Config."""
+        return self._config.systemd_cgroups
+
+    def _cgroups_path(self, container: Container) -> str:
+        """Its cgroup as the spec has it: a path, or "slice:prefix:name" of a scope of systemd's."""
+        parent = container.host_config.cgroup_parent or self._config.cgroup_parent
+        if self.systemd_cgroups:
+            return f"{parent or 'system.slice'}:docker:{container.id}"
+        return f"/{(parent or 'docker').strip('/')}/{container.id}"
+
     def cgroup_path(self, container: Container) -> str:
-        """The container's cgroup below every hierarchy's top."""
-        parent = container.host_config.cgroup_parent or self._config.cgroup_parent or "docker"
-        return f"/{parent.strip('/')}/{container.id}"
+        """The container's cgroup below every hierarchy's top, when it is started now."""
+        path = self._cgroups_path(container)
+        return systemd.scope_path(path) if self.systemd_cgroups else path
 
     def _init_path(self, host: HostConfig) -> str:
         wanted = self._config.init if host.init is None else host.init

@@ -127,7 +127,7 @@ class ContainerService:
 
     def cgroup_path(self, container: Container) -> str:
         """The container's cgroup below every hierarchy's top."""
-        return self._specs.cgroup_path(container)
+        return container.state.cgroup or self._specs.cgroup_path(container)
 
     def save(self, container: Container) -> None:
         """Store what others have changed of a container's record, under its lock."""

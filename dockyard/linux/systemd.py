@@ -38,6 +38,12 @@ def expand_slice(name: str) -> str:
     return "".join(f"/{'-'.join(parts[: number + 1])}.slice" for number in range(len(parts)))
 
 
+def scope_path(cgroups_path: str) -> str:
+    """The cgroup path of the scope that a spec's cgroupsPath "slice:prefix:name" means. Raises ValueError."""
+    slice_name, prefix, name = cgroups_path.split(":")
+    return f"{expand_slice(slice_name or 'system.slice').rstrip('/')}/{prefix}-{name}.scope"
+
+
 class Manager:
     """The system's systemd, or with `user` the caller's own."""
 
@@ -154,7 +160,7 @@ class Scope(Cgroup):
         if user and paths is None:
             # like /user.slice/user-1000.slice/user@1000.service
             top = str(self.manager().value_of("ControlGroup"))
-        super().__init__(f"{top}{expand_slice(self.slice)}/{unit}", kind or layout(), paths=paths)
+        super().__init__(f"{top}{expand_slice(self.slice).rstrip('/')}/{unit}", kind or layout(), paths=paths)
 
     def manager(self) -> Manager:
         """The connection to systemd, made at first need. Raises OSError, DBusError."""

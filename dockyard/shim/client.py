@@ -118,7 +118,8 @@ class StartRequest:
     `open_stdin`: keep stdin open for attachments, else it is /dev/null; `stdin_once`: close it when the first
     attachment that has stdin ends it. `attachments` are served from the first byte on. `init`: PID 1 is
     `/sbin/docker-init -- args…`. `console_size` is (height, width). `runtime`: another than ours makes the container.
-    `checkpoint`: it goes on from what is in that directory.
+    `checkpoint`: it goes on from what is in that directory. `systemd_cgroup`: its cgroup is a scope unit of systemd's,
+    which the spec's cgroupsPath names as "slice:prefix:name".
     """
 
     container_id: str
@@ -134,6 +135,7 @@ class StartRequest:
     console_size: tuple[int, int] | None = None
     runtime: Runtime | None = None
     checkpoint: str = ""
+    systemd_cgroup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -682,6 +684,7 @@ class Shims:
             request.console_size,
             list(request.runtime.command) if request.runtime is not None else [],
             request.checkpoint,
+            request.systemd_cgroup,
         )
         descriptors = [spec]
         if request.seccomp_program is not None:

@@ -68,6 +68,7 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
     console_size: tuple[int, int] | None
     runtime: list[str] = []  # another runtime's command; empty: ours
     checkpoint: str = ""  # the directory of the checkpoint to go on from
+    systemd_cgroup: bool = False  # the spec's cgroupsPath names a scope of systemd's
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):

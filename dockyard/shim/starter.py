@@ -131,8 +131,10 @@ def _start(
     try:
         open_log(order.log).close()  # now, when a failure can still be told
         ends = Ends(order.terminal, order.open_stdin)
+        cgroup = _cgroup_path(order, spec)
         if order.runtime:
-            program = Program(order.runtime, order.state_root, spec.linux.cgroups_path)
+            flags = ["--systemd-cgroup"] if order.systemd_cgroup else []
+            program = Program([*order.runtime, *flags], order.state_root, cgroup)
             container = OtherContainer(program, order.container_id, order.directory)
             started = _create_other(container, order, spec, ends)
         elif order.checkpoint:
@@ -148,6 +150,7 @@ def _start(
                 ends.stdio,
                 seccomp_program=seccomp_program,
                 sibling=True,
+                systemd=order.systemd_cgroup,
                 text=b"" if order.init else specification,
             )
             assert container.process is not None
@@ -158,7 +161,7 @@ def _start(
         listener = listen()
         held = handover.Held(
             started.pid,
-            spec.linux.cgroups_path,
+            cgroup,
             any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces),
             list(ends.sources.values()),
         )
@@ -187,6 +190,15 @@ def _start(
         raise
 
 
+def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:
+    """The container's cgroup below every hierarchy's top; "" when it has none of its own."""
+    if not order.systemd_cgroup:
+        return spec.linux.cgroups_path
+    from dockyard.linux import systemd  # only where systemd keeps the cgroups
+
+    return systemd.scope_path(spec.linux.cgroups_path)
+
+
 def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Container:
     """Let the container go on from a checkpoint. Its process is ours, and the shim's when we go."""
     # here alone: a start that restores nothing need not bring it along
@@ -195,7 +207,15 @@ def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Cont
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
     options = checkpoint.Options(order.checkpoint, tcp_established=True, external_unix_sockets=True, file_locks=True)
-    return checkpoint.restore(order.state_root, order.container_id, order.bundle, spec, ends.stdio, options)
+    return checkpoint.restore(
+        order.state_root,
+        order.container_id,
+        order.bundle,
+        spec,
+        ends.stdio,
+        options,
+        systemd=order.systemd_cgroup,
+    )
 
 
 def _create_other(container: OtherContainer, order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Started:

@@ -19,6 +19,7 @@ import msgspec
 from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
+from dockyard.runtime import groups
 from dockyard.runtime.container import Container, Joining, Started
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import handover, protocol
@@ -618,9 +619,11 @@ def _remove_remains(request: protocol.Start, spec: int) -> None:
         pass
     try:
         # no state of it yet: then nothing knows of the cgroup but the order
-        path = runtime_spec.decode(memory_files.read(spec)).linux.cgroups_path
-        if path and not (group := Cgroup(path)).pids():
-            group.remove()
+        wanted = runtime_spec.decode(memory_files.read(spec))
+        if wanted.linux.cgroups_path:
+            group = groups.of_spec(wanted, request.container_id, systemd=request.systemd_cgroup)
+            if not group.pids():
+                group.remove()
         os.rmdir(f"{request.state_root}/{request.container_id}")
     except FileNotFoundError:
         pass
