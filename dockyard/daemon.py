@@ -15,12 +15,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from dockyard import listeners
-from dockyard.config import CommandLine, Config, help_text, load, merge
+from dockyard.config import RELOADABLE, CommandLine, Config, help_text, load, merge
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
 from dockyard.tls import TlsFront
 from dockyard.version import VERSION
+
+if TYPE_CHECKING:
+    from dockyard.engine.assembly import Engine
 
 log = logging.getLogger("dockyard.daemon")
 
@@ -112,7 +118,11 @@ async def _run(line: CommandLine, config: Config) -> None:
     loop = asyncio.get_running_loop()
     # Enough that a few calls that hang (a volume on a dead NFS server) leave room for all others.
     loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="blocking"))
-    stop = asyncio.Event()
+    stop, hangup = asyncio.Event(), asyncio.Event()
+    # Before the first socket is there: who can reach the daemon can count on its taking a signal well.
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signo, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with AsyncExitStack() as stack:
         sockets = listeners.open_listeners(config)
         for address, opened, _ in sockets:
@@ -123,9 +133,7 @@ async def _run(line: CommandLine, config: Config) -> None:
         server = build_server(engine.services)
         for _, opened, context in sockets:
             stack.push_async_callback(_stop_serving, await _serve(loop, server, opened, context))
-        for signo in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signo, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, _reload, line, engine)
+        stack.callback(asyncio.ensure_future(_reload_on(hangup, line, engine)).cancel)
         # What was imported stays for good: out of the collector's way, and collections then are rare and short.
         gc.collect()
         gc.freeze()
@@ -165,17 +173,23 @@ def _close_listener(address: str, opened: socket.socket) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def _reload(line: CommandLine, engine: "object") -> None:
-    """SIGHUP: read daemon.json anew and take up what can change while running; a bad file changes nothing."""
-    from dockyard.engine.assembly import Engine
+async def _reload_on(hangup: asyncio.Event, line: CommandLine, engine: "Engine") -> None:
+    """At every SIGHUP read daemon.json anew."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        _reload(line, engine)
 
-    assert isinstance(engine, Engine)
+
+def _reload(line: CommandLine, engine: "Engine") -> None:
+    """Take up what of the settings can change while the daemon runs; a bad file changes nothing."""
     try:
         config = merge(line)
     except InvalidParameter as error:
         log.error("cannot reload the configuration: %s", error)
         return
-    engine.reload(config)
+    changed = {name: getattr(config, name) for name in RELOADABLE}
+    engine.reload(msgspec.structs.replace(engine.config, **changed))
     _set_level(config)
     log.info("Reloaded configuration")
 

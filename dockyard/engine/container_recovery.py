@@ -88,6 +88,9 @@ class Recovery:
             self._index.save(container)
         if container.id not in self._index:
             return
+        if record.to_be_removed:
+            await self._removal.remove(container.id, force=True, volumes=record.volumes_too)
+            return
         if not record.scratch and (record.state.running or record.to_be_started):
             return
         last, owned = record.state.status, record.host_config.auto_remove or record.scratch

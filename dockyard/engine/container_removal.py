@@ -1,5 +1,6 @@
 """How a container goes: what it was is given back in an order in which a crash at any point can be finished later."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.stopping import Stopping
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import Conflict, NotFound, SystemFailure
+from dockyard.errors import Conflict, DockyardError, NotFound, SystemFailure
+
+log = logging.getLogger("dockyard.containers")
 
 
 class Removal:
@@ -50,6 +53,8 @@ class Removal:
         container.removing = True
         try:
             container.cancel_restart()
+            if container.state.running:
+                self._intend(container, volumes)
             while True:
                 if container.state.running:
                     await self._end_for_removal(container)
@@ -63,9 +68,18 @@ class Removal:
                         f'cannot remove container "/{container.name}": container is running: '
                         "stop the container before removing or force remove"
                     )
-        except BaseException:
+        except BaseException as failure:
             container.removing = False
+            if container.record.to_be_removed and isinstance(failure, Exception):
+                container.record.to_be_removed = False
+                with suppress(SystemFailure):
+                    self._index.save(container)
             raise
+
+    def _intend(self, container: Container, volumes: bool) -> None:
+        """So that a container that was killed to be removed is not there, stopped, after a crash in between."""
+        container.record.to_be_removed, container.record.volumes_too = True, volumes
+        self._index.save(container)
 
     async def _end_for_removal(self, container: Container) -> None:
         with suppress(Conflict, NotFound):
@@ -87,7 +101,7 @@ class Removal:
         if container.id not in self._index:
             raise NotFound(f"No such container: {container.id}")
         container.state.status = "removing"
-        self._index.save(container)
+        self._intend(container, volumes)
         for attachment in container.waiting:
             os.close(attachment.fd)
         container.waiting.clear()
@@ -99,11 +113,15 @@ class Removal:
         self._index.remove(container)
         unmount_shm(self._index.folder(container))
         shutil.rmtree(self._index.folder(container), ignore_errors=True)
-        self._index.emit(container, "destroy")
+        if volumes:
+            try:
+                await self._volumes.remove_marked(container.id)
+            except DockyardError as failure:
+                log.error("a volume of container %s stays: %s", container.id, failure)
+        # last, as in Docker: who waits for the removal finds nothing of it any more
         container.exited.set()
         container.removed.set()
-        if volumes:
-            await self._volumes.remove_marked(container.id)
+        self._index.emit(container, "destroy")
         if not container.host_config.auto_remove:
             await self._index.on_disk()
 

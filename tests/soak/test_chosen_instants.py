@@ -90,7 +90,7 @@ RUNNING: Callable[[Api], object] = run
 
 def _do(api: Api, act: object) -> None:
     if act == "remove":
-        api.delete("/containers/victim", v=1)
+        api.delete("/containers/victim", v=1, force=1)
     elif isinstance(act, str):
         api.post(f"/containers/victim/{act}")
         api.wait("victim")
@@ -113,6 +113,8 @@ def _do(api: Api, act: object) -> None:
             ("dockyard.shim.client:Shims:start:after", CREATED, "start", {"running"}),
             ("dockyard.shim.client:Shim:pause:after", RUNNING, "pause", {"running"}),
             ("dockyard.shim.client:Shim:signal:after", RUNNING, "kill", {"exited"}),
+            ("dockyard.shim.client:Shim:signal:after", RUNNING, "remove", {ABSENT}),
+            (f"{ENGINE}.layers:LayerStore:release:before", RUNNING, "remove", {ABSENT}),
             (f"{ENGINE}.container_runs:ContainerRuns:end:before", RUNNING, "kill", {"exited"}),
             ("dockyard.shim.client:Shim:delete:after", RUNNING, "kill", {"exited"}),
             (f"{ENGINE}.networks:NetworkService:leave:after", RUNNING, "kill", {"exited"}),
