@@ -6,7 +6,9 @@ recorded with the containers that have them, and free again when these are remov
 """
 
 import itertools
+import pwd
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ LARGEST_SIZE = 1 << 24
 # Neither users, system services nor other container managers take ids from here
 # (systemd's "UIDs and GIDs"; beyond it numbers are negative to some programs).
 FREE_RANGE = (1879048192, 2147483647 - 1879048192)
+# The user of `--userns-remap default` has this name in Docker, and his ids begin here, as those of users who log in.
+REMAP_USER = "dockremap"
+FIRST_SUBORDINATE = 100_000
 SUBORDINATE_USERS = ("dockyard", "containers")
 
 
@@ -104,6 +109,11 @@ def spans_for_containers(subuid: str = "/etc/subuid", subgid: str = "/etc/subgid
 
 def subordinate(name: str, number: str, path: str) -> list[Span]:
     """What subuid(5) gives the user of that name or number."""
+    return [span for owner, span in _subordinates(path) if owner in (name, number or name)]
+
+
+def _subordinates(path: str) -> list[tuple[str, Span]]:
+    """All that is given to anybody."""
     try:
         rows = Path(path).read_text().splitlines()
     except OSError:
@@ -111,8 +121,8 @@ def subordinate(name: str, number: str, path: str) -> list[Span]:
     found = []
     for row in rows:
         fields = row.strip().split(":")
-        if len(fields) == 3 and fields[0] in (name, number or name) and fields[1].isdecimal() and fields[2].isdecimal():
-            found.append(Span(int(fields[1]), int(fields[2])))
+        if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+            found.append((fields[0], Span(int(fields[1]), int(fields[2]))))
     return found
 
 
@@ -143,13 +153,14 @@ def mount_rows(first: int, size: int, owner: int, user: int) -> list[IDMapping]:
 
 
 def remap_range(setting: str) -> IdRange:
-    """What `--userns-remap USER[:GROUP]` means, by name or number; "default" is the user dockremap.
+    """What `--userns-remap USER[:GROUP]` means, by name or number; "default" is the user dockremap, made when missing.
 
-    Raises SystemFailure when the user, the group or its subordinate ids are missing.
+    Raises SystemFailure when the user, the group or its subordinate ids are missing, or can't be made.
     """
     user, _, group = setting.partition(":")
     if user == "default":
-        user = group = "dockremap"
+        user = group = REMAP_USER
+        make_user(REMAP_USER)
     group = group or user
     uids = _subordinate_of(user, "/etc/passwd", "/etc/subuid", "user")
     gids = _subordinate_of(group, "/etc/group", "/etc/subgid", "group")
@@ -157,6 +168,35 @@ def remap_range(setting: str) -> IdRange:
     if size < DEFAULT_SIZE:
         raise SystemFailure(f"userns-remap {setting}: {size} subordinate ids are too few, {DEFAULT_SIZE} are needed")
     return IdRange(uid=uids.first, gid=gids.first, size=size)
+
+
+def make_user(name: str) -> None:
+    """Make a system user and group `name` that nobody can log in as, and give them subordinate ids: what is missing.
+
+    Like Docker from id 100000 on, where nobody has any yet. Raises SystemFailure.
+    """
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        _administer("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/false", name)
+    for path, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
+        if subordinate(name, "", path):
+            continue
+        used = [span for _, span in _subordinates(path)]
+        first = _first_free(DEFAULT_SIZE, used, [Span(FIRST_SUBORDINATE, FREE_RANGE[0] - FIRST_SUBORDINATE)])
+        if first is None:
+            raise SystemFailure(f"no {DEFAULT_SIZE} ids are free for {name} in {path}")
+        _administer("usermod", option, f"{first}-{first + DEFAULT_SIZE - 1}", name)
+
+
+def _administer(*command: str) -> None:
+    """One of the programs that change the accounts' files under their locks."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        raise SystemFailure(f"{' '.join(command)}: {error.strerror}; install shadow's tools (passwd)") from error
+    if done.returncode:
+        raise SystemFailure(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _subordinate_of(name: str, accounts: str, ranges: str, kind: str) -> Span:

@@ -1,5 +1,8 @@
 """Ranges of ids: chosen, found in subuid(5), and as the rows of id maps."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,23 @@ def test_subordinate_ids_are_found_by_name_and_number(tmp_path: Path) -> None:
 def test_remapping_to_nobody_known_says_so() -> None:
     with pytest.raises(SystemFailure, match='user "no-such-user" does not exist'):
         remap_range("no-such-user")
+
+
+def test_the_default_of_remapping_is_a_user_made_for_it(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"  # in place of the host's, in a mount namespace
+    shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
+    for name in ("subuid", "subgid"):
+        (etc / name).write_text("someone:100000:65536\nother:200000:1000\n")
+    script = f"""
+import subprocess
+from dockyard.engine.id_ranges import remap_range
+subprocess.run(["mount", "--bind", {str(etc)!r}, "/etc"], check=True)
+for again in range(2):
+    found = remap_range("default")
+    print(found.uid, found.gid, found.size)
+"""
+    done = subprocess.run(["unshare", "-m", sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "201000 201000 65536\n" * 2, done.stderr
+    (account,) = [row for row in (etc / "passwd").read_text().splitlines() if row.startswith("dockremap:")]
+    assert account.endswith(":/bin/false")
+    assert "\ndockremap:" in (etc / "group").read_text()
