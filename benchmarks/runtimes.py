@@ -25,7 +25,8 @@ from dockyard.linux import cgroups, seccomp
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import defaults
-from dockyard.shim.client import LogConfig, Shims, StartRequest
+from dockyard.shim.client import Shims
+from dockyard.shim.orders import LogConfig, StartRequest
 
 FOLDER = Path("/run/dockyard-bench-runtimes")
 PROGRAMS = ["true", "sleep"]

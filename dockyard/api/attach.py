@@ -14,8 +14,8 @@ from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, take_over
 from dockyard.engine.container import Container
 from dockyard.errors import Conflict, DockyardError, InvalidParameter
-from dockyard.shim.client import DEFAULT_DETACH_KEYS, Attachment
 from dockyard.shim.log_reader import read_until
+from dockyard.shim.orders import DEFAULT_DETACH_KEYS, Attachment
 
 
 def routes(services: Services) -> list[Route]:

@@ -13,7 +13,7 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
 from dockyard.engine.start_failures import StartFailure
-from dockyard.shim.client import DEFAULT_DETACH_KEYS, Attachment
+from dockyard.shim.orders import DEFAULT_DETACH_KEYS, Attachment
 
 
 class ExecCreate(msgspec.Struct, rename="pascal"):

@@ -12,7 +12,7 @@ import msgspec
 from dockyard.engine.container_config import ContainerConfig, HostConfig, LogSettings
 from dockyard.engine.containers import ContainerService
 from dockyard.errors import NotFound
-from dockyard.shim.client import Attachment
+from dockyard.shim.orders import Attachment
 
 HEAD = 8
 # Docker paints what a RUN says on its standard error.

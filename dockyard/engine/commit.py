@@ -14,7 +14,7 @@ from dockyard.errors import NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
 from dockyard.oci.manifest import host
 from dockyard.oci.reference import Reference
-from dockyard.shim.client import Shim
+from dockyard.shim.connection import Shim
 
 
 class CommitService:

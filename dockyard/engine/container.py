@@ -9,7 +9,8 @@ from dockyard.engine.container_config import ContainerConfig, EndpointSettings, 
 from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.moments import NEVER
 from dockyard.networks.model import JoinRequest, Sandbox
-from dockyard.shim.client import Attachment, Shim
+from dockyard.shim.connection import Shim
+from dockyard.shim.orders import Attachment
 
 RESTART_DELAY = 0.1  # before the first restart, s: Docker's
 

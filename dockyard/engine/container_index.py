@@ -7,7 +7,7 @@ from dockyard.engine.container import Container, Record
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
-from dockyard.shim.client import Shim
+from dockyard.shim.connection import Shim
 
 
 class ContainerIndex:

@@ -22,7 +22,7 @@ from dockyard.engine.oom import OomWatcher
 from dockyard.engine.start_failures import StartFailure
 from dockyard.engine.stopping import Stopping
 from dockyard.errors import Conflict, DockyardError, NotFound, NotModified, SystemFailure
-from dockyard.shim.client import Attachment, ExitStatus
+from dockyard.shim.orders import Attachment, ExitStatus
 
 log = logging.getLogger("dockyard.containers")
 

@@ -20,7 +20,9 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.shim.client import ExitStatus, Shim, Shims
+from dockyard.shim.client import Shims
+from dockyard.shim.connection import Shim
+from dockyard.shim.orders import ExitStatus
 
 log = logging.getLogger("dockyard.containers")
 

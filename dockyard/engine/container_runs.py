@@ -22,7 +22,9 @@ from dockyard.errors import DockyardError, NotFound
 from dockyard.networks.model import EndpointConfig, JoinRequest, Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim.client import LogConfig, Shim, Shims, StartRequest
+from dockyard.shim.client import Shims
+from dockyard.shim.connection import Shim
+from dockyard.shim.orders import LogConfig, StartRequest
 
 log = logging.getLogger("dockyard.containers")
 

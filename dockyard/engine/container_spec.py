@@ -24,7 +24,7 @@ from dockyard.linux import mounts, seccomp, syscalls, systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
-from dockyard.shim.client import Runtime
+from dockyard.shim.orders import Runtime
 
 # Where distributions keep a static PID 1 that forwards signals and reaps.
 INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")

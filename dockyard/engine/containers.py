@@ -35,7 +35,9 @@ from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.oci import runtime_spec
-from dockyard.shim.client import Attachment, Shim, Shims
+from dockyard.shim.client import Shims
+from dockyard.shim.connection import Shim
+from dockyard.shim.orders import Attachment
 
 
 class ContainerService:

@@ -18,7 +18,8 @@ from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim.client import Attachment, ExecProcess, ExecRequest
+from dockyard.shim.connection import ExecProcess
+from dockyard.shim.orders import Attachment, ExecRequest
 
 # How many execs that have ended are remembered, for whoever asks for their exit codes.
 REMEMBERED = 10_000

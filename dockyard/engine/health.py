@@ -15,7 +15,8 @@ from dockyard.engine.moments import nanoseconds, timestamp
 from dockyard.errors import DockyardError
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim.client import Attachment, ExecProcess, ExecRequest
+from dockyard.shim.connection import ExecProcess
+from dockyard.shim.orders import Attachment, ExecRequest
 
 SECOND = 10**9
 INTERVAL, TIMEOUT, RETRIES, START_INTERVAL = 30 * SECOND, 30 * SECOND, 3, 5 * SECOND

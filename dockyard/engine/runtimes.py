@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dockyard.config import KNOWN_RUNTIMES, OWN_RUNTIME, Config
 from dockyard.errors import InvalidParameter
-from dockyard.shim.client import Runtime
+from dockyard.shim.orders import Runtime
 
 _OWN_NAMES = (OWN_RUNTIME, "io.containerd.runc.v2")
 _PROGRAMS = tuple(name for name in KNOWN_RUNTIMES if name not in _OWN_NAMES)

@@ -11,7 +11,7 @@ from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.signals import parse_signal
 from dockyard.errors import Conflict, NotFound, SystemFailure, Unavailable
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.shim.client import Shim
+from dockyard.shim.connection import Shim
 
 log = logging.getLogger("dockyard.containers")
 
