@@ -49,7 +49,10 @@ RESOURCES = (
 
 def build_server(services: Services) -> web.Server:
     """The protocol factory that serves the API: give it to `loop.create_server` or `create_unix_server`."""
-    router = Router(route for resource in RESOURCES for route in resource.routes(services))
+    router = Router(
+        (route for resource in RESOURCES for route in resource.routes(services)),
+        experimental=services.system.config.experimental,
+    )
     return web.Server(
         router,
         access_log=None,

@@ -36,7 +36,6 @@ def version_text(version: tuple[int, int]) -> str:
 
 COMMON_HEADERS = {
     "Api-Version": version_text(NEWEST_VERSION),
-    "Docker-Experimental": "false",
     "Ostype": "linux",
     "Server": f"Dockyard/{VERSION} (linux)",
 }
@@ -204,14 +203,15 @@ def error_response(error: Exception) -> web.Response:
 class Router:
     """Finds the handler of a request and turns what it raises into the API's error responses."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], *, experimental: bool = False) -> None:
+        self._headers = {**COMMON_HEADERS, "Docker-Experimental": str(experimental).lower()}
         # first segment -> [(method, segments, handler)]; a pattern with more fixed words stands before one with fewer
         self._routes: dict[str, list[tuple[str, tuple[str, ...], Handler]]] = {}
         for route in routes:
             segments = tuple(route.pattern.strip("/").split("/"))
             self._routes.setdefault(segments[0], []).append((route.method, segments, route.handler))
         for entries in self._routes.values():
-            entries.sort(key=lambda entry: sum(segment.startswith("{") for segment in entry[1]))
+            entries.sort(key=lambda entry: (-sum(not segment.startswith("{") for segment in entry[1]), len(entry[1])))
 
     def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
         """The handler and path parameters for `segments`, or None: as in Docker also when only the method is wrong."""
@@ -225,7 +225,7 @@ class Router:
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         response = await self._respond(http)
         if not response.prepared:
-            response.headers.update(COMMON_HEADERS)
+            response.headers.update(self._headers)
         return response
 
     async def _respond(self, http: web.BaseRequest) -> web.StreamResponse:

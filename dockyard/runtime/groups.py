@@ -58,21 +58,21 @@ def _with_default_devices(wanted: Resources) -> Resources:
     return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
 
 
-def start(group: Cgroup, spec: Spec, *, rootless: bool = False) -> None:
-    """Have systemd make the group with the caller, a container's process to be, inside; then set its limits."""
+def start(group: Cgroup, spec: Spec, pid: int = 0, *, rootless: bool = False) -> None:
+    """Have systemd make the group with a container's process to be inside (0: the caller); then set its limits."""
     from dockyard.linux.systemd import Scope
     from dockyard.runtime import systemd_properties
 
     assert isinstance(group, Scope)
-    systemd_properties.start(group, own_pid(), spec)
+    systemd_properties.start(group, pid or own_pid(), spec)
     if spec.linux.resources is not None:
         resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
 
 
-def join(group: Cgroup, *, like: int = 0) -> None:
-    """Move the caller into the group. `like` is a process of the container. Raises RuntimeFailure."""
+def join(group: Cgroup, pid: int = 0, *, like: int = 0) -> None:
+    """Move a process (0: the caller) into the group. `like` is one of the container's. Raises RuntimeFailure."""
     try:
-        group.join(0, like=like)
+        group.join(pid, like=like)
     except OSError as error:
         raise _refused("write", error) from error
 

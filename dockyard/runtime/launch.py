@@ -115,7 +115,7 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
 
 def restore(session: Session, flags: Flags, options: "checkpoint.Options") -> int:
     """Make the container of the bundle again from its checkpoint; then as `run`."""
-    from dockyard.runtime import checkpoint
+    from dockyard.runtime import restore as restoring
 
     launch = Launch(session, flags, detach=flags.on("detach"))
     name = flags.arguments[0]
@@ -128,7 +128,7 @@ def restore(session: Session, flags: Flags, options: "checkpoint.Options") -> in
         from dockyard.runtime.foreground import Foreground
 
         foreground = Foreground(terminal=spec.process.terminal, subreaper=launch.subreaper)
-    container = checkpoint.restore(
+    container = restoring.restore(
         session.root,
         name,
         bundle,

@@ -202,12 +202,12 @@ def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:
 def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Container:
     """Let the container go on from a checkpoint. Its process is ours, and the shim's when we go."""
     # here alone: a start that restores nothing need not bring it along
-    from dockyard.runtime import checkpoint
+    from dockyard.runtime import checkpoint, restore
 
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
     options = checkpoint.Options(order.checkpoint, tcp_established=True, external_unix_sockets=True, file_locks=True)
-    return checkpoint.restore(
+    return restore.restore(
         order.state_root,
         order.container_id,
         order.bundle,

@@ -1,17 +1,14 @@
 """Checkpoints of containers through the Engine API, by CRIU on the real kernel."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests import criu
 from tests.engine_process import EngineProcess
 
-criu = shutil.which("criu")
-works = criu is not None and subprocess.run([criu, "check"], capture_output=True, check=False).returncode == 0
-with_criu = pytest.mark.skipif(not works, reason="CRIU is not here or does not work with this kernel")
+with_criu = criu.needed()
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def test_a_checkpoint_may_leave_it_running(engine: EngineProcess, counter: str) 
     assert checkpoint(engine, "../out", leave_running=True)[0] == 400
 
 
-@pytest.mark.skipif(works, reason="CRIU works here")
+@pytest.mark.skipif(not criu.reason_why_not(), reason="CRIU works here")
 def test_a_checkpoint_that_fails_says_why_and_leaves_all_as_it_was(engine: EngineProcess, counter: str) -> None:
     status, answer = checkpoint(engine, "first", leave_running=False)
     assert status == 500

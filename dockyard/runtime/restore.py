@@ -1,0 +1,201 @@
+"""Restore: a container made again from the files of its checkpoint, its processes going on where they were."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+
+from dockyard.linux import syscalls
+from dockyard.linux.cgroups import Cgroup
+from dockyard.linux.rooted import Root
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Spec, State
+from dockyard.runtime import checkpoint, groups, hooks, init, outside, validation
+from dockyard.runtime import record as records
+from dockyard.runtime.checkpoint import Options
+from dockyard.runtime.container import Container, Started, Stdio
+from dockyard.runtime.criu import Act, Criu
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockyard.runtime.criu import Value
+
+LOG = "restore.log"
+
+
+def restore(
+    root: str,
+    container_id: str,
+    bundle: str,
+    spec: Spec,
+    stdio: Stdio | None,
+    options: Options,
+    *,
+    systemd: bool = False,
+    rootless: bool = False,
+) -> Container:
+    """Make the container again from the images, its first process a child of the caller's, and running.
+
+    `stdio` (None: the caller's own) takes the place of the pipes that it had. Raises RuntimeFailure; then nothing is
+    left.
+    """
+    validation.check(spec, bundle, pivot=True)
+    streams = outside.load_streams(os.path.abspath(options.images))
+    images, work = checkpoint.directories(options)
+    with contextlib.ExitStack() as undo:
+        directory = os.path.join(root, container_id)
+        try:
+            os.makedirs(directory, mode=0o711)
+        except FileExistsError:
+            raise RuntimeFailure(f"container with given ID already exists: {container_id}") from None
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)
+        groups.make(group, spec, rootless=rootless)
+        undo.callback(_remove, group)
+        rootfs = init.root_path(bundle, spec)
+        restored = _Restored(container_id, bundle, spec, streams)
+        undo.callback(restored.abandon)
+
+        def enter(pid: int) -> None:
+            if group.unit:
+                groups.start(group, spec, pid, rootless=rootless)
+            else:
+                groups.join(group, pid)
+
+        with _mounted(directory, rootfs) as top, contextlib.ExitStack() as given:
+            wanted, keep = _wanted(top, bundle, spec, group, streams, stdio, options, given)
+            places = given.enter_context(checkpoint.opened(images, work))
+            Criu(options.program).ask(
+                Act.RESTORE, wanted | places, f"{work}/{LOG}", on_notice=restored.on_notice, keep=keep, enter=enter
+            )
+        record = Record(
+            id=container_id,
+            bundle=bundle,
+            pid=restored.pid,
+            started=records.start_time(restored.pid),
+            cgroup=group.path if group.paths else "",
+            created_ns=time.time_ns(),
+            oci_version=spec.oci_version,
+            rootfs=rootfs,
+            annotations=spec.annotations,
+            late_hooks=spec.hooks is not None and bool(spec.hooks.poststart or spec.hooks.poststop),
+            own_mounts=outside.has_namespace(spec, "mount"),
+            own_pids=any(namespace.type == "pid" and not namespace.path for namespace in spec.linux.namespaces),
+            userns=outside.has_namespace(spec, "user"),
+            cgroup_paths=groups.unusual_paths(group),
+            unit=group.unit,
+            rootless=rootless,
+        )
+        records.save(root, record, runtime_spec.encode(spec), group)
+        undo.pop_all()
+    container = Container.load(root, container_id)
+    container.process = Started(restored.pid, os.pidfd_open(restored.pid), restored.console)
+    return container
+
+
+class _Restored:
+    """What becomes known of the container while CRIU makes it."""
+
+    def __init__(self, container_id: str, bundle: str, spec: Spec, streams: list[str]) -> None:
+        self.pid = 0
+        self.console: int | None = None  # the terminal's master
+        self._id = container_id
+        self._bundle = bundle
+        self._spec = spec
+        self._streams = streams
+
+    def on_notice(self, name: str, pid: int, fd: int) -> None:
+        """CRIU has come to a point."""
+        if name == "setup-namespaces" and self._spec.hooks is not None:
+            state = State(
+                id=self._id, status="creating", pid=pid, bundle=self._bundle, annotations=self._spec.annotations
+            )
+            hooks.run("prestart", self._spec.hooks.prestart, state, directory=self._bundle)
+            hooks.run("createRuntime", self._spec.hooks.create_runtime, state, directory=self._bundle)
+        elif name == "post-restore":
+            self.pid = pid
+        elif name == "orphan-pts-master" and fd >= 0:
+            if self.console is None and outside.is_terminal_of(fd, self._streams):
+                self.console = fd
+            else:
+                os.close(fd)  # of a process run in the container later: its client has gone
+
+    def abandon(self) -> None:
+        """Let go of it."""
+        if self.console is not None:
+            os.close(self.console)
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, 9)
+
+
+@contextlib.contextmanager
+def _mounted(directory: str, rootfs: str) -> Iterator[str]:
+    """The container's tree as CRIU wants it: a mount point, and nothing mounted over its parent."""
+    top = f"{directory}/criu-root"
+    os.mkdir(top)
+    try:
+        syscalls.mount(rootfs, top, None, syscalls.MS_BIND | syscalls.MS_REC)
+        try:
+            yield top
+        finally:
+            syscalls.umount2(top, syscalls.MNT_DETACH)
+    finally:
+        os.rmdir(top)
+
+
+def _wanted(
+    top: str,
+    bundle: str,
+    spec: Spec,
+    group: Cgroup,
+    streams: list[str],
+    stdio: Stdio | None,
+    options: Options,
+    undo: contextlib.ExitStack,
+) -> tuple[dict[str, Value], list[int]]:
+    """CRIU's options, and the descriptors that it needs for them, which `undo` closes."""
+    root = Root(top)
+    undo.callback(root.close)
+    try:
+        outside.make_places(root, spec, bundle)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot make a place to mount on: {error.filename}: {error.strerror}") from error
+    mounts = {**outside.mounts(spec, group, bundle, root), outside.MASK: outside.MASK}
+    inherited = outside.namespaces_given(spec, undo) + _streams_given(streams, stdio, undo)
+    wanted = checkpoint.common(options, spec) | {
+        "root": top,
+        "log_file": LOG,
+        "rst_sibling": True,
+        "evasive_devices": True,
+        "external": [f"mnt[{place}]:{source}" for place, source in mounts.items()],
+        "inherit_fd": list(inherited),
+        "join_ns": list(outside.namespaces_joined(spec)),
+    }
+    for name, value in (("lsm_profile", options.lsm_profile), ("lsm_mount_context", options.lsm_mount_context)):
+        if value:
+            wanted[name] = value
+    return wanted, [fd for _, fd in inherited]
+
+
+def _streams_given(streams: list[str], stdio: Stdio | None, undo: contextlib.ExitStack) -> list[tuple[str, int]]:
+    """The new pipes in the places of the old: criu's key and a descriptor."""
+    given = (stdio.stdin, stdio.stdout, stdio.stderr) if stdio is not None else (0, 1, 2)
+    found: dict[str, int] = {}
+    for stream, fd in zip(streams, given, strict=False):
+        if stream.startswith("pipe:") and stream not in found:
+            # above the first three, which are CRIU's own
+            found[stream] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+            undo.callback(os.close, found[stream])
+    return list(found.items())
+
+
+def _remove(group: Cgroup) -> None:
+    with contextlib.suppress(OSError):
+        group.remove()
