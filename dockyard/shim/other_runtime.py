@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dockyard.linux import null_device
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import Process, Resources, encode
 from dockyard.runtime.container import Started, Stdio
@@ -145,9 +146,11 @@ class OtherContainer:
         log = f"{self.directory}/runtime-{os.getpid()}-{time.monotonic_ns()}.log"
         argv = [*self.program.command, "--root", self.program.root, "--log", log, "--log-format", "json", *words]
         output = os.memfd_create("output", os.MFD_CLOEXEC)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # gVisor gives its streams to the user that its sandbox runs as, and the host's /dev/null with them
+        null = null_device.open_own()
         try:
-            ends = (stdio.stdin, stdio.stdout, stdio.stderr) if stdio is not None else (null, output, output)
+            given = (stdio.stdin, stdio.stdout, stdio.stderr) if stdio is not None else (null, output, output)
+            ends = tuple(null if null_device.is_null(fd) else fd for fd in given)
             code = _run(argv, ends, reap)
             printed = _content(output)
             if code:
@@ -159,8 +162,11 @@ class OtherContainer:
             _remove(log)
 
 
-def _run(argv: list[str], ends: tuple[int, int, int], reap: bool) -> int:
-    """The program's exit status; 128 + signal. Raises RuntimeFailure when there is no such program or it hangs."""
+def _run(argv: list[str], ends: tuple[int, ...], reap: bool) -> int:
+    """The program's exit status; 128 + signal. `ends`: its stdin, stdout and stderr.
+
+    Raises RuntimeFailure when there is no such program or it hangs.
+    """
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     # copies above the three, so that none is overwritten before it is used

@@ -106,6 +106,19 @@ def test_a_terminal_and_a_client_that_attaches_later(engine: EngineProcess, runt
         engine.docker("rm", "-f", "typed")
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_hosts_null_device_stays_roots(engine: EngineProcess, runtime: str) -> None:
+    """gVisor gives its streams to nobody: /dev/null of the host, where a container has no stdin."""
+    before = Path("/dev/null").stat().st_ctime_ns  # it changes with the owner, also when somebody sets that right again
+    engine.docker("run", "-d", "--name", "silent", "--runtime", runtime, "-u", "5", "busybox", "sleep", "60")
+    try:
+        engine.docker("exec", "-d", "silent", "true")
+        engine.docker("exec", "silent", "sh", "-c", "cat; echo >/dev/null")
+        assert Path("/dev/null").stat().st_ctime_ns == before
+    finally:
+        engine.docker("rm", "-f", "silent")
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES[:2])
 def test_limits_change_while_it_runs(engine: EngineProcess, runtime: str) -> None:
     engine.docker("run", "-d", "--name", "limited", "--runtime", runtime, "-m", "64m", "busybox", "sleep", "60")
