@@ -83,7 +83,9 @@ def _set_memory(group: Cgroup, memory: Memory) -> None:
             _set_memory_limit(group, limit)
         if swap:
             write(group, "memory", "memory.memsw.limit_in_bytes", str(swap))
-    # memory.kmem.limit_in_bytes is gone from the kernel (6.1), and runtimes ignore it since long
+    # memory.kmem.limit_in_bytes takes nothing since Linux 5.16, and runtimes ignore it since long
+    if memory.kernel_tcp:
+        offer(group, "memory", "memory.kmem.tcp.limit_in_bytes", str(memory.kernel_tcp))
     if memory.reservation:
         write(group, "memory", "memory.soft_limit_in_bytes", str(memory.reservation))
     if memory.disable_oom_killer:

@@ -15,7 +15,7 @@ def test_every_limit_reaches_its_file(v1: Cgroup) -> None:
     resources.apply(
         v1,
         Resources(
-            memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB, swappiness=10),
+            memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB, swappiness=10, kernel_tcp=8 * MIB),
             cpu=Cpu(shares=512, quota=50_000, period=200_000, burst=10_000, cpus="0", mems="0", idle=0),
             pids=Pids(limit=33),
             devices=[DeviceRule(allow=False, type="a"), DeviceRule(allow=True, type="c", major=1, minor=3)],
@@ -25,6 +25,8 @@ def test_every_limit_reaches_its_file(v1: Cgroup) -> None:
     assert v1.number("memory", "memory.memsw.limit_in_bytes") == 96 * MIB
     assert v1.number("memory", "memory.soft_limit_in_bytes") == 32 * MIB
     assert v1.number("memory", "memory.swappiness") == 10
+    # not every kernel has it
+    assert v1.read("memory", "memory.kmem.tcp.limit_in_bytes") in (None, f"{8 * MIB}\n")
     assert v1.number("cpu", "cpu.shares") == 512
     assert v1.number("cpu", "cpu.cfs_quota_us") == 50_000
     assert v1.number("cpu", "cpu.cfs_period_us") == 200_000
