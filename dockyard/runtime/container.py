@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
 from dockyard.oci import runtime_spec
-from dockyard.oci.runtime_spec import Personality, Process, Spec
+from dockyard.oci.runtime_spec import Linux, Process, Spec
 from dockyard.runtime import (
     birth,
     channel,
@@ -204,7 +204,15 @@ class Container(Existing):
                 undo.callback(intel_rdt.leave, resctrl)
             state = born.state("creating", pid)
             console = midwife.attend(
-                ours, pidfd, pid, spec.process, filter_, state, lambda: _run_hooks(born, pid), on_console
+                ours,
+                pidfd,
+                pid,
+                spec.process,
+                filter_,
+                state,
+                lambda: _run_hooks(born, pid),
+                on_console,
+                lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
             )
             record = Record(
                 id=container_id,
@@ -328,7 +336,7 @@ class Container(Existing):
                     self.record,
                     groups_to_join,
                     tell,
-                    self.spec.linux.personality,
+                    self.spec.linux,
                 )
             # a child of ours that nobody has reaped yet: the number is its own
             child = os.pidfd_open(pid)
@@ -422,7 +430,7 @@ def _join(
     record: Record,
     groups_to_join: list[str] | None,
     tell: Callable[[str], None] | None,
-    personality: Personality | None,
+    linux: Linux,
 ) -> None:
     """The child of `join`: enter the container and become the program. Never returns."""
     try:
@@ -458,9 +466,9 @@ def _join(
         else:
             init.take_stdio(stdio, wanted)
         init.set_limits(wanted, runtime)
-        if personality is not None:
-            scheduling.apply_personality(personality)
-        ready = init.become_ready(wanted, filter_, last_capability, runtime, setgroups=setgroups)
+        if linux.personality is not None:
+            scheduling.apply_personality(linux.personality)
+        ready = init.become_ready(wanted, linux, filter_, last_capability, runtime, setgroups=setgroups)
         channel.send(runtime, Message("created"))
         if tell is not None:
             tell(f"setns_init: about to exec {ready.program}")

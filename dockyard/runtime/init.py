@@ -20,7 +20,7 @@ from dockyard.linux.syscalls import (
     CLONE_NEWTIME,
     CLONE_NEWUSER,
 )
-from dockyard.oci.runtime_spec import VERSION, Process, Spec, State
+from dockyard.oci.runtime_spec import VERSION, Linux, Process, Spec, State
 from dockyard.runtime import channel, groups, hooks, labels, limits, process, rootfs, scheduling, sysctls
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
@@ -147,7 +147,7 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     setgroups = not birth.user_namespace or may_set_groups("self")
     if spec.hooks is not None:
         hooks.prepare()
-    root = _build_root(birth)
+    root = _build_root(birth, runtime)
     if spec.linux.net_devices or (spec.hooks is not None and (spec.hooks.prestart or spec.hooks.create_runtime)):
         channel.send(runtime, Message("hooks"))
         channel.expect(runtime, "done", "running hooks")
@@ -181,7 +181,7 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     ready = None
     if wanted is not None:
         set_limits(wanted, runtime)
-        ready = become_ready(wanted, birth.filter, birth.last_capability, runtime, setgroups=setgroups)
+        ready = become_ready(wanted, spec.linux, birth.filter, birth.last_capability, runtime, setgroups=setgroups)
     if birth.tell is not None:
         birth.tell("init: closing the pipe to signal completion")
     channel.send(runtime, Message("created"))
@@ -264,14 +264,19 @@ def own_keyring(container_id: str, wanted: Process | None, *, userns: bool) -> N
         pass  # a kernel without keyrings, or one that forbids them here: then there is none to leak either
 
 
-def _build_root(birth: Birth) -> rootfs.Rootfs:
+def _build_root(birth: Birth, runtime: socket.socket) -> rootfs.Rootfs:
     spec = birth.spec
     path = root_path(birth.bundle, spec)
     try:
         root = rootfs.Rootfs(path, birth.bundle, spec, own_namespace=birth.has(CLONE_NEWNS))
     except OSError as error:
         raise RuntimeFailure(f"error preparing rootfs: {path}: {error.strerror}") from error
-    root.make_mounts(spec, birth.group, bool(birth.flags & CLONE_NEWCGROUP), birth.sources)
+
+    def map_ids(number: int, clone: int) -> None:
+        channel.send(runtime, Message("ids", str(number)), clone)
+        channel.expect(runtime, "done", "mapping the ids of a mount")
+
+    root.make_mounts(spec, birth.group, bool(birth.flags & CLONE_NEWCGROUP), birth.sources, map_ids)
     root.make_devices(spec, userns=birth.user_namespace)
     return root
 
@@ -372,13 +377,19 @@ class Ready:
 
 
 def become_ready(
-    wanted: Process, filter_: Filter | None, last_capability: int, runtime: socket.socket, *, setgroups: bool
+    wanted: Process,
+    linux: Linux,
+    filter_: Filter | None,
+    last_capability: int,
+    runtime: socket.socket,
+    *,
+    setgroups: bool,
 ) -> Ready:
-    """The way from root in the container to its user with the program found. Raises RuntimeFailure."""
+    """The way from root in the container, `linux`, to its user with the program found. Raises RuntimeFailure."""
     if not wanted.args:
         raise RuntimeFailure("args must not be empty")
     labels.of_next_program(wanted)
-    scheduling.apply(wanted)
+    scheduling.apply(wanted, linux.resources)
     environment = process.environment_of(wanted)
     early: RuntimeFailure | None = None
     try:

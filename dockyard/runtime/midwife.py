@@ -28,6 +28,7 @@ class Attendance:
         state: State,
         run_hooks: Callable[[], None] | None = None,
         on_console: Callable[[int], None] | None = None,
+        map_ids: Callable[[int, int], None] | None = None,
     ) -> None:
         self.created = False
         self.console = -1
@@ -39,6 +40,7 @@ class Attendance:
         self._state = state
         self._run_hooks = run_hooks
         self._on_console = on_console
+        self._map_ids = map_ids
 
     def step(self) -> None:
         """Wait for one message and do as it says. Raises RuntimeFailure; then `abandon`."""
@@ -56,6 +58,11 @@ class Attendance:
                 self._on_console(fd)
         elif message.kind == "hooks" and self._run_hooks is not None:
             self._run_hooks()
+        elif message.kind == "ids" and self._map_ids is not None:
+            try:
+                self._map_ids(int(message.text), fd)
+            finally:
+                os.close(fd)
         elif message.kind == "limits" and self._wanted is not None:
             # only the host's root may raise a hard limit, not that of a user namespace
             limits.apply(self._wanted.rlimits, self._pid)
@@ -79,9 +86,10 @@ def attend(
     state: State,
     run_hooks: Callable[[], None] | None = None,
     on_console: Callable[[int], None] | None = None,
+    map_ids: Callable[[int, int], None] | None = None,
 ) -> int:
     """Answer a process until it is created; its terminal's master, or -1. Raises RuntimeFailure."""
-    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks, on_console)
+    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks, on_console, map_ids)
     try:
         while not attendance.created:
             attendance.step()

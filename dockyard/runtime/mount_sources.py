@@ -1,7 +1,8 @@
 """What is mounted, as detached mounts: clones for bind mounts, id-mapped or not, and new file systems.
 
 Where the container has a user namespace its own root may neither see the host's files nor map their owners; then the
-runtime makes the clones before the container is born, and hands them down.
+runtime makes the clones before the container is born, and hands them down. What is in the container's own tree is
+cloned when its turn comes, since earlier mounts may be part of it; ids are mapped by the runtime then, too.
 """
 
 import errno
@@ -45,7 +46,7 @@ def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> M
         mapped = is_mapped(wanted, options)
         if not userns and not mapped:
             continue
-        if not (userns and mapped) and _is_in_root(wanted, spec, bundle):
+        if _is_in_root(wanted, spec, bundle):
             continue
         try:
             source = clone(wanted, options, bundle)
@@ -75,6 +76,12 @@ def _is_in_root(wanted: Mount, spec: Spec, bundle: str) -> bool:
 def is_mapped(wanted: Mount, options: Options) -> bool:
     """Whether the mount has an id mapping of its own."""
     return bool(wanted.uid_mappings or wanted.gid_mappings or options.idmap)
+
+
+def map_listed(number: int, source: int, spec: Spec, user_namespace: int) -> None:
+    """`map_ids` for the mount of that number in the list, of which the container's first process has made a clone."""
+    wanted = spec.mounts[number]
+    map_ids(wanted, mount_options.parse(wanted.options), source, spec, user_namespace)
 
 
 def map_ids(wanted: Mount, options: Options, source: int, spec: Spec, user_namespace: int) -> None:

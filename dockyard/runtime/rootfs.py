@@ -8,7 +8,7 @@ between the check and the mount). What is to be changed about a mount later is h
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -61,7 +61,6 @@ class Rootfs:
                 _isolate_parent(place, MS_SLAVE if flags & MS_SLAVE else MS_PRIVATE)
         self.path = path
         self._bundle = bundle
-        self._spec = spec
         self._userns = any(namespace.type == "user" for namespace in spec.linux.namespaces)
         self._propagation = flags
         self._label = spec.linux.mount_label
@@ -143,17 +142,23 @@ class Rootfs:
     # -- mounts
 
     def make_mounts(
-        self, spec: Spec, group: cgroups.Cgroup | None, own_cgroupns: bool, sources: Mapping[int, int]
+        self,
+        spec: Spec,
+        group: cgroups.Cgroup | None,
+        own_cgroupns: bool,
+        sources: Mapping[int, int],
+        map_ids: Callable[[int, int], None],
     ) -> None:
         """Make the spec's mounts in their order. Raises RuntimeFailure naming the one that can't be.
 
         `sources` has, for some of them by their place in the list, what the runtime has opened for a container that
-        could not do it itself; these descriptors are closed.
+        could not do it itself; these descriptors are closed. `map_ids` has the runtime map the ids of a clone, for the
+        mount of a number in the list: only the root of the file system's user namespace may.
         """
         for number, given in enumerate(spec.mounts):
             wanted = self._inside(given)
             try:
-                self._make_mount(wanted, group, own_cgroupns, sources.get(number, -1))
+                self._make_mount(number, wanted, group, own_cgroupns, sources.get(number, -1), map_ids)
             except OSError as error:
                 file = str(error.filename or "")
                 where = f": {file}" if file and not file.startswith("/proc/self") else ""
@@ -166,12 +171,20 @@ class Rootfs:
             return wanted
         return msgspec.structs.replace(wanted, destination=wanted.destination[len(self.path.rstrip("/")) :])
 
-    def _make_mount(self, wanted: Mount, group: cgroups.Cgroup | None, own_cgroupns: bool, source: int) -> None:
+    def _make_mount(
+        self,
+        number: int,
+        wanted: Mount,
+        group: cgroups.Cgroup | None,
+        own_cgroupns: bool,
+        source: int,
+        map_ids: Callable[[int, int], None],
+    ) -> None:
         options = mount_options.parse(wanted.options)
         if wanted.type in ("cgroup", "cgroup2") and not options.bind:
             cgroup_mounts.make(self, wanted, options, group, own_cgroupns)
         elif options.bind or wanted.type == "bind":
-            self._bind(wanted, options, source)
+            self._bind(wanted, options, source, lambda clone: map_ids(number, clone))
         else:
             self._mount(wanted, options)
 
@@ -233,12 +246,12 @@ class Rootfs:
             if not keep:
                 os.close(made)
 
-    def _bind(self, wanted: Mount, options: Options, source: int) -> None:
+    def _bind(self, wanted: Mount, options: Options, source: int, map_ids: Callable[[int], None]) -> None:
         # The clone is taken before anything in the container's tree is looked at, of exactly what the host has there.
         clone = source if source >= 0 else mount_sources.clone(wanted, options, self._bundle)
         try:
             if source < 0 and mount_sources.is_mapped(wanted, options):
-                mount_sources.map_ids(wanted, options, clone, self._spec, -1)
+                map_ids(clone)
             directory = stat.S_ISDIR(os.fstat(clone).st_mode)
             target = self.make_directory(wanted.destination) if directory else self.make_file(wanted.destination)
             try:

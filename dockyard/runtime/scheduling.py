@@ -1,10 +1,11 @@
 """The spec's scheduler, ioPriority, execCPUAffinity, memoryPolicy and personality: checking and applying them."""
 
 import contextlib
+import errno
 import os
 
 from dockyard.linux import scheduling
-from dockyard.oci.runtime_spec import CPUAffinity, IOPriority, MemoryPolicy, Personality, Process, Scheduler
+from dockyard.oci.runtime_spec import CPUAffinity, IOPriority, MemoryPolicy, Personality, Process, Resources, Scheduler
 from dockyard.runtime.errors import RuntimeFailure
 
 LARGEST_SET = 1 << 13  # as many CPUs or nodes as any kernel is built for
@@ -79,8 +80,11 @@ def number_set(text: str, what: str) -> set[int]:
     return numbers
 
 
-def apply(process: Process) -> None:
-    """The process's scheduler and IO priority, for the calling thread. Raises RuntimeFailure."""
+def apply(process: Process, limits: Resources | None) -> None:
+    """The process's scheduler and IO priority, for the calling thread. Raises RuntimeFailure.
+
+    `limits` are the container's, which may forbid a scheduler.
+    """
     wanted = process.scheduler
     if wanted is not None:
         flags = 0
@@ -97,6 +101,9 @@ def apply(process: Process) -> None:
                 wanted.period,
             )
         except OSError as error:
+            if error.errno == errno.EPERM and limits is not None and limits.cpu is not None and limits.cpu.cpus:
+                # sched_setattr(2): a deadline is promised on all of the CPUs or not at all
+                raise RuntimeFailure("process scheduler can't be used together with AllowedCPUs") from error
             raise RuntimeFailure(f"error setting scheduler: {error.strerror}") from error
     if process.io_priority is not None:
         kind = scheduling.IO_CLASSES[process.io_priority.class_]

@@ -20,6 +20,7 @@ from dockyard.linux import syscalls
 from dockyard.oci.runtime_spec import (
     Box,
     Capabilities,
+    Cpu,
     CPUAffinity,
     Device,
     Hook,
@@ -33,6 +34,7 @@ from dockyard.oci.runtime_spec import (
     Namespace,
     NetDevice,
     Personality,
+    Resources,
     Rlimit,
     Scheduler,
     Seccomp,
@@ -397,6 +399,16 @@ def test_a_mapped_mount_of_an_earlier_mount(bundle: Bundle) -> None:
     assert bundle.run(spec).lines == ["5000"]
 
 
+def test_a_mapped_mount_of_an_earlier_mount_in_a_user_namespace(bundle: Bundle, nested: Path) -> None:
+    """Its clone can be made by the container alone, and mapped by the runtime alone."""
+    spec = with_user_namespace(bundle.spec("stat", "-c", "%u %g", "/b"))
+    for name in ("a", "b"):
+        (bundle.root / name).mkdir()
+    os.chown(nested, 3, 4)
+    spec.mounts += [bind(nested, "/a"), bind(bundle.root / "a", "/b", "idmap")]
+    assert bundle.run(spec).lines == ["3 4"]
+
+
 def test_a_mapped_mount_without_mappings_is_refused(bundle: Bundle, nested: Path) -> None:
     spec = bundle.spec("true")
     spec.mounts.append(Mount(destination="/x", source=str(nested), options=["bind", "idmap"]))
@@ -527,6 +539,15 @@ def test_scheduler_io_priority_and_oom_score(bundle: Bundle) -> None:
     wanted.io_priority = IOPriority(class_="IOPRIO_CLASS_BE", priority=6)
     wanted.scheduler.flags = []
     assert bundle.run(spec).lines == ["321", "7 3", "best-effort: prio 6"]
+
+
+def test_a_deadline_and_a_choice_of_cpus_exclude_each_other(bundle: Bundle) -> None:
+    spec = bundle.spec("true")
+    assert spec.process is not None
+    spec.process.scheduler = Scheduler(policy="SCHED_DEADLINE", runtime=42000, deadline=100_000, period=1_000_000)
+    spec.linux.resources = Resources(cpu=Cpu(cpus="0"))
+    with pytest.raises(RuntimeFailure, match="process scheduler can't be used together with AllowedCPUs"):
+        bundle.run(spec)
 
 
 @pytest.mark.parametrize(
