@@ -90,8 +90,8 @@ class Containers:
     # -- life
 
     async def start(self, call: Call) -> web.StreamResponse:
-        name, checkpoint = call.text("checkpoint"), ""
-        if name:
+        name, checkpoint = call.text("checkpoint"), None
+        if name and not self._containers.get(call.params["id"]).state.running:
             checkpoint = self._services.checkpoints.find(call.params["id"], name, call.text("checkpoint-dir"))
         await self._containers.start(call.params["id"], checkpoint)
         return no_content()

@@ -71,8 +71,15 @@ class Extensions:
 
     async def fork(self, call: Call) -> web.StreamResponse:
         start = call.flag("start") if call.text("start") else None
-        fork = await self._services.forks.fork(call.params["id"], call.text("name"), start=start)
-        return json_response({"Id": fork.id, "Warnings": fork.warnings}, 201)
+        memory = call.flag("memory") if call.text("memory") else None
+        forked = await self._services.forks.fork(call.params["id"], call.text("name"), start=start, memory=memory)
+        answer = {
+            "Id": forked.container.id,
+            "Warnings": forked.warnings,
+            "Memory": forked.memory,
+            "StoppedMilliseconds": round(forked.stopped * 1000, 1),
+        }
+        return json_response(answer, 201)
 
     async def lease(self, call: Call) -> web.StreamResponse:
         """The answer is one line of JSON; then the connection stays, and is the lease."""

@@ -86,6 +86,7 @@ class Engine:
             UserNamespaces(exec_root, remapped),
         )
         self._leases = LeaseService(database, self._containers, self._networks, volumes)
+        checkpoints = CheckpointService(self._containers, self._shims)
         self.services = Services(
             containers=self._containers,
             execs=ExecService(self._containers),
@@ -110,8 +111,8 @@ class Engine:
             events=events,
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
             leases=self._leases,
-            checkpoints=CheckpointService(self._containers, self._shims.state_root),
-            forks=ForkService(self._containers, self._layers, volumes),
+            checkpoints=checkpoints,
+            forks=ForkService(self._containers, checkpoints, self._layers, volumes),
         )
 
     async def open(self) -> None:
@@ -126,6 +127,7 @@ class Engine:
         self._undo.push_async_callback(self._shims.close)
         self._undo.push_async_callback(self._close_containers)
         await self._containers.open()
+        self.services.checkpoints.open()
         self._leases.open()
         self._undo.push_async_callback(self._leases.close)
         self._undo.push_async_callback(self.services.builder.close)

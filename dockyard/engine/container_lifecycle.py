@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import RESTART_DELAY, Container, Record
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_removal import Removal
@@ -48,10 +49,10 @@ class Lifecycle:
         # told of each exec that a container's end has ended
         self.exec_gone: list[Callable[[str], None]] = []
 
-    async def start(self, reference: str, checkpoint: str = "") -> None:
+    async def start(self, reference: str, checkpoint: Checkpoint | None = None) -> None:
         """Start a container. Raises NotModified when it runs, StartFailure with an exit code, Conflict, …
 
-        With the directory of a `checkpoint` its processes go on from there.
+        With a `checkpoint` its processes go on from there.
         """
         container = self._index.get(reference)
         async with container.lock:
@@ -67,7 +68,7 @@ class Lifecycle:
             container.restart_delay = RESTART_DELAY
             await self._start(container, checkpoint)
 
-    async def _start(self, container: Container, checkpoint: str = "") -> None:
+    async def _start(self, container: Container, checkpoint: Checkpoint | None = None) -> None:
         """Start under the lock; on failure everything is undone and the state says what went wrong."""
         record = container.record
         record.to_be_started = False

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 
 from dockyard.engine import log_options
+from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import Container, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
@@ -52,13 +53,17 @@ class ContainerRuns:
         self._logs = logs
         self._user_namespaces = user_namespaces
 
-    async def begin(self, container: Container, checkpoint: str = "") -> None:
+    async def begin(self, container: Container, checkpoint: Checkpoint | None = None) -> None:
         """Start its process; afterwards it has a shim. On failure `end` undoes what was begun.
 
-        With the directory of a `checkpoint` its processes go on from there.
+        With a `checkpoint` its processes go on from there.
         """
         record = container.record
         request = self._join_request(container)
+        if checkpoint is not None:
+            request.preferred = {
+                network: (address.ip, address.ipv6) for network, address in checkpoint.addresses().items()
+            }
         request.prepared_netns = await self._user_namespace(container)
         mounting = asyncio.ensure_future(self._layers.mount(container.id))
         joining = asyncio.ensure_future(self._networks.join(request))
@@ -93,7 +98,8 @@ class ContainerRuns:
             attachments=attachments,
             console_size=_console_size(record.host_config),
             runtime=self._specs.runtime(container),
-            checkpoint=checkpoint,
+            checkpoint=checkpoint.directory if checkpoint is not None else "",
+            moved=checkpoint is not None and checkpoint.moved,
             systemd_cgroup=self._specs.systemd_cgroups,
         )
         # Stored before there is a process: a daemon that dies in between must not sweep its network away.
@@ -102,7 +108,7 @@ class ContainerRuns:
         try:
             shim = await self._shims.start(start)
         except RuntimeFailure as failure:
-            raise start_failure(failure) from failure
+            raise start_failure(failure, restored=checkpoint is not None) from failure
         container.shim = shim
         _note_networks(record, sandbox)
         record.state = State(

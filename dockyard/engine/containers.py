@@ -12,6 +12,7 @@ from dataclasses import replace
 from dockyard.config import Config
 from dockyard.engine import limits, names
 from dockyard.engine.abilities import abilities
+from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import Container
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.container_creation import ContainerMaker, Origin
@@ -127,6 +128,10 @@ class ContainerService:
         """Where a container's own files are: log, hosts, hostname, resolv.conf."""
         return self._index.folder(container)
 
+    def folder_of(self, container_id: str) -> str:
+        """As `folder`, of one that is being made."""
+        return str(self._index.root / container_id)
+
     def cgroup_path(self, container: Container) -> str:
         """The container's cgroup below every hierarchy's top."""
         return container.state.cgroup or self._specs.cgroup_path(container)
@@ -158,7 +163,7 @@ class ContainerService:
         """Make a container, see ContainerMaker.make."""
         return await self._maker.make(name, config, host, networks, scratch=scratch, origin=origin)
 
-    async def start(self, reference: str, checkpoint: str = "") -> None:
+    async def start(self, reference: str, checkpoint: Checkpoint | None = None) -> None:
         """Start a container, see Lifecycle.start."""
         await self._lifecycle.start(reference, checkpoint)
 

@@ -23,7 +23,13 @@ class RuntimeBroke(StartFailure, SystemFailure):
     """The container could not be made."""
 
 
-def start_failure(failure: RuntimeFailure) -> StartFailure:
+def start_failure(failure: RuntimeFailure, *, restored: bool = False) -> StartFailure:
+    if restored:
+        return RuntimeBroke(
+            "failed to create task for container: failed to create shim task: OCI runtime restore failed: "
+            f"{failure.message}",
+            128,
+        )
     text = (
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"runc create failed: unable to start container process: {failure.message}"

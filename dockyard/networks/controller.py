@@ -335,7 +335,12 @@ class Controller:
         wish = config.mac_address.replace("-", ":").lower()
         if wish and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", wish):
             raise InvalidParameter(f"invalid MAC address: {config.mac_address}")
-        self._addresses.take(network, config, state)
+        try:
+            self._addresses.take(network, _preferring(config, *request.preferred.get(network.id, ("", ""))), state)
+        except DockyardError:
+            if network.id not in request.preferred:
+                raise
+            self._addresses.take(network, config, state)
         state.mac = wish or _mac_of(state.ip)
         return state
 
@@ -671,6 +676,12 @@ def _key_of(publication: Publication) -> str:
 
 def _given(text: str) -> list[str]:
     return [text] if text else []
+
+
+def _preferring(config: EndpointConfig, ip: str, ipv6: str) -> EndpointConfig:
+    return msgspec.structs.replace(
+        config, ipv4_address=config.ipv4_address or ip, ipv6_address=config.ipv6_address or ipv6
+    )
 
 
 def _is_default(network: Network) -> bool:

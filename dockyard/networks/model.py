@@ -95,7 +95,8 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     {"80/tcp": [(host ip or "", host port, range or "")]}. `links` (of the default bridge only) are "NAME:ALIAS".
     `joined_netns` is, for container:<id>, the path of the other's namespace (/proc/<pid>/ns/net or its netns_path)
     and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared. `prepared_netns`
-    is the path of the network namespace to use instead of a new one.
+    is the path of the network namespace to use instead of a new one. `preferred` are (IPv4 or "", IPv6 or "") by the
+    ids of networks, to be had where they are free.
     """
 
     container_id: str
@@ -117,6 +118,7 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     joined_netns: str = ""
     joined_files_dir: str = ""
     prepared_netns: str = ""
+    preferred: dict[str, tuple[str, str]] = {}
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):

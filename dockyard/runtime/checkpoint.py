@@ -37,6 +37,8 @@ class Options:
     leave_running: bool = False
     tcp_established: bool = False
     tcp_skip_in_flight: bool = False
+    tcp_close: bool = False  # connections are forgotten, and what had them finds them closed
+    moved: bool = False  # at a restore: elsewhere, with other addresses and another host name, its spec's
     external_unix_sockets: bool = False
     shell_job: bool = False
     link_remap: bool = False
@@ -147,6 +149,7 @@ def common(options: Options, spec: Spec) -> dict[str, Value]:
         "notify_scripts": True,
         "manage_cgroups_mode": CGROUP_MODES[options.cgroup_mode],
         "tcp_established": options.tcp_established,
+        "tcp_close": options.tcp_close,
         "ext_unix_sk": options.external_unix_sockets,
         "shell_job": options.shell_job,
         "file_locks": options.file_locks,

@@ -150,6 +150,21 @@ class Criu:
                 process.wait()
 
 
+def time_stopped(directory: str) -> float:
+    """For how long the processes stood still, in seconds, by the statistics that a dump leaves in its work directory.
+
+    0 when there are none.
+    """
+    try:
+        with open(f"{directory}/stats-dump", "rb") as file:
+            # two magic numbers and the size of the one entry, 32 bits each (criu.org, "Images"; images/stats.proto)
+            entry = _decode(file.read()[12:])
+    except OSError:
+        return 0.0
+    dump = _decode(_bytes(entry, 1))
+    return (_number(dump, 1) + _number(dump, 2)) / 1e6  # freezing_time and frozen_time
+
+
 def _converse(peer: socket.socket, on_notice: Notice | None) -> Fields:
     """Hear CRIU out; its answer."""
     while True:

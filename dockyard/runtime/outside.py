@@ -33,7 +33,7 @@ def mounts(spec: Spec, group: Cgroup, bundle: str, root: Root) -> dict[str, str]
     for mount in spec.mounts:
         place = os.path.normpath(root.resolve(mount.destination))
         if is_bind(mount):
-            found[place] = os.path.join(bundle, mount.source)
+            found[place] = os.path.realpath(os.path.join(bundle, mount.source))  # CRIU follows no link
         elif mount.type == "cgroup" and group.version == 1 and not has_namespace(spec, "cgroup"):
             for name, directory in group.paths.items():
                 if name:

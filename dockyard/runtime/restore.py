@@ -14,7 +14,7 @@ from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.rooted import Root
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec, State
-from dockyard.runtime import checkpoint, groups, hooks, init, outside, validation
+from dockyard.runtime import checkpoint, elsewhere, groups, hooks, init, outside, validation
 from dockyard.runtime import record as records
 from dockyard.runtime.checkpoint import Options
 from dockyard.runtime.container import Container, Started, Stdio
@@ -59,7 +59,7 @@ def restore(
         groups.make(group, spec, rootless=rootless)
         undo.callback(_remove, group)
         rootfs = init.root_path(bundle, spec)
-        restored = _Restored(container_id, bundle, spec, streams)
+        restored = _Restored(container_id, bundle, spec, streams, moved=options.moved)
         undo.callback(restored.abandon)
 
         def enter(pid: int) -> None:
@@ -69,6 +69,8 @@ def restore(
                 groups.join(group, pid)
 
         with _mounted(directory, rootfs) as top, contextlib.ExitStack() as given:
+            if options.moved:
+                given.enter_context(elsewhere.any_address(spec))
             wanted, keep = _wanted(top, bundle, spec, group, streams, stdio, options, given)
             places = given.enter_context(checkpoint.opened(images, work))
             Criu(options.program).ask(
@@ -102,13 +104,14 @@ def restore(
 class _Restored:
     """What becomes known of the container while CRIU makes it."""
 
-    def __init__(self, container_id: str, bundle: str, spec: Spec, streams: list[str]) -> None:
+    def __init__(self, container_id: str, bundle: str, spec: Spec, streams: list[str], *, moved: bool) -> None:
         self.pid = 0
         self.console: int | None = None  # the terminal's master
         self._id = container_id
         self._bundle = bundle
         self._spec = spec
         self._streams = streams
+        self._moved = moved
 
     def on_notice(self, name: str, pid: int, fd: int) -> None:
         """CRIU has come to a point."""
@@ -120,6 +123,8 @@ class _Restored:
             hooks.run("createRuntime", self._spec.hooks.create_runtime, state, directory=self._bundle)
         elif name == "post-restore":
             self.pid = pid
+            if self._moved and self._spec.hostname:
+                elsewhere.set_hostname(pid, self._spec)
         elif name == "orphan-pts-master" and fd >= 0:
             if self.console is None and outside.is_terminal_of(fd, self._streams):
                 self.console = fd

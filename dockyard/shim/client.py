@@ -122,6 +122,10 @@ class Shims:
         """Where the runtime keeps what it knows; another's by its name, as under Docker."""
         return self.state_root if runtime is None else self.exec_root / f"runtime-{runtime.name}" / "moby"
 
+    def other_container(self, container_id: str) -> OtherContainer | None:
+        """The running container, if another runtime has made it."""
+        return OtherContainer.load(str(self._directory(container_id)), container_id)
+
     def _directory(self, container_id: str) -> Path:
         return self.exec_root / "shims" / container_id
 
@@ -177,6 +181,7 @@ class Shims:
             list(request.runtime.command) if request.runtime is not None else [],
             request.checkpoint,
             request.systemd_cgroup,
+            request.moved,
         )
         descriptors = [spec]
         if request.seccomp_program is not None:

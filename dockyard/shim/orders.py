@@ -59,8 +59,9 @@ class StartRequest:
     `open_stdin`: keep stdin open for attachments, else it is /dev/null; `stdin_once`: close it when the first
     attachment that has stdin ends it. `attachments` are served from the first byte on. `init`: PID 1 is
     `/sbin/docker-init -- args…`. `console_size` is (height, width). `runtime`: another than ours makes the container.
-    `checkpoint`: it goes on from what is in that directory. `systemd_cgroup`: its cgroup is a scope unit of systemd's,
-    which the spec's cgroupsPath names as "slice:prefix:name".
+    `checkpoint`: it goes on from what is in that directory, `moved` if that is of another container.
+    `systemd_cgroup`: its cgroup is a scope unit of systemd's, which the spec's cgroupsPath names as
+    "slice:prefix:name".
     """
 
     container_id: str
@@ -76,6 +77,7 @@ class StartRequest:
     console_size: tuple[int, int] | None = None
     runtime: Runtime | None = None
     checkpoint: str = ""
+    moved: bool = False
     systemd_cgroup: bool = False
 
 

@@ -42,6 +42,8 @@ class Program(msgspec.Struct, frozen=True):
 
 
 FILE = "runtime.json"
+# What a checkpoint may hold on to: connections, sockets and locks outside of the container.
+_OUTSIDE = ["--tcp-established", "--ext-unix-sk", "--file-locks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,26 @@ class OtherContainer:
 
     def create(self, bundle: str, spec: bytes, terminal: bool, stdio: Stdio | None) -> Started:
         """Make it, to wait for `start`. Raises RuntimeFailure; then nothing is left."""
+        self._prepare(bundle, spec)
+        return self._begin(["create", "--bundle", bundle], terminal, stdio)
+
+    def restore(self, bundle: str, spec: bytes, terminal: bool, stdio: Stdio | None, images: str) -> Started:
+        """Make it go on from a checkpoint. Raises RuntimeFailure; then nothing is left."""
+        self._prepare(bundle, spec)
+        words = ["restore", "--detach", "--bundle", bundle, "--image-path", images, "--work-path", self.directory]
+        return self._begin([*words, *_OUTSIDE], terminal, stdio)
+
+    def checkpoint(self, images: str, *, leave_running: bool) -> None:
+        """Write its processes to files; they end, unless they are left running. Raises RuntimeFailure."""
+        words = ["checkpoint", "--image-path", images, "--work-path", images, *_OUTSIDE]
+        self._do([*words, *(["--leave-running"] if leave_running else []), self.container_id])
+
+    def _prepare(self, bundle: str, spec: bytes) -> None:
         os.makedirs(self.program.root, mode=0o711, exist_ok=True)
         with open(f"{self.directory}/{FILE}", "wb") as file:
             file.write(msgspec.json.encode(self.program))
         with open(f"{bundle}/config.json", "wb") as file:
             file.write(spec)
-        return self._begin(["create", "--bundle", bundle], terminal, stdio)
 
     def start(self) -> None:
         """Let its program run. Raises RuntimeFailure."""

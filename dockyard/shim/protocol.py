@@ -69,6 +69,7 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
     runtime: list[str] = []  # another runtime's command; empty: ours
     checkpoint: str = ""  # the directory of the checkpoint to go on from
     systemd_cgroup: bool = False  # the spec's cgroupsPath names a scope of systemd's
+    moved: bool = False  # the checkpoint is of another container
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -206,7 +206,15 @@ def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Cont
 
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
-    options = checkpoint.Options(order.checkpoint, tcp_established=True, external_unix_sockets=True, file_locks=True)
+    options = checkpoint.Options(
+        order.checkpoint,
+        tcp_established=not order.moved,
+        tcp_close=order.moved,
+        external_unix_sockets=True,
+        file_locks=True,
+        cgroup_mode="ignore" if order.moved else "",
+        moved=order.moved,
+    )
     return restore.restore(
         order.state_root,
         order.container_id,
@@ -225,7 +233,10 @@ def _create_other(container: OtherContainer, order: protocol.Start, spec: runtim
     if os.path.basename(order.runtime[0]).startswith("runsc"):
         _hide_network_settings()
     spec.oci_version = OLD_VERSION
-    return container.create(order.bundle, runtime_spec.encode(spec), order.terminal, ends.stdio)
+    text = runtime_spec.encode(spec)
+    if order.checkpoint:
+        return container.restore(order.bundle, text, order.terminal, ends.stdio, order.checkpoint)
+    return container.create(order.bundle, text, order.terminal, ends.stdio)
 
 
 def _hide_network_settings() -> None:

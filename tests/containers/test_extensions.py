@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import criu
 from tests.engine_process import EngineProcess
 
 
@@ -157,6 +158,57 @@ def test_a_fork_goes_on_from_the_files(engine: EngineProcess) -> None:
     finally:
         engine.run_docker("rm", "-f", "-v", "first", "second", "third")
         engine.run_docker("volume", "rm", "shared")
+
+
+@criu.needed()
+def test_a_fork_goes_on_in_memory(engine: EngineProcess) -> None:
+    script = (
+        "echo begun > /begun; nc -l -p 90 & i=0; while :; do i=$((i+1)); echo $i; echo $i > /number; sleep 0.1; done"
+    )
+    engine.docker("run", "-d", "--name", "first", "-v", "/anonymous", "busybox", "sh", "-c", script)
+    try:
+        time.sleep(1)
+        engine.docker("exec", "first", "sh", "-c", "echo a > /anonymous/f; rm /begun")
+        status, forked = engine.api("POST", "/dockyard/containers/first/fork?name=second&memory=1")
+        assert status == 201, forked
+        assert forked["Memory"]
+        assert forked["Warnings"] == []
+        assert 0 < forked["StoppedMilliseconds"] < 30_000
+        assert int(engine.docker("logs", "second").split()[0]) > 5  # not from the beginning
+        asked = "hostname; cat /anonymous/f; ls /begun; netstat -ltn | grep -c :90"
+        said = engine.docker("exec", "second", "sh", "-c", asked, check=False).split()
+        assert said == [forked["Id"][:12], "a", "1"]
+        second = _address(engine.inspect("second"))
+        assert second != _address(engine.inspect("first"))
+        mine = engine.docker("exec", "second", "hostname", "-i").split()
+        assert mine == [second]
+        engine.docker("restart", "-t", "0", "second")
+        assert engine.docker("exec", "second", "cat", "/begun") == "begun\n"
+        before = engine.docker("logs", "first").split()[-1]
+        time.sleep(0.5)
+        assert engine.docker("logs", "first").split()[-1] != before
+        ours(engine, "fork", "--no-memory", "first", "third")
+        assert engine.docker("logs", "third").split()[0] == "1"
+    finally:
+        engine.run_docker("rm", "-f", "-v", "first", "second", "third")
+
+
+@pytest.mark.skipif(not criu.reason_why_not(), reason="CRIU works here")
+def test_a_fork_that_cannot_have_memory_says_so(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "first", "busybox", "sleep", "1000")
+    try:
+        done = engine.dockyard("fork", "first", "second")
+        assert done.returncode == 0
+        assert b"WARNING: only files were forked, the program begins anew: " in done.stderr
+        assert engine.inspect("second")["State"]["Running"]
+        refused = engine.dockyard("fork", "--memory", "first", "third")
+        assert refused.returncode == 1
+        assert b"cannot fork the memory of container first: " in refused.stderr
+        assert engine.run_docker("inspect", "third").returncode == 1
+        engine.docker("stop", "-t", "0", "first")
+        assert b"it has no memory to copy" in engine.dockyard("fork", "--memory", "first", "third").stderr
+    finally:
+        engine.run_docker("rm", "-f", "first", "second", "third")
 
 
 def leased(engine: EngineProcess, name: str) -> "subprocess.Popen[bytes]":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from dockyard.cli import values
 from dockyard.cli.session import Failure, Session, path
@@ -17,19 +18,26 @@ if TYPE_CHECKING:
     """
 dockyard fork [OPTIONS] CONTAINER [NAME]
 
-Make a second container that goes on from the files of the first
+Make a second container that goes on from the files and the processes of the first
 
 Options:
-      --no-start   Do not start it, even if the first one runs
-      --start      Start it, even if the first one does not run
+      --memory      Fail if the processes cannot be copied (without this the
+                    program then begins anew, with a warning)
+      --no-memory   Copy only files: the program begins anew
+      --no-start    Do not start it, even if the first one runs
+      --start       Start it, even if the first one does not run
 """
 )
 def fork(session: Session, flags: Flags) -> int:
-    """Prints the ID."""
+    """Prints the ID, and warnings to stderr."""
     container, *name = flags.arguments
     start = 1 if flags.on("start") else 0 if flags.on("no-start") else None
-    place = path("/dockyard/containers", container, "/fork", name=name[0] if name else "", start=start)
-    print(session.api.request("POST", place).json()["Id"])
+    memory = 1 if flags.on("memory") else 0 if flags.on("no-memory") else None
+    place = path("/dockyard/containers", container, "/fork", name=name[0] if name else "", start=start, memory=memory)
+    forked = session.api.request("POST", place).json()
+    for warning in forked["Warnings"] or []:
+        print(f"WARNING: {warning}", file=sys.stderr)
+    print(forked["Id"])
     return 0
 
 
