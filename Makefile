@@ -21,8 +21,9 @@ run: venv ## start the engine if need be and run a busybox shell (a command, wit
 
 test: venv ## lint, type-check and test on the real kernel; ends with a check that nothing is left behind
 	@$(SUDO) packaging/system-packages test
+	@$(SUDO) packaging/newer-criu build/criu
 	@$(MAKE) --no-print-directory lint
-	@$(SUDO) $(BIN)/python -m pytest -m 'not slow'
+	@$(SUDO) env PATH="$(CURDIR)/build/criu/bin:$$PATH" $(BIN)/python -m pytest -m 'not slow'
 
 test-slow: venv ## what takes minutes
 	@$(SUDO) packaging/system-packages test

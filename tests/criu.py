@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,9 +20,16 @@ def reason_why_not() -> str:
     if program is None:
         return "CRIU is not installed"
     null = subprocess.DEVNULL
-    with tempfile.TemporaryDirectory(prefix="criu-") as folder:
+    with tempfile.TemporaryDirectory(prefix="criu-") as folder, socket.create_server(("127.0.0.1", 0)) as held:
+        # with a socket: 4.1 knows the memory of that kernel, and not its sockets
         victim = subprocess.Popen(
-            ["sleep", "60"], cwd="/", stdin=null, stdout=null, stderr=null, start_new_session=True
+            ["sleep", "60"],
+            cwd="/",
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
+            pass_fds=[held.fileno()],
         )
         try:
             words = [program, "dump", "--tree", str(victim.pid), "--images-dir", folder, "-v1", "--log-file", "log"]

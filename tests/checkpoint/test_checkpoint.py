@@ -22,7 +22,7 @@ pytestmark = criu.needed()
 RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
 # a file of the host's as standard output is nothing that CRIU could find again
 NOWHERE = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/number; sleep 0.05; done"
+COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/number; sleep 0.05; done"
 
 
 class Bundle:
@@ -37,7 +37,7 @@ class Bundle:
         for name in ("proc", "dev", "sys", "tmp", "etc"):
             (self.root / name).mkdir()
         shutil.copy(shutil.which("busybox") or "", self.root / "bin" / "busybox")
-        for name in ("sh", "sleep", "cat", "echo"):
+        for name in ("sh", "sleep", "cat", "echo", "mv"):
             (self.root / "bin" / name).symlink_to("busybox")
 
     def runc(self, *words: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[bytes]":
