@@ -265,6 +265,16 @@ def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
     call(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every other descriptor."""
+    low = 0
+    for fd in sorted(set(kept)):
+        if fd > low:
+            close_range(low, fd - 1)
+        low = fd + 1
+    close_range(low)
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 

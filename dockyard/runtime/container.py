@@ -5,7 +5,6 @@ it is there is in `existing`.
 """
 
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -42,6 +41,10 @@ from dockyard.runtime.init import Birth, Stdio
 from dockyard.runtime.record import Record
 from dockyard.runtime.sub_cgroups import directories as sub_cgroups_of
 from dockyard.runtime.sub_cgroups import join as join_sub_cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockyard.runtime.spare import Spare
 
 __all__ = ["Container", "RuntimeFailure", "Started", "Stdio"]
 
@@ -122,6 +125,7 @@ class Container(Existing):
         rootless: bool = False,
         on_console: Callable[[int], None] | None = None,
         text: bytes = b"",
+        spare: "Spare | None" = None,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
@@ -130,6 +134,7 @@ class Container(Existing):
         `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
         `on_console` is called with the terminal's master before anything is written there.
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
+        `spare` is a process that becomes the container's first if it fits, then as `sibling`.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -177,18 +182,13 @@ class Container(Existing):
                 tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
                 if filter_ is not None:
                     tell(f"seccomp filter flags: {filter_.flags}")
-            ours, theirs = channel.pair()
-            undo.callback(ours.close)
             if not born.has(syscalls.CLONE_NEWNS):
                 undo.callback(rootfs.unmount, init.root_path(bundle, spec))
-            with theirs:
-                pid = birth.fork_first(
-                    born,
-                    ours,
-                    theirs,
-                    syscalls.CLONE_PARENT if sibling else 0,
-                    lambda maker: idmaps.write(maker, spec.linux.uid_mappings, spec.linux.gid_mappings),
-                )
+            if spare is not None and spare.fits(born) and spare.give(born, text := text or runtime_spec.encode(spec)):
+                pid, ours = spare.pid, spare.end
+            else:
+                pid, ours = _bear(born, syscalls.CLONE_PARENT if sibling else 0)
+            undo.callback(ours.close)
             undo.callback(_reap, pid)
             born_at_all.append(born)
             if born.user_namespace and stdio is not None and spec.process is not None:
@@ -202,18 +202,6 @@ class Container(Existing):
             if spec.linux.intel_rdt is not None:
                 resctrl = intel_rdt.join(spec.linux.intel_rdt, container_id, pid)
                 undo.callback(intel_rdt.leave, resctrl)
-            state = born.state("creating", pid)
-            console = midwife.attend(
-                ours,
-                pidfd,
-                pid,
-                spec.process,
-                filter_,
-                state,
-                lambda: _run_hooks(born, pid),
-                on_console,
-                lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
-            )
             record = Record(
                 id=container_id,
                 bundle=bundle,
@@ -234,12 +222,28 @@ class Container(Existing):
                 unit=group.unit,
                 rootless=rootless,
             )
+            text = text or runtime_spec.encode(spec)
+            if not gate:  # nobody else may start it: it may be found while its process is on its way
+                records.save(root, record, text, group)
+            state = born.state("creating", pid)
+            console = midwife.attend(
+                ours,
+                pidfd,
+                pid,
+                spec.process,
+                filter_,
+                state,
+                lambda: _run_hooks(born, pid),
+                on_console,
+                lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
+            )
             container = Container(root, record)
             container.process = Started(pid, pidfd, console if console >= 0 else None)
             container._runtime = ours
             container._spec = spec
             container._seccomp = seccomp_program
-            records.save(root, record, text or runtime_spec.encode(spec), group)
+            if gate:
+                records.save(root, record, text, group)
             undo.pop_all()
             if start_gate is not None:
                 start_gate.close()
@@ -384,6 +388,25 @@ class Container(Existing):
         return flags
 
 
+def _bear(born: Birth, parent: int) -> tuple[int, socket.socket]:
+    """Fork the first process with `parent` (CLONE_PARENT or 0): its PID and our end of its channel."""
+    mappings = born.spec.linux
+    ours, theirs = channel.pair()
+    try:
+        with theirs:
+            pid = birth.fork_first(
+                born,
+                ours,
+                theirs,
+                parent,
+                lambda maker: idmaps.write(maker, mappings.uid_mappings, mappings.gid_mappings),
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return pid, ours
+
+
 def _fork_from_inside(pidfd: int) -> int:
     """Fork a child that is in the user and the PID namespace of `pidfd`'s process, as root there.
 
@@ -439,7 +462,7 @@ def _join(
         else:
             # It may be held up here, and must not hold open what the caller closes meanwhile.
             stdio_fds = (stdio.stdin, stdio.stdout, stdio.stderr) if stdio is not None else ()
-            _keep_only(0, 1, 2, runtime.fileno(), pidfd, *stdio_fds, *keep_fds)
+            syscalls.close_all_but(0, 1, 2, runtime.fileno(), pidfd, *stdio_fds, *keep_fds)
         os.setsid()
         scheduling.set_affinity(wanted.exec_cpu_affinity, initial=True)
         if tell is not None:
@@ -500,14 +523,6 @@ def _run_hooks(birth: Birth, pid: int) -> None:
         state = birth.state("creating", pid)
         hooks.run("prestart", wanted.prestart, state, directory=birth.bundle)
         hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle)
-
-
-def _keep_only(*kept: int) -> None:
-    known = sorted(set(kept))
-    for low, high in itertools.pairwise(known):
-        if high - low > 1:
-            syscalls.close_range(low + 1, high - 1)
-    syscalls.close_range(known[-1] + 1)
 
 
 def _give_stdio(stdio: Stdio, wanted: Process, pid: int) -> None:

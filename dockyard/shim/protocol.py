@@ -17,6 +17,8 @@ import struct
 
 import msgspec
 
+from dockyard.linux import descriptors
+
 HEAD = struct.Struct("<IB")
 MAX_FRAME = 64 << 20
 MAX_DESCRIPTORS = 80  # 64 attachments and what else a start needs
@@ -258,12 +260,7 @@ def pack(message: object, descriptors: int = 0) -> bytes:
 
 def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Bytes and descriptors (close-on-exec) from a UNIX socket."""
-    data, ancillary, _, _ = peer.recvmsg(size, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
-    return data, descriptors
+    return descriptors.receive(peer, size, MAX_DESCRIPTORS)
 
 
 def failed(seq: int, kind: str, message: str, exit_code: int) -> Reply:

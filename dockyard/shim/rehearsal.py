@@ -16,6 +16,7 @@ import msgspec
 from dockyard.linux import syscalls
 from dockyard.shim import handover, protocol, supervisor
 from dockyard.shim.ends import Ends
+from dockyard.shim.habits import Habits
 from dockyard.shim.starter import listen
 
 TIMES = 10
@@ -46,6 +47,10 @@ def _play(directory: str) -> None:
     client, theirs = socket.socketpair()
     channel, starter = handover.pair()
     gate, opening = os.pipe()
+    habits = Habits()
+    habits.descriptors()
+    habits.learn()
+    habits.close()
     with daemon, ours, client, theirs, channel, starter:
         os.chdir(directory)
         ends = Ends(terminal=False, open_stdin=True)

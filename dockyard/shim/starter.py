@@ -19,8 +19,10 @@ from dockyard.oci import runtime_spec
 from dockyard.runtime.container import Container, Started
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.record import start_time
+from dockyard.runtime.spare import Spare
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends, resize
+from dockyard.shim.habits import Habits
 from dockyard.shim.log_writer import open_log
 from dockyard.shim.other_runtime import OtherContainer, Program
 
@@ -38,7 +40,7 @@ INIT_PROGRAMS = (
 OLD_VERSION = "1.0.2"
 
 
-def fork(orders: socket.socket, tell: int, zygote: int) -> tuple[int, socket.socket, select.epoll]:
+def fork(orders: socket.socket, tell: int, zygote: int, habits: Habits) -> tuple[int, socket.socket, select.epoll]:
     """Fork a starter that takes the next order of `orders`, and then says so to `tell`.
 
     It goes with the process `zygote` (its pidfd) as long as it waits, and with the shim, its parent, always. Returns
@@ -54,15 +56,20 @@ def fork(orders: socket.socket, tell: int, zygote: int) -> tuple[int, socket.soc
             ours.close()
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == shim:
+                spare = None if _is_ordered(orders) else habits.prepare()
                 daemon = _await_order(orders, tell, zygote)
                 if daemon is None:
                     os.kill(shim, signal.SIGKILL)  # even one that is stopped is of no use any more
                 else:
-                    status = serve(daemon, theirs, watch)
+                    status = serve(daemon, theirs, watch, spare, habits)
         finally:
             os._exit(status)
     theirs.close()
     return pid, ours, watch
+
+
+def _is_ordered(orders: socket.socket) -> bool:
+    return bool(select.select([orders], [], [], 0)[0])
 
 
 def _await_order(orders: socket.socket, tell: int, zygote: int) -> socket.socket | None:
@@ -89,7 +96,7 @@ def _await_order(orders: socket.socket, tell: int, zygote: int) -> socket.socket
     return socket.socket(fileno=descriptors[0])
 
 
-def serve(daemon: socket.socket, shim: socket.socket, watch: select.epoll) -> int:
+def serve(daemon: socket.socket, shim: socket.socket, watch: select.epoll, spare: Spare | None, habits: Habits) -> int:
     """Carry out the daemon's order; the exit status: 0 when a container runs and is left to the shim."""
     frame = read_frame(daemon)
     if frame is None:
@@ -100,7 +107,7 @@ def serve(daemon: socket.socket, shim: socket.socket, watch: select.epoll) -> in
     send(daemon, protocol.Taken(os.getppid(), protocol.VERSION))
     order = handover.decode_order(text)
     try:
-        pid = _start(order, descriptors, daemon, shim, watch)
+        pid = _start(order, descriptors, daemon, shim, watch, spare, habits)
     except RuntimeFailure as failure:
         send(daemon, protocol.failed(order.seq, "runtime", failure.message, failure.exit_code))
         return 1
@@ -117,6 +124,8 @@ def _start(
     daemon: socket.socket,
     shim: socket.socket,
     watch: select.epoll,
+    spare: Spare | None,
+    habits: Habits,
 ) -> int:
     specification, seccomp_program = _read(descriptors.pop(0)), None
     passed: list[int] = []
@@ -152,6 +161,7 @@ def _start(
                 sibling=True,
                 systemd=order.systemd_cgroup,
                 text=b"" if order.init else specification,
+                spare=spare,
             )
             assert container.process is not None
             started = container.process
@@ -177,6 +187,8 @@ def _start(
         # and nobody would know of the container: then it must not run.
         if hung_up(daemon):
             raise RuntimeFailure("the daemon has gone")
+        if spare is not None and started.pid == spare.pid:
+            habits.tell(spare)
         if not order.checkpoint:  # what is restored runs already
             container.start()
         return started.pid

@@ -17,6 +17,8 @@ from dockyard.linux import memory_files, syscalls
 if TYPE_CHECKING:
     import subprocess
 
+    from dockyard.shim.habits import Habits
+
 # What the daemon says to ask for a shim; one descriptor comes along, the shim's first connection.
 FORK = b"fork"
 
@@ -50,11 +52,14 @@ def main() -> None:
 
 def _keep_a_spare(daemon: socket.socket) -> None:
     """Have a shim ready at any time: it takes the daemon's next request itself, and says so to be replaced."""
+    from dockyard.shim.habits import Habits
+
     taken, tell = os.pipe()
+    habits = Habits()
     poll = select.poll()
     poll.register(daemon, 0)  # only its end is for us
     poll.register(taken, select.POLLIN)
-    spare = _fork_spare(daemon, tell)
+    spare = _fork_spare(daemon, tell, habits)
     poll.register(spare, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
@@ -65,30 +70,28 @@ def _keep_a_spare(daemon: socket.socket) -> None:
         # taken, or (its pidfd says) killed
         poll.unregister(spare)
         os.close(spare)
-        spare = _fork_spare(daemon, tell)
+        habits.learn()
+        spare = _fork_spare(daemon, tell, habits)
         poll.register(spare, select.POLLIN)
 
 
-def _fork_spare(daemon: socket.socket, tell: int) -> int:
+def _fork_spare(daemon: socket.socket, tell: int, habits: "Habits") -> int:
     """Fork a shim that waits for a container; its pidfd."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return os.pidfd_open(pid)
     try:
-        _be_spare(daemon, tell, parent)
+        _be_spare(daemon, tell, parent, habits)
     finally:
         os._exit(0)
 
 
-def _be_spare(orders: socket.socket, tell: int, parent: int) -> None:
+def _be_spare(orders: socket.socket, tell: int, parent: int, habits: "Habits") -> None:
     """Be a shim: sleep until a starter has made a container, and then until something happens in it."""
     from dockyard.shim import starter, supervisor
 
-    low, high = sorted((orders.fileno(), tell))
-    os.closerange(3, low)
-    os.closerange(low + 1, high)
-    syscalls.close_range(high + 1)
+    syscalls.close_all_but(0, 1, 2, orders.fileno(), tell, *habits.descriptors())
     zygote = os.pidfd_open(parent)
     if os.getppid() != parent:
         return
@@ -100,7 +103,8 @@ def _be_spare(orders: socket.socket, tell: int, parent: int) -> None:
     syscalls.set_process_name("dockyard-shim")
     os.setsid()
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    pid, channel, watch = starter.fork(orders, tell, zygote)
+    pid, channel, watch = starter.fork(orders, tell, zygote, habits)
+    habits.close()
     orders.close()
     os.close(tell)
     os.close(zygote)
