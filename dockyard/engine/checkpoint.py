@@ -9,6 +9,7 @@ import msgspec
 from dockyard.networks.model import Sandbox
 
 FILE = "dockyard.json"
+PARTIAL = ".partial"
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,11 +47,23 @@ class Checkpoint:
 
 def partial_of(place: Path) -> Path:
     """Where a checkpoint is while it is written: no checkpoint's name begins so."""
-    return place.parent / f".{place.name}.partial"
+    return place.parent / f".{place.name}{PARTIAL}"
 
 
-def sweep(root: Path) -> list[Path]:
-    """What a crash has left half written below `root`, where checkpoints are kept."""
-    if not root.is_dir():
-        return []
-    return [Path(entry.path) for entry in os.scandir(root) if entry.name.startswith(".")]
+def sweep(root: Path, *, ended: bool) -> list[Path]:
+    """What a crash has left half written below `root`, where checkpoints are kept.
+
+    With `ended`, the container does not run, those keep their place that are whole: another runtime, which ends the
+    processes itself, went on with its checkpoint when the daemon had died.
+    """
+    left = []
+    for entry in [Path(entry.path) for entry in os.scandir(root)] if root.is_dir() else []:
+        if not entry.name.startswith("."):
+            continue
+        place = root / entry.name.removeprefix(".").removesuffix(PARTIAL)
+        whole = (entry / FILE).exists() and (entry / "inventory.img").exists()  # CRIU writes that last
+        if ended and whole and entry == partial_of(place) and not place.exists() and not place.name.startswith("."):
+            os.rename(entry, place)
+        else:
+            left.append(entry)
+    return left

@@ -30,7 +30,7 @@ class CheckpointService:
     def open(self) -> None:
         """Remove what a crash has left half written."""
         for container in self._containers.all():
-            for left in sweep(self._root(container, "")):
+            for left in sweep(self._root(container, ""), ended=not container.state.running):
                 shutil.rmtree(left, ignore_errors=True)
 
     async def create(self, reference: str, name: str, directory: str, *, leave_running: bool) -> None:
@@ -82,17 +82,21 @@ class CheckpointService:
         before it is over, they go on. `to_move`: another container is to go on from it.
         Raises SystemFailure with the reason; then nothing is left.
         """
+        if container.record.ids is not None:
+            # made before the network, which belongs to it: CRIU makes one anew, from which that network is out of reach
+            raise SystemFailure("it has a user namespace of its own, into which CRIU cannot restore it")
         partial = partial_of(place)
         shutil.rmtree(partial, ignore_errors=True)
         loop = asyncio.get_running_loop()
 
         def written() -> None:
-            Checkpoint.write_addresses(partial, container.record.sandbox)
             os.rename(partial, place)
             if on_written is not None:
                 asyncio.run_coroutine_threadsafe(_run(on_written), loop).result()
 
         try:
+            partial.mkdir(0o700, parents=True)
+            Checkpoint.write_addresses(partial, container.record.sandbox)
             await asyncio.to_thread(self._dump, container.id, partial, leave_running, to_move, written)
         except BaseException as failure:
             for left in (partial, place):
@@ -108,7 +112,6 @@ class CheckpointService:
         if other is not None:
             if to_move:
                 raise RuntimeFailure(f"the runtime {other.program.command[0]} cannot restore another's container")
-            os.makedirs(images, 0o700)
             other.checkpoint(str(images), leave_running=leave_running)
             written()  # its processes have ended by now
             return

@@ -170,7 +170,7 @@ def directories(options: Options) -> tuple[str, str]:
     if options.parent:
         if options.parent.startswith("/"):
             raise RuntimeFailure("--parent-path must be relative")
-        if not os.path.isdir(f"{images}/{options.parent}"):
+        if not os.path.isdir(os.path.normpath(f"{images}/{options.parent}")):  # before `images` is made
             raise RuntimeFailure(f"invalid --parent-path: stat {images}/{options.parent}: no such directory")
     work = os.path.abspath(options.work) if options.work else images
     try:

@@ -48,6 +48,7 @@ def restore(
     validation.check(spec, bundle, pivot=True)
     streams = outside.load_streams(os.path.abspath(options.images))
     images, work = checkpoint.directories(options)
+    _let_read(images, spec)
     with contextlib.ExitStack() as undo:
         directory = os.path.join(root, container_id)
         try:
@@ -153,6 +154,19 @@ def _mounted(directory: str, rootfs: str) -> Iterator[str]:
             syscalls.umount2(top, syscalls.MNT_DETACH)
     finally:
         os.rmdir(top)
+
+
+def _let_read(images: str, spec: Spec) -> None:
+    """Let the container's root, if it is not the host's, read the images: it is in its user namespace by then."""
+    group = next((row.host_id for row in spec.linux.gid_mappings if row.container_id == 0), 0)
+    if not group:
+        return
+    for entry in os.scandir(images):
+        os.chown(entry.path, -1, group, follow_symlinks=False)
+        if entry.is_file(follow_symlinks=False):
+            os.chmod(entry.path, 0o640)
+    os.chown(images, -1, group)
+    os.chmod(images, 0o750)
 
 
 def _wanted(

@@ -221,6 +221,28 @@ def test_places_to_mount_on_are_made_again(bundle: Bundle) -> None:
     assert bundle.runc("exec", bundle.name, "cat", "/real/in/file", stdout=subprocess.PIPE).stdout == b"within"
 
 
+def test_a_container_with_a_user_namespace_goes_on(bundle: Bundle) -> None:
+    bundle.write()
+    path = bundle.folder / "config.json"
+    spec = json.loads(path.read_text())
+    spec["linux"]["namespaces"].append({"type": "user"})
+    for kind in ("uidMappings", "gidMappings"):
+        spec["linux"][kind] = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
+    path.write_text(json.dumps(spec))
+    for folder in (bundle.folder, *bundle.folder.parents):
+        if folder.is_relative_to("/tmp/") and not folder.samefile("/tmp"):
+            folder.chmod(0o755)  # its root must reach its tree
+    for place in (bundle.root, *bundle.root.rglob("*")):
+        os.chown(place, 100_000, 100_000, follow_symlinks=False)
+    bundle.runc("run", "--detach", bundle.name, **NOWHERE)
+    time.sleep(0.5)
+    bundle.runc("checkpoint", bundle.name)
+    bundle.runc("restore", "--detach", bundle.name, **NOWHERE)
+    assert bundle.counts()
+    said = bundle.runc("exec", bundle.name, "cat", "/proc/self/uid_map", stdout=subprocess.PIPE).stdout
+    assert said.split() == [b"0", b"100000", b"65536"]
+
+
 def test_pipes_are_the_new_callers(bundle: Bundle) -> None:
     bundle.write()
     path = bundle.folder / "config.json"
