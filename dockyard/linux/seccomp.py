@@ -142,6 +142,15 @@ def compile_profile(profile: Profile) -> bytes:
         library.seccomp_release(context)
 
 
+def library_path() -> str:
+    """The file of the libseccomp that has been loaded. Raises FileNotFoundError when none has."""
+    with open("/proc/self/maps") as rows:
+        for row in rows:
+            if "/libseccomp.so" in row:
+                return row.split(maxsplit=5)[5].rstrip("\n")
+    raise FileNotFoundError(errno.ENOENT, "libseccomp is not loaded")
+
+
 def load_flags(names: Sequence[str] | None) -> int:
     """The spec's `flags` as seccomp(2)'s. Raises ValueError for an unknown one.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dockyard.linux import seccomp, syscalls
 from dockyard.oci.runtime_spec import Seccomp
+from dockyard.runtime import kept_filters
 from dockyard.runtime.errors import RuntimeFailure
 
 
@@ -27,7 +28,7 @@ class Filter:
         try:
             flags = seccomp.load_flags(profile.flags)
             if program is None:
-                program = seccomp.compile_profile(profile)
+                program = kept_filters.compiled(profile)
         except (OSError, ValueError) as error:
             raise RuntimeFailure(f"error compiling the seccomp profile: {error}") from error
         # a listener costs nothing but is searched for only where there can be one
