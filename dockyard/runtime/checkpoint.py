@@ -12,7 +12,7 @@ from dockyard.linux.rooted import Root
 from dockyard.linux.syscalls import CLONE_NEWNET
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import outside
-from dockyard.runtime.criu import CGROUP_MODES, Act, Criu
+from dockyard.runtime.criu import CGROUP_MODES, NO_NETWORK_LOCK, Act, Criu
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.existing import Existing
 
@@ -81,6 +81,8 @@ def checkpoint(container: Existing, options: Options, on_written: Callable[[], N
     freezer = container.group.directory("freezer")
     if freezer is not None and os.path.exists(freezer):
         wanted["freeze_cgroup"] = freezer
+    if options.tcp_close and criu.version() >= (3, 18):
+        wanted["network_lock"] = NO_NETWORK_LOCK  # the first one's connections go on
     if options.pre_dump and not criu.has("mem_track"):
         raise RuntimeFailure("this kernel does not track which pages are written to, as --pre-dump needs")
     if options.lazy_pages:

@@ -36,6 +36,7 @@ class Act(IntEnum):
     PRE_DUMP = 4
     NOTIFY = 6
     FEATURE_CHECK = 9
+    VERSION = 10
 
 
 # The fields of criu_opts that we use, by their numbers.
@@ -73,12 +74,14 @@ OPTIONS = {
     "tcp_close": 52,
     "lsm_profile": 53,
     "lsm_mount_context": 63,
+    "network_lock": 64,
 }
 CGROUP_MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5, "": 6}
+NO_NETWORK_LOCK = 3  # of network_lock, since 3.18
 FEATURES = {"mem_track": 1, "lazy_pages": 2}  # of criu_features
 # fields of requests and answers
 _TYPE, _OPTIONS, _NOTIFIED, _ASKED_FEATURES = 1, 2, 3, 5
-_SUCCESS, _NOTIFY, _ERRNO, _FOUND_FEATURES, _MESSAGE = 2, 5, 7, 8, 9
+_SUCCESS, _NOTIFY, _ERRNO, _FOUND_FEATURES, _MESSAGE, _VERSION = 2, 5, 7, 8, 9, 10
 _LARGEST = 1 << 16  # bytes of a message
 _INT = 4
 
@@ -124,6 +127,13 @@ class Criu:
             _send(peer, {_TYPE: int(Act.FEATURE_CHECK), _ASKED_FEATURES: _encode({number: True})})
             answer = _converse(peer, None)
         return any(isinstance(found, bytes) and _number(_decode(found), number) for found in answer[_FOUND_FEATURES])
+
+    def version(self) -> tuple[int, int]:
+        """Major and minor. Raises RuntimeFailure."""
+        with self._running(()) as (peer, _):
+            _send(peer, {_TYPE: int(Act.VERSION)})
+            found = _decode(_bytes(_converse(peer, None), _VERSION))
+        return _number(found, 1), _number(found, 2)
 
     @contextlib.contextmanager
     def _running(self, keep: Sequence[int]) -> Iterator[tuple[socket.socket, int]]:

@@ -13,6 +13,7 @@ from dockyard.engine.container_settings import settle
 from dockyard.errors import InvalidParameter
 from dockyard.linux import systemd
 from dockyard.linux.cgroups import path_of
+from tests import criu
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 
@@ -105,3 +106,18 @@ def test_a_container_is_a_scope_in_its_slice(engine: EngineProcess, parent: str)
     api.delete(f"/containers/{made}", force="true")
     left = [top for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory") if os.path.exists(top + path)]
     assert not left
+
+
+@needs_systemd
+@criu.needed()
+def test_a_restored_container_and_a_fork_are_scopes_too(engine: EngineProcess) -> None:
+    api = Api(engine.socket)
+    made = api.run("sleep", "600", host={"Memory": 64 << 20})
+    api.post(f"/containers/{made}/checkpoints", {"CheckpointID": "one", "Exit": True})
+    api.post(f"/containers/{made}/start", checkpoint="one")
+    forked = api.post(f"/dockyard/containers/{made}/fork", memory=1)["Id"]
+    for container in (made, forked):
+        pid = api.get(f"/containers/{container}/json")["State"]["Pid"]
+        assert f"/system.slice/docker-{container}.scope" in path_of(pid).values()
+        assert api.get(f"/containers/{container}/stats", stream="false")["memory_stats"]["limit"] == 64 << 20
+        api.delete(f"/containers/{container}", force="true")
