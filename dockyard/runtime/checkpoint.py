@@ -146,7 +146,7 @@ def common(options: Options, spec: Spec) -> dict[str, Value]:
     for name in options.empty_namespaces:
         if name not in ("network", "net"):
             raise RuntimeFailure(f"namespace {name} is not supported")
-    common: dict[str, Value] = {
+    found: dict[str, Value] = {
         "log_level": LOG_LEVEL,
         "notify_scripts": True,
         "manage_cgroups_mode": CGROUP_MODES[options.cgroup_mode],
@@ -162,8 +162,8 @@ def common(options: Options, spec: Spec) -> dict[str, Value]:
     }
     configuration = spec.annotations.get(CONFIGURED_BY, CONFIGURATION)
     if configuration:
-        common["config_file"] = configuration
-    return common
+        found["config_file"] = configuration
+    return found
 
 
 def directories(options: Options) -> tuple[str, str]:

@@ -199,6 +199,35 @@ def test_a_daemon_killed_amid_a_checkpoint_or_a_restore_leaves_nothing_half_done
         engine.clean_up()
 
 
+@with_criu
+def test_a_daemon_killed_amid_a_fork_leaves_the_first_running_and_no_half_of_a_second(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, number=34)
+    engine.start()
+    try:
+        script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+        engine.docker("run", "-d", "--name", "counter", "busybox", "sh", "-c", script)
+        for moment in (0.03, 0.1, 0.2, 0.3, 0.4, 0.6):
+            place = "/dockyard/containers/counter/fork?name=second&memory=1"
+            asking = threading.Thread(target=_ask, args=(engine, place, None))
+            asking.start()
+            time.sleep(moment)
+            engine.kill()
+            asking.join()
+            engine.start()
+            before = numbers(engine)[-1]
+            time.sleep(0.5)
+            assert numbers(engine)[-1] > before, moment
+            if "second" in engine.docker("ps", "-a", "--format", "{{.Names}}").split():
+                engine.docker("start", "second")
+                assert engine.docker("exec", "second", "echo", "in") == "in\n"
+                engine.docker("rm", "-f", "second")
+            containers = engine.data_root / "containers"
+            assert list(containers.glob("*/checkpoints/.*")) == []
+            assert len(list(containers.iterdir())) == 1
+    finally:
+        engine.clean_up()
+
+
 def _ask(engine: EngineProcess, place: str, body: Any) -> None:
     with suppress(OSError, HTTPException):
         engine.api("POST", place, body)
