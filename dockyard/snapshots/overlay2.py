@@ -20,7 +20,6 @@ import errno
 import logging
 import os
 import secrets
-import stat
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,8 +30,11 @@ from typing import Literal
 from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
 from dockyard.linux import mounts, syscalls, userns
 from dockyard.snapshots import trees
-from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
+from dockyard.snapshots.driver import Change, Fixture, Ids
+from dockyard.snapshots.init_layers import Step, plan_fixtures
 from dockyard.snapshots.mapped import mapped_tree, root_of
+from dockyard.snapshots.overlay_changes import compare
+from dockyard.snapshots.overlay_marks import is_whiteout
 
 log = logging.getLogger("dockyard.snapshots.overlay2")
 
@@ -41,7 +43,6 @@ MAX_DEPTH = 128
 LINK_LENGTH = 26
 _LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _OPTIONS_LIMIT = os.sysconf("SC_PAGE_SIZE") - 1
-_OPAQUE = "trusted.overlay.opaque"
 
 FILE_SYSTEMS = {
     0xEF53: "extfs",
@@ -89,7 +90,7 @@ class Overlay2:
         # Deleting is slow and nobody waits for it: one thread, at its own pace.
         self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="overlay2-remove")
         self._committed: set[str] = set()
-        self._plans: dict[tuple[str, tuple[Fixture, ...]], list[_Step]] = {}
+        self._plans: dict[tuple[str, tuple[Fixture, ...]], list[Step]] = {}
 
     def status(self) -> list[tuple[str, str]]:
         return [
@@ -177,17 +178,13 @@ class Overlay2:
 
     # -- the init layer
 
-    def _plan(self, parent: str | None, fixtures: tuple[Fixture, ...]) -> list[_Step]:
-        """What has to be written into an init layer on `parent` so that all `fixtures` are there.
-
-        Computed once per image from the layers' directories, without a mount: in the way stand non-directories,
-        which are replaced, and directories whose owner and mode the init layer must repeat.
-        """
+    def _plan(self, parent: str | None, fixtures: tuple[Fixture, ...]) -> list[Step]:
+        """What has to be written into an init layer on `parent`; worked out once per image."""
         key = (parent or "", fixtures)
         plan = self._plans.get(key)
         if plan is None:
             layers = [] if parent is None else [self.diff_path(parent), *self.parents(parent)]
-            plan = _plan_fixtures(layers, fixtures)
+            plan = plan_fixtures(layers, fixtures)
             if len(self._plans) > 256:
                 self._plans.clear()
             self._plans[key] = plan
@@ -366,10 +363,10 @@ class Overlay2:
         found: list[Change] = []
         with self._lower_mounted(id) as lower, trees.opened_directory(self.diff_path(id)) as upper:
             if lower is None:
-                _compare(upper, None, "", found, 0)
+                compare(upper, None, "", found, 0)
             else:
                 with trees.opened_directory(lower) as below:
-                    _compare(upper, below, "", found, 0)
+                    compare(upper, below, "", found, 0)
         return found
 
     @contextmanager
@@ -450,157 +447,6 @@ def file_system_name(path: str) -> str:
     if libc.statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
         raise OSError(ctypes.get_errno(), "statfs", path)
     return FILE_SYSTEMS.get(buffer.f_type & 0xFFFFFFFF, "<unknown>")
-
-
-# -- init layer plans
-
-
-class _Step:
-    """One directory, file or symlink to make in an init layer."""
-
-    __slots__ = ("like", "path", "status", "target")
-
-    def __init__(self, path: str, target: str | None, like: str | None, status: os.stat_result | None) -> None:
-        self.path = path
-        self.target = target  # None: a directory; "": an empty file; else a symlink to it
-        self.like = like  # the directory below whose owner, mode and attributes a directory repeats
-        self.status = status
-
-    def apply(self, diff: str) -> None:
-        path = f"{diff}{self.path}"
-        if self.target is None:
-            os.mkdir(path, 0o755)
-            if self.like is not None and self.status is not None:
-                trees.copy_attributes(self.like, path, self.status)
-        elif self.target == "":
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
-        else:
-            os.symlink(self.target, path)
-
-
-def _plan_fixtures(layers: Sequence[str], fixtures: Sequence[Fixture]) -> list[_Step]:
-    steps: dict[str, _Step] = {}
-
-    def need_directory(path: str) -> None:
-        if path in ("", "/") or path in steps:
-            return
-        need_directory(os.path.dirname(path))
-        found = _lookup(layers, path)
-        if found is not None and stat.S_ISDIR(found[1].st_mode):
-            plain = stat.S_IMODE(found[1].st_mode) == 0o755 and not found[1].st_uid and not found[1].st_gid
-            if plain and not _carried_attributes(found[0]):
-                steps[path] = _Step(path, None, None, None)
-            else:
-                steps[path] = _Step(path, None, found[0], found[1])
-        else:
-            steps[path] = _Step(path, None, None, None)
-
-    for fixture in fixtures:
-        found = _lookup(layers, fixture.path)
-        if fixture.kind == "directory":
-            if found is None or not stat.S_ISDIR(found[1].st_mode):
-                need_directory(fixture.path)
-            continue
-        if found is not None and stat.S_ISDIR(found[1].st_mode):
-            continue  # Docker, too, leaves a directory of that name alone
-        need_directory(os.path.dirname(fixture.path))
-        steps[fixture.path] = _Step(fixture.path, fixture.target if fixture.kind == "symlink" else "", None, None)
-    return list(steps.values())
-
-
-def _carried_attributes(path: str) -> list[str]:
-    return [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("trusted.overlay.")]
-
-
-def _lookup(layers: Sequence[str], path: str) -> tuple[str, os.stat_result] | None:
-    """Where the merged tree of `layers` (top first) has `path`, and its status; no symlink is followed."""
-    components = path.strip("/").split("/")
-    for layer in layers:
-        place = layer
-        hidden = False
-        for index, component in enumerate(components):
-            place = f"{place}/{component}"
-            try:
-                status = os.lstat(place)
-            except FileNotFoundError:
-                break
-            if is_whiteout(status):
-                return None
-            if index == len(components) - 1:
-                return place, status
-            if not stat.S_ISDIR(status.st_mode):
-                return None
-            hidden = hidden or is_opaque(place)
-        if hidden:
-            return None
-    return None
-
-
-# -- comparing
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Whether this is overlayfs's mark for "deleted": a character device 0:0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def is_opaque(path: str | int) -> bool:
-    """Whether the directory hides everything of its name in the layers below."""
-    try:
-        return os.getxattr(path, _OPAQUE) == b"y"
-    except OSError:
-        return False
-
-
-def _compare(upper: int, lower: int | None, path: str, found: list[Change], depth: int) -> None:
-    """Append to `found` what `upper` (a directory of an upper layer) changes in `lower` (of the merged tree below)."""
-    if depth > trees.DEPTH_LIMIT:
-        raise SystemFailure(f"cannot compare {path[:200]}…: directories are nested too deep")
-    names = set()
-    for entry in trees.entries(upper):
-        name = f"{path}/{entry.name}"
-        names.add(entry.name)
-        try:
-            status = os.stat(entry.name, dir_fd=upper, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        below = None
-        if lower is not None:
-            try:
-                below = os.stat(entry.name, dir_fd=lower, follow_symlinks=False)
-            except FileNotFoundError:
-                pass
-        if is_whiteout(status):
-            if below is not None:
-                found.append(Change(ChangeKind.DELETED, name))
-            continue
-        before = len(found)
-        listed = True
-        if below is None:
-            found.append(Change(ChangeKind.ADDED, name))
-        elif trees.differs(status, below):
-            found.append(Change(ChangeKind.MODIFIED, name))
-        else:
-            listed = False
-        if stat.S_ISDIR(status.st_mode):
-            try:
-                with trees.opened_directory(entry.name, upper) as child:
-                    if below is not None and stat.S_ISDIR(below.st_mode):
-                        with trees.opened_directory(entry.name, lower) as child_below:
-                            _compare(child, child_below, name, found, depth + 1)
-                    else:
-                        _compare(child, None, name, found, depth + 1)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # it was replaced while we looked
-            # A directory in which something changed is itself reported as changed, ahead of its content.
-            if len(found) > before and not listed:
-                found.insert(before, Change(ChangeKind.MODIFIED, name))
-    if lower is not None and is_opaque(upper):
-        found.extend(
-            Change(ChangeKind.DELETED, f"{path}/{entry.name}")
-            for entry in trees.entries(lower)
-            if entry.name not in names
-        )
 
 
 # -- small files and mounts
