@@ -27,16 +27,28 @@ def gone(pid: int) -> bool:
     return state_of(pid) in ("", "Z", "X")
 
 
-def named(name: str, parent: int) -> list[int]:
-    """The children of `parent` that are called `name`."""
+def children_of(parent: int) -> list[int]:
+    """The processes whose parent is `parent`."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                if Path(f"/proc/{entry}/comm").read_text().strip() == name and parent_of(int(entry)) == parent:
+                if parent_of(int(entry)) == parent:
                     found.append(int(entry))
             except OSError:
                 continue
+    return found
+
+
+def named(name: str, parent: int) -> list[int]:
+    """The children of `parent` that are called `name`."""
+    found = []
+    for pid in children_of(parent):
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                found.append(pid)
+        except OSError:
+            continue
     return found
 
 

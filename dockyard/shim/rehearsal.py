@@ -23,7 +23,10 @@ TIMES = 10
 
 
 def rehearse(directory: str) -> None:
-    """Play it in `directory`, which is made and is gone again afterwards. Raises OSError when it can't be."""
+    """Play it in `directory`, which is made and is gone again afterwards.
+
+    Raises whatever stopped it; the process is then as it was before.
+    """
     os.mkdir(directory, 0o700)
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     first_free = os.dup(0)
@@ -56,7 +59,11 @@ def _play(directory: str) -> None:
         ends = Ends(terminal=False, open_stdin=True)
         pid = os.fork()
         if pid == 0:
-            _say_hello(gate, ends)
+            os.close(opening)  # so that it ends, too, if nobody ever opens the gate
+            try:
+                _say_hello(gate, ends)
+            finally:
+                os._exit(0)
         ends.settle(None)
         handover.put_order(starter, msgspec.msgpack.encode(_order(directory)), gate, ours)
         pidfd = os.pidfd_open(pid)
@@ -76,7 +83,6 @@ def _say_hello(gate: int, ends: Ends) -> None:
     os.read(gate, 1)
     os.write(ends.stdio.stdout, b"hello\n")
     os.write(ends.stdio.stderr, b"hello\n")
-    os._exit(0)
 
 
 def _order(directory: str) -> protocol.Start:

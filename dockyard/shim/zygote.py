@@ -43,8 +43,8 @@ def main() -> None:
     gc.disable()
     try:
         rehearsal.rehearse(f"/run/dockyard-rehearsal-{os.getpid()}")
-    except OSError:  # it only saves memory and time
-        pass
+    except Exception as failure:  # whatever it is: without a rehearsal shims need more memory and time, no more
+        print(f"the rehearsal has failed: {failure!r}", file=sys.stderr, flush=True)
     gc.collect()
     gc.freeze()  # the collector touches no inherited object: pages stay shared with every fork
     _keep_a_spare(daemon)
