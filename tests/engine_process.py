@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class EngineProcess:
@@ -38,6 +40,18 @@ class EngineProcess:
         ]
         self.prefix: tuple[str, ...] = ()  # a command that the daemon is started by
         self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def with_busybox(cls, folder: Path, *, number: int) -> Iterator[Self]:
+        """An engine that has the image busybox, for the time of the block."""
+        process = cls(folder, number=number)
+        process.start()
+        process.docker("pull", "busybox")
+        try:
+            yield process
+        finally:
+            process.clean_up()
 
     @property
     def host(self) -> str:

@@ -1,8 +1,6 @@
 """What is written to the state database is there after a crash, a power cut, and with a full disk."""
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from dockyard.engine.database import Database
 from dockyard.errors import SystemFailure
+from tests.small_disk import fill, small_disk
 
 
 class Document(msgspec.Struct):
@@ -18,18 +17,10 @@ class Document(msgspec.Struct):
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""
-    image, place = tmp_path / "disk", tmp_path / "root"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(24 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    try:
+    with small_disk(tmp_path, 24 << 20) as place:
         yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
@@ -40,21 +31,14 @@ def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_full_disk_keeps_the_database_writable(small_disk: Path) -> None:
-    database = Database(small_disk / "state.db")
+def test_a_full_disk_keeps_the_database_writable(disk: Path) -> None:
+    database = Database(disk / "state.db")
     things = database.collection("things", Document)
-    with (small_disk / "ballast").open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 10, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-                    os.fsync(file.fileno())
-            except OSError:
-                pass
+    fill(disk / "ballast")
     for number in range(4000):
         things.put(str(number % 100), Document("y" * 2000))
     database.close()
-    database = Database(small_disk / "state.db")
+    database = Database(disk / "state.db")
     assert len(list(database.collection("things", Document).all())) == 100
     database.close()
 

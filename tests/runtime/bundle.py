@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dockyard.oci.runtime_spec import Mount, Process, Spec
+from dockyard.oci.runtime_spec import IDMapping, Mount, Namespace, Process, Spec
 from dockyard.runtime import defaults
 from dockyard.runtime.container import Container, RuntimeFailure, Stdio
 
 APPLETS = "sh cat ls echo stat id sleep touch mkdir mkfifo chmod mount umount grep env hostname readlink uname wc true"
+MAPPING = [IDMapping(container_id=0, host_id=100000, size=1000), IDMapping(container_id=1000, host_id=200000, size=500)]
 T = TypeVar("T")
 
 
@@ -110,6 +111,13 @@ class Bundle:
         with self.created(spec, **options) as (container, output):
             container.start()
             yield container, output
+
+
+def with_user_namespace(spec: Spec) -> Spec:
+    """The spec in a user namespace of two ranges of ids."""
+    spec.linux.namespaces.append(Namespace(type="user"))
+    spec.linux.uid_mappings = spec.linux.gid_mappings = MAPPING
+    return spec
 
 
 def execute(container: Container, process: Process, **options: Any) -> Result:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ class Runtime:
     program: Path
     state: Path
     bundle: Path
-    made: list[str] = field(default_factory=list)
+    configs: int = 0
+
+    @property
+    def cgroup(self) -> str:
+        """The cgroup of the last config: below the caller's own, and no other test's, in this run or another."""
+        return f"dockyard-test-{os.getpid()}-{self.state.parent.name}-{self.configs}"
 
     def __call__(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end. Its output goes to files: a container that goes on may keep them open."""
@@ -43,11 +48,13 @@ class Runtime:
             return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
     def config(self, change: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-        """Write the bundle's config.json: what `spec` makes, without a terminal, and `change`d."""
+        """Write the bundle's config.json: what `spec` makes, without a terminal, in a new cgroup, and `change`d."""
         (self.bundle / "config.json").unlink(missing_ok=True)
         assert self("spec").returncode == 0
         config: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
         config["process"]["terminal"] = False
+        self.configs += 1
+        config["linux"]["cgroupsPath"] = self.cgroup
         if change is not None:
             change(config)
         (self.bundle / "config.json").write_text(json.dumps(config))

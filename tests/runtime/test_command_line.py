@@ -143,7 +143,7 @@ def test_ps_shows_the_containers_processes_alone(runtime: Runtime) -> None:
 @version_1
 def test_update_sets_limits_and_leaves_the_others(runtime: Runtime) -> None:
     runtime.started("one")
-    memory, pids = cgroup_beside_ours("memory", "one"), cgroup_beside_ours("pids", "one")
+    memory, pids = cgroup_beside_ours("memory", runtime.cgroup), cgroup_beside_ours("pids", runtime.cgroup)
     assert runtime("update", "--memory", "64m", "one").returncode == 0
     assert runtime("update", "--pids-limit", "21", "one").returncode == 0
     assert (memory / "memory.limit_in_bytes").read_text() == f"{64 << 20}\n"

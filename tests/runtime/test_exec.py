@@ -71,15 +71,15 @@ def test_failures_end_with_255_and_say_why(runtime: Runtime) -> None:
 @version_1
 def test_a_process_may_join_a_cgroup_below_the_containers(runtime: Runtime) -> None:
     runtime.started("one")
-    below = [cgroup_beside_ours(name, "one") / "below" for name in ("pids", "memory")]
+    below = [cgroup_beside_ours(name, runtime.cgroup) / "below" for name in ("pids", "memory")]
     for directory in below:
         directory.mkdir()
     try:
         done = runtime("exec", "--cgroup", "pids,memory:below", "one", "cat", "/proc/self/cgroup")
         rows = dict(row.split(":")[1:] for row in done.stdout.splitlines())
-        assert rows["pids"].endswith("/one/below")
-        assert rows["memory"].endswith("/one/below")
-        assert rows["freezer"].endswith("/one")
+        assert rows["pids"].endswith(f"/{runtime.cgroup}/below")
+        assert rows["memory"].endswith(f"/{runtime.cgroup}/below")
+        assert rows["freezer"].endswith(f"/{runtime.cgroup}")
     finally:
         for directory in below:
             directory.rmdir()

@@ -14,8 +14,8 @@ from tests.runtime.test_lifecycle import wait_for
 @pytest.fixture
 def shell(runtime: Runtime, tmp_path: Path) -> Runtime:
     """A launcher without an interpreter: what it can't do by itself fails with 99."""
-    runtime.command("sleep", "1000")
-    for name in ("one", "two"):
+    for name in ("two", "one"):
+        runtime.command("sleep", "1000")
         assert runtime("create", name).returncode == 0
     program = tmp_path / "dockyard-runc"
     program.write_text(runtime.program.read_text().replace('at_once "$@" && exit', 'at_once "$@" && exit; exit 99'))
@@ -38,8 +38,8 @@ def test_it_starts_and_deletes(runtime: Runtime, shell: Runtime) -> None:
     end(runtime, "one")
     assert shell("delete", "one").returncode == 0
     assert runtime("list", "-q").stdout == "two\n"
-    assert not cgroup_beside_ours("pids", "one").exists()
-    assert not cgroup_beside_ours("memory", "one").exists()
+    assert not cgroup_beside_ours("pids", runtime.cgroup).exists()
+    assert not cgroup_beside_ours("memory", runtime.cgroup).exists()
 
 
 def test_what_engines_put_before_the_command_is_understood(runtime: Runtime, shell: Runtime, tmp_path: Path) -> None:
@@ -68,6 +68,7 @@ def test_it_leaves_what_is_frozen_or_dead_to_others(runtime: Runtime, shell: Run
 
 @version_1
 def test_it_leaves_a_container_with_hooks_or_processes_left_to_others(runtime: Runtime, shell: Runtime) -> None:
+    cgroup = cgroup_beside_ours("pids", runtime.cgroup)
     runtime.config(
         lambda config: config.update(
             hooks={"poststart": [{"path": "/bin/true"}]}, process={**config["process"], "args": ["sleep", "1000"]}
@@ -77,7 +78,7 @@ def test_it_leaves_a_container_with_hooks_or_processes_left_to_others(runtime: R
     assert shell("start", "hooked").returncode == 99
     runtime("start", "one")
     left = subprocess.Popen(["sleep", "1000"])
-    (cgroup_beside_ours("pids", "one") / "cgroup.procs").write_text(str(left.pid))
+    (cgroup / "cgroup.procs").write_text(str(left.pid))
     end(runtime, "one")
     try:
         assert shell("delete", "one").returncode == 99

@@ -181,7 +181,7 @@ def test_delete_takes_the_cgroup_away(runtime: Runtime) -> None:
     runtime.started("one")
     pid = json.loads(runtime("state", "one").stdout)["pid"]
     rows = [row.split(":", 2) for row in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
-    made = [(controllers, path) for _, controllers, path in rows if path.endswith("/one")]
+    made = [(controllers, path) for _, controllers, path in rows if path.endswith(f"/{runtime.cgroup}")]
     assert made
     runtime("delete", "-f", "one")
     assert not [path for controllers, path in made if Path(f"/sys/fs/cgroup/{controllers}{path}").exists()]

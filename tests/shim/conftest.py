@@ -11,13 +11,8 @@ from tests.engine_process import EngineProcess
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """One daemon for all of them."""
-    process = EngineProcess(tmp_path_factory.mktemp("victim"), number=3)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("victim"), number=3) as process:
         yield process
-    finally:
-        process.clean_up()
 
 
 @pytest.fixture

@@ -65,13 +65,8 @@ class Fragile(EngineProcess):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fragile]:
-    process = Fragile(tmp_path_factory.mktemp("instants"), number=11)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with Fragile.with_busybox(tmp_path_factory.mktemp("instants"), number=11) as process:
         yield process
-    finally:
-        process.clean_up()
 
 
 def create(api: Api, name: str = "victim", **host: Any) -> str:

@@ -1,16 +1,14 @@
 """A data root that is full: what needs room fails with a clear error, what makes room works, the books stay right."""
 
 import io
-import os
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
+from tests.small_disk import fill, small_disk
 from tests.soak.inventory import settle
 
 SIZE = 64 << 20
@@ -20,35 +18,8 @@ SIZE = 64 << 20
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """An engine with a file system of its own."""
     folder = tmp_path_factory.mktemp("full")
-    image = folder / "disk"
-    place = folder / "root"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(SIZE)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    process = EngineProcess(place / "engine", number=9)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with small_disk(folder, SIZE) as place, EngineProcess.with_busybox(place / "engine", number=9) as process:
         yield process
-    finally:
-        process.clean_up()
-        subprocess.run(["umount", place], check=True)
-
-
-def fill(engine: EngineProcess) -> Path:
-    """Take all the room there is."""
-    ballast = engine.data_root / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-                    os.fsync(file.fileno())
-            except OSError:
-                pass
-    return ballast
 
 
 def test_with_a_full_disk_containers_end_and_go_and_nothing_is_half_made(engine: EngineProcess) -> None:
@@ -58,7 +29,8 @@ def test_with_a_full_disk_containers_end_and_go_and_nothing_is_half_made(engine:
     idle = api.create("true")
     writes = api.run("sh", "-c", "dd if=/dev/zero of=/data bs=1M; echo full >&2; exit 9")
     assert api.wait(writes) == 9
-    ballast = fill(engine)
+    ballast = engine.data_root / "ballast"
+    fill(ballast)
 
     # what little room is left may be enough for some of it
     refusals = _refusals(lambda: api.create("true", Volumes={"/data": {}}), lambda: api.post("/volumes/create", {}))

@@ -22,13 +22,8 @@ BEARABLE = 10.0
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    process = EngineProcess(tmp_path_factory.mktemp("harm"), number=8)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("harm"), number=8) as process:
         yield process
-    finally:
-        process.clean_up()
 
 
 @pytest.fixture

@@ -25,13 +25,8 @@ PATIENCE = 15.0
 
 @pytest.fixture
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    process = EngineProcess(tmp_path_factory.mktemp("soak"), number=5)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("soak"), number=5) as process:
         yield process
-    finally:
-        process.clean_up()
 
 
 @pytest.mark.slow

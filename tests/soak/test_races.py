@@ -12,13 +12,8 @@ from tests.soak.inventory import settle
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    process = EngineProcess(tmp_path_factory.mktemp("races"), number=7)
-    process.start()
-    process.docker("pull", "busybox")
-    try:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("races"), number=7) as process:
         yield process
-    finally:
-        process.clean_up()
 
 
 @pytest.fixture

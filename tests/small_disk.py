@@ -1,0 +1,34 @@
+"""A file system of a few megabytes, and how to fill it to the last byte."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Where a file system of `size` bytes is mounted, for the time of the block."""
+    image, place = folder / "disk", folder / "root"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Let the file `ballast` take all the room there is."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 16, 1 << 12, 1 << 10, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+                    os.fsync(file.fileno())
+            except OSError:
+                pass
