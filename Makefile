@@ -46,9 +46,10 @@ bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bu
 	@$(SUDO) packaging/system-packages bench
 	@$(SUDO) $(BIN)/python -m benchmarks.runtimes
 
-conformance: venv ## our runtime under other engines, and each third-party suite whose sources are given: DOCKER_PY=../docker-py …
+conformance: venv ## our runtime under other engines, the command lines of a course with both clients, and each third-party suite whose sources are given: DOCKER_PY=../docker-py …
 	@$(SUDO) packaging/system-packages conformance
 	@$(SUDO) conformance/under-others
+	@$(SUDO) conformance/lessons
 	$(foreach suite,docker-py docker-cli python-on-whales testcontainers runtime-tools runc-bats,$(call judge,$(suite)))
 
 venv: $(BIN)/.ready ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}

@@ -22,6 +22,8 @@ COLUMNS = {
     "Ports": "PORTS",
     "Names": "NAMES",
 }
+# console_codes(4)
+HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 HEADINGS = {"CreatedAt": "CREATED AT", "LocalVolumes": "LOCAL VOLUMES", "Size": "SIZE"}
 
 
@@ -329,6 +331,8 @@ Options:
 def stats(session: Session, flags: Flags) -> int:
     """Prints a table, again every second unless told not to."""
     from concurrent.futures import ThreadPoolExecutor
+    from contextlib import redirect_stdout
+    from io import StringIO
 
     full = flags.on("no-trunc")
     form = flags.text("format") or session.setting("statsFormat")
@@ -345,13 +349,17 @@ def stats(session: Session, flags: Flags) -> int:
         listed = session.api.request("GET", path("/containers/json", all=flags.on("all"))).json()
         return flags.arguments or [container["Id"] for container in listed]
 
-    clear = "" if flags.on("no-stream") or form not in ("", "table") else "\x1b[H\x1b[J"
+    redraw = not flags.on("no-stream") and form in ("", "table")
     with ThreadPoolExecutor(32) as pool:
         while True:
             rows = [row for row in pool.map(sample, names()) if row is not None]
-            print(clear, end="")
-            output.rows(rows, form, STATS, {"Container": "CONTAINER"}, "*container.statsContext")
-            sys.stdout.flush()
+            with redirect_stdout(StringIO()) as shown:
+                output.rows(rows, form, STATS, {"Container": "CONTAINER"}, "*container.statsContext")
+            text = shown.getvalue()
+            if redraw:  # over what is there, not on an empty screen: that would flicker
+                lines = "".join(f"{line}{CLEAR_LINE}\n" for line in text.splitlines())
+                text = f"{HOME}{lines}{CLEAR_REST}"
+            print(text, end="", flush=True)
             if flags.on("no-stream"):
                 return 0
 
