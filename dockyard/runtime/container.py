@@ -181,7 +181,7 @@ class Container(Existing):
                 kinds = ", ".join(name for name, flag in namespaces.CLONE_FLAGS.items() if flag & flags)
                 tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
                 if filter_ is not None:
-                    tell(f"seccomp filter flags: {filter_.flags}")
+                    tell(f"seccomp filter flags: {filter_.load_flags}")
             if not born.has(syscalls.CLONE_NEWNS):
                 undo.callback(rootfs.unmount, init.root_path(bundle, spec))
             if spare is not None and spare.fits(born) and spare.give(born, text := text or runtime_spec.encode(spec)):
@@ -491,6 +491,8 @@ def _join(
         init.set_limits(wanted, runtime)
         if linux.personality is not None:
             scheduling.apply_personality(linux.personality)
+        if linux.memory_policy is not None:
+            scheduling.apply_memory_policy(linux.memory_policy)
         ready = init.become_ready(wanted, linux, filter_, last_capability, runtime, setgroups=setgroups)
         channel.send(runtime, Message("created"))
         if tell is not None:

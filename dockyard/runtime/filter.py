@@ -35,19 +35,21 @@ class Filter:
         notifies = bool(profile.listener_path) and seccomp.notifies(program)
         return Filter(program, flags, notifies, profile.listener_path, profile.listener_metadata)
 
+    @property
+    def load_flags(self) -> int:
+        """All flags that seccomp(2) gets: who has no listener cannot wait for its answers."""
+        if self.notifies:
+            return self.flags | syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER
+        return self.flags & ~syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+
     def load(self, runtime: socket.socket) -> None:
         """Have the kernel apply it to the caller from now on. Raises RuntimeFailure.
 
         The runtime at the other end of the channel fetches the listener, if there is one, and tells the agent. Under
         the filter as little as possible is done for that: what it asks the agent about, nobody answers yet.
         """
-        flags = self.flags
-        if not self.notifies:
-            flags &= ~syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
         try:
-            listener = syscalls.seccomp_load(
-                self.program, flags | (syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER if self.notifies else 0)
-            )
+            listener = syscalls.seccomp_load(self.program, self.load_flags)
         except OSError as error:
             raise RuntimeFailure(f"error loading seccomp filter into kernel: {error.strerror}") from error
         if self.notifies:

@@ -40,7 +40,7 @@ def directories(group: Cgroup, paths: dict[str, str]) -> list[str]:
 def _below(directory: str, path: str) -> str:
     below = os.path.normpath(f"{directory}/{path}")
     if below != directory and not below.startswith(directory + "/"):
-        raise RuntimeFailure(f"{path} is not a sub cgroup path")
+        raise RuntimeFailure(f"bad sub cgroup path: {path} is not a sub cgroup path")
     return below
 
 

@@ -145,6 +145,8 @@ def test_update_sets_limits_and_leaves_the_others(runtime: Runtime) -> None:
     runtime.started("one")
     memory, pids = cgroup_beside_ours("memory", runtime.cgroup), cgroup_beside_ours("pids", runtime.cgroup)
     assert runtime("update", "--memory", "64m", "one").returncode == 0
+    assert runtime("update", "--pids-limit", "0", "one").returncode == 0
+    assert (pids / "pids.max").read_text() == "1\n"
     assert runtime("update", "--pids-limit", "21", "one").returncode == 0
     assert (memory / "memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
     assert (pids / "pids.max").read_text() == "21\n"

@@ -159,6 +159,17 @@ def test_personality_and_memory_policy(bundle: Bundle) -> None:
     assert int(bound) > 0
 
 
+def test_a_further_process_has_the_memory_policy_too(bundle: Bundle) -> None:
+    spec = bundle.spec("sleep", "60")
+    spec.linux.memory_policy = MemoryPolicy(mode="MPOL_PREFERRED", nodes="0", flags=["MPOL_F_RELATIVE_NODES"])
+
+    def act() -> str:
+        with bundle.running(spec) as (container, _):
+            return execute(container, process("cat", "/proc/self/numa_maps")).output
+
+    assert "prefer=relative:0" in apart(act)
+
+
 def test_a_terminal_in_the_size_asked_for(bundle: Bundle) -> None:
     (bundle.root / "bin/stty").symlink_to("busybox")
     spec = bundle.spec("sh", "-c", "stty size; stat -c %t:%T /dev/console; test -t 0 && readlink /proc/self/fd/1")

@@ -95,7 +95,7 @@ def _of_flags(session: Session, flags: Flags) -> "Resources":
             mems=flags.text("cpuset-mems"),
             idle=_integer(flags, "cpu-idle", signed=True),
         ),
-        pids=Pids(limit=pids) if pids else None,
+        pids=Pids(limit=pids) if flags.given("pids-limit") else None,
         block_io=BlockIO(weight=weight) if weight else None,
     )
 
