@@ -94,7 +94,7 @@ class ContainerRuns:
             terminal=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
-            log=_log_config(container),
+            log=_log_config(container, self._index.folder(container)),
             attachments=attachments,
             console_size=_console_size(record.host_config),
             runtime=self._specs.runtime(container),
@@ -245,7 +245,7 @@ class ContainerRuns:
             await self._layers.unmount(container.id)
 
 
-def _log_config(container: Container) -> LogConfig:
+def _log_config(container: Container, folder: str) -> LogConfig:
     log_config = container.host_config.log_config
     file = log_options.log_file(log_config.type, log_config.config or {})
     if file is None:
@@ -257,6 +257,7 @@ def _log_config(container: Container) -> LogConfig:
         file.max_file,
         log_options.attributes(container),
         file.compress,
+        log_options.sent_note(folder) if log_options.blocks(log_config.type, log_config.config or {}) else "",
     )
 
 

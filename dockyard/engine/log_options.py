@@ -277,6 +277,16 @@ def render_tag(template: str, container: Container) -> str:
     return _FIELD.sub(lambda found: _FIELDS[found[1]](container), template or "{{.ID}}")
 
 
+def blocks(driver: str, options: Mapping[str, str]) -> bool:
+    """Whether a container waits for its log server: mode blocking, the default, of drivers that send elsewhere."""
+    return driver in REMOTE and options.get("mode", "") != "non-blocking"
+
+
+def sent_note(folder: str) -> str:
+    """Where the forwarder notes how far it has sent the log of the container of that folder."""
+    return f"{folder}/forwarded.json"
+
+
 def forwarding(container: Container, folder: str) -> dict[str, object] | None:
     """What the forwarder is told of a container whose driver sends elsewhere; None for any other."""
     log = container.host_config.log_config
@@ -286,7 +296,7 @@ def forwarding(container: Container, folder: str) -> dict[str, object] | None:
     return {
         "id": container.id,
         "path": container.record.log_path,
-        "checkpoint": f"{folder}/forwarded.json",
+        "checkpoint": sent_note(folder),
         "driver": log.type,
         "options": options,
         "buffer": _number_with_unit(options.get("max-buffer-size", "1m"), 1024, "")

@@ -174,6 +174,7 @@ class Shims:
                 options.max_file,
                 options.attributes,
                 options.compress,
+                options.sent,
             ),
             [shim.options_of(attachment) for attachment in request.attachments],
             request.init,

@@ -3,7 +3,8 @@
 One per daemon, started when the first container needs it, apart from daemon and shims, so that neither a slow log
 server nor a chatty container holds either of them up. What has been sent is noted in a file beside the log, so that
 after a crash of anything the rest is sent, at worst a moment of it twice. In mode blocking an entry waits, in its file,
-for a server that does not take it; in mode non-blocking all but the newest `buffer` bytes are passed over.
+for a server that does not take it, and when the files are full the container waits, too (log_backlog.py); in mode
+non-blocking all but the newest `buffer` bytes are passed over.
 
 It reads JSON objects, a line each, on stdin: {"id", "path", "checkpoint", "driver", "options", "buffer", "identity"} to
 begin, {"id", "ended": true} when a container writes no more; and writes an id a line to stdout when its log is sent.
@@ -24,6 +25,8 @@ INTERVAL = 0.1  # how often a log is looked at, s
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # between attempts to reach a server, s
 LAST_CHANCE = 20.0  # for a server that does not answer, once the container has ended, s
 BLOCK = 1 << 20
+NOTED = 256 << 10  # after how many bytes it is noted how far has been sent, however much there is still to send
+NOTE_SIZE = 64
 
 
 class Follower:
@@ -44,6 +47,7 @@ class Follower:
         self._file: BinaryIO | None = None
         self._position = 0
         self._saved = (0, 0)
+        self._note = -1
         self.thread = threading.Thread(target=self._run, name=self.id[:12], daemon=True)
 
     def end(self) -> None:
@@ -67,6 +71,8 @@ class Follower:
                     if not self._deliver(entry):
                         return
                     self._position = position
+                    if not self._saved[1] <= position < self._saved[1] + NOTED:
+                        self._save()
                 self._save()
                 if over:
                     return
@@ -78,6 +84,8 @@ class Follower:
             self._sender.close()
             if self._file is not None:
                 self._file.close()
+            if self._note >= 0:
+                os.close(self._note)
             with self._done:
                 print(self.id, flush=True)
 
@@ -137,8 +145,12 @@ class Follower:
                 return
             # looked for after reading: only now is it sure that this file grows no more
             if os.fstat(self._file.fileno()).st_size <= begin + len(data):
-                self._file.close()
-                self._file, self._position = open(following, "rb"), 0  # noqa: SIM115  # as above
+                # noted before it is closed: then its inode may be another's
+                sent, self._file, self._position = self._file, following, 0
+                self._save()
+                sent.close()
+            else:
+                following.close()
 
     def _skip(self) -> None:
         """Mode non-blocking: pass over what is more than the buffer would hold."""
@@ -156,20 +168,34 @@ class Follower:
             return False
         return True
 
-    def _following(self) -> str | None:
+    def _following(self) -> BinaryIO | None:
         """The file after the one that is open, None when that is the newest."""
         assert self._file is not None
-        ours = os.fstat(self._file.fileno())
-        found = False
-        for name in self._names():
+        ours = os.fstat(self._file.fileno()).st_ino
+        while True:
+            files = self._files()
+            inodes = [inode for _, inode in files]
+            # ours may be rotated away already, but then none that comes after it: the oldest is next
+            later = files[inodes.index(ours) + 1 :] if ours in inodes else files
+            if not later:
+                return None
             try:
-                there = os.stat(name)
+                file = open(later[0][0], "rb")  # noqa: SIM115  # followed like the first one
             except FileNotFoundError:
                 continue
-            if found or (name == self._path and there.st_ino != ours.st_ino):
-                return name
-            found = there.st_ino == ours.st_ino
-        return None
+            if os.fstat(file.fileno()).st_ino == later[0][1] and self._files() == files:
+                return file
+            file.close()  # rotated while we looked: the names have been other files'
+
+    def _files(self) -> list[tuple[str, int]]:
+        """Names and inodes, the oldest first."""
+        found = []
+        for name in self._names():
+            try:
+                found.append((name, os.stat(name).st_ino))
+            except FileNotFoundError:
+                continue
+        return found
 
     # -- sending
 
@@ -202,9 +228,10 @@ class Follower:
         if now == self._saved:
             return
         try:
-            with open(f"{self._checkpoint}.new", "w") as file:
-                json.dump(now, file)
-            os.rename(f"{self._checkpoint}.new", self._checkpoint)
+            if self._note < 0:
+                self._note = os.open(self._checkpoint, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            # in place and always as long: it must be possible on a full disk
+            os.pwrite(self._note, json.dumps(now).ljust(NOTE_SIZE - 1).encode() + b"\n", 0)
             self._saved = now
         except OSError:
             pass  # the container is removed

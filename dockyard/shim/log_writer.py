@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from dockyard.shim import protocol
+from dockyard.shim.log_backlog import Backlog
 
 LONGEST = 16 * 1024  # moby daemon/logger/copier.go, defaultBufSize
 
@@ -50,18 +51,29 @@ class Log(Protocol):
     def waiting(self, stream: int) -> bytes:
         """What has come of a line that is not written yet."""
 
+    def full(self) -> bool:
+        """Whether it should be given no more for now."""
+
 
 class JsonFile:
     """The drivers json-file and local. What cannot be written (disk full) is dropped: the container goes on."""
 
     def __init__(
-        self, path: str, max_size: int, max_file: int, attributes: dict[str, str], compress: bool = False
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        attributes: dict[str, str],
+        compress: bool = False,
+        sent: str = "",
     ) -> None:
+        """`sent`: a forwarder's note; what that has not sent yet is never rotated away, the process waits instead."""
         self._path = path
         self._compress = compress
         self._compressor = (0, -1)  # the process that is at it; the file, open: or its inode might become another's
         self._limit = max_size if max_size > 0 else 1 << 62
         self._files = max(max_file, 1)
+        self._backlog = Backlog(sent, self._limit * max(self._files - 1, 1)) if sent else None
         self._attributes = b'"attrs":' + msgspec.json.encode(attributes) + b"," if attributes else b""
         self._waiting = [b"", b"", b""]
         self._second = -1
@@ -71,7 +83,10 @@ class JsonFile:
 
     def _open(self, how: int) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o640)
-        self._size = os.fstat(self._fd).st_size
+        file = os.fstat(self._fd)
+        self._size = file.st_size
+        if self._backlog is not None:
+            self._backlog.opened(file.st_ino, file.st_size)
 
     def write(self, stream: int, data: bytes) -> None:
         waiting = self._waiting[stream]
@@ -115,6 +130,9 @@ class JsonFile:
     def waiting(self, stream: int) -> bytes:
         return self._waiting[stream]
 
+    def full(self) -> bool:
+        return self._backlog is not None and self._backlog.full()
+
     def _rows(self, stream: int, text: bytes) -> None:
         """Write whole lines of up to 16 KiB each, or one line of any length, perhaps without its newline."""
         head = b'{"log":"'
@@ -154,6 +172,8 @@ class JsonFile:
         while view:
             written = os.write(self._fd, view)
             self._size += written
+            if self._backlog is not None:
+                self._backlog.written(written)
             view = view[written:]
 
     def _rotate(self) -> None:
@@ -263,6 +283,9 @@ class NoLog:
     def waiting(self, stream: int) -> bytes:
         return b""
 
+    def full(self) -> bool:
+        return False
+
     def write(self, stream: int, data: bytes) -> None:
         pass
 
@@ -337,4 +360,6 @@ def open_log(options: protocol.LogOptions) -> Log:
     """The log that the options ask for. Raises OSError."""
     if options.driver == "none":
         return NoLog()
-    return JsonFile(options.path, options.max_size, options.max_file, options.attributes, options.compress)
+    return JsonFile(
+        options.path, options.max_size, options.max_file, options.attributes, options.compress, options.sent
+    )

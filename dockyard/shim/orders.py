@@ -14,6 +14,7 @@ class LogConfig:
     bytes is rotated to `path`.1 (`compress`: .1.gz) and so on, `max_file` files in all (1: it is emptied instead);
     `max_size` <= 0 means no limit.
     `attributes` goes into every row of json-file (`attrs`): the labels and environment the log options select.
+    `sent` is the note of a forwarder that follows the files: the process waits before any is lost that is not sent.
     """
 
     driver: str = "json-file"
@@ -22,6 +23,7 @@ class LogConfig:
     max_file: int = 1
     attributes: dict[str, str] = field(default_factory=dict)
     compress: bool = False
+    sent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class AttachmentOptions(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogOptions(msgspec.Struct, frozen=True, array_like=True):
-    """See client.LogConfig."""
+    """See orders.LogConfig."""
 
     driver: str
     path: str
@@ -47,6 +47,7 @@ class LogOptions(msgspec.Struct, frozen=True, array_like=True):
     max_file: int
     attributes: dict[str, str]
     compress: bool = False
+    sent: str = ""
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -3,7 +3,8 @@
 All descriptors are non-blocking and served by one epoll loop. A client that does not keep up has its output kept for
 it: BACKLOG bytes in memory, then as much as an Overflow holds on disk, and then it is let go, so that it never holds
 the process up. For a client that the process is to wait for (who ran it in the foreground, or the exec) nothing is kept
-beyond the backlog: the process is no longer read from until that has shrunk. Nothing is lost either way.
+beyond the backlog: the process is no longer read from until that has shrunk. Nothing is lost either way. In the same
+way it waits for a log that is full, because a log server does not take what is there.
 """
 
 import os
@@ -288,7 +289,7 @@ class Streams:
         self._close_stdin = close_stdin and not terminal
         self._stdin_ended = False
         self._input = bytearray()
-        self._waiting = False  # for a slow client
+        self._waiting = False  # for a slow client, or for the log
         for fd in sources:
             os.set_blocking(fd, False)
             loop.add(fd, select.EPOLLIN, self._reader(fd))
@@ -340,6 +341,7 @@ class Streams:
             client.send(stream, data)
             congested |= client.blocking and len(client.backlog) > BACKLOG
         self.log.write(stream, data)
+        congested |= self.log.full()
         if congested and not self._waiting:
             self._waiting = True
             for other in self.sources:
@@ -352,11 +354,18 @@ class Streams:
         os.close(fd)
 
     def relieved(self) -> None:
-        """A client's backlog has become shorter."""
-        if self._waiting and all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking):
+        """A client's backlog has become shorter, or the log's may have."""
+        if not self._waiting or self.log.full():
+            return
+        if all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking):
             self._waiting = False
             for fd in self.sources:
                 self.loop.change(fd, select.EPOLLIN)
+
+    @property
+    def waits_for_log(self) -> bool:
+        """Whether the process is not read from because of its log; nobody says when that is over."""
+        return self._waiting and self.log.full()
 
     def drain(self) -> bool:
         """Pass on what the ended process has left. True when its streams have ended, no one else holding them."""

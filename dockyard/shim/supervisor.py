@@ -33,6 +33,8 @@ from dockyard.shim.streams import Client, Loop, Streams
 CHUNK = 1 << 13
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
+# How often a full log is looked at, s.
+LOG_INTERVAL = 0.02
 # Of so many execs that have ended a daemon that comes back can learn the exit codes; health checks make many.
 REMEMBERED_CODES = 1000
 
@@ -189,6 +191,8 @@ class Shim:
         while not self._over:
             try:
                 self.loop.run_once(self._timeout())
+                if self._init.streams is not None:
+                    self._init.streams.relieved()
                 if self._ending or self._init.exit is not None:
                     self._settle()
             except Exception:
@@ -219,9 +223,12 @@ class Shim:
         self.loop.add(reader, select.EPOLLIN, reap)
 
     def _timeout(self) -> float:
+        streams = self._init.streams
+        most = LOG_INTERVAL if streams is not None and streams.waits_for_log else -1.0
         if not self._ending:
-            return -1
-        return max(min(process.deadline for process in self._ending) - time.monotonic(), 0)
+            return most
+        left = max(min(process.deadline for process in self._ending) - time.monotonic(), 0)
+        return left if most < 0 else min(left, most)
 
     def _delete(self, kept: "_Kept") -> None:
         try:

@@ -242,6 +242,47 @@ def test_a_log_server_that_goes_gets_the_rest_when_it_is_back(engine: EngineProc
         engine.docker("rm", "-f", "gap")
 
 
+def _flood(engine: EngineProcess, name: str, port: int, *options: str) -> None:
+    """A container that writes 20 MB, more than sockets hold, to a log whose files hold 400 kB."""
+    opts = [f"syslog-address=tcp://127.0.0.1:{port}", "cache-max-size=200k", "cache-max-file=3", *options]
+    flags = [flag for option in opts for flag in ("--log-opt", option)]
+    script = "i=10000; while [ $i -lt 30000 ]; do echo $i" + " " + "x" * 900 + "; i=$((i+1)); done"
+    engine.docker("run", "-d", "--name", name, "--log-driver", "syslog", *flags, "busybox", "sh", "-c", script)
+
+
+def test_a_container_waits_for_a_log_server_that_takes_nothing(engine: EngineProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        _flood(engine, "waiting", stuck.getsockname()[1])
+        seen = -1
+        while (now := int(engine.docker("logs", "--tail", "1", "waiting").split()[0])) != seen:
+            seen = now
+            time.sleep(1)
+        assert engine.inspect("waiting")["State"]["Running"]
+        assert engine.docker("exec", "waiting", "echo", "well") == "well\n"
+        # the probe that the start has made comes first, and hangs up
+        received, numbers = b"", []
+        while len(numbers) < 20000:
+            peer, _ = stuck.accept()
+            with peer:
+                while data := peer.recv(1 << 16):
+                    received += data
+                    if received.endswith(b"x\n") and b": 29999 " in received[-1000:]:
+                        break
+            numbers = [int(row.split(b": ")[1].split()[0]) for row in received.splitlines()]
+        assert numbers == list(range(10000, 30000))
+        assert engine.docker("wait", "waiting") == "0\n"
+        engine.docker("rm", "-f", "waiting")
+
+
+def test_in_mode_non_blocking_it_does_not_wait(engine: EngineProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        _flood(engine, "hasty", stuck.getsockname()[1], "mode=non-blocking", "max-buffer-size=64k")
+        assert engine.docker("wait", "hasty") == "0\n"
+    engine.docker("rm", "-f", "hasty")
+
+
 def test_a_new_daemon_sends_on_where_the_killed_one_was(engine: EngineProcess) -> None:
     with server(kind=socket.SOCK_STREAM) as log_server:
         engine.docker(
