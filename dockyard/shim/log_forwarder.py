@@ -161,17 +161,13 @@ class Follower:
             self._position = size - self._buffer + len(self._file.readline())
 
     def _open_first(self) -> bool:
-        """Whether there is a file by now."""
-        try:
-            self._file, self._position = open(self._path, "rb"), 0  # noqa: SIM115  # as above
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether there is a file by now: the oldest, for a quick container has filled the first already."""
+        self._file, self._position = self._following(), 0
+        return self._file is not None
 
     def _following(self) -> BinaryIO | None:
-        """The file after the one that is open, None when that is the newest."""
-        assert self._file is not None
-        ours = os.fstat(self._file.fileno()).st_ino
+        """The file after the one that is open, the oldest if none is; None when there is none newer."""
+        ours = os.fstat(self._file.fileno()).st_ino if self._file is not None else 0
         while True:
             files = self._files()
             inodes = [inode for _, inode in files]
