@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dockyard.linux.cgroups import layout
+
 T = TypeVar("T")
 
 
@@ -86,7 +88,9 @@ def eventually(look: Callable[[], T], seconds: float = 10) -> T:
 
 
 def cgroup_beside_ours(controller: str, name: str) -> Path:
-    """Where the runtime makes a version 1 cgroup for which no place is given: below the caller's own, as runc does."""
-    rows = (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
+    """Where the runtime makes a cgroup for which no place is given: below the caller's own, as runc does."""
+    rows = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    if layout().version == 2:
+        return Path(f"/sys/fs/cgroup{rows[0][2]}".rstrip("/"), name)
     own = next(path for _, controllers, path in rows if controller in controllers.split(","))
     return Path(f"/sys/fs/cgroup/{controller}{own}".rstrip("/"), name)

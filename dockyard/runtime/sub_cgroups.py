@@ -30,7 +30,8 @@ def directories(group: Cgroup, paths: dict[str, str]) -> list[str]:
         return [_below(directory, paths[""]) for directory in group.directories]
     chosen: dict[str, str] = {}
     for controller, path in paths.items():
-        directory = group.directory(controller)
+        # version 2 has one tree for all of them, and no names for it
+        directory = group.directory(controller) if group.version == 1 else None
         if directory is None:
             raise RuntimeFailure(f"unknown controller {controller} in SubCgroupPaths")
         chosen[directory] = _below(directory, path)

@@ -18,6 +18,7 @@ from dockyard.engine.security import granted_capabilities, seccomp_profile, secu
 from dockyard.engine.spec import tmpfs_options
 from dockyard.errors import Conflict, InvalidParameter
 from dockyard.linux import cgroups
+from dockyard.linux.cgroups import layout
 from tests.engine_process import EngineProcess
 
 EVERYTHING = Abilities(*([True] * 12), cpus="0-3", mems="0")
@@ -372,7 +373,8 @@ def test_gpus_without_a_driver_are_refused_in_dockers_words(engine: EngineProces
 def test_warnings_come_with_the_created_container(engine: EngineProcess) -> None:
     status, answer = create(engine, OomKillDisable=True, KernelMemory=8 << 20)
     assert status == 201
-    assert any("OOM killer is disabled for the container" in warning for warning in answer["Warnings"])
+    of_oom = "OOM killer is disabled for the container" if layout().version == 1 else "OomKillDisable discarded"
+    assert any(of_oom in warning for warning in answer["Warnings"])
     assert any("Kernel memory limits are not supported" in warning for warning in answer["Warnings"])
     engine.api("DELETE", f"/containers/{answer['Id']}")
     assert create(engine, Memory=1)[0] == 400
