@@ -88,7 +88,7 @@ def _memory(sample: Sample, used: Counters, v1: bool) -> dict[str, Any]:
     }
     if v1:
         shown["max_usage"] = used.memory.peak
-    if used.memory.failures or v1:
+    if used.memory.failures:
         shown["failcnt"] = used.memory.failures
     return shown
 
