@@ -187,6 +187,8 @@ class Container(Existing):
             if spare is not None and spare.fits(born) and spare.give(born, text := text or runtime_spec.encode(spec)):
                 pid, ours = spare.pid, spare.end
             else:
+                if spare is not None:
+                    spare.end.close()
                 pid, ours = _bear(born, syscalls.CLONE_PARENT if sibling else 0)
             undo.callback(ours.close)
             undo.callback(_reap, pid)

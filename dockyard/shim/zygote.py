@@ -4,6 +4,7 @@ It runs from a sealed copy of the interpreter in memory. Until its execve a cont
 one, and what it could reach as /proc/self/exe can't be written (runc CVE-2019-5736).
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -109,6 +110,10 @@ def _be_spare(orders: socket.socket, tell: int, parent: int, habits: "Habits") -
     os.close(tell)
     os.close(zygote)
     _, status = os.waitpid(pid, 0)
+    # a first process that was not wanted, or a go-between: they are in our process group, the container's are not
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(0, os.WNOHANG)[0]:
+            pass
     if os.WIFSIGNALED(status):
         supervisor.clear_up(channel)
     elif status == 0:
