@@ -498,7 +498,7 @@ def _mount_from(directory: str, target: str, options: str) -> None:
 
 
 def _mount_mapped(home: str, target: str, options: str, ids: Ids) -> None:
-    """Mount an overlay whose layers are those in `home`, seen with other ids; all paths are relative to `home`.
+    """Mount an overlay at `target` whose layers are those in `home`, seen with other ids; theirs are relative paths.
 
     overlayfs itself has no idmapped mounts, but stands on such (Linux 5.19). It does its own writing, too, with the
     ids of whoever mounts it, and these must be among those mapped: the host's root is not.
@@ -510,7 +510,18 @@ def _mount_mapped(home: str, target: str, options: str, ids: Ids) -> None:
             userns.make_files_as(root_of(list(ids.uids)), root_of(list(ids.gids)))
             mounts.mount("overlay", target, "overlay", 0, options)
 
-        _in_thread(mount)
+        try:
+            _in_thread(mount)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # before Linux 6.15 overlayfs takes no layers from a mount that is nowhere; what it has taken it keeps
+            with tempfile.TemporaryDirectory(prefix="mapped-", dir=os.path.dirname(target)) as place:
+                syscalls.move_mount(tree, syscalls.AT_FDCWD, place)
+                try:
+                    _in_thread(mount)
+                finally:
+                    mounts.unmount(place, syscalls.MNT_DETACH)
 
 
 def _in_thread(mount: Callable[[], None]) -> None:

@@ -18,6 +18,9 @@ from dockyard.oci.runtime_spec import (
 from dockyard.runtime.container import RuntimeFailure
 from tests.runtime.bundle import Bundle, bind, with_user_namespace
 
+LINUX = tuple(int(number) for number in os.uname().release.split(".")[:2])
+maps_tmpfs = pytest.mark.skipif(LINUX < (6, 3), reason="tmpfs has id-mapped mounts from Linux 6.3 on")
+
 
 def mount_options(bundle: Bundle, mounts: list[Mount], place: str, *, userns: bool = False) -> list[set[str]]:
     """The options of every mount at or below `place`, seen from inside."""
@@ -125,6 +128,7 @@ def test_the_kernel_s_reason_is_in_the_error(bundle: Bundle) -> None:
         bundle.run(spec)
 
 
+@maps_tmpfs
 @pytest.mark.parametrize("userns", [False, True])
 def test_a_mount_with_an_id_mapping(bundle: Bundle, nested: Path, userns: bool) -> None:
     os.chown(nested, 0, 0)
@@ -142,6 +146,7 @@ def test_a_mount_with_an_id_mapping(bundle: Bundle, nested: Path, userns: bool) 
         assert bundle.run(spec).lines == ["0 0" if userns else "5000 5000", below]
 
 
+@maps_tmpfs
 def test_a_mount_can_have_the_container_s_own_mapping(bundle: Bundle, nested: Path) -> None:
     spec = with_user_namespace(bundle.spec("sh", "-c", "stat -c %u /x; echo new >/x/new"))
     spec.mounts.append(Mount(destination="/x", source=str(nested), options=["bind", "idmap"]))
@@ -150,6 +155,7 @@ def test_a_mount_can_have_the_container_s_own_mapping(bundle: Bundle, nested: Pa
     assert (nested / "new").stat().st_uid == 0
 
 
+@maps_tmpfs
 def test_a_mapped_mount_of_an_earlier_mount(bundle: Bundle) -> None:
     """Done by the container's first process, which calls the mapping's process by another number than the host does."""
     mapping = [IDMapping(container_id=0, host_id=5000, size=100)]
@@ -163,6 +169,7 @@ def test_a_mapped_mount_of_an_earlier_mount(bundle: Bundle) -> None:
     assert bundle.run(spec).lines == ["5000"]
 
 
+@maps_tmpfs
 def test_a_mapped_mount_of_an_earlier_mount_in_a_user_namespace(bundle: Bundle, nested: Path) -> None:
     """Its clone can be made by the container alone, and mapped by the runtime alone."""
     spec = with_user_namespace(bundle.spec("stat", "-c", "%u %g", "/b"))

@@ -1,10 +1,11 @@
 """The overlay2 driver on the real kernel: Docker's layout, copy-on-write, crash safety."""
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter
 from dockyard.linux import mounts
+from dockyard.snapshots import overlay2
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture
 from dockyard.snapshots.overlay2 import MAX_DEPTH, Overlay2
 
@@ -227,3 +229,27 @@ def test_a_mapped_tree_shows_other_ids_and_keeps_its_own_on_the_disk(driver: Ove
     assert {change.path for change in driver.changes("box")} == {"/file", "/new", "/folder"}
     assert Path(driver.get("box"), "new").stat().st_gid == 0
     driver.put("box")
+
+
+def test_a_mapped_tree_where_overlayfs_takes_no_layers_from_nowhere(
+    driver: Overlay2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux before 6.15 refuses layers of a mount that is not attached."""
+    refusals = [OSError(errno.EINVAL, "as an older kernel says")]
+    in_thread = overlay2._in_thread
+
+    def older(mount: Callable[[], None]) -> None:
+        if refusals:
+            raise refusals.pop()
+        in_thread(mount)
+
+    monkeypatch.setattr(overlay2, "_in_thread", older)
+    Path(driver.create("base", None), "file").write_text("base")
+    driver.create_read_write("box", "base")
+    root = driver.get("box", ids=IdRange(uid=100000, gid=200000, size=1000))
+    try:
+        assert not refusals
+        assert os.stat(f"{root}/file").st_uid == 100000
+        assert not [name for name in os.listdir(f"{driver.home}/box") if name.startswith("mapped-")]
+    finally:
+        driver.put("box")
