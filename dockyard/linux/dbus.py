@@ -59,11 +59,12 @@ class Connection:
 
     def _authenticate(self) -> None:
         identity = str(os.geteuid()).encode().hex().encode()
-        self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\n")
+        # BEGIN goes along with the rest, as systemd's own clients send it: a systemd (sd-bus, 252) that reads it together
+        # with a first short call has taken both off the socket, and answers the call only when something else comes.
+        self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\nBEGIN\r\n")
         answer = self._line()
         if not answer.startswith(b"OK "):
             raise DBusError("org.freedesktop.DBus.Error.AuthFailed", answer.decode(errors="replace"))
-        self._socket.sendall(b"BEGIN\r\n")
 
     def _line(self) -> bytes:
         line = b""

@@ -24,6 +24,27 @@ def test_values_survive_the_wire() -> None:
     assert found == ["text", [("a", ("u", 7)), ("b", ("as", ["x", "yz"]))], 3, 1 << 63, (-5, True), [], [[1, 2]], 0.5]
 
 
+@needs_systemd
+def test_a_first_short_call_is_answered_by_a_systemd_that_wakes_late() -> None:
+    # On its processor and before it, so that systemd wakes only when all has been sent and read it at once.
+    ours, its = os.sched_getaffinity(0), os.sched_getaffinity(1)
+    os.sched_setaffinity(0, {0})
+    os.sched_setaffinity(1, {0})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        for _ in range(20):
+            connection = dbus.Connection("/run/systemd/private", bus=False, timeout=10)
+            try:
+                properties, wanted = "org.freedesktop.DBus.Properties", (systemd.MANAGER, "Version")
+                connection.call(systemd.BUS, systemd.MANAGER_PATH, properties, "Get", "ss", *wanted)
+            finally:
+                connection.close()
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(1, its)
+        os.sched_setaffinity(0, ours)
+
+
 @pytest.mark.parametrize(
     ("name", "path"),
     [("-.slice", "/"), ("a.slice", "/a.slice"), ("a-b-c.slice", "/a.slice/a-b.slice/a-b-c.slice")],
