@@ -59,8 +59,8 @@ class Connection:
 
     def _authenticate(self) -> None:
         identity = str(os.geteuid()).encode().hex().encode()
-        # BEGIN goes along with the rest, as systemd's own clients send it: a systemd (sd-bus, 252) that reads it together
-        # with a first short call has taken both off the socket, and answers the call only when something else comes.
+        # BEGIN goes along with the rest, as systemd's own clients send it: a systemd (sd-bus, 252) that reads it with a
+        # first short call has taken both off the socket, and answers the call only when something else comes.
         self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\nBEGIN\r\n")
         answer = self._line()
         if not answer.startswith(b"OK "):
