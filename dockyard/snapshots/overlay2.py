@@ -518,6 +518,8 @@ def _mount_mapped(home: str, target: str, options: str, ids: Ids) -> None:
             # before Linux 6.15 overlayfs takes no layers from a mount that is nowhere; what it has taken it keeps
             with tempfile.TemporaryDirectory(prefix="mapped-", dir=os.path.dirname(target)) as place:
                 syscalls.move_mount(tree, syscalls.AT_FDCWD, place)
+                # else the overlay would appear below `place` too, and go from both when that goes
+                syscalls.mount(None, place, None, syscalls.MS_PRIVATE | syscalls.MS_REC)
                 try:
                     _in_thread(mount)
                 finally:
