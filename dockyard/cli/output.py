@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 
-from dockyard.cli import go_json
+from dockyard.gotemplate import go_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from dockyard.cli.template import Record, Template
+    from dockyard.gotemplate.template import Record, Template
 
     Row = dict[str, Any]
 
@@ -47,7 +47,7 @@ def rows(
             print(row_json(row))
         return
     from dockyard.cli.session import Failure
-    from dockyard.cli.template import ExecutionError
+    from dockyard.gotemplate.template import ExecutionError
 
     as_table = form.startswith("table")
     template = parsed(form.removeprefix("table") if as_table else form)
@@ -66,7 +66,7 @@ def rows(
 
 def record(row: Row, kind: str) -> Record:
     """A row for templates: the error for a field that it has not says that `kind` has none."""
-    from dockyard.cli.template import Record
+    from dockyard.gotemplate.template import Record
 
     made = Record((name, value) for name, value in row.items() if not callable(value))
     made.type, made.methods = kind, {name: value for name, value in row.items() if callable(value)}
@@ -79,7 +79,7 @@ def parsed(form: str, code: int = 1, *, name: str = "") -> Template:
     In the templates of lists, \\t and \\n are a tab and a new line.
     """
     from dockyard.cli.session import Failure
-    from dockyard.cli.template import Template, TemplateError
+    from dockyard.gotemplate.template import Template, TemplateError
 
     try:
         text = form.strip(" ").replace("\\t", "\t").replace("\\n", "\n") if code == 1 else form
@@ -109,7 +109,7 @@ def objects(found: list[Any], form: str, failures: list[str], *, escaped: bool =
         text = go_json.compact(found) if form else go_json.indented(found)
         print(go_json.without_html(text) if escaped else text)
         return
-    from dockyard.cli.template import ExecutionError
+    from dockyard.gotemplate.template import ExecutionError
 
     template = parsed(form, 64)
     lines = []
@@ -129,7 +129,7 @@ def one(item: dict[str, Any], form: str, *, name: str = "", kind: str) -> None:
         print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
         return None
     from dockyard.cli.session import Failure
-    from dockyard.cli.template import ExecutionError
+    from dockyard.gotemplate.template import ExecutionError
 
     if form.strip() == "{{json .}}":
         return one(item, "json", kind=kind)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from dockyard.engine import log_tags
 from dockyard.engine.container import Container
 from dockyard.errors import InvalidParameter
 
@@ -87,7 +88,6 @@ def check(driver: str, options: Mapping[str, str]) -> None:
             re.compile(options.get(name, ""))
         except re.error as error:
             raise InvalidParameter(f"invalid regular expression in log opt '{name}': {error}") from None
-    check_tag(options.get("tag", ""))
     log_file(driver, options)
     if driver in CHECKS:
         CHECKS[driver](options)
@@ -241,40 +241,8 @@ def attributes(container: Container) -> dict[str, str]:
         if pattern:
             found |= {key: value for key, value in source.items() if re.search(pattern, key)}
     if options.get("tag") and container.host_config.log_config.type not in REMOTE:
-        found["tag"] = render_tag(options["tag"], container)
+        found["tag"] = log_tags.render(options["tag"], container, found)
     return found
-
-
-_FIELD = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
-_FIELDS: dict[str, Callable[[Container], str]] = {
-    ".ID": lambda container: container.id[:12],
-    ".FullID": lambda container: container.id,
-    ".ContainerID": lambda container: container.id,
-    ".Name": lambda container: container.name,
-    ".ContainerName": lambda container: "/" + container.name,
-    ".Command": lambda container: " ".join(container.argv),
-    ".ImageID": lambda container: container.record.image_id.removeprefix("sha256:")[:12],
-    ".ImageFullID": lambda container: container.record.image_id,
-    ".ContainerImageID": lambda container: container.record.image_id,
-    ".ImageName": lambda container: container.config.image,
-    ".ContainerImageName": lambda container: container.config.image,
-    ".DaemonName": lambda container: "docker",
-    ".Hostname": lambda container: socket.gethostname(),
-}
-
-
-def check_tag(template: str) -> None:
-    """Raises InvalidParameter for a template that names what is not there."""
-    for field in _FIELD.findall(template):
-        if field not in _FIELDS:
-            raise InvalidParameter(
-                f'template: log-tag: cannot evaluate "{field}": a tag may have {", ".join(sorted(_FIELDS))}'
-            )
-
-
-def render_tag(template: str, container: Container) -> str:
-    """`{{.Name}}/{{.ID}}` of a container; without a template its short id."""
-    return _FIELD.sub(lambda found: _FIELDS[found[1]](container), template or "{{.ID}}")
 
 
 def blocks(driver: str, options: Mapping[str, str]) -> bool:
@@ -293,6 +261,7 @@ def forwarding(container: Container, folder: str) -> dict[str, object] | None:
     if log.type not in REMOTE:
         return None
     options = log.config or {}
+    selected = attributes(container)
     return {
         "id": container.id,
         "path": container.record.log_path,
@@ -309,8 +278,8 @@ def forwarding(container: Container, folder: str) -> dict[str, object] | None:
             "image_name": container.config.image,
             "command": " ".join(container.argv),
             "created": container.record.created,
-            "tag": render_tag(options.get("tag", ""), container),
+            "tag": log_tags.render(options.get("tag", ""), container, selected),
             "host": socket.gethostname(),
-            "attributes": attributes(container),
+            "attributes": selected,
         },
     }

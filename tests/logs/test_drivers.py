@@ -94,6 +94,45 @@ def test_json_file_notes_the_attributes_asked_for(engine: EngineProcess) -> None
     engine.docker("rm", "attrs")
 
 
+@pytest.mark.parametrize(
+    ("template", "tag"),
+    [
+        ("plain", "plain"),
+        ("{{.Name | upper}}-{{truncate .ContainerID 3 | len}}", "TAGGED-3"),
+        ("{{with .ExtraAttributes nil}}{{.team}}{{end}}", "red"),
+        ('{{index .ContainerLabels "team"}}:{{join .ContainerArgs ","}}', "red:hi"),
+        ('{{if eq .DaemonName "docker"}}{{json .Config.labels}}{{end}}', '"team"'),
+    ],
+)
+def test_a_tag_is_a_template(engine: EngineProcess, template: str, tag: str) -> None:
+    engine.docker(
+        "run", "--name", "tagged", "-l", "team=red", "--log-opt", "labels=team", "--log-opt", f"tag={template}",
+        "busybox", "echo", "hi",
+    )  # fmt: skip
+    row = json.loads(Path(engine.inspect("tagged")["LogPath"]).read_text())
+    engine.docker("rm", "tagged")
+    assert row["attrs"]["tag"] == tag
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{{.Nope}}",
+            ':2: executing "log-tag" at <.Nope>: can\'t evaluate field Nope in type *logger.Info',
+        ),
+        ("{{nope}}", ': function "nope" not defined'),
+        ("{{.Name", ": unclosed action"),
+    ],
+)
+def test_a_bad_tag_stops_the_start(engine: EngineProcess, template: str, reason: str) -> None:
+    refused = engine.run_docker("run", "--name", "badtag", "--log-opt", f"tag={template}", "busybox", "true")
+    said = f"failed to create task for container: failed to initialize logging driver: template: log-tag:1{reason}"
+    assert said.encode() in refused.stderr
+    assert engine.inspect("badtag")["State"]["Status"] == "created"
+    engine.docker("rm", "badtag")
+
+
 def test_rotated_files_are_compressed_and_still_read(engine: EngineProcess) -> None:
     engine.docker(
         "run", "-d", "--name", "zipped", "--log-opt", "max-size=100k", "--log-opt", "max-file=3",

@@ -159,7 +159,7 @@ def _by_format(named: dict[str, list[dict[str, Any]]], form: str) -> None:
         parts = (f'"{kind}":[{",".join(output.row_json(row) for row in rows)}]' for kind, rows in named.items())
         print("{" + ",".join(parts) + "}")
         return
-    from dockyard.cli.template import ExecutionError
+    from dockyard.gotemplate.template import ExecutionError
 
     records = {kind: [output.record(row, "formatter.Context") for row in rows] for kind, rows in named.items()}
     try:

@@ -119,7 +119,7 @@ def _try_format(form: str) -> None:
     """What is wrong with a template is said before the engine is asked. Raises Failure."""
     if "{{" not in form:
         return
-    from dockyard.cli.template import ExecutionError, Template, TemplateError
+    from dockyard.gotemplate.template import ExecutionError, Template, TemplateError
 
     try:
         Template(form).render(output.record({**_EMPTY, "Label": lambda name: ""}, CONTEXT))

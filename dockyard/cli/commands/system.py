@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dockyard.cli import go_json, output
+from dockyard.cli import output
 from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
+from dockyard.gotemplate import go_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _event_format(form: str) -> Callable[[dict[str, Any]], str]:
         return _event_line
     if form == "json":
         return go_json.compact
-    from dockyard.cli.template import ExecutionError, Template, TemplateError
+    from dockyard.gotemplate.template import ExecutionError, Template, TemplateError
 
     def show(event: dict[str, Any]) -> str:
         fields = {**_EVENT, **event, "ID": event["Actor"]["ID"], "Actor": event["Actor"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.cli import go_json
+from dockyard.gotemplate import go_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

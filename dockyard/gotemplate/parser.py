@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.cli.template_functions import FUNCTIONS
+from dockyard.gotemplate.functions import FUNCTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.cli.template_functions import (
+from dockyard.gotemplate.functions import (
     FUNCTIONS,
     KEPT_IN_HEADINGS,
     MISSING,
@@ -12,7 +12,7 @@ from dockyard.cli.template_functions import (
     truth,
     type_name,
 )
-from dockyard.cli.template_parser import CONSTANTS, TemplateError, command_source, pipe_source, quoted
+from dockyard.gotemplate.parser import CONSTANTS, TemplateError, command_source, pipe_source, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ Specified by https://pkg.go.dev/text/template; errors say the same as Go's, with
 
 from __future__ import annotations
 
-from dockyard.cli.template_functions import MISSING
-from dockyard.cli.template_parser import Parser, TemplateError
-from dockyard.cli.template_run import ExecutionError, Record, Run
+from dockyard.gotemplate.functions import MISSING
+from dockyard.gotemplate.parser import Parser, TemplateError
+from dockyard.gotemplate.run import ExecutionError, Record, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
