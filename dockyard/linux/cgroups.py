@@ -179,7 +179,7 @@ class Cgroup:
             return
         made.append(directory)
         if self.version == 2:
-            _hand_down(os.path.dirname(directory), self.layout.tops[""])
+            hand_down(os.path.dirname(directory), self.layout.tops[""])
         elif directory.startswith(self.layout.tops.get("cpuset", "\0") + "/"):
             _inherit_cpuset(directory)
 
@@ -356,7 +356,7 @@ def _inherit_cpuset(directory: str) -> None:
             _write(f"{directory}/{name}", value)
 
 
-def _hand_down(parent: str, top: str) -> None:
+def hand_down(parent: str, top: str) -> None:
     """Enable in `parent` (v2), and before in those above it, every controller that they have for their children."""
     try:
         available = set(_read(f"{top}/cgroup.controllers").split())
@@ -365,7 +365,7 @@ def _hand_down(parent: str, top: str) -> None:
     except OSError:
         return
     if len(parent) > len(top):
-        _hand_down(os.path.dirname(parent), top)
+        hand_down(os.path.dirname(parent), top)
     try:
         _write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(available)))
     except OSError:

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from dockyard.linux import recorder
-from dockyard.linux.cgroups import Cgroup, Layout, layout, own_pid
+from dockyard.linux.cgroups import Cgroup, Layout, hand_down, layout, own_pid
 from dockyard.linux.dbus import Connection, DBusError
 
 BUS, MANAGER_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
@@ -186,6 +186,8 @@ class Scope(Cgroup):
         everything += [(f"{name}Accounting", ("b", True)) for name in accounted]
         everything.append(("DefaultDependencies", ("b", False)))
         self.manager().start(self.unit, everything + properties)
+        if self.version == 2 and not self.user:
+            hand_down(os.path.dirname(self.directories[0]), self.layout.tops[""])  # systemd has no hugetlb, rdma, misc
         if self.version == 1:
             for name, directory in tuple(self.paths.items()):
                 if name in ("", "name=systemd"):

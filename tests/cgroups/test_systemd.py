@@ -122,6 +122,24 @@ def test_a_scope_is_made_limited_changed_and_stopped() -> None:
         process.wait()
 
 
+@needs_systemd
+def test_a_scope_has_every_controller_of_the_host() -> None:
+    # systemd does not hand down those that it knows nothing about: hugetlb, rdma
+    name = uuid.uuid4().hex[:8]
+    spec = Spec(linux=Linux(cgroups_path=f"system.slice:dockyard-test:{name}"))
+    group = groups.of_spec(spec, name, systemd=True)
+    if group.version != 2:
+        pytest.skip("this host has cgroup version 1")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            groups.start(group, spec, process.pid)
+            with open("/sys/fs/cgroup/cgroup.controllers") as file:
+                assert (group.read("", "cgroup.controllers") or "").split() == file.read().split()
+        finally:
+            process.kill()
+            group.remove()
+
+
 def _show(unit: str, *properties: str) -> list[str]:
     found = {}
     for row in subprocess.check_output(["systemctl", "show", unit], text=True).splitlines():
