@@ -197,6 +197,14 @@ class Existing:
             wanted = resources_v2.completed(self.group, wanted)
         resources.apply(self.group, wanted, rootless=self.record.rootless)
 
+    def left_out(self, wanted: "Resources") -> list[str]:
+        """What of new limits systemd cannot be told, for warnings. Raises RuntimeFailure."""
+        if not self.group.unit:
+            return []
+        from dockyard.runtime import systemd_properties
+
+        return systemd_properties.left_out(self.group, wanted)
+
     # -- end
 
     def delete(self, *, force: bool = False) -> None:

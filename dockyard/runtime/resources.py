@@ -42,6 +42,7 @@ def apply(group: Cgroup, resources: Resources, *, rootless: bool = False) -> Non
         if group.unit:
             from dockyard.runtime import systemd_properties  # only where systemd keeps the cgroup
 
+            resources = systemd_properties.rounded(resources)
             systemd_properties.set_on(group, resources)
         if group.version == 2:
             resources_v2.apply(group, resources, rootless=rootless)

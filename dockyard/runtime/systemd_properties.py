@@ -71,6 +71,22 @@ def set_on(group: Cgroup, resources: Resources) -> None:
         raise RuntimeFailure(f"unable to set unit properties: {error}") from error
 
 
+def left_out(group: Cgroup, resources: Resources) -> list[str]:
+    """What systemd will not be told of `resources`, for warnings: an idle unit has no weight. Raises RuntimeFailure."""
+    assert isinstance(group, Scope)
+    try:
+        if group.version != 2 or group.manager().version < 252:
+            return []
+    except (OSError, DBusError) as error:
+        raise RuntimeFailure(f"unable to get systemd version: {error}") from error
+    found = []
+    if resources.cpu is not None and resources.cpu.idle == 1 and resources.cpu.shares:
+        found.append("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight")
+    if resources.unified.get("cpu.idle", "").strip() == "1" and "cpu.weight" in resources.unified:
+        found.append("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight")
+    return found
+
+
 def _properties(group: Scope, resources: Resources, version: int) -> list[Property]:
     found: list[Property] = []
     if resources.devices:
@@ -130,13 +146,24 @@ def _quota(quota: int, period: int, version: int) -> list[Property]:
     if period and version >= 242:
         found.append(("CPUQuotaPeriodUSec", ("t", period)))
     if quota or period:
-        share = INFINITY
-        if quota > 0:
-            share = quota * 1_000_000 // (period or USUAL_PERIOD)
-            # systemd counts in hundredths of a processor; rounded up, so that the exact limit below still fits
-            share = -(-share // 10_000) * 10_000
+        share = _share(quota, period or USUAL_PERIOD) if quota > 0 else INFINITY
         found.append(("CPUQuotaPerSecUSec", ("t", share)))
     return found
+
+
+def _share(quota: int, period: int) -> int:
+    """A quota as systemd counts it: µs in a second, in hundredths of a processor, rounded up."""
+    return -(-(quota * 1_000_000 // period) // 10_000) * 10_000
+
+
+def rounded(resources: Resources) -> Resources:
+    """`resources` with the quota that systemd makes of theirs: what is written to the cgroup is what it would write."""
+    cpu = resources.cpu
+    if cpu is None or not cpu.quota or cpu.quota < 0:
+        return resources
+    period = cpu.period or USUAL_PERIOD
+    quota = _share(cpu.quota, period) * period // 1_000_000
+    return msgspec.structs.replace(resources, cpu=msgspec.structs.replace(cpu, quota=quota))
 
 
 def cpu_bits(text: str) -> bytes:

@@ -122,6 +122,17 @@ def test_a_scope_is_made_limited_changed_and_stopped() -> None:
         process.wait()
 
 
+@pytest.mark.parametrize(
+    ("quota", "period", "kept"),
+    [(500_000, 900_000, 504_000), (50_000, None, 50_000), (4000, 10_000, 4000), (333, 1000, 340), (-1, 900_000, -1)],
+)
+def test_a_quota_is_written_as_systemd_rounds_it(quota: int, period: int | None, kept: int) -> None:
+    once = systemd_properties.rounded(Resources(cpu=Cpu(quota=quota, period=period)))
+    assert once.cpu is not None
+    assert once.cpu.quota == kept
+    assert systemd_properties.rounded(once) == once
+
+
 @needs_systemd
 def test_a_scope_has_every_controller_of_the_host() -> None:
     # systemd does not hand down those that it knows nothing about: hugetlb, rdma
@@ -135,6 +146,30 @@ def test_a_scope_has_every_controller_of_the_host() -> None:
             groups.start(group, spec, process.pid)
             with open("/sys/fs/cgroup/cgroup.controllers") as file:
                 assert (group.read("", "cgroup.controllers") or "").split() == file.read().split()
+        finally:
+            process.kill()
+            group.remove()
+
+
+@needs_systemd
+def test_a_weight_beside_idle_is_left_out_and_said() -> None:
+    name = uuid.uuid4().hex[:8]
+    spec = Spec(linux=Linux(cgroups_path=f"system.slice:dockyard-test:{name}"))
+    group = groups.of_spec(spec, name, systemd=True)
+    if group.version != 2:
+        pytest.skip("on this host's cgroup version 1 systemd knows no idle unit")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            groups.start(group, spec, process.pid)
+            both = Resources(cpu=Cpu(shares=200, idle=1))
+            (said,) = systemd_properties.left_out(group, both)
+            assert said.startswith("unable to apply both")
+            resources.apply(group, both)
+            assert group.number("", "cpu.idle") == 1
+            weight = Resources(cpu=Cpu(shares=200))
+            assert systemd_properties.left_out(group, weight) == []
+            resources.apply(group, weight)
+            assert group.number("", "cpu.idle") == 0
         finally:
             process.kill()
             group.remove()

@@ -55,6 +55,8 @@ def command(session: Session, flags: Flags) -> None:
 
     container = Existing.load(session.root, flags.arguments[0])
     wanted = _read(flags.text("resources")) if flags.text("resources") else _of_flags(session, flags)
+    for warning in container.left_out(wanted):
+        session.log.warning(warning)
     container.update(wanted)
 
 
