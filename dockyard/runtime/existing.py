@@ -225,7 +225,7 @@ class Existing:
             try:
                 self.group.remove()
             except OSError as error:
-                raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror}") from error
+                raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror or error}") from error
         if self.record.late_hooks:
             self.warnings += run_poststop(self.spec, self.state("stopped"))
         if self.record.resctrl:
