@@ -100,14 +100,19 @@ class HealthCheck(Instruction):
 def parse(node: Node) -> Instruction:
     """The instruction in `node`. Raises InvalidParameter, naming the line."""
     try:
-        parser = _PARSERS.get(node.word)
-        if parser is None:
-            word = node.original.split(None, 1)[0]
-            near = difflib.get_close_matches(node.word, dockerfile.INSTRUCTIONS, 1, 0.6)
-            raise InvalidParameter(f"unknown instruction: {word}" + (f" (did you mean {near[0]}?)" if near else ""))
-        return parser(node)
+        return meaning(node)
     except InvalidParameter as error:
         raise InvalidParameter(f"dockerfile parse error on line {node.line}: {error}") from None
+
+
+def meaning(node: Node) -> Instruction:
+    """The same. Raises InvalidParameter, without naming the line."""
+    parser = _PARSERS.get(node.word)
+    if parser is None:
+        word = node.original.split(None, 1)[0]
+        near = difflib.get_close_matches(node.word, dockerfile.INSTRUCTIONS, 1, 0.6)
+        raise InvalidParameter(f"unknown instruction: {word}" + (f" (did you mean {near[0]}?)" if near else ""))
+    return parser(node)
 
 
 def parse_trigger(text: str) -> Instruction:

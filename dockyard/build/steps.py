@@ -6,11 +6,9 @@ RUN needs a container.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +18,10 @@ import msgspec
 
 from dockyard.build import instructions
 from dockyard.build.arguments import Arguments
+from dockyard.build.configuring import Configuring
 from dockyard.build.copying import LayerPlan, Owner, Source, find_sources, source_checksum
 from dockyard.build.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.build.owners import find_owner
-from dockyard.build.substitution import expand, expand_words
 from dockyard.build.trees import ArchiveTree, DirectoryTree
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from dockyard.build.builder import Build
     from dockyard.engine.image import Image
 
-DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TRIGGERLESS = ("ONBUILD", "FROM", "MAINTAINER")
 
@@ -55,7 +52,6 @@ class StageState:
     config: ContainerConfig
     arguments: Arguments
     maintainer: str = ""
-    command_set: bool = False
 
     def environment(self) -> dict[str, str]:
         """What variables stand for: the image's ENV goes before arguments."""
@@ -81,14 +77,15 @@ class Steps:
         self._build = build
         self.state = state
         self._escape = escape
+        self._configuring = Configuring(state.config, state.environment, escape)
         self._handlers: dict[type[Instruction], Callable[[Any], Any]] = {
             Arg: self._arg,
             Command: self._command,
             Copy: self._copy,
             HealthCheck: self._health_check,
-            Pairs: self._pairs,
+            Pairs: self._configure,
             Text: self._text,
-            Words: self._words,
+            Words: self._configure,
         }
 
     async def do(self, instruction: Instruction) -> None:
@@ -105,37 +102,20 @@ class Steps:
         for trigger in triggers:
             await self.do(instructions.parse_trigger(trigger))
 
-    def _expand(self, word: str) -> str:
-        return expand(word, self.state.environment(), self._escape)
-
     # -- configuration alone
+
+    def _expand(self, word: str) -> str:
+        return self._configuring.expand(word)
+
+    def _shell_text(self) -> str:
+        return " ".join(self._configuring.shell())
 
     async def _configured(self, comment: str) -> None:
         """Make the image of a step that changed the configuration only."""
         await self._build.configure(self.state, f"{self._shell_text()} #(nop)  {comment}")
 
-    def _shell(self) -> list[str]:
-        return list(self.state.config.shell or DEFAULT_SHELL)
-
-    def _shell_text(self) -> str:
-        return " ".join(self._shell())
-
-    async def _pairs(self, step: Pairs) -> None:
-        pairs = [
-            (name, value) if step.literal else (self._expand(name), self._expand(value)) for name, value in step.pairs
-        ]
-        if step.word == "LABEL":
-            self.state.config.labels = {**(self.state.config.labels or {}), **dict(pairs)}
-        else:
-            env = list(self.state.config.env or ())
-            for name, value in pairs:
-                places = [place for place, item in enumerate(env) if item.partition("=")[0] == name]
-                if places:
-                    env[places[0]] = f"{name}={value}"
-                else:
-                    env.append(f"{name}={value}")
-            self.state.config.env = env
-        await self._configured(f"{step.word} " + " ".join(f"{name}={value}" for name, value in pairs))
+    async def _configure(self, step: Instruction) -> None:
+        await self._configured(self._configuring.apply(step))
 
     async def _arg(self, step: Arg) -> None:
         shown = []
@@ -150,63 +130,23 @@ class Steps:
         before = self.state.config.healthcheck
         if before is not None and before.test and before.test[0] != "NONE":
             self._build.say(f"Note: overriding previous HEALTHCHECK: [{' '.join(before.test)}]\n")
-        self.state.config.healthcheck = step.check
-        await self._configured("HEALTHCHECK " + _health_check_text(step.check))
-
-    async def _words(self, step: Words) -> None:
-        config = self.state.config
-        if step.word == "SHELL":
-            config.shell = list(step.values)
-            await self._build.configure(self.state, f"{self._shell_text()} #(nop)  SHELL [{' '.join(step.values)}]")
-            return
-        if step.word == "EXPOSE":
-            words = [word for value in step.values
-                     for word in expand_words(value, self.state.environment(), self._escape)]  # fmt: skip
-            config.exposed_ports = {**(config.exposed_ports or {}), **{port: {} for port in _ports(words)}}
-            await self._configured("EXPOSE " + " ".join(words))
-            return
-        places = [self._expand(value).strip() for value in step.values]
-        if "" in places:
-            raise InvalidParameter("VOLUME specified can not be an empty string")
-        config.volumes = {**(config.volumes or {}), **{place: {} for place in places}}
-        await self._configured(f"VOLUME [{' '.join(places)}]")
+        await self._configure(step)
 
     async def _text(self, step: Text) -> None:
-        config = self.state.config
-        if step.word == "ONBUILD":
-            config.on_build = [*(config.on_build or ()), step.text]
-            await self._configured(f"ONBUILD {step.text}")
+        if step.word == "WORKDIR":
+            await self._workdir(step)
             return
-        text = self._expand(step.text)
-        match step.word:
-            case "WORKDIR":
-                await self._workdir(text)
-                return
-            case "USER":
-                config.user = text
-            case "STOPSIGNAL":
-                _check_signal(text)
-                config.stop_signal = text
-            case "MAINTAINER":
-                self.state.maintainer = text
-        await self._configured(f"{step.word} {text}")
+        if step.word == "MAINTAINER":
+            self.state.maintainer = self._expand(step.text)
+        await self._configure(step)
 
     # -- commands
 
     async def _command(self, step: Command) -> None:
-        words = [*self._shell(), *step.words] if step.shell else list(step.words)
-        config = self.state.config
         if step.word == "RUN":
-            await self._run(words)
-        elif step.word == "CMD":
-            config.cmd = words
-            self.state.command_set = bool(words)
-            await self._configured(f"CMD {_quoted(words)}")
+            await self._run([*self._configuring.shell(), *step.words] if step.shell else list(step.words))
         else:
-            config.entrypoint = words
-            if not self.state.command_set:
-                config.cmd = None
-            await self._configured(f"ENTRYPOINT {_quoted(words)}")
+            await self._configure(step)
 
     async def _run(self, words: list[str]) -> None:
         build, state = self._build, self.state
@@ -237,10 +177,9 @@ class Steps:
 
     # -- files
 
-    async def _workdir(self, text: str) -> None:
+    async def _workdir(self, step: Text) -> None:
+        self._configuring.apply(step)
         config = self.state.config
-        current = config.working_dir or "/"
-        config.working_dir = posixpath.normpath(posixpath.join("/", current, text))
         created_by = f"{self._shell_text()} #(nop) WORKDIR {config.working_dir}"
         key, known = self._build.probe(self.state, created_by)
         if known:
@@ -330,44 +269,7 @@ def expand_document(content: str, variables: dict[str, str], escape: str) -> str
     return re.sub(r"(\\?)\$(?:\{(\w+)\}|(\w+))", replaced, content)
 
 
-def _quoted(words: Sequence[str]) -> str:
-    """A list as Go's %q prints it."""
-    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
-
-
-def _health_check_text(check: Healthcheck) -> str:
-    times = (check.interval, check.timeout, check.start_period, check.start_interval)
-    return "&{" + " ".join([_quoted(check.test), *(f'"{time / 1e9:g}s"' for time in times), str(check.retries)]) + "}"
-
-
-def _ports(words: Sequence[str]) -> list[str]:
-    """`80`, `80/udp`, `8000-8010/tcp`, `host:container` as port/protocol, ranges one by one."""
-    ports = []
-    for word in words:
-        text, _, protocol = word.rpartition(":")[2].partition("/")
-        protocol = protocol.lower() or "tcp"
-        if protocol not in ("tcp", "udp", "sctp"):
-            raise InvalidParameter(f"invalid proto: {protocol}")
-        if not text:
-            raise InvalidParameter(f"no port specified: {word}<empty>")
-        first, _, last = text.partition("-")
-        last = last or first
-        if not (first.isdigit() and last.isdigit() and 0 <= int(first) <= int(last) < 65536):
-            raise InvalidParameter(f"invalid containerPort: {text}")
-        ports += [f"{port}/{protocol}" for port in range(int(first), int(last) + 1)]
-    return ports
-
-
 def _mode(text: str) -> int:
     if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
         raise InvalidParameter(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
     return int(text, 8)
-
-
-def _check_signal(text: str) -> None:
-    name = text.upper().removeprefix("SIG")
-    known = {item.name.removeprefix("SIG") for item in signal.Signals}
-    if text.isdigit() and 0 < int(text) <= 64:
-        return
-    if name not in known and not re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", name):
-        raise InvalidParameter(f"invalid signal: {text}")

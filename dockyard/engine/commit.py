@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import msgspec
 
-from dockyard.engine.config_changes import apply_changes
+from dockyard.build.configuring import changed
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.image import Image
 from dockyard.engine.images import ImageService
@@ -58,13 +58,11 @@ class CommitService:
                     self._containers.emit(container, "unpause")
         try:
             parent = self._images.find(container.record.image_id) if container.record.image_id else None
-            base = msgspec.to_builtins(container.config)
-            if config is not None:
-                given = msgspec.to_builtins(config)
-                base.update({key: value for key, value in given.items() if value})
-            # what was the container's alone is not its images'
-            base.update({"Hostname": "", "Domainname": "", "Image": ""})
-            merged = msgspec.convert(apply_changes(base, changes), ContainerConfig)
+            own = _of_image(container.config)
+            merged = _of_image(config) if config is not None else _of_image(container.config)
+            if changes:
+                merged = changed(merged, changes)
+            _fill(merged, own)
             created = timestamp()
             here = host()
             old = parent.config if parent is not None else ImageConfig()
@@ -93,3 +91,33 @@ class CommitService:
             container, "commit", comment=comment, imageID=image.id, imageRef=name.familiar() if name is not None else ""
         )
         return image
+
+
+def _of_image(config: ContainerConfig) -> ContainerConfig:
+    """A copy without what is a container's alone."""
+    fields = msgspec.to_builtins(config) | {"Hostname": "", "Domainname": "", "Image": ""}
+    return msgspec.convert(fields, ContainerConfig)
+
+
+def _fill(config: ContainerConfig, own: ContainerConfig) -> None:
+    """What `config` leaves open is as in the container (moby daemon/commit.go, merge)."""
+    for name in ("user", "working_dir", "stop_signal"):
+        if not getattr(config, name):
+            setattr(config, name, getattr(own, name))
+    for name in ("exposed_ports", "volumes", "labels"):
+        if getattr(own, name):
+            setattr(config, name, {**getattr(own, name), **(getattr(config, name) or {})})
+    known = {item.partition("=")[0] for item in config.env or ()}
+    further = [item for item in own.env or () if item.partition("=")[0] not in known]
+    config.env = [*(config.env or ()), *further] or own.env
+    if not config.entrypoint:
+        config.cmd = config.cmd or own.cmd
+        if config.entrypoint is None:
+            config.entrypoint = own.entrypoint
+    check, whole = config.healthcheck, own.healthcheck
+    if check is None:
+        config.healthcheck = whole
+    elif whole is not None:
+        for name in ("test", "interval", "timeout", "start_period", "start_interval", "retries"):
+            if not getattr(check, name):
+                setattr(check, name, getattr(whole, name))

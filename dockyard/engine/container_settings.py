@@ -30,7 +30,8 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
     config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
     config.labels = {**(base.labels or {}), **(config.labels or {})}
     given = {entry.partition("=")[0] for entry in config.env or []}
-    config.env = [*(config.env or []), *(entry for entry in base.env or [] if entry.partition("=")[0] not in given)]
+    merged = [*(config.env or []), *(entry for entry in base.env or [] if entry.partition("=")[0] not in given)]
+    config.env = merged or base.env  # null where neither says anything, as Docker shows it
     if not config.entrypoint:
         if not config.cmd:
             config.cmd = base.cmd

@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from dockyard.build.configuring import changed
 from dockyard.content.registry import Credentials, RegistryClient
-from dockyard.engine.config_changes import apply_changes
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.engine.image import HistoryEntry, Image, ImageUser
@@ -335,7 +335,7 @@ class ImageService:
     ) -> Image:
         """Make an image of one layer from the tar of a root file system. Raises InvalidParameter."""
         where = parse_platform(platform) if platform else host()
-        config = msgspec.convert(apply_changes({}, changes), ContainerConfig)
+        config = changed(ContainerConfig(), changes) if changes else ContainerConfig()
         layer = await self.layers.register(None, pieces)
         try:
             created = timestamp()

@@ -3,9 +3,11 @@
 import pytest
 
 from dockyard.build import dockerfile, instructions, stages
+from dockyard.build.configuring import changed
 from dockyard.build.instructions import Command, Copy, From, HealthCheck, Pairs, Text, Words
 from dockyard.build.substitution import expand, expand_words
 from dockyard.errors import InvalidParameter
+from dockyard.oci.image_config import ContainerConfig
 
 
 def nodes(text: str) -> list[dockerfile.Node]:
@@ -185,3 +187,40 @@ def test_bad_substitutions(word: str, message: str) -> None:
 
 def test_words_split_after_expansion() -> None:
     assert expand_words('80 $words "$words"', VARIABLES) == ["80", "x", "y", "x  y"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        (['ENTRYPOINT ["e"]'], "cmd", None),
+        (['ENTRYPOINT ["e"]', "CMD x"], "cmd", ["/bin/sh", "-c", "x"]),
+        (["EXPOSE 80/udp 90-91"], "exposed_ports", {"80/udp": {}, "90/tcp": {}, "91/tcp": {}}),
+        (["ENV B=$A-x"], "env", ["A=1", "B=1-x"]),
+        (["ENV X=1\nUSER $X"], "user", "1"),
+        (["WORKDIR /w", "WORKDIR $A"], "working_dir", "/w/1"),
+        (['LABEL a="b c" d=e'], "labels", {"a": "b c", "d": "e"}),
+        (["onbuild RUN --mount=type=x y"], "on_build", ["RUN --mount=type=x y"]),
+        (["STOPSIGNAL SIGTERM"], "stop_signal", "SIGTERM"),
+    ],
+)
+def test_a_change_configures_as_in_a_build(changes: list[str], field: str, value: object) -> None:
+    config = changed(ContainerConfig(env=["A=1"], cmd=["sh"]), changes)
+    assert getattr(config, field) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("", "file with no instructions"),
+        ("# nothing", "file with no instructions"),
+        ("RUN x", "RUN is not a valid change command"),
+        ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+        ("USER", "USER requires exactly one argument"),
+        ("HEALTHCHECK --interval=x CMD a", 'time: invalid duration "x"'),
+        ("STOPSIGNAL SIGFOO", "invalid signal: SIGFOO"),
+    ],
+)
+def test_a_change_that_is_none_is_refused_in_dockers_words(change: str, reason: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        changed(ContainerConfig(), [change])
+    assert str(refused.value) == reason
