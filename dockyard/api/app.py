@@ -58,6 +58,9 @@ def build_server(services: Services) -> web.Server:
         access_log=None,
         auto_decompress=False,  # a request body is an archive or JSON; who sends gzip means it to stay gzip
         read_bufsize=1 << 18,
+        # Go's limit for a request's whole head: build arguments, labels and logins travel in it
+        max_line_size=1 << 20,
+        max_field_size=1 << 20,
         keepalive_timeout=3600,  # clients pool connections and expect Go's patience
         lingering_time=2.0,  # seconds: who is refused before he has sent all of a body shall read why
         loop=asyncio.get_running_loop(),

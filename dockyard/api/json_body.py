@@ -29,6 +29,8 @@ def decode(data: bytes, kind: type[T]) -> T:
         if "trailing characters" in str(error):
             raise InvalidParameter("unexpected content after JSON") from None
         raise InvalidParameter(f"invalid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidParameter("invalid JSON: exceeded max depth") from None
     try:
         fix = _fixer(kind)  # type: ignore[arg-type]  # mypy does not see that a type is hashable
         return msgspec.convert({} if value is None else fix(value), kind, strict=False)

@@ -245,8 +245,13 @@ class Router:
         except errors.DockyardError as error:
             log.debug("%s %s: %s", http.method, http.path, error)
             return error_response(error)
-        except ConnectionError:
-            raise
+        except web.HTTPException as error:  # of aiohttp: no websocket's request where one is due
+            return json_response({"message": error.reason}, error.status)
+        except ConnectionError as error:
+            if http.transport is not None and not http.transport.is_closing():
+                raise
+            log.debug("%s %s: the client has gone", http.method, http.path)
+            return error_response(error)
         except Exception as error:
             log.exception("%s %s failed", http.method, http.path)
             return error_response(error)

@@ -12,12 +12,12 @@ def decode_config(raw: bytes) -> ImageConfig:
     """An image's configuration document. Raises InvalidParameter when it is none."""
     try:
         return msgspec.json.decode(raw, type=ImageConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
         # Go writes null for lists and maps that are empty, which is as good as absent.
         return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), ImageConfig)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid image configuration: {error}") from None
 
 

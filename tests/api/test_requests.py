@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.engine_process import EngineProcess
@@ -173,3 +174,22 @@ def test_nobody_is_left_waiting_for_a_client_that_has_gone(engine: EngineProcess
         assert time.monotonic() < deadline
         time.sleep(0.2)
     engine.docker("rm", "-f", "waited-for")
+
+
+def test_json_nested_too_deep_is_the_clients_mistake(engine: EngineProcess) -> None:
+    for path in ("/containers/create", "/networks/create", "/volumes/create"):
+        status, said = _post(engine, path, b"[" * 100_000, "application/json")
+        assert (status, said["message"]) == (400, "invalid JSON: exceeded max depth")
+
+
+def test_a_request_line_may_be_as_long_as_go_takes_it(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG LONG\nRUN test ${#LONG} = 100000\n")
+    engine.docker("build", "-q", "-t", "long", "--build-arg", f"LONG={'x' * 100_000}", str(tmp_path))
+    engine.docker("rmi", "long")
+
+
+def test_a_websocket_wants_a_handshake(engine: EngineProcess) -> None:
+    engine.docker("create", "--name", "shy", "busybox", "true")
+    status, _ = engine.api("GET", "/containers/shy/attach/ws")
+    engine.docker("rm", "shy")
+    assert status == 400
