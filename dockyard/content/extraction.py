@@ -251,9 +251,9 @@ class Extractor:
             self._stream.skip(entry.size)
             self._white_out(folder, name)
             return
-        if path == "/" or (path == self._base and entry.kind == tar_format.DIRECTORY):
+        if path in ("/", self._base):  # which is a directory, and stays one
             self._stream.skip(entry.size)
-            if self._options.whiteouts != "none":
+            if self._options.whiteouts != "none" and entry.kind == tar_format.DIRECTORY:
                 self._adorn(entry, path)
                 self._directories[path] = entry
             return
@@ -272,8 +272,12 @@ class Extractor:
         try:
             present = os.lstat(path)
         except FileNotFoundError:
-            if not os.path.isdir(folder):
-                os.makedirs(folder, 0o755, exist_ok=True)
+            missing = []
+            while not os.path.isdir(folder):
+                missing.append(folder)
+                folder = os.path.dirname(folder)
+            for place in reversed(missing):  # os.makedirs calls itself for each, and Python allows a thousand
+                os.mkdir(place, 0o755)
             return
         except NotADirectoryError:
             raise InvalidParameter(f"archive entry {entry.name!r} lies below something that is no directory") from None
@@ -290,15 +294,18 @@ class Extractor:
 
     def _remove(self, path: str) -> None:
         """Remove a file or a whole tree, saving the payloads that the record refers to."""
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            for name in os.listdir(path):
-                self._remove(f"{path}/{name}")
-            os.rmdir(path)
-        else:
-            self._save(path)
-            os.unlink(path)
-        self._directories.pop(path, None)
-        self._made.discard(path)
+        pending, folders = [path], []
+        while pending:
+            path = pending.pop()
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                folders.append(path)
+                pending += [f"{path}/{name}" for name in os.listdir(path)]
+            else:
+                self._save(path)
+                os.unlink(path)
+            self._directories.pop(path, None)
+        for folder in reversed(folders):
+            os.rmdir(folder)
 
     def _save(self, path: str) -> None:
         numbers = self._references.pop(path, None)

@@ -123,6 +123,19 @@ async def test_hostile_archives_write_inside_only(room: Room) -> None:
     assert os.listdir(room.outside) == ["secret"]
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+async def test_the_place_of_unpacking_stays_a_directory(room: Room, kind: bytes) -> None:
+    await room.write("/etc", entry(".", kind, "/"), entry("new"))
+    assert sorted(os.listdir(room.root / "etc")) == ["new", "passwd"]
+
+
+async def test_a_tree_deeper_than_recursion_goes_gives_way_to_a_file(room: Room) -> None:
+    deep = "/".join(["d"] * 1500)
+    await room.write("/etc", entry(deep, tarfile.DIRTYPE))
+    await room.write("/etc", entry("d"))
+    assert (room.root / "etc/d").is_file()
+
+
 async def test_unpacking_minds_what_it_is_told(room: Room) -> None:
     await room.write("/etc", entry("new", uid=9))
     assert os.stat(room.root / "etc/new").st_uid == 9
