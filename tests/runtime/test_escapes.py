@@ -348,6 +348,7 @@ def test_a_container_whose_pid_another_process_has_got_is_not_that_process(bundl
     def act() -> str:
         with bundle.created(bundle.spec("true")) as (container, _):
             right = container.record.pid
+            time.sleep(0.02)  # a process is known by its start time too, which is counted in hundredths of a second
             other = os.fork()
             if other == 0:
                 time.sleep(100)
