@@ -631,7 +631,10 @@ def _remove_remains(request: protocol.Start, spec: int) -> None:
             group = groups.of_spec(wanted, request.container_id, systemd=request.systemd_cgroup)
             if not group.pids():
                 group.remove()
-        os.rmdir(f"{request.state_root}/{request.container_id}")
+        state = f"{request.state_root}/{request.container_id}"
+        for name in os.listdir(state):  # of a record that was being written
+            os.unlink(f"{state}/{name}")
+        os.rmdir(state)
     except FileNotFoundError:
         pass
     except OSError as error:

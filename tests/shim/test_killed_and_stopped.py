@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dockyard.linux import memory_files
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Spec
+from dockyard.shim import handover, protocol, supervisor
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 from tests.processes import eventually, gone, named, shim_of, state_of, zygote_of
@@ -274,3 +280,28 @@ def _answers(api: Api) -> bool:
         return True
     except OSError:
         return False
+
+
+def test_a_record_that_a_killed_starter_was_writing_is_taken_away(tmp_path: Path) -> None:
+    order = protocol.Start(
+        seq=1, container_id="half", directory=str(tmp_path / "shim"), state_root=str(tmp_path), bundle=str(tmp_path),
+        filtered=False, terminal=False, open_stdin=False, stdin_once=False,
+        log=protocol.LogOptions("none", "", 0, 0, {}), attachments=[], init=False, console_size=None,
+    )  # fmt: skip
+    (tmp_path / "half").mkdir()
+    for name in ("spec.json", "state.json.new"):  # and no state.json yet
+        (tmp_path / "half" / name).write_text("{}")
+    shim, starter = handover.pair()
+    daemon, theirs = socket.socketpair()
+    spec = memory_files.hold("spec", runtime_spec.encode(Spec()))
+    handover.put_order(starter, msgspec.msgpack.encode(order), spec, theirs)
+    if (pid := os.fork()) == 0:  # it takes its caller's children away
+        try:
+            supervisor.clear_up(shim)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(spec)
+    with shim, starter, daemon, theirs:
+        assert b"ended unexpectedly" in daemon.recv(4096)
+    assert not (tmp_path / "half").exists()
