@@ -29,6 +29,7 @@ from dockyard.shim.client import Shims
 from dockyard.shim.orders import LogConfig, StartRequest
 
 FOLDER = Path("/run/dockyard-bench-runtimes")
+GROUP = "/dockyard-bench"  # cgroup of the zygote's containers
 PROGRAMS = ["true", "sleep"]
 OWN = "dockyard-runc"
 ZYGOTE = "dockyard's zygote"
@@ -63,6 +64,7 @@ def main() -> None:
             Path(options.json).write_text(json.dumps(results, indent=1))
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
+        cgroups.Cgroup(GROUP).remove()
         if held >= 0:
             os.close(held)
 
@@ -185,7 +187,7 @@ class Zygote:
 
     def _text(self, *arguments: str) -> bytes:
         spec = spec_of(list(arguments))
-        spec.linux.cgroups_path = "/dockyard-bench/NAME"
+        spec.linux.cgroups_path = f"{GROUP}/NAME"
         return runtime_spec.encode(spec)
 
     def _request(self, name: str, program: str) -> StartRequest:
