@@ -6,7 +6,6 @@ Numbers of calls added since Linux 5.1 are the same on every architecture; the f
 import ctypes
 import os
 import platform
-import signal
 
 from dockyard.linux import recorder
 
@@ -134,6 +133,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_prctl_of_text = ctypes.CDLL(None).prctl
 _libc.personality.argtypes = (ctypes.c_ulong,)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -144,8 +144,8 @@ def _failure(path: str | None = None) -> OSError:
 
 
 def call(number: int, *arguments: object) -> int:
-    """The system call of that number; arguments as ctypes wants them. Raises OSError."""
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    """The system call of that number; arguments as ctypes wants them, a plain number being a C int. Raises OSError."""
+    result = int(_libc.syscall(number, *arguments))
     if result < 0:
         raise _failure()
     return result
@@ -203,8 +203,8 @@ def prctl(option: int, second: int = 0, third: int = 0, fourth: int = 0, fifth: 
 
 def set_process_name(name: str) -> None:
     """The name that `ps -o comm` and `top` show; 15 bytes at most."""
-    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    recorder.note("prctl", PR_SET_NAME, name)
+    _prctl_of_text(PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def sethostname(name: str) -> None:
@@ -252,17 +252,21 @@ def file_system_type(fd: int) -> int:
 _DEFAULT_ACTION = bytes(32)  # struct sigaction: SIG_DFL, no flags, nothing blocked
 
 
+def default_signal_action(signo: int) -> None:
+    """The signal to its default action; Python's own table, which takes long to write to, learns nothing of it."""
+    _libc.syscall(SYS_RT_SIGACTION, signo, _DEFAULT_ACTION, None, 8)  # 8: the size of a mask
+
+
 def default_signal_actions() -> None:
     """Every signal to its default action, also the two that glibc keeps to itself and lets nobody set."""
-    number, mask_size = ctypes.c_long(SYS_RT_SIGACTION), ctypes.c_long(8)
     for signo in range(1, 65):
-        if signo not in (signal.SIGKILL, signal.SIGSTOP):
-            _libc.syscall(number, ctypes.c_long(signo), _DEFAULT_ACTION, None, mask_size)
+        if signo not in (9, 19):  # SIGKILL and SIGSTOP have no other
+            default_signal_action(signo)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
     """close_range(2): close, or with CLOSE_RANGE_CLOEXEC mark, every descriptor from `first` to `last`."""
-    call(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
+    call(SYS_CLOSE_RANGE, first, last, flags)
 
 
 def close_all_but(*kept: int) -> None:

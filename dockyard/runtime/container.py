@@ -134,7 +134,7 @@ class Container(Existing):
         `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
         `on_console` is called with the terminal's master before anything is written there.
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
-        `spare` is a process that becomes the container's first if it fits, then as `sibling`.
+        `spare` is a process that becomes the container's first; the spec must fit (`Spare.fits`).
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -184,12 +184,11 @@ class Container(Existing):
                     tell(f"seccomp filter flags: {filter_.load_flags}")
             if not born.has(syscalls.CLONE_NEWNS):
                 undo.callback(rootfs.unmount, init.root_path(bundle, spec))
-            if spare is not None and spare.fits(born) and spare.give(born, text := text or runtime_spec.encode(spec)):
-                pid, ours = spare.pid, spare.end
-            else:
-                if spare is not None:
-                    spare.end.close()
+            if spare is None:
                 pid, ours = _bear(born, syscalls.CLONE_PARENT if sibling else 0)
+            else:
+                spare.give(born, text := text or runtime_spec.encode(spec))
+                pid, ours = spare.pid, spare.end
             undo.callback(ours.close)
             undo.callback(_reap, pid)
             born_at_all.append(born)

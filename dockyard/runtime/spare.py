@@ -1,11 +1,12 @@
 """A container's first process that is there before anybody knows for which container.
 
 A fork of a Python process copies its memory page by page as it writes, which takes half as long as all that it does for
-its container. So whoever starts many containers forks the first process of the next one ahead. It is a child of the
-caller's parent, in a PID namespace of its own and else where the caller is, and sleeps until it is given its `Birth`.
+its container. So who is going to be the parent of a container's first process forks it ahead (`fork`), in a PID
+namespace of its own and else where the caller is. It sleeps until whoever makes the container gives it its `Birth`.
 """
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from collections.abc import Callable
 import msgspec
 
 from dockyard.linux import descriptors, memory_files, namespaces, syscalls
-from dockyard.linux.syscalls import CLONE_NEWPID, CLONE_PARENT
+from dockyard.linux.syscalls import CLONE_NEWPID
 from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import channel, groups, init
+from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
 from dockyard.runtime.init import Birth, Stdio
 
@@ -47,36 +50,52 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Papers).decode
 
 
+def fork(prepare: Callable[[], None]) -> "Spare":
+    """Fork one that calls `prepare` and sleeps; it ends when the channel's end is closed. Raises OSError."""
+    end, theirs = channel.pair()
+    with theirs:
+        pid = namespaces.fork_into(CLONE_NEWPID)
+        if pid == 0:
+            try:
+                syscalls.close_all_but(0, 1, 2, theirs.fileno())
+                prepare()
+                _wait(theirs)
+            finally:
+                os._exit(1)
+    return Spare(pid, end)
+
+
 class Spare:
-    """One that waits. `end` is our end of its channel; it ends when that is closed."""
+    """One that waits: its PID here, and our end of its channel."""
 
-    def __init__(self, prepare: Callable[[], None]) -> None:
-        """Fork it; it calls `prepare` before it sleeps. Raises OSError."""
-        self.end, theirs = channel.pair()
-        with theirs:
-            self.pid = namespaces.fork_into(CLONE_PARENT | CLONE_NEWPID)
-            if self.pid == 0:
-                try:
-                    syscalls.close_all_but(0, 1, 2, theirs.fileno())
-                    prepare()
-                    _wait(theirs)
-                finally:
-                    os._exit(1)
+    def __init__(self, pid: int, end: socket.socket) -> None:
+        self.pid = pid
+        self.end = end
 
-    def fits(self, birth: Birth) -> bool:
-        """Whether it can be this container's: it has a PID namespace of its own, and no other yet."""
+    @staticmethod
+    def fits(spec: Spec) -> bool:
+        """Whether such a process can be this container's first.
+
+        It is in a PID namespace of its own, made in the host's user namespace; and a hook that its maker runs would be
+        no child of its parent, who could not end it.
+        """
+        kinds = {kind.type: kind for kind in spec.linux.namespaces}
         return (
-            bool(birth.flags & CLONE_NEWPID)
-            and not birth.user_namespace
-            and not birth.keep_fds
-            and birth.gate is None
-            and birth.tell is None
-            and not birth.rootless
-            and len(birth.joined) + len(birth.sources) < MOST_DESCRIPTORS
+            "pid" in kinds
+            and not kinds["pid"].path
+            and "user" not in kinds
+            and spec.hooks is None
+            and len(kinds) + len(spec.mounts) < MOST_DESCRIPTORS
         )
 
-    def give(self, birth: Birth, text: bytes) -> bool:
-        """Let it be born; `text` is the JSON of the spec. False when it is not there any more."""
+    def is_there(self) -> bool:
+        """Whether it waits, and has not been killed."""
+        poll = select.poll()
+        poll.register(self.end, 0)
+        return not poll.poll(0)
+
+    def give(self, birth: Birth, text: bytes) -> None:
+        """Let it be born; `text` is the JSON of the spec. Raises RuntimeFailure when it is not there any more."""
         stdio = birth.stdio
         papers = Papers(
             birth.container_id,
@@ -98,10 +117,9 @@ class Spare:
             joined = [fd for fd, _ in birth.joined]
             socket.send_fds(self.end, [b"."], [body, *passed, *joined, *birth.sources.values()], socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
-            return False
+            raise RuntimeFailure("the container's process ended before it was created") from None
         finally:
             os.close(body)
-        return True
 
 
 def _wait(runtime: socket.socket) -> None:

@@ -1,7 +1,7 @@
-"""What starters and first processes write to is nearly the same each time: learned from one, prepared for the others.
+"""What first processes write to is nearly the same each time: learned from one, prepared for the others.
 
-The zygote holds the `Habits` and hands them down to every spare; the first starter that makes a container of a spare
-process tells what both have written (linux/hot_pages.py).
+The zygote holds the `Habits` and hands them down to every fork; the first starter that makes a container tells what the
+container's process has written until then (linux/hot_pages.py).
 """
 
 import contextlib
@@ -11,24 +11,15 @@ import msgspec
 
 from dockyard.linux import descriptors, hot_pages, memory_files
 from dockyard.linux.hot_pages import Range
-from dockyard.runtime.spare import Spare
 
-
-class Learned(msgspec.Struct, frozen=True, array_like=True):
-    """The pages of each."""
-
-    starter: list[Range] = []
-    first: list[Range] = []
-
-
-_decode = msgspec.msgpack.Decoder(Learned).decode
+_decode = msgspec.msgpack.Decoder(list[Range]).decode
 
 
 class Habits:
     """As far as they are known."""
 
     def __init__(self) -> None:
-        self._learned = Learned()
+        self._learned: list[Range] = []
         # to be told of them: None when we have been
         self._ears: socket.socket | None
         self._mouth: socket.socket | None
@@ -54,27 +45,20 @@ class Habits:
     # -- its forks
 
     def descriptors(self) -> list[int]:
-        """What a starter must keep open."""
+        """What a starter must keep open to tell."""
         return [self._mouth.fileno()] if self._mouth is not None else []
 
-    def close(self) -> None:
-        """For who is no starter."""
-        if self._mouth is not None:
-            self._mouth.close()
+    def prepare(self) -> None:
+        """Have for oneself what a first process is going to write to."""
+        hot_pages.copy(self._learned)
 
-    def prepare(self) -> Spare | None:
-        """Have a container's first process ready where that is possible, and for it and the caller their pages."""
-        spare = None
-        with contextlib.suppress(OSError):
-            spare = Spare(lambda: hot_pages.copy(self._learned.first))
-        hot_pages.copy(self._learned.starter)
-        return spare
-
-    def tell(self, spare: Spare) -> None:
-        """Let the zygote know what the caller and its first process have written, if it does not yet."""
+    def tell(self, pid: int) -> None:
+        """Let the zygote know what the first process `pid` has written, if it does not yet."""
         if self._mouth is None:
             return
         with contextlib.suppress(OSError):
-            learned = Learned(hot_pages.written(), hot_pages.written(spare.pid))
-            with open(memory_files.hold("habits", msgspec.msgpack.encode(learned)), "rb") as file:
+            text = msgspec.msgpack.encode(hot_pages.written(pid))
+            with open(memory_files.hold("habits", text), "rb") as file:
                 socket.send_fds(self._mouth, [b"."], [file.fileno()], socket.MSG_DONTWAIT)
+        self._mouth.close()
+        self._mouth = None

@@ -259,9 +259,9 @@ def pack(message: object, descriptors: int = 0) -> bytes:
     return HEAD.pack(len(body), descriptors) + body
 
 
-def receive(peer: socket.socket, size: int) -> tuple[bytes, list[int]]:
+def receive(peer: socket.socket, size: int, flags: int = 0) -> tuple[bytes, list[int]]:
     """Bytes and descriptors (close-on-exec) from a UNIX socket."""
-    return descriptors.receive(peer, size, MAX_DESCRIPTORS)
+    return descriptors.receive(peer, size, MAX_DESCRIPTORS, flags)
 
 
 def failed(seq: int, kind: str, message: str, exit_code: int) -> Reply:

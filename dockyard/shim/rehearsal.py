@@ -1,25 +1,33 @@
-"""A shim's life, played in the zygote before it forks the first one: with a process that only says hello.
+"""A shim's life, played in the zygote before it forks the first one, with a process that only ends.
 
 Python writes to much that it only uses: a function's bytecode is rewritten for the types it meets in its first eight
 calls (PEP 659), caches are filled, blocks of memory are handed out. What is written before the fork is shared by all
 shims; what each writes after it is its own. A rehearsed shim needs less memory, and starts its container sooner.
 """
 
+import contextlib
 import gc
 import os
 import select
+import shutil
 import signal
 import socket
+import time
 
 import msgspec
 
-from dockyard.linux import syscalls
-from dockyard.shim import handover, protocol, supervisor
+from dockyard.linux import memory_files, syscalls
+from dockyard.linux.cgroups import Cgroup
+from dockyard.oci.runtime_spec import VERSION
+from dockyard.runtime import record as records
+from dockyard.runtime.record import Record, start_time
+from dockyard.shim import handover, offers, protocol, supervisor
 from dockyard.shim.ends import Ends
 from dockyard.shim.habits import Habits
-from dockyard.shim.starter import listen
+from dockyard.shim.start import listen
 
 TIMES = 10
+NAME, GROUP = "rehearsal", "/dockyard-rehearsal"  # the container's, and its cgroup's
 
 
 def rehearse(directory: str) -> None:
@@ -40,56 +48,62 @@ def rehearse(directory: str) -> None:
         gc.collect()  # a shim closes what it has open by ending
         syscalls.close_range(first_free)
         os.chdir("/")
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _play(directory: str) -> None:
     daemon, ours = socket.socketpair()
     client, theirs = socket.socketpair()
-    channel, starter = handover.pair()
-    gate, opening = os.pipe()
+    taking, offering = offers.pair()
     habits = Habits()
     habits.descriptors()
     habits.learn()
-    habits.close()
-    with daemon, ours, client, theirs, channel, starter:
+    with daemon, ours, client, theirs, taking, offering:
         os.chdir(directory)
+        channel, watch = offers.make(offering, lambda: os._exit(0))
+        offer = offers.take(taking)
+        assert offer is not None
+        assert offer.spare is not None
+        pid = offer.spare.pid
         ends = Ends(terminal=False, open_stdin=True)
-        pid = os.fork()
-        if pid == 0:
-            os.close(opening)  # so that it ends, too, if nobody ever opens the gate
-            try:
-                _say_hello(gate, ends)
-            finally:
-                os._exit(0)
+        assert ends.stdio is not None
+        os.write(ends.stdio.stdout, b"hello\n")
+        os.write(ends.stdio.stderr, b"hello\n")
         ends.settle(None)
-        handover.put_order(starter, msgspec.msgpack.encode(_order(directory)), gate, ours)
+        _save_record(directory, pid)
+        specification = memory_files.hold("spec", b"")
+        handover.put_order(offer.end, msgspec.msgpack.encode(_order(directory)), specification, ours)
         pidfd = os.pidfd_open(pid)
         listener = listen()
         passed = [pidfd, listener.fileno(), ends.stdin, *ends.sources, theirs.fileno()]
-        handover.put_container(starter, handover.Held(pid, "", True, [1, 2]), passed)
-        watch = select.epoll()
+        handover.put_container(offer.end, handover.Held(pid, GROUP, True, [1, 2]), passed)
+        handover.put_outcome(offer.end, handover.RUNS, [])
         watch.register(pidfd, select.EPOLLIN)
-        os.write(opening, b".")
+        offer.end.close()
+        handover.sleep(channel)
+        left = handover.Left()
+        left.take(channel)
         watch.poll()
-        supervisor.run(channel)
+        watch.close()
+        supervisor.run(left)
 
 
-def _say_hello(gate: int, ends: Ends) -> None:
-    """The container."""
-    assert ends.stdio is not None
-    os.read(gate, 1)
-    os.write(ends.stdio.stdout, b"hello\n")
-    os.write(ends.stdio.stderr, b"hello\n")
+def _save_record(directory: str, pid: int) -> None:
+    """Of the container, as far as a shim needs it; its cgroup is not there, but asked for what each shim asks."""
+    group = Cgroup(GROUP)
+    with contextlib.suppress(OSError):
+        group.pids()
+    group.remove()
+    os.mkdir(f"{directory}/{NAME}")
+    record = Record(NAME, directory, pid, start_time(pid), GROUP, time.time_ns(), VERSION, directory)
+    records.save(directory, record, b"{}", group)
 
 
 def _order(directory: str) -> protocol.Start:
     """A request as the daemon sends it."""
     return protocol.Start(
         seq=1,
-        container_id="rehearsal",
+        container_id=NAME,
         directory=directory,
         state_root=directory,
         bundle=directory,

@@ -1,273 +1,170 @@
-"""Starts one container in a process of its own, so that the shim's stays small.
+"""Starts containers for shims, so that these stay small.
 
 What a start touches in an interpreter (the spec's objects, the code that reads them) would belong to the shim for the
-container's whole life: 3 MB each. So a child of the shim takes the daemon's order and carries it out, while the shim
-sleeps. The container's first process is the shim's child all the same: it is cloned with CLONE_PARENT. What the starter
-has made it leaves to the shim (handover.py), and is gone.
+container's whole life: 3 MB each. So a process that lives on carries out the daemon's orders one after the other: it
+takes a shim that waits, makes the container of the first process that is the shim's child already, leaves it to the
+shim (handover.py), and is free for the next. Another one waits beside it, for orders that come meanwhile.
 
-A starter is forked before it is known what for, and waits.
+A container that needs more than such a process (another runtime, a checkpoint to go on from, a user namespace, a PID
+namespace that is somebody else's) is passed on: its shim forks a starter for it alone. Then whatever the start leaves
+running is the shim's to inherit.
 """
 
-import contextlib
 import os
 import select
 import signal
 import socket
+from contextlib import closing
+from dataclasses import replace
 
 from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import Container, Started
-from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import start_time
-from dockyard.runtime.spare import Spare
-from dockyard.shim import handover, protocol
-from dockyard.shim.ends import Ends, resize
+from dockyard.oci.runtime_spec import Spec
+from dockyard.shim import handover, offers, protocol
 from dockyard.shim.habits import Habits
-from dockyard.shim.log_writer import open_log
-from dockyard.shim.other_runtime import OtherContainer, Program
+from dockyard.shim.offers import Offer
+from dockyard.shim.start import Task, carry_out, send
 
-INIT_PATH = "/sbin/docker-init"
-INIT_PROGRAMS = (
-    "/usr/libexec/docker/docker-init",
-    "/usr/bin/docker-init",
-    "/usr/bin/tini-static",
-    "/usr/sbin/docker-init",
-    "/usr/local/bin/docker-init",
-)
+# Orders that one starter carries out: whatever may pile up in its memory is gone with it.
+MOST_ORDERS = 1000
 
 
-# What every runtime knows: crun takes no other.
-OLD_VERSION = "1.0.2"
+class Starter:
+    """Carries out orders until the daemon or the zygote (its pidfd) has gone. `news` is the pipe to the zygote."""
+
+    def __init__(self, orders: socket.socket, shims: socket.socket, news: int, zygote: int, habits: Habits) -> None:
+        self._orders = orders
+        self._shims = shims
+        self._news = news
+        self._zygote = zygote
+        self._habits = habits
+        self._awaiting = select.epoll()
+        # of several starters only one is woken, and always the same one where that is free: it is at its best by then
+        self._awaiting.register(orders, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._awaiting.register(zygote, select.EPOLLIN)
+
+    def serve(self, *, resident: bool) -> None:
+        """Not `resident`: only as long as there are orders.
+
+        A start that fails is the last: what an exception holds on to is not let go of here.
+        """
+        for _ in range(MOST_ORDERS):
+            daemon = self._next_order()
+            if daemon is None:
+                return
+            with daemon:
+                frame = read_frame(daemon)
+                if frame is not None:
+                    offer = self._next_offer()
+                    if offer is None:
+                        return
+                    with closing(offer):
+                        done = self._carry_out(frame, offer, daemon)
+                    if not done:
+                        return
+            offers.tell(self._news, offers.IDLE)
+            if not resident and not select.select([self._orders], [], [], 0)[0]:
+                return
+
+    def _next_order(self) -> socket.socket | None:
+        """The connection to the daemon that wants a container; None when there is nobody to start containers for."""
+        while True:
+            ready = dict(self._awaiting.poll())
+            if self._zygote in ready:
+                self._end_waiting_shims()
+                return None
+            try:
+                data, passed = protocol.receive(self._orders, 64, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # another starter was quicker
+                continue
+            return socket.socket(fileno=passed[0]) if data else None
+
+    def _next_offer(self) -> Offer | None:
+        """A shim that waits; None when the zygote has gone."""
+        asked = False
+        while True:
+            offer = offers.take(self._shims)
+            if offer is None:
+                if not asked:
+                    offers.tell(self._news, offers.WANTING)
+                    asked = True
+                ready, _, _ = select.select([self._shims.fileno(), self._zygote], [], [])
+                if self._zygote in ready:
+                    return None
+                continue
+            offers.tell(self._news, offers.TAKEN, offer.shim)
+            if not handover.is_over(offer.end):
+                return offer
+            offer.close()  # it has been killed
+            asked = False
+
+    def _end_waiting_shims(self) -> None:
+        """Those of a zygote that has gone: even one that is stopped is of no use any more."""
+        while (offer := offers.take(self._shims)) is not None:
+            if not handover.is_over(offer.end):
+                os.kill(offer.shim, signal.SIGKILL)
+
+    def _carry_out(self, frame: tuple[bytes, list[int]], offer: Offer, daemon: socket.socket) -> bool:
+        """Carry out the daemon's order, or pass it on; whether that has succeeded."""
+        text, descriptors = frame
+        # first of all: whatever befalls us, the shim can take away what we have made, and tell the daemon
+        handover.put_order(offer.end, text, descriptors[0], daemon)
+        send(daemon, protocol.Taken(offer.shim, protocol.VERSION))
+        task = Task(
+            order=handover.decode_order(text),
+            specification=memory_files.read(descriptors[0]),
+            spec=None,
+            descriptors=descriptors[1:],
+            daemon=daemon,
+            shim=offer.shim,
+            end=offer.end,
+            watch=offer.watch,
+        )
+        spare, spec = offer.spare, _read(task)
+        if spec is not None and spare is not None and spare.fits(spec) and spare.is_there():
+            done = carry_out(replace(task, spec=spec), spare, self._habits)
+        else:
+            handover.put_outcome(offer.end, handover.PASSED_ON, descriptors[1:])
+            done = True
+        for fd in descriptors:
+            os.close(fd)
+        os.chdir("/")
+        return done
 
 
-def fork(orders: socket.socket, tell: int, zygote: int, habits: Habits) -> tuple[int, socket.socket, select.epoll]:
-    """Fork a starter that takes the next order of `orders`, and then says so to `tell`.
+def _read(task: Task) -> Spec | None:
+    """The specification of an order that is not for a starter of its own in any case."""
+    if task.order.runtime or task.order.checkpoint:
+        return None
+    try:
+        return runtime_spec.decode(task.specification)
+    except ValueError:
+        return None  # what is wrong is told by who carries it out
 
-    It goes with the process `zygote` (its pidfd) as long as it waits, and with the shim, its parent, always. Returns
-    its PID, where it leaves what it has made, and what wakes the shim. It exits with 0 when it has left a container.
-    """
-    shim = os.getpid()
+
+def start_alone(left: handover.Left, watch: select.epoll) -> None:
+    """Have a child of this shim carry out the order passed on; what it leaves comes to `left` too."""
+    assert left.order is not None
+    assert left.daemon is not None
     ours, theirs = handover.pair()
-    watch = select.epoll()
+    shim = os.getpid()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
             ours.close()
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == shim:
-                spare = None if _is_ordered(orders) else habits.prepare()
-                daemon = _await_order(orders, tell, zygote)
-                if daemon is None:
-                    os.kill(shim, signal.SIGKILL)  # even one that is stopped is of no use any more
-                else:
-                    status = serve(daemon, theirs, watch, spare, habits)
+                text = memory_files.read(left.spec)
+                carry_out(Task(left.order, text, None, left.descriptors, left.daemon, shim, theirs, watch))
         finally:
-            os._exit(status)
+            os._exit(0)
     theirs.close()
-    return pid, ours, watch
-
-
-def _is_ordered(orders: socket.socket) -> bool:
-    return bool(select.select([orders], [], [], 0)[0])
-
-
-def _await_order(orders: socket.socket, tell: int, zygote: int) -> socket.socket | None:
-    """The connection to the daemon that wants a container."""
-    poll = select.poll()
-    poll.register(orders, select.POLLIN)
-    poll.register(zygote, select.POLLIN)
-    while True:
-        ready = dict(poll.poll())
-        if orders.fileno() in ready:
-            break
-        if zygote in ready:
-            return None
-    data, descriptors = protocol.receive(orders, 64)
-    if not data:
-        return None
-    try:
-        os.write(tell, b".")
-    except OSError:  # the zygote has just been killed: no reason to fail
-        pass
-    os.close(tell)
-    os.close(zygote)
-    orders.close()
-    return socket.socket(fileno=descriptors[0])
-
-
-def serve(daemon: socket.socket, shim: socket.socket, watch: select.epoll, spare: Spare | None, habits: Habits) -> int:
-    """Carry out the daemon's order; the exit status: 0 when a container runs and is left to the shim."""
-    frame = read_frame(daemon)
-    if frame is None:
-        return 1
-    text, descriptors = frame
-    # first of all: whatever befalls us, the shim can take away what we have made, and tell the daemon
-    handover.put_order(shim, text, descriptors[0], daemon)
-    send(daemon, protocol.Taken(os.getppid(), protocol.VERSION))
-    order = handover.decode_order(text)
-    try:
-        pid = _start(order, descriptors, daemon, shim, watch, spare, habits)
-    except RuntimeFailure as failure:
-        send(daemon, protocol.failed(order.seq, "runtime", failure.message, failure.exit_code))
-        return 1
-    except Exception as error:
-        send(daemon, protocol.failed(order.seq, "system", str(error), 1))
-        return 1
-    send(daemon, protocol.Reply(order.seq, pid=pid))
-    return 0
-
-
-def _start(
-    order: protocol.Start,
-    descriptors: list[int],
-    daemon: socket.socket,
-    shim: socket.socket,
-    watch: select.epoll,
-    spare: Spare | None,
-    habits: Habits,
-) -> int:
-    specification, seccomp_program = _read(descriptors.pop(0)), None
-    passed: list[int] = []
-    if order.filtered:
-        passed.append(descriptors.pop(0))
-        seccomp_program = memory_files.read(passed[0])
-    spec = runtime_spec.decode(specification)
-    if order.init:
-        _add_init(spec)
-    enter(order.directory)
-    container: Container | OtherContainer | None = None
-    try:
-        open_log(order.log).close()  # now, when a failure can still be told
-        ends = Ends(order.terminal, order.open_stdin)
-        cgroup = _cgroup_path(order, spec)
-        if order.runtime:
-            flags = ["--systemd-cgroup"] if order.systemd_cgroup else []
-            program = Program([*order.runtime, *flags], order.state_root, cgroup)
-            container = OtherContainer(program, order.container_id, order.directory)
-            started = _create_other(container, order, spec, ends)
-        elif order.checkpoint:
-            container = _restore(order, spec, ends)
-            assert container.process is not None
-            started = container.process
-        else:
-            container = Container.create(
-                order.state_root,
-                order.container_id,
-                order.bundle,
-                spec,
-                ends.stdio,
-                seccomp_program=seccomp_program,
-                sibling=True,
-                systemd=order.systemd_cgroup,
-                text=b"" if order.init else specification,
-                spare=spare,
-            )
-            assert container.process is not None
-            started = container.process
-        ends.settle(started.console)
-        if order.console_size is not None and started.console is not None:
-            resize(started.console, *order.console_size)
-        listener = listen()
-        held = handover.Held(
-            started.pid,
-            cgroup,
-            any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces),
-            list(ends.sources.values()),
-        )
-        ours = [started.pidfd, listener.fileno(), *passed]
-        if ends.stdin >= 0:
-            ours.append(ends.stdin)
-        handover.put_container(shim, held, [*ours, *ends.sources, *descriptors])
-        for fd in (started.pidfd, listener.fileno(), *ends.sources):
-            watch.register(fd, select.EPOLLIN)
-        # a client's input is waited for by the shim itself: it wakes at once
-        watch.register(daemon, select.EPOLLIN | (select.EPOLLOUT if order.attachments else 0))
-        # From here on the next daemon finds the shim. If this one has gone before, the next may have looked already,
-        # and nobody would know of the container: then it must not run.
-        if hung_up(daemon):
-            raise RuntimeFailure("the daemon has gone")
-        if spare is not None and started.pid == spare.pid:
-            habits.tell(spare)
-        if not order.checkpoint:  # what is restored runs already
-            container.start()
-        return started.pid
-    except BaseException:
-        if isinstance(container, OtherContainer):
-            with contextlib.suppress(RuntimeFailure):  # it may have made nothing
-                container.delete(force=True, reap=True)
-        elif container is not None:
-            container.delete(force=True)
-        leave(order.directory)
-        raise
-
-
-def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:
-    """The container's cgroup below every hierarchy's top; "" when it has none of its own."""
-    if not order.systemd_cgroup:
-        return spec.linux.cgroups_path
-    from dockyard.linux import systemd  # only where systemd keeps the cgroups
-
-    return systemd.scope_path(spec.linux.cgroups_path)
-
-
-def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Container:
-    """Let the container go on from a checkpoint. Its process is ours, and the shim's when we go."""
-    # here alone: a start that restores nothing need not bring it along
-    from dockyard.runtime import checkpoint, restore
-
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
-    options = checkpoint.Options(
-        order.checkpoint,
-        tcp_established=not order.moved,
-        tcp_close=order.moved,
-        external_unix_sockets=True,
-        file_locks=True,
-        cgroup_mode="ignore" if order.moved else "",
-        moved=order.moved,
-    )
-    return restore.restore(
-        order.state_root,
-        order.container_id,
-        order.bundle,
-        spec,
-        ends.stdio,
-        options,
-        systemd=order.systemd_cgroup,
-    )
-
-
-def _create_other(container: OtherContainer, order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Started:
-    """Have another runtime make the container."""
-    # Its process, an orphan then, comes to us, so that we can take it away again; when we go, the shim inherits it.
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    if os.path.basename(order.runtime[0]).startswith("runsc"):
-        _hide_network_settings()
-    spec.oci_version = OLD_VERSION
-    text = runtime_spec.encode(spec)
-    if order.checkpoint:
-        return container.restore(order.bundle, text, order.terminal, ends.stdio, order.checkpoint)
-    return container.create(order.bundle, text, order.terminal, ends.stdio)
-
-
-def _hide_network_settings() -> None:
-    """From this process and the programs it runs.
-
-    gVisor up to 2023 looks for /proc/sys/net/core/rmem_default to tell the host's network namespace from others, and
-    refuses the host's; newer kernels show that file in every namespace.
-    """
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-    syscalls.mount("tmpfs", "/proc/sys/net", "tmpfs", syscalls.MS_RDONLY)
-
-
-def send(peer: socket.socket, message: object) -> None:
-    """Send a message to the daemon, if it is still there: it hears of our end in any case."""
-    try:
-        peer.sendall(protocol.pack(message))
-    except OSError:
-        pass
+    for fd in left.descriptors:
+        os.close(fd)
+    left.descriptors, left.outcome = [], b""
+    os.waitpid(pid, 0)
+    with ours:
+        left.take(ours)
 
 
 def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
@@ -283,64 +180,3 @@ def read_frame(peer: socket.socket) -> tuple[bytes, list[int]] | None:
             return None
         inbox.feed(data)
     return frame
-
-
-def hung_up(daemon: socket.socket) -> bool:
-    """Whether the daemon has gone, looked up at once."""
-    try:
-        return not daemon.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-def listen() -> socket.socket:
-    """Be found by daemons to come."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listener.bind("shim.sock")  # relative to our directory: a full path may exceed sun_path's 108 bytes
-    os.chmod("shim.sock", 0o600)
-    listener.listen(16)
-    return listener
-
-
-def enter(directory: str) -> None:
-    """Make the shim's directory ours."""
-    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:  # of an earlier life of the container
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-    os.chdir(directory)
-    shim = os.getppid()
-    with open("pid", "w") as file:
-        file.write(f"{shim} {start_time(shim)}")
-
-
-def leave(directory: str) -> None:
-    """Take it away."""
-    try:
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
-    except OSError:  # the daemon does it at its next start
-        pass
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return memory_files.read(fd)
-    finally:
-        os.close(fd)
-
-
-def _add_init(spec: runtime_spec.Spec) -> None:
-    """Make PID 1 docker-init, which reaps and passes signals on, in front of the command."""
-    if spec.process is None:
-        return
-    program = next((path for path in INIT_PROGRAMS if os.path.exists(path)), None)
-    if program is None:
-        raise RuntimeFailure("docker-init is not installed: install the package tini", 125)
-    spec.mounts.append(runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"]))
-    spec.process.args = [INIT_PATH, "--", *spec.process.args]

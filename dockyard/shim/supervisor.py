@@ -26,7 +26,7 @@ from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends
 from dockyard.shim.log_writer import NoLog, open_log
 from dockyard.shim.other_runtime import OtherContainer
-from dockyard.shim.starter import leave, send
+from dockyard.shim.start import leave, send
 from dockyard.shim.streams import Client, Loop, Streams
 
 # Requests are small; a larger one comes in pieces.
@@ -153,15 +153,15 @@ class Process:
 
 
 class Shim:
-    """See the module. It takes over what a starter has left at the other end of `starter`."""
+    """See the module. It takes over what a starter has left."""
 
-    def __init__(self, starter: socket.socket) -> None:
-        left = handover.take_order(starter)
-        assert left is not None
-        order, spec, daemon = left
-        os.close(spec)
+    def __init__(self, left: handover.Left) -> None:
+        order, daemon, held, descriptors = left.order, left.daemon, left.held, left.descriptors
+        assert order is not None
+        assert daemon is not None
+        assert held is not None
+        os.close(left.spec)
         os.chdir(order.directory)
-        held, descriptors = handover.take_container(starter)
         os.close(descriptors.pop(0))  # the pidfd has only woken us: children tell of their end by SIGCHLD
         self.loop = Loop()
         self.connections: list[Connection] = [Connection(self, daemon)]
@@ -655,20 +655,19 @@ def _note_failure(message: str) -> None:
         pass
 
 
-def run(starter: socket.socket) -> None:
-    """A shim's life from the moment that its starter has left it a container."""
+def run(left: handover.Left) -> None:
+    """A shim's life from the moment that a starter has left it a container."""
     try:
-        Shim(starter).run()
+        Shim(left).run()
     except BaseException:
         _note_failure(traceback.format_exc())
         raise
 
 
-def clear_up(starter: socket.socket) -> None:
+def clear_up(left: handover.Left) -> None:
     """After a starter that was killed: take away what it has made and tell the daemon."""
-    left = handover.take_order(starter)
-    if left is not None:
-        order, spec, daemon = left
-        _remove_remains(order, spec)
-        leave(order.directory)
-        send(daemon, protocol.failed(order.seq, "runtime", "the container's starter ended unexpectedly", 1))
+    if left.order is not None and left.daemon is not None:
+        _remove_remains(left.order, left.spec)
+        leave(left.order.directory)
+        reason = "the container's starter ended unexpectedly"
+        send(left.daemon, protocol.failed(left.order.seq, "runtime", reason, 1))

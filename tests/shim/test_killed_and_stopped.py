@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from dockyard.oci.runtime_spec import Spec
 from dockyard.shim import handover, protocol, supervisor
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
-from tests.processes import eventually, gone, named, shim_of, state_of, zygote_of
+from tests.processes import children_of, descriptors_of, eventually, gone, named, shim_of, state_of, zygote_of
 
 
 @contextmanager
@@ -188,11 +188,9 @@ def test_a_starter_killed_in_mid_start_leaves_nothing_and_the_next_start_works(
     container = api.create("sleep", "60")
     zygote = zygote_of(daemon_of(crashing))
     failed: list[str] = []
-    for delay in (0.0, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01):
-        starter = eventually(lambda: [child for spare in named("dockyard-shim", zygote) for child in _children(spare)])[
-            0
-        ]
-        killer = threading.Thread(target=_kill_after, args=(starter, delay))
+    for delay in (0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008):
+        starters = eventually(lambda: named("dockyard-start", zygote))
+        killer = threading.Thread(target=_kill_after, args=(starters, delay))
         killer.start()
         try:
             api.post(f"/containers/{container}/start")
@@ -207,6 +205,48 @@ def test_a_starter_killed_in_mid_start_leaves_nothing_and_the_next_start_works(
     api.remove(container)
 
 
+def _kill_after(pids: list[int], delay: float) -> None:
+    time.sleep(delay)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_start_that_is_passed_on_to_a_starter_of_its_own_leaves_nothing_when_that_is_killed(
+    crashing: EngineProcess, api: Api
+) -> None:
+    container = api.create("sleep", "60", host={"PidMode": "host"})
+    zygote = zygote_of(daemon_of(crashing))
+    told: list[str] = []
+    for _ in range(10):
+        shim = spare_of(zygote, [])
+        killer = threading.Thread(target=_kill_starter_of, args=(shim,))
+        killer.start()
+        try:
+            api.post(f"/containers/{container}/start")
+            api.post(f"/containers/{container}/kill")
+        except ApiError as error:
+            told.append(str(error))
+        killer.join()
+        assert eventually(lambda: not groups_of(container, crashing.bridge))
+        assert eventually(lambda: not Path(crashing.run, "runtime", container).exists())
+    assert told
+    assert all("starter" in message for message in told)
+    api.post(f"/containers/{container}/start")
+    api.remove(container)
+
+
+def _kill_starter_of(shim: int) -> None:
+    """Kill the child that the shim forks besides its spare process, as soon as it is there."""
+    before = set(children_of(shim))
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        for pid in set(_children(shim)) - before:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return
+
+
 def _children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -214,12 +254,50 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _kill_after(pid: int, delay: float) -> None:
-    time.sleep(delay)
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+def test_starters_serve_on_and_keep_nothing_open(crashing: EngineProcess, api: Api) -> None:
+    container = api.create("true")
+    zygote = zygote_of(daemon_of(crashing))
+
+    def start() -> None:
+        api.post(f"/containers/{container}/start")
+        api.wait(container)
+
+    for _ in range(3):
+        start()
+    starters = named("dockyard-start", zygote)
+    opened = [descriptors_of(pid) for pid in starters]
+    for _ in range(20):
+        start()
+    assert set(starters) <= set(named("dockyard-start", zygote))
+    assert [descriptors_of(pid) for pid in starters] == opened
+    assert {os.readlink(f"/proc/{pid}/cwd") for pid in starters} == {"/"}
+    api.remove(container)
+
+
+def test_a_start_that_fails_ends_its_starter_and_no_other_start(crashing: EngineProcess, api: Api) -> None:
+    good, bad = api.create("true"), api.create("/no/such/program")
+    for _ in range(5):
+        with pytest.raises(ApiError) as refusal:
+            api.post(f"/containers/{bad}/start")
+        assert "no such file or directory" in str(refusal.value)
+        api.post(f"/containers/{good}/start")
+        assert api.wait(good) == 0
+    api.remove(good)
+    api.remove(bad)
+
+
+def test_many_starts_at_once_leave_two_starters(crashing: EngineProcess, api: Api) -> None:
+    containers = [api.create("sleep", "60") for _ in range(12)]
+    threads = [threading.Thread(target=api.post, args=(f"/containers/{name}/start",)) for name in containers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert all(api.inspect(name)["State"]["Running"] for name in containers)
+    zygote = zygote_of(daemon_of(crashing))
+    assert eventually(lambda: len(named("dockyard-start", zygote)) <= 2)
+    for name in containers:
+        api.remove(name)
 
 
 def test_an_exec_that_is_stuck_in_a_frozen_container_leaves_the_shim_free(crashing: EngineProcess, api: Api) -> None:
@@ -295,13 +373,16 @@ def test_a_record_that_a_killed_starter_was_writing_is_taken_away(tmp_path: Path
     daemon, theirs = socket.socketpair()
     spec = memory_files.hold("spec", runtime_spec.encode(Spec()))
     handover.put_order(starter, msgspec.msgpack.encode(order), spec, theirs)
+    starter.close()
     if (pid := os.fork()) == 0:  # it takes its caller's children away
         try:
-            supervisor.clear_up(shim)
+            left = handover.Left()
+            left.take(shim)
+            supervisor.clear_up(left)
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     os.close(spec)
-    with shim, starter, daemon, theirs:
+    with shim, daemon, theirs:
         assert b"ended unexpectedly" in daemon.recv(4096)
     assert not (tmp_path / "half").exists()

@@ -145,7 +145,7 @@ def _shims_of(engine: EngineProcess, zygotes: list[int]) -> list[int]:
             place = os.readlink(f"/proc/{entry}/cwd")
             parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
             if Path(f"/proc/{parent}/comm").read_text().strip() == "dockyard-shim":
-                continue  # a starter that waits
+                continue  # the first process of the next container
         except OSError:
             continue
         if place.startswith(f"{engine.run}/") or parent in zygotes:

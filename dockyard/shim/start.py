@@ -1,0 +1,269 @@
+"""One start: from the daemon's order to a container that runs, or to nothing left of it and the reason told."""
+
+import contextlib
+import os
+import select
+import socket
+from dataclasses import dataclass
+
+from dockyard.linux import memory_files, syscalls
+from dockyard.oci import runtime_spec
+from dockyard.oci.runtime_spec import Spec
+from dockyard.runtime.container import Container, Started
+from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.record import start_time
+from dockyard.runtime.spare import Spare
+from dockyard.shim import handover, protocol
+from dockyard.shim.ends import Ends, resize
+from dockyard.shim.habits import Habits
+from dockyard.shim.log_writer import open_log
+from dockyard.shim.other_runtime import OtherContainer, Program
+
+INIT_PATH = "/sbin/docker-init"
+INIT_PROGRAMS = (
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/sbin/docker-init",
+    "/usr/local/bin/docker-init",
+)
+# What every runtime knows: crun takes no other.
+OLD_VERSION = "1.0.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An order and what has come with it, who gave it, and the shim that it is for.
+
+    `descriptors`: the filter's program if the order has one, then a client for each attachment. `end` is where things
+    are left for the shim, `watch` what it watches when it wakes. `spec` is None when nobody has read it yet.
+    """
+
+    order: protocol.Start
+    specification: bytes
+    spec: Spec | None
+    descriptors: list[int]
+    daemon: socket.socket
+    shim: int
+    end: socket.socket
+    watch: select.epoll
+
+
+def carry_out(task: Task, spare: Spare | None = None, habits: Habits | None = None) -> bool:
+    """Start the container, its first process being `spare` if that is given; whether it runs and is left to the shim.
+
+    Without `spare` the first process is a child of the caller's parent, which must be the shim.
+    """
+    seq = task.order.seq
+    try:
+        pid = _start(task, spare, habits)
+    except RuntimeFailure as failure:
+        reply = protocol.failed(seq, "runtime", failure.message, failure.exit_code)
+    except Exception as error:
+        reply = protocol.failed(seq, "system", str(error), 1)
+    else:
+        reply = protocol.Reply(seq, pid=pid)
+    send(task.daemon, reply)
+    handover.put_outcome(task.end, handover.FAILED if reply.failure is not None else handover.RUNS, [])
+    return reply.failure is None
+
+
+def _start(task: Task, spare: Spare | None, habits: Habits | None) -> int:
+    order, descriptors = task.order, task.descriptors
+    spec = task.spec if task.spec is not None else runtime_spec.decode(task.specification)
+    seccomp_program, passed, clients = None, descriptors[:0], descriptors
+    if order.filtered:
+        passed, clients = descriptors[:1], descriptors[1:]
+        seccomp_program = memory_files.read(passed[0])
+    if order.init:
+        _add_init(spec)
+    enter(order.directory, task.shim)
+    container: Container | OtherContainer | None = None
+    try:
+        open_log(order.log).close()  # now, when a failure can still be told
+        ends = Ends(order.terminal, order.open_stdin)
+        cgroup = _cgroup_path(order, spec)
+        if order.runtime:
+            flags = ["--systemd-cgroup"] if order.systemd_cgroup else []
+            program = Program([*order.runtime, *flags], order.state_root, cgroup)
+            container = OtherContainer(program, order.container_id, order.directory)
+            started = _create_other(container, order, spec, ends)
+        elif order.checkpoint:
+            container = _restore(order, spec, ends)
+            assert container.process is not None
+            started = container.process
+        else:
+            container = Container.create(
+                order.state_root,
+                order.container_id,
+                order.bundle,
+                spec,
+                ends.stdio,
+                seccomp_program=seccomp_program,
+                sibling=True,
+                systemd=order.systemd_cgroup,
+                text=b"" if order.init else task.specification,
+                spare=spare,
+            )
+            assert container.process is not None
+            started = container.process
+        ends.settle(started.console)
+        if order.console_size is not None and started.console is not None:
+            resize(started.console, *order.console_size)
+        listener = listen()
+        held = handover.Held(
+            started.pid,
+            cgroup,
+            any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces),
+            list(ends.sources.values()),
+        )
+        ours = [started.pidfd, listener.fileno(), *passed]
+        if ends.stdin >= 0:
+            ours.append(ends.stdin)
+        handover.put_container(task.end, held, [*ours, *ends.sources, *clients])
+        for fd in (started.pidfd, listener.fileno(), *ends.sources):
+            task.watch.register(fd, select.EPOLLIN)
+        # a client's input is waited for by the shim itself: it wakes at once
+        task.watch.register(task.daemon, select.EPOLLIN | (select.EPOLLOUT if order.attachments else 0))
+        # From here on the next daemon finds the shim. If this one has gone before, the next may have looked already,
+        # and nobody would know of the container: then it must not run.
+        if hung_up(task.daemon):
+            raise RuntimeFailure("the daemon has gone")
+        if handover.is_over(task.end):
+            raise RuntimeFailure("the container's shim has gone")
+        if habits is not None:
+            habits.tell(started.pid)
+        if not order.checkpoint:  # what is restored runs already
+            container.start()
+        os.close(started.pidfd)
+        ends.abandon()  # the shim has its own by now
+        return started.pid
+    except BaseException:
+        if isinstance(container, OtherContainer):
+            with contextlib.suppress(RuntimeFailure):  # it may have made nothing
+                container.delete(force=True, reap=True)
+        elif container is not None:
+            container.delete(force=True)
+        leave(order.directory)
+        raise
+
+
+def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:
+    """The container's cgroup below every hierarchy's top; "" when it has none of its own."""
+    if not order.systemd_cgroup:
+        return spec.linux.cgroups_path
+    from dockyard.linux import systemd  # only where systemd keeps the cgroups
+
+    return systemd.scope_path(spec.linux.cgroups_path)
+
+
+def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Container:
+    """Let the container go on from a checkpoint. Its process is ours, and the shim's when we go."""
+    # here alone: a start that restores nothing need not bring it along
+    from dockyard.runtime import checkpoint, restore
+
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
+    options = checkpoint.Options(
+        order.checkpoint,
+        tcp_established=not order.moved,
+        tcp_close=order.moved,
+        external_unix_sockets=True,
+        file_locks=True,
+        cgroup_mode="ignore" if order.moved else "",
+        moved=order.moved,
+    )
+    return restore.restore(
+        order.state_root,
+        order.container_id,
+        order.bundle,
+        spec,
+        ends.stdio,
+        options,
+        systemd=order.systemd_cgroup,
+    )
+
+
+def _create_other(container: OtherContainer, order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Started:
+    """Have another runtime make the container."""
+    # Its process, an orphan then, comes to us, so that we can take it away again; when we go, the shim inherits it.
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    if os.path.basename(order.runtime[0]).startswith("runsc"):
+        _hide_network_settings()
+    spec.oci_version = OLD_VERSION
+    text = runtime_spec.encode(spec)
+    if order.checkpoint:
+        return container.restore(order.bundle, text, order.terminal, ends.stdio, order.checkpoint)
+    return container.create(order.bundle, text, order.terminal, ends.stdio)
+
+
+def _hide_network_settings() -> None:
+    """From this process and the programs it runs.
+
+    gVisor up to 2023 looks for /proc/sys/net/core/rmem_default to tell the host's network namespace from others, and
+    refuses the host's; newer kernels show that file in every namespace.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    syscalls.mount("tmpfs", "/proc/sys/net", "tmpfs", syscalls.MS_RDONLY)
+
+
+def send(peer: socket.socket, message: object) -> None:
+    """Send a message to the daemon, if it is still there: it hears of our end in any case."""
+    try:
+        peer.sendall(protocol.pack(message))
+    except OSError:
+        pass
+
+
+def hung_up(daemon: socket.socket) -> bool:
+    """Whether the daemon has gone, looked up at once."""
+    try:
+        return not daemon.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def listen() -> socket.socket:
+    """Be found by daemons to come."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind("shim.sock")  # relative to our directory: a full path may exceed sun_path's 108 bytes
+    os.chmod("shim.sock", 0o600)
+    listener.listen(16)
+    return listener
+
+
+def enter(directory: str, shim: int) -> None:
+    """Make the directory of the process `shim`, and make it ours."""
+    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:  # of an earlier life of the container
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+    os.chdir(directory)
+    with open("pid", "w") as file:
+        file.write(f"{shim} {start_time(shim)}")
+
+
+def leave(directory: str) -> None:
+    """Take it away."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:  # the daemon does it at its next start
+        pass
+
+
+def _add_init(spec: runtime_spec.Spec) -> None:
+    """Make PID 1 docker-init, which reaps and passes signals on, in front of the command."""
+    if spec.process is None:
+        return
+    program = next((path for path in INIT_PROGRAMS if os.path.exists(path)), None)
+    if program is None:
+        raise RuntimeFailure("docker-init is not installed: install the package tini", 125)
+    spec.mounts.append(runtime_spec.Mount(destination=INIT_PATH, type="bind", source=program, options=["bind", "ro"]))
+    spec.process.args = [INIT_PATH, "--", *spec.process.args]
