@@ -75,11 +75,11 @@ def event_json(event: Event, version: tuple[int, int]) -> dict[str, Any]:
     old: dict[str, Any] = {}
     if version < (1, 52):
         if event.type == "container":
-            old = {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image", "")}
+            old = {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image")}
         elif event.type == "image":
             old = {"status": event.action, "id": event.actor_id}
     return {
-        **old,
+        **{name: value for name, value in old.items() if value},
         "Type": event.type,
         "Action": event.action,
         "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},

@@ -40,7 +40,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.engine.image import Image, ImageUser
 from dockyard.engine.images import ImageService
-from dockyard.engine.layers import Layer, LayerStore
+from dockyard.engine.layers import EMPTY, Layer, LayerStore
 from dockyard.engine.moments import timestamp
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
@@ -179,6 +179,7 @@ class Builder:
         if self._under_way:
             raise Conflict("cannot prune the build cache while a build is running")
         self.cache.prune()
+        self._events.emit("builder", "prune", "", {"reclaimed": "0"})
         return [], 0
 
 
@@ -464,7 +465,7 @@ class Build:
 
     async def _make(self, state: StageState, key: str, created_by: str, layer: Layer) -> None:
         try:
-            config = self._child_config(state, created_by, False)
+            config = self._child_config(state, created_by, layer.diff_id == EMPTY)
             image = await self._images.create(config, state.image, layer)
         finally:
             self._layers.drop(layer.chain_id)

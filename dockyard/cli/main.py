@@ -9,6 +9,8 @@ from dockyard.cli.usage import PROGRAM, Flags, HelpWanted, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from dockyard.cli.usage import Command
 
 # group -> module of dockyard.cli.commands -> the commands in it
@@ -131,7 +133,7 @@ def _run(rest: list[str]) -> int:
     if settings.given("log-level") and settings.text("log-level").lower() not in _LEVELS:
         raise UsageError(f"Unable to parse logging level: {settings.text('log-level')}")
     if not settings.arguments:
-        return _version() if settings.on("version") else _help([])
+        return _version() if settings.on("version") else _help([], to=sys.stderr)
     word, *rest = settings.arguments
     if word == "help":
         return _help(rest)
@@ -219,14 +221,14 @@ def _version() -> int:
     return 0
 
 
-def _help(words: list[str], asked: str = "") -> int:
+def _help(words: list[str], asked: str = "", to: TextIO | None = None) -> int:
     """`--help` before a command, `help COMMAND`, and nothing at all."""
     from dockyard.cli.help import main_help
 
     if asked == "-h":
         print("Flag shorthand -h has been deprecated, use --help", file=sys.stderr)
     if not words:
-        print(main_help(OPTIONS))
+        print(main_help(OPTIONS), file=to)
         return 0
     word = words[0]
     if word in ABOUT:

@@ -175,10 +175,10 @@ def prune_filters(session: Session, flags: Flags) -> dict[str, list[str]]:
     return found
 
 
-def confirm(question: str) -> bool:
+def confirm(warning: str, separator: str = "\n") -> bool:
     """Ask before destroying; an interrupt is no."""
     try:
-        print(f"{question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+        print(f"{warning}{separator}Are you sure you want to continue? [y/N] ", end="", flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         print()

@@ -8,10 +8,10 @@ from dockyard.build.configuring import changed
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.image import Image
 from dockyard.engine.images import ImageService
-from dockyard.engine.layers import LayerStore
+from dockyard.engine.layers import EMPTY, LayerStore
 from dockyard.engine.moments import timestamp
 from dockyard.errors import NotFound
-from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
+from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import host
 from dockyard.oci.reference import Reference
 from dockyard.shim.connection import Shim
@@ -66,7 +66,13 @@ class CommitService:
             created = timestamp()
             here = host()
             old = parent.config if parent is not None else ImageConfig()
-            entry = History(created=created, created_by=" ".join(container.argv), author=author, comment=comment)
+            entry = History(
+                created=created,
+                created_by=" ".join(container.argv),
+                author=author,
+                comment=comment,
+                empty_layer=layer.diff_id == EMPTY,
+            )
             image = await self._images.create(
                 ImageConfig(
                     architecture=old.architecture or here.architecture,
@@ -77,7 +83,6 @@ class CommitService:
                     created=created,
                     container=container.id,
                     config=merged,
-                    rootfs=RootFS(diff_ids=[*old.rootfs.diff_ids, layer.diff_id]),
                     history=[*(old.history or []), entry],
                 ),
                 parent,

@@ -73,13 +73,13 @@ class ContainerRuns:
             await asyncio.gather(mounting, joining, return_exceptions=True)
             raise
         rootfs, sandbox = mounting.result(), joining.result()
+        if request.mode in ("default", "bridge") and not self._networks.has_default_bridge:
+            container.record.config.network_disabled = True
         if request.prepared_netns:
             self._user_namespaces.network_made(container.id)
-        sources = {
-            point.destination: await self._volumes.mount(point.name, container.id)
-            for point in record.mounts
-            if point.type == "volume"
-        }
+        volumes = [point for point in record.mounts if point.type == "volume"]
+        sources = {point.destination: await self._volumes.mount(point.name, container.id) for point in volumes}
+        self._volumes.tell_mounts(volumes, container.id)
         spec = self._specs.make(container, rootfs, sandbox, sources)
         order = log_options.forwarding(container, self._index.folder(container))
         if order is not None:
@@ -232,6 +232,7 @@ class ContainerRuns:
             *(self._volumes.unmount(name, container.id) for name in container.volume_names),
             return_exceptions=True,
         )
+        self._volumes.tell_unmounts([point for point in record.mounts if point.type == "volume"], container.id)
         self._logs.end(container.id)
         unmount_shm(self._index.folder(container))
         if record.ids is not None:

@@ -32,7 +32,7 @@ from dockyard.engine.image_pull import DOWNLOADED, UP_TO_DATE, Puller
 from dockyard.engine.image_push import Pusher
 from dockyard.engine.image_removal import ImageRemover
 from dockyard.engine.layer_blobs import LayerBlobs
-from dockyard.engine.layers import Layer, LayerStore, chains_of
+from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
 from dockyard.errors import Forbidden, InvalidParameter, NotFound, Unavailable
 from dockyard.oci.descriptor import Platform
@@ -198,10 +198,11 @@ class ImageService:
     ) -> Image:
         """Make an image of `config` (complete but for rootfs) from `parent`'s layers and one more on top.
 
-        `layer` must be registered on the parent's; the caller's hold on it stays the caller's. For commit and build.
+        `layer` must be registered on the parent's; the caller's hold on it stays the caller's. One without any file
+        is left out. For commit and build.
         """
         diff_ids = list(parent.config.rootfs.diff_ids) if parent is not None else []
-        if layer is not None:
+        if layer is not None and layer.diff_id != EMPTY:
             diff_ids.append(layer.diff_id)
         config = msgspec.structs.replace(config, rootfs=msgspec.structs.replace(config.rootfs, diff_ids=diff_ids))
         image_id = self.put(encode_config(config), parent=parent.id if parent is not None else None)
@@ -378,8 +379,7 @@ class ImageService:
         self._rows.delete(image_id)
         if stored.parent is not None and stored.parent in self._children:
             self._children[stored.parent].discard(image_id)
-        labels = (stored.config.config.labels if stored.config.config else None) or {}
-        self.events.emit("image", "delete", image_id, {**labels, "name": image_id})
+        self.events.emit("image", "delete", image_id, {"name": image_id})  # its labels have gone with it
         records = [{"Deleted": image_id}]
         if stored.chain_id is not None:
             records.extend({"Deleted": layer.chain_id} for layer in self.layers.drop(stored.chain_id))

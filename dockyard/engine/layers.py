@@ -34,6 +34,9 @@ log = logging.getLogger("dockyard.layers")
 
 R = TypeVar("R")
 
+# The diff ID of a layer without any file: that of an empty tar archive.
+EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
 # What every container finds at these places, whatever its image holds (moby daemon/initlayer): mount points for the
 # runtime's mounts and for the files the engine writes.
 FIXTURES = (

@@ -444,10 +444,15 @@ class NetworkService:
             self._emit("connect", self._by_id[state.network_id], request.container_id)
         return sandbox
 
+    @property
+    def has_default_bridge(self) -> bool:
+        """Whether there is the network of containers that ask for none: not with `--bridge=none`."""
+        return "bridge" in self._by_name
+
     def _wanted(self, mode: str, request: JoinRequest) -> "builtins.list[tuple[Network, EndpointConfig]]":
         """The networks a container is to join, the one of its mode first."""
-        if mode == "bridge" and "bridge" not in self._by_name:
-            mode = "none"
+        if mode == "bridge" and not self.has_default_bridge:
+            return []
         first = self.get(mode)
         wanted: dict[str, tuple[Network, EndpointConfig]] = {}
         for reference in sorted(request.endpoints):

@@ -7,9 +7,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,9 @@ from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.volumes.copy_up import copy_up
 from dockyard.volumes.driver import Driver
+
+if TYPE_CHECKING:
+    from dockyard.engine.container import MountPoint
 
 log = logging.getLogger("dockyard.volumes")
 
@@ -343,6 +346,18 @@ class VolumeService:
             path = await asyncio.to_thread(driver.mount, name, held.row.options)
             held.mounted_by.add(container_id)
             return path
+
+    def tell_mounts(self, points: Iterable[MountPoint], container_id: str) -> None:
+        """Let listeners know that a container that starts has these."""
+        for point in points:
+            attributes = {"destination": point.destination, "driver": point.driver, "propagation": point.propagation}
+            attributes |= {"container": container_id, "read/write": "true" if point.rw else "false"}
+            self._events.emit("volume", "mount", point.name, attributes)
+
+    def tell_unmounts(self, points: Iterable[MountPoint], container_id: str) -> None:
+        """Let listeners know that a container that has ended gives these back."""
+        for point in points:
+            self._events.emit("volume", "unmount", point.name, {"container": container_id, "driver": point.driver})
 
     async def unmount(self, name: str, container_id: str) -> None:
         """The container needs the volume no more; no error when it never did or the volume is gone."""

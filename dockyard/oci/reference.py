@@ -36,15 +36,14 @@ class Reference:
         if re.fullmatch(r"[0-9a-f]{64}", text):
             raise InvalidParameter(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
         rest, at, digest = text.partition("@")
-        if at and DIGEST.fullmatch(digest) is None:
-            raise InvalidParameter("invalid reference format")
         domain, rest = _split_domain(rest)
         path, colon, tag = rest.partition(":")
-        if colon and _TAG.fullmatch(tag) is None:
+        if path != path.lower():
+            shown = path if colon else path + at + digest.partition(":")[0]
+            raise InvalidParameter(f"invalid reference format: repository name ({shown}) must be lowercase")
+        if (at and DIGEST.fullmatch(digest) is None) or (colon and _TAG.fullmatch(tag) is None):
             raise InvalidParameter("invalid reference format")
         if _DOMAIN.fullmatch(domain) is None or _PATH.fullmatch(path) is None:
-            if path != path.lower() and _PATH.fullmatch(path.lower()):
-                raise InvalidParameter(f"invalid reference format: repository name ({path}) must be lowercase")
             raise InvalidParameter("invalid reference format")
         if len(path) > LONGEST_NAME:
             raise InvalidParameter("repository name must not be more than 255 characters")

@@ -45,6 +45,9 @@ def rehearse(directory: str) -> None:
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, handler)
+        with contextlib.suppress(ChildProcessError):  # of a play that was broken off
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         gc.collect()  # a shim closes what it has open by ending
         syscalls.close_range(first_free)
         os.chdir("/")

@@ -32,9 +32,11 @@ def things(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> I
         "create", "--name", "made", "--hostname", "hh", "busybox", "echo", "a very long command line that is cut"
     )
     engine.docker("network", "create", "n1", "--label", "x=y")
+    engine.docker("tag", "busybox", "busybox:other")
     yield engine, folder
     engine.docker("rm", "-f", "looked", "ended", "made", check=False)
     engine.docker("network", "rm", "n1", check=False)
+    engine.docker("rmi", "busybox:other", check=False)
     engine.docker("volume", "prune", "-af")
 
 

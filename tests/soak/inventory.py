@@ -9,7 +9,7 @@ from typing import Any
 from dockyard.linux.nftables import Nftables
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
-from tests.processes import named
+from tests.processes import children_of, named, parent_of
 
 SPARE_NAMESPACES = 8
 # How many seconds the books may take to be right.
@@ -71,6 +71,10 @@ def discrepancies(engine: EngineProcess, api: Api) -> list[str]:
     shims = _shims_of(engine, zygotes)
     if len(shims) != len(running) + 1:
         found.append(f"{len(shims)} shims for {len(running)} running containers and the spare")
+        parents = {parent_of(containers[key]["State"]["Pid"]) for key in running}
+        found.append(f"  of containers, and not counted: {sorted(parents - set(shims))}")
+        found.append(f"  counted, and of no container: {sorted(set(shims) - parents)}")
+        found.append(f"  the zygote's: {children_of(zygotes[0])}")
     return found
 
 

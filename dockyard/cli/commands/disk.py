@@ -130,9 +130,8 @@ def _verbose(found: dict[str, Any], form: str) -> None:
 
     full = form not in ("", "table")
     images = [
-        {**row, "Size": row["Size"].partition(" (")[0]}
+        {**next(image.rows_of(entry, digests=False, full=full)), "Digest": ""}  # of several names the first
         for entry in found["Images"] or []
-        for row in image.rows_of(entry, digests=False, full=full)
     ]
     containers = [observe.row_of(entry, full) for entry in found["Containers"] or []]
     for row in containers:
@@ -264,7 +263,7 @@ def builder_prune(session: Session, flags: Flags) -> int:
     """Prints how much space that gave."""
     every = flags.on("all")
     what = "all build cache" if every else "all dangling build cache"
-    if not flags.on("force") and not confirm(f"WARNING! This will remove {what}."):
+    if not flags.on("force") and not confirm(f"WARNING! This will remove {what}.", " "):
         return 0
     print(f"Total reclaimed space: {output.size(_prune_build_cache(session, every, prune_filters(session, flags)), 4)}")
     return 0

@@ -341,7 +341,8 @@ def stats(session: Session, flags: Flags) -> int:
 
     def sample(name: str) -> dict[str, Any] | None:
         try:
-            return _stats_row(session.api.request("GET", path("/containers", name, "/stats", stream="0")).json(), full)
+            found = session.api.request("GET", path("/containers", name, "/stats", stream="0")).json()
+            return {"Container": name if flags.arguments else name[:12], **_stats_row(found, full)}
         except APIError:
             return None
 
@@ -382,7 +383,6 @@ def _stats_row(found: dict[str, Any], full: bool) -> dict[str, Any]:
     received = sum(network["rx_bytes"] for network in networks)
     sent = sum(network["tx_bytes"] for network in networks)
     return {
-        "Container": found["id"] if full else found["id"][:12],
         "ID": found["id"] if full else found["id"][:12],
         "Name": found["name"].removeprefix("/"),
         "CPUPerc": f"{used / passed * cpus * 100 if used > 0 and passed > 0 else 0:.2f}%",

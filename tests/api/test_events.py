@@ -1,0 +1,74 @@
+"""What is told of what happens, beside what Docker's engine tells of the same."""
+
+import json
+import time
+from typing import Any
+
+from tests.engine_process import EngineProcess
+
+
+def told(engine: EngineProcess, since: float) -> list[dict[str, Any]]:
+    _, text = engine.api("GET", f"/v1.51/events?since={since:.9f}&until={time.time():.9f}")
+    lines = text.splitlines() if isinstance(text, str) else [json.dumps(text)]
+    return [json.loads(line) for line in lines]
+
+
+def test_a_volume_is_mounted_for_a_container_and_given_back(engine: EngineProcess) -> None:
+    begin = time.time()
+    engine.docker("run", "--name", "mounts", "-v", "told:/data:ro", "busybox", "true")
+    container = engine.inspect("mounts")["Id"]
+    engine.docker("rm", "mounts")
+    engine.docker("volume", "rm", "told")
+    events = [event for event in told(engine, begin) if event["Type"] == "volume"]
+    assert [(event["Action"], event["Actor"]) for event in events] == [
+        ("create", {"ID": "told", "Attributes": {"driver": "local"}}),
+        (
+            "mount",
+            {
+                "ID": "told",
+                "Attributes": {
+                    "container": container,
+                    "destination": "/data",
+                    "driver": "local",
+                    "propagation": "",
+                    "read/write": "false",
+                },
+            },
+        ),
+        ("unmount", {"ID": "told", "Attributes": {"container": container, "driver": "local"}}),
+        ("destroy", {"ID": "told", "Attributes": {"driver": "local"}}),
+    ]
+
+
+def test_a_deleted_images_labels_are_gone_with_it(engine: EngineProcess) -> None:
+    engine.docker("create", "--name", "labelled", "--label", "a=b", "busybox", "true")
+    image = engine.docker("commit", "-c", "LABEL c=d", "labelled").strip()
+    begin = time.time()
+    engine.docker("rm", "labelled")
+    engine.docker("rmi", image)
+    (deleted,) = [event for event in told(engine, begin) if event["Action"] == "delete"]
+    assert deleted["Actor"] == {"ID": image, "Attributes": {"name": image}}
+
+
+def test_pruning_is_told_without_anybodys_name(engine: EngineProcess) -> None:
+    begin = time.time()
+    for kind in ("containers", "images", "networks", "volumes", "build"):
+        engine.api("POST", f"/{kind}/prune")
+    events = told(engine, begin)
+    assert [event["Type"] for event in events] == ["container", "image", "network", "volume", "builder"]
+    for event in events:
+        assert event["Action"] == "prune"
+        assert event["Actor"]["ID"] == ""
+        assert not {"id", "from"} & event.keys()
+
+
+def test_a_container_that_has_changed_nothing_adds_no_layer_to_the_image_made_of_it(engine: EngineProcess) -> None:
+    engine.docker("create", "--name", "unchanged", "busybox", "true")
+    image = engine.docker("commit", "unchanged", "same").strip()
+    made, base = (json.loads(engine.docker("image", "inspect", name))[0] for name in ("same", "busybox"))
+    assert made["Id"] == image
+    assert made["RootFS"] == base["RootFS"]
+    assert engine.docker("run", "--rm", "same", "echo", "well") == "well\n"
+    removed = engine.docker("rmi", "-f", "same")
+    assert removed == f"Untagged: same:latest\nDeleted: {image}\n"
+    engine.docker("rm", "unchanged")
