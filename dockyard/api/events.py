@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from dockyard.api.container_filters import check_names, has_label
+from dockyard.api.container_filters import has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
@@ -28,8 +28,8 @@ def routes(services: Services) -> list[Route]:
     """The operation on events."""
 
     async def events(call: Call) -> web.StreamResponse:
-        filters = call.filters()
-        check_names(filters, FILTERS)
+        # of other names nothing is said, as in Docker
+        filters = {name: values for name, values in call.filters().items() if name in FILTERS}
         since = moments.unix_time(call.text("since"), "since")
         until = moments.unix_time(call.text("until"), "until")
         if since is not None and until is not None and until < since:

@@ -96,11 +96,16 @@ class Call:
         if not value:
             return default
         try:
-            return int(value)
+            number = int(value)
         except ValueError:
             raise errors.InvalidParameter(
                 f'invalid value for {name}: strconv.Atoi: parsing "{value}": invalid syntax'
             ) from None
+        if not -(1 << 63) <= number < 1 << 63:
+            raise errors.InvalidParameter(
+                f'invalid value for {name}: strconv.Atoi: parsing "{value}": value out of range'
+            )
+        return number
 
     def filters(self) -> dict[str, list[str]]:
         """The `filters` of the query: {name: [values]}; both of Docker's JSON forms are taken.
@@ -111,11 +116,11 @@ class Call:
         if not value:
             return {}
         try:
-            given = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
+            given = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool] | None] | None) or {}
         except msgspec.DecodeError as error:
             raise errors.InvalidParameter(f"invalid filter: {error}") from None
         return {
-            name: [key for key, on in values.items() if on] if isinstance(values, dict) else values
+            name: [key for key, on in values.items() if on] if isinstance(values, dict) else values or []
             for name, values in given.items()
         }
 
@@ -237,6 +242,8 @@ class Router:
             except errors.InvalidParameter as error:
                 return error_response(error)
         found = self.find(http.method, segments)
+        if found is None and http.method == "OPTIONS":
+            return web.Response()
         if found is None:
             return json_response({"message": "page not found"}, 404)
         handler, params = found

@@ -36,6 +36,8 @@ class ContainerIndex:
 
     def get(self, reference: str) -> Container:
         """The container of that id, name or unambiguous id prefix. Raises NotFound, InvalidParameter when ambiguous."""
+        if not reference:
+            raise InvalidParameter('invalid name or ID supplied: ""')
         found = self._containers.get(reference)
         if found is not None:
             return found
@@ -47,7 +49,7 @@ class ContainerIndex:
             linked = self._containers[self._names[parent]].record.links.get(alias, "")
             if linked in self._containers:
                 return self._containers[linked]
-        matches = [found for key, found in self._containers.items() if reference and key.startswith(reference)]
+        matches = [found for key, found in self._containers.items() if key.startswith(reference)]
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {reference}")
         if not matches:

@@ -12,8 +12,16 @@ from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
 from dockyard.oci.runtime_spec import Mount
 from dockyard.snapshots.mapped import mapped_tree
 
-MODES = frozenset("rw ro z Z copy nocopy cached delegated consistent volume-nocopy idmap rro".split())
 PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave".split())
+# The words of a bind's mode, by kind.
+MODES = (
+    frozenset({"rw", "ro", "rro"}),
+    frozenset({"z", "Z"}),
+    frozenset({"copy", "nocopy", "volume-nocopy"}),
+    frozenset({"cached", "delegated", "consistent"}),
+    frozenset({"idmap"}),
+    PROPAGATIONS,
+)
 
 
 class MountResolver:
@@ -40,6 +48,8 @@ class MountResolver:
         for wanted in host.mounts or []:
             _enter(explicit, await self._mount(wanted, host.volume_driver, owner))
         for destination in host.tmpfs or {}:
+            if not destination.startswith("/"):
+                raise InvalidParameter(f"invalid mount path: '{destination}' mount path must be absolute")
             if posixpath.normpath(destination) in explicit:
                 raise InvalidParameter(f"Duplicate mount point: {destination}")
         found.update(explicit)
@@ -53,8 +63,9 @@ class MountResolver:
 
     def _from_container(self, text: str) -> Iterable[MountPoint]:
         name, _, mode = text.partition(":")
-        if mode and not set(mode.split(",")) <= MODES:
-            raise InvalidParameter(f"invalid mode for volumes-from: {mode}")
+        if not text:
+            raise InvalidParameter("volumes-from specification cannot be an empty string")
+        _check_mode(mode)
         for mount in self._find(name).record.mounts:
             yield MountPoint(
                 type=mount.type,
@@ -80,15 +91,18 @@ class MountResolver:
             # `/data:ro`: an anonymous volume with a mode
             parts = ["", *parts]
         source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
-        words = [word for word in mode.split(",") if word]
-        for word in words:
-            if word not in MODES and word not in PROPAGATIONS:
-                raise InvalidParameter(f"invalid mode: {mode}")
+        words = mode.split(",") if mode else []
+        _check_mode(mode)
         _check_destination(destination, text)
         destination = posixpath.normpath(destination)
         writable = not {"ro", "rro"} & set(words)
         propagation = next((word for word in words if word in PROPAGATIONS), "")
         if source.startswith("/"):
+            if "nocopy" in words:
+                raise InvalidParameter(
+                    f"invalid volume specification: '{text}': "
+                    'invalid mount config for type "bind": field VolumeOptions must not be specified'
+                )
             # `-v` makes a missing directory, `--mount` does not
             if not os.path.lexists(source):
                 os.makedirs(source, 0o755, exist_ok=True)
@@ -109,24 +123,24 @@ class MountResolver:
     async def _mount(self, wanted: MountSpec, driver: str, owner: str) -> MountPoint:
         if not wanted.target:
             raise InvalidParameter(f'invalid mount config for type "{wanted.type}": field Target must not be empty')
-        _check_destination(wanted.target)
+        _check_target(wanted)
         destination = posixpath.normpath(wanted.target)
         if wanted.type == "bind":
             return self._bind_mount(wanted, destination)
         if wanted.type == "volume":
-            options = wanted.volume_options
-            config = options.driver_config if options else None
+            told = wanted.volume_options
+            config = told.driver_config if told else None
             mount = await self._volume(
                 wanted.source,
                 destination,
                 (config.name if config else "") or driver,
                 owner,
                 (config.options if config else None) or {},
-                (options.labels if options else None) or {},
+                (told.labels if told else None) or {},
             )
-            mount.rw, mount.copy = not wanted.read_only, not (options and options.no_copy)
+            mount.rw, mount.copy = not wanted.read_only, not (told and told.no_copy)
             mount.mode = "z"
-            mount.subpath = options.subpath if options else ""
+            mount.subpath = told.subpath if told else ""
             return mount
         if wanted.type == "tmpfs":
             if wanted.source:
@@ -143,7 +157,8 @@ class MountResolver:
             raise InvalidParameter('invalid mount config for type "bind": field Source must not be empty')
         if not wanted.source.startswith("/"):
             raise InvalidParameter(
-                f"invalid mount config for type \"bind\": invalid mount path: '{wanted.source}' must be absolute"
+                'invalid mount config for type "bind": '
+                f"invalid mount path: '{wanted.source}' mount path must be absolute"
             )
         options = wanted.bind_options
         if not os.path.lexists(wanted.source):
@@ -188,6 +203,22 @@ def _enter(found: dict[str, MountPoint], mount: MountPoint) -> None:
     if mount.destination in found:
         raise InvalidParameter(f"Duplicate mount point: {mount.destination}")
     found[mount.destination] = mount
+
+
+def _check_mode(mode: str) -> None:
+    """Of each kind of word there may be one (moby volume/mounts, linuxValidMountMode)."""
+    words = mode.split(",") if mode else []
+    known = all(any(word in kind for kind in MODES) for word in words)
+    if not known or any(sum(word in kind for word in words) > 1 for kind in MODES):
+        raise InvalidParameter(f"invalid mode: {mode}")
+
+
+def _check_target(wanted: MountSpec) -> None:
+    about = f'invalid mount config for type "{wanted.type}": '
+    if not wanted.target.startswith("/"):
+        raise InvalidParameter(f"{about}invalid mount path: '{wanted.target}' mount path must be absolute")
+    if posixpath.normpath(wanted.target) in ("/", "//"):
+        raise InvalidParameter(f"{about}invalid specification: destination can't be '/'")
 
 
 def _check_destination(destination: str, text: str = "") -> None:

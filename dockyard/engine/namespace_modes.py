@@ -68,5 +68,7 @@ def name_by_id(host: HostConfig, find: Callable[[str], str]) -> None:
         if other:
             try:
                 setattr(host, field, f"container:{find(other)}")
-            except NotFound:
+            except NotFound as missing:
+                if field != "network_mode":
+                    raise InvalidParameter(str(missing)) from None
                 continue  # it may come to be before the start, which then says what is missing

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.engine_process import EngineProcess
 
 
@@ -193,3 +195,40 @@ def test_a_websocket_wants_a_handshake(engine: EngineProcess) -> None:
     status, _ = engine.api("GET", "/containers/shy/attach/ws")
     engine.docker("rm", "shy")
     assert status == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ({"Binds": ["/tmp:/x:ro,rw"]}, "invalid mode: ro,rw"),
+        (
+            {"Binds": ["/tmp:/x:nocopy"]},
+            (
+                "invalid volume specification: '/tmp:/x:nocopy': "
+                'invalid mount config for type "bind": field VolumeOptions must not be specified'
+            ),
+        ),
+        ({"Tmpfs": {"x": ""}}, "invalid mount path: 'x' mount path must be absolute"),
+        ({"VolumesFrom": [""]}, "volumes-from specification cannot be an empty string"),
+        ({"PidMode": "container:nobody"}, "No such container: nobody"),
+        ({"IpcMode": "container:nobody"}, "No such container: nobody"),
+        (
+            {"Mounts": [{"Type": "bind", "Source": "/tmp", "Target": "x"}]},
+            "invalid mount config for type \"bind\": invalid mount path: 'x' mount path must be absolute",
+        ),
+    ],
+)
+def test_mounts_and_namespaces_that_cannot_be_are_refused_when_the_container_is_made(
+    engine: EngineProcess, host: dict[str, Any], message: str
+) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
+    assert engine.api("POST", "/containers/create", body) == (400, {"message": message})
+
+
+def test_small_words_of_the_api(engine: EngineProcess) -> None:
+    assert engine.api("OPTIONS", "/anything/at/all")[0] == 200
+    status, said = engine.api("GET", "/containers/json?limit=99999999999999999999")
+    assert (status, said["message"].endswith("value out of range")) == (400, True)
+    assert engine.api("POST", "/commit?container=") == (400, {"message": 'invalid name or ID supplied: ""'})
+    assert engine.api("GET", "/containers/json?filters=null")[0] == 200
+    assert engine.api("GET", "/events?since=1&until=2&filters=%7B%22colour%22%3A%5B%22red%22%5D%7D")[0] == 200
