@@ -600,8 +600,11 @@ class _Kept:
         return Container.load(self._state_root, self._container_id, seccomp_program=program)
 
 
-def _remove_remains(request: protocol.Start, spec: int) -> None:
-    """What a starter that was killed has left of the container: processes (ours by then), cgroup, state."""
+def _remove_remains(request: protocol.Start, spec: int) -> str:
+    """What a starter that was killed has left of the container: processes (ours by then), cgroup, state.
+
+    Returns why something is still there, or "".
+    """
     other = OtherContainer.load(request.directory, request.container_id)
     if other is not None:
         try:
@@ -621,7 +624,7 @@ def _remove_remains(request: protocol.Start, spec: int) -> None:
             pass
     try:
         Container.load(request.state_root, request.container_id).delete(force=True)
-        return
+        return ""
     except (OSError, RuntimeFailure):
         pass
     try:
@@ -638,7 +641,8 @@ def _remove_remains(request: protocol.Start, spec: int) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        _note_failure(f"remains: {error}")
+        return str(error)
+    return ""
 
 
 def _read(path: str) -> str:
@@ -667,7 +671,9 @@ def run(left: handover.Left) -> None:
 def clear_up(left: handover.Left) -> None:
     """After a starter that was killed: take away what it has made and tell the daemon."""
     if left.order is not None and left.daemon is not None:
-        _remove_remains(left.order, left.spec)
+        remains = _remove_remains(left.order, left.spec)
         leave(left.order.directory)
         reason = "the container's starter ended unexpectedly"
+        if remains:
+            reason += f", and what it has left cannot be removed: {remains}"
         send(left.daemon, protocol.failed(left.order.seq, "runtime", reason, 1))
