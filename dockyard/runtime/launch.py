@@ -197,7 +197,7 @@ def _make(
     name = launch.name or flags.arguments[0]
     _warn_of_capabilities(session, spec.process)
     check_name(name)
-    return Container.create(
+    container = Container.create(
         session.root,
         name,
         bundle,
@@ -212,6 +212,10 @@ def _make(
         systemd=session.systemd_cgroup,
         rootless=session.without_root(),
     )
+    if session.systemd_cgroup and spec.linux.resources is not None:
+        for warning in container.left_out(spec.linux.resources):
+            session.log.warning(warning)
+    return container
 
 
 def not_started(command: str, failure: RuntimeFailure) -> RuntimeFailure:

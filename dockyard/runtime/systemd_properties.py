@@ -74,17 +74,17 @@ def set_on(group: Cgroup, resources: Resources) -> None:
 def left_out(group: Cgroup, resources: Resources) -> list[str]:
     """What systemd will not be told of `resources`, for warnings: an idle unit has no weight. Raises RuntimeFailure."""
     assert isinstance(group, Scope)
-    try:
-        if group.version != 2 or group.manager().version < 252:
-            return []
-    except (OSError, DBusError) as error:
-        raise RuntimeFailure(f"unable to get systemd version: {error}") from error
     found = []
     if resources.cpu is not None and resources.cpu.idle == 1 and resources.cpu.shares:
         found.append("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight")
     if resources.unified.get("cpu.idle", "").strip() == "1" and "cpu.weight" in resources.unified:
         found.append("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight")
-    return found
+    if not found or group.version != 2:
+        return []
+    try:
+        return found if group.manager().version >= 252 else []
+    except (OSError, DBusError) as error:
+        raise RuntimeFailure(f"unable to get systemd version: {error}") from error
 
 
 def _properties(group: Scope, resources: Resources, version: int) -> list[Property]:

@@ -5,15 +5,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dockyard.linux import systemd
+from dockyard.linux.cgroups import layout
 from dockyard.runtime.command import COMMANDS, HELP
 from dockyard.runtime.commands import events, update
 from dockyard.runtime.usage import UsageError, parse
 from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import ROOT, Runtime, version_1
 
+needs_systemd = pytest.mark.skipif(
+    not systemd.is_running() or layout().version != 2, reason="no systemd with cgroup version 2 runs here"
+)
 KILL = "OPTIONS:\n   --all, -a  x\n   --format value, -f value  x\n"
 
 
@@ -155,6 +161,19 @@ def test_update_sets_limits_and_leaves_the_others(runtime: Runtime) -> None:
     assert (memory / "memory.limit_in_bytes").read_text() == "33554432\n"
     assert (pids / "pids.max").read_text() == "11\n"
     assert "invalid value for cpu-share" in runtime("update", "--cpu-share", "x", "one").stderr
+
+
+@needs_systemd
+def test_a_weight_that_systemd_is_not_told_is_said_when_the_container_is_made(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["cgroupsPath"] = f"system.slice:dockyard-test:{os.getpid()}"
+        config["linux"].setdefault("resources", {})["cpu"] = {"shares": 200, "idle": 1}
+
+    runtime.config(change)
+    made = runtime("--systemd-cgroup", "create", "one")
+    assert made.returncode == 0
+    assert "unable to apply both CPUWeight and CpuIdle" in made.stderr
+    assert runtime("--systemd-cgroup", "delete", "-f", "one").returncode == 0
 
 
 def test_events_tell_what_is_used(runtime: Runtime) -> None:
