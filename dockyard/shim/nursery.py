@@ -1,10 +1,12 @@
 """The zygote's work: whatever a start takes is there before it is asked for."""
 
 import contextlib
+import math
 import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 from dockyard.linux import syscalls
@@ -12,12 +14,18 @@ from dockyard.shim import handover, offers, starter, supervisor
 from dockyard.shim.habits import Habits
 from dockyard.shim.starter import Starter
 
+# Orders that come less than so many seconds after each other are a stream: for the next one all shall be there.
+FAR_APART = 0.05
+# How long after a start what it has taken is made up for, s.
+REST = 0.01
+
 
 class Nursery:
     """Keeps at hand what a start needs: a shim that waits for a container, a starter that waits for an order.
 
     What a start takes is made up for when it is over: the two would hinder each other in the kernel, whose locks forks
-    of one process share. Sooner only when the next order is there already.
+    of one process share. Sooner only when the next order is there already. Where orders come far apart there is time
+    even until a container that ends at once has been taken away.
     """
 
     def __init__(self, orders: socket.socket) -> None:
@@ -29,6 +37,8 @@ class Nursery:
         self._starters: dict[int, int] = {}
         self._resident = 0  # the starter that stays; the others go when there are no orders
         self._state: dict[int, bytes] = {}  # what each starter has said last
+        self._taken_at = self._apart = 0.0  # when the last order came, and how long after the one before
+        self._due = math.inf  # when what is missing shall be there without an order; as all times monotonic, in s
         self._poll = select.poll()
         self._poll.register(self._news, select.POLLIN)
 
@@ -38,7 +48,11 @@ class Nursery:
         while True:
             # an order concerns us only when something is missing for it
             self._poll.register(self._orders, select.POLLIN if self._is_short() else 0)
-            fd, event = self._poll.poll()[0]  # one at a time: a descriptor may be another's when the next has its turn
+            ready = self._poll.poll(self._patience())
+            if not ready:
+                self._supply()
+                continue
+            fd, event = ready[0]  # one at a time: a descriptor may be another's when the next has its turn
             if fd == self._news:
                 self._hear()
             elif fd != self._orders.fileno():
@@ -47,6 +61,10 @@ class Nursery:
                 return
             else:
                 self._supply()
+
+    def _patience(self) -> int | None:
+        """Until the due time, in ms."""
+        return None if self._due == math.inf else max(0, math.ceil((self._due - time.monotonic()) * 1000))
 
     def _is_short(self) -> bool:
         return not self._shims or self._all_busy()
@@ -64,8 +82,12 @@ class Nursery:
                 self._state[pid] = what
             if what == offers.TAKEN:
                 self._forget(self._shims, shim)
-            if what != offers.TAKEN or self._waiting():
+                now = time.monotonic()
+                self._apart, self._taken_at = now - self._taken_at, now
+            if self._waiting() or (what == offers.IDLE and self._apart < FAR_APART):
                 self._supply()
+            elif what == offers.IDLE:
+                self._due = time.monotonic() + REST
 
     def _bury(self, pidfd: int) -> None:
         for kind in (self._shims, self._starters):
@@ -81,6 +103,7 @@ class Nursery:
             os.close(pidfd)
 
     def _supply(self) -> None:
+        self._due = math.inf
         self._habits.learn()
         while len(self._shims) < max(self._waiting(), 1):
             self._fork(self._shims, lambda _: _be_shim(self._offering, self._habits))
