@@ -80,7 +80,8 @@ async def read_batches(
 ) -> AsyncIterator[list[LogEntry]]:
     """Rows of the log `path` and its rotated files, oldest first, many at a time.
 
-    `since_ns` and `until_ns` bound the time (0: not); `tail` asks for the last rows only. With `follow` it goes on
+    `since_ns` and `until_ns` bound the time (0: not); `tail` asks for the last rows only, of which then
+    those of the streams and the time are given. With `follow` it goes on
     until `ended` is set and all has been read. A row that is damaged (a crash while it was written) is left out.
     """
     wanted = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
@@ -100,8 +101,8 @@ async def read_batches(
     file = files.current
     try:
         if tail is not None:
-            rest, position = await asyncio.to_thread(_last, files, tail, chosen)
-            if rest:
+            last, position = await asyncio.to_thread(_last, files, tail)
+            if rest := chosen(last):
                 yield rest
             if file is not None:
                 file.seek(position)
@@ -300,28 +301,26 @@ def _replaced(path: str, fd: int) -> bool:
     return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
 
 
-def _last(files: _Files, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> tuple[list[LogEntry], int]:
-    """The last `count` rows of the log that are `chosen`, and where the current file ended when they were read."""
+def _last(files: _Files, count: int) -> tuple[list[LogEntry], int]:
+    """The last `count` rows of the log, and where the current file ended when they were read."""
     found: list[LogEntry] = []
     position = 0
     if files.current is not None:
         # a row that is just being written is left for later
         position = _whole(files.current, files.current.seek(0, os.SEEK_END))
-        found = _last_plain(files.current, position, count, chosen)
+        found = _last_plain(files.current, position, count)
     for file in reversed(files.older):
         if len(found) >= count:
             break
         missing = count - len(found)
         if _is_compressed(file):
-            found = [*_last_compressed(file, missing, chosen), *found]
+            found = [*_last_compressed(file, missing), *found]
         else:
-            found = [*_last_plain(file, file.seek(0, os.SEEK_END), missing, chosen), *found]
+            found = [*_last_plain(file, file.seek(0, os.SEEK_END), missing), *found]
     return (found[-count:] if count else []), position
 
 
-def _last_plain(
-    reader: BinaryIO, end: int, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]
-) -> list[LogEntry]:
+def _last_plain(reader: BinaryIO, end: int, count: int) -> list[LogEntry]:
     """The last `count` rows, or a few more, of the first `end` bytes."""
     found: list[LogEntry] = []
     while end > 0 and len(found) < count:
@@ -331,12 +330,12 @@ def _last_plain(
         if begin:
             cut = data.find(b"\n") + 1
             begin, data = begin + cut, data[cut:]
-        found = [*chosen(_entries(data)), *found]
+        found = [*_entries(data), *found]
         end = begin
     return found
 
 
-def _last_compressed(file: BinaryIO, count: int, chosen: Callable[[list[LogEntry]], list[LogEntry]]) -> list[LogEntry]:
+def _last_compressed(file: BinaryIO, count: int) -> list[LogEntry]:
     """The last `count` rows of a file that can only be read from its beginning."""
     found: deque[LogEntry] = deque(maxlen=max(count, 0))
     reader = _unpacked(file)
@@ -345,7 +344,7 @@ def _last_compressed(file: BinaryIO, count: int, chosen: Callable[[list[LogEntry
         data = pending + data
         end = data.rfind(b"\n") + 1
         pending = data[end:]
-        found.extend(chosen(_entries(data[:end])))
+        found.extend(_entries(data[:end]))
     return list(found)
 
 

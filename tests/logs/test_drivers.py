@@ -383,6 +383,9 @@ def test_since_until_tail_and_timestamps(engine: EngineProcess) -> None:
     assert engine.docker("logs", "--since", moments[1], "--until", moments[1], "timed") == "b\n"
     assert engine.docker("logs", "--since", "1h", "--tail", "1", "timed") == "c\n"
     assert engine.docker("logs", "--tail", "0", "timed") == ""
+    # as in Docker, of the last rows those that are wanted
+    assert engine.docker("logs", "--until", moments[1], "--tail", "2", "timed") == "b\n"
+    assert engine.api("GET", "/containers/timed/logs?stderr=1&tail=1") == (200, "")
     engine.docker("rm", "timed")
 
 
