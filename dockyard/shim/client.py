@@ -40,6 +40,8 @@ log = logging.getLogger("dockyard.shims")
 FILTERS_KEPT = 32
 # A daemon that comes back does not wait longer for one shim; it goes on listening for the answer.
 HELLO_PATIENCE = 2.0
+# How long a zygote may take to come to life on a machine that is very busy, before it is taken not to answer, s.
+START_UP = 10.0
 # How often a start is given to another shim when the one that should have taken it is killed or stopped.
 ATTEMPTS = 3
 
@@ -52,6 +54,7 @@ class Shims:
         self.state_root = exec_root / "runtime"
         self._zygote: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._spawned_at = 0.0
         self._live: weakref.WeakSet[Shim] = weakref.WeakSet()
         self._filters: dict[bytes, int] = {}
 
@@ -94,6 +97,7 @@ class Shims:
 
     def _spawn(self) -> None:
         self._zygote, self._connection = zygote.spawn()
+        self._spawned_at = time.monotonic()
 
     def _fork(self, first: socket.socket) -> None:
         """Have the zygote fork a shim that talks to the other end of `first`."""
@@ -191,7 +195,7 @@ class Shims:
         asking = asyncio.ensure_future(shim.request(message, descriptors, patience=None))
         try:
             try:
-                await shim.taken()
+                await shim.taken(max(self._spawned_at + START_UP - time.monotonic(), 0))
             except NotFound:
                 return None
             except TimeoutError:

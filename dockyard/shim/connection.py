@@ -256,9 +256,12 @@ class Shim:
         """What the shim is told of an attachment beside its socket."""
         return self._note(attachment)[0]
 
-    async def taken(self) -> None:
-        """Until a new shim has begun with the container it was given. Raises NotFound when it is killed before."""
-        async with asyncio.timeout(ANSWER_PATIENCE):
+    async def taken(self, further: float = 0) -> None:
+        """Until a new shim has begun with the container it was given. Raises NotFound when it is killed before.
+
+        TimeoutError when that takes too long: `further` seconds more than an answer of one that is there.
+        """
+        async with asyncio.timeout(ANSWER_PATIENCE + further):
             await asyncio.shield(self._taken)
 
     async def request(

@@ -299,4 +299,4 @@ class Gate:
 def _general(message: str) -> str:
     """A refusal without the names in it."""
     words = message.replace('"', " ").replace("/", " ").split()
-    return " ".join(word for word in words if not any(letter.isdigit() for letter in word))[:120]
+    return " ".join(word for word in words if not any(letter.isdigit() for letter in word))[:400]
