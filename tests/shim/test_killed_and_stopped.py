@@ -200,7 +200,7 @@ def test_a_starter_killed_in_mid_start_leaves_nothing_and_the_next_start_works(
         killer.join()
         assert eventually(lambda: not groups_of(container, crashing.bridge))
         assert eventually(lambda: not Path(crashing.run, "runtime", container).exists())
-    assert all("starter" in message for message in failed)
+    assert not [message for message in failed if "starter" not in message and "is not running" not in message]
     api.post(f"/containers/{container}/start")
     api.remove(container)
 
@@ -218,7 +218,7 @@ def test_a_start_that_is_passed_on_to_a_starter_of_its_own_leaves_nothing_when_t
     container = api.create("sleep", "60", host={"PidMode": "host"})
     zygote = zygote_of(daemon_of(crashing))
     told: list[str] = []
-    for _ in range(10):
+    for _ in range(20):
         shim = spare_of(zygote, [])
         killer = threading.Thread(target=_kill_starter_of, args=(shim,))
         killer.start()
@@ -230,8 +230,9 @@ def test_a_start_that_is_passed_on_to_a_starter_of_its_own_leaves_nothing_when_t
         killer.join()
         assert eventually(lambda: not groups_of(container, crashing.bridge))
         assert eventually(lambda: not Path(crashing.run, "runtime", container).exists())
-    assert told
-    assert all("starter" in message for message in told)
+    # killed after its last word to the daemon, the container has started and ends at once
+    assert any("starter" in message for message in told)
+    assert not [message for message in told if "starter" not in message and "is not running" not in message]
     api.post(f"/containers/{container}/start")
     api.remove(container)
 
@@ -241,7 +242,7 @@ def _kill_starter_of(shim: int) -> None:
     before = set(children_of(shim))
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
-        for pid in set(_children(shim)) - before:
+        for pid in sorted(set(_children(shim)) - before):  # what it forks itself comes later
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             return
