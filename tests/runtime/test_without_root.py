@@ -30,14 +30,17 @@ class Home:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, USER, USER, follow_symlinks=False)
 
+    def environment(self) -> dict[str, str]:
+        """Of its commands."""
+        return {"XDG_RUNTIME_DIR": str(self.folder / "run"), "PATH": os.environ["PATH"]}
+
     def runc(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
         """dockyard-runc as the user."""
-        environment = {"XDG_RUNTIME_DIR": str(self.folder / "run"), "PATH": os.environ["PATH"]}
         return subprocess.run(
             [*RUNC, *words],
             **{"stdin": subprocess.DEVNULL, "capture_output": True, **options},
             cwd=self.folder,
-            env=environment,
+            env=self.environment(),
             user=USER,
             group=USER,
             extra_groups=[],
@@ -99,3 +102,51 @@ def test_what_needs_a_cgroup_is_refused(home: Home) -> None:
     assert done.returncode == 1
     assert b"unable to apply cgroup configuration: mkdir" in done.stderr
     assert b"permission denied" in done.stderr
+
+
+# Commands as the user of a machine whose /etc knows it and gives it further ids: newuidmap(1) asks there.
+KNOWN = """
+mount -t overlay -o lowerdir="$1:/etc" overlay /etc
+user=$2
+shift 2
+exec setpriv --reuid "$user" --regid "$user" --clear-groups "$@"
+"""
+
+
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not installed")
+def test_a_user_has_the_ranges_of_ids_that_the_system_gives_it(home: Home) -> None:
+    known = home.folder / "known"
+    known.mkdir()
+    (known / "passwd").write_text(f"{Path('/etc/passwd').read_text()}someone:x:{USER}:{USER}::/nowhere:/bin/sh\n")
+    (known / "group").write_text(f"{Path('/etc/group').read_text()}someone:x:{USER}:\n")
+    for name in ("subuid", "subgid"):
+        (known / name).write_text("someone:700000:5000\n")
+
+    def mapping(more: int) -> list[dict[str, int]]:
+        own = {"containerID": 0, "hostID": USER, "size": 1}
+        return [own, {"containerID": 1, "hostID": 700000, "size": more}]
+
+    def run(more: int) -> "subprocess.CompletedProcess[bytes]":
+        home.write(
+            "sh", "-c", "id -u; id -g; cat /proc/self/uid_map", uidMappings=mapping(more), gidMappings=mapping(more)
+        )
+        config = json.loads((home.folder / "config.json").read_text())
+        config["process"]["user"] = {"uid": 1000, "gid": 2000}
+        (home.folder / "config.json").write_text(json.dumps(config))
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-ec", KNOWN, "sh", str(known), str(USER)]
+        return subprocess.run(
+            [*command, *RUNC, "run", "ranges"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=home.folder,
+            env=home.environment(),
+            timeout=60,
+            check=False,
+        )
+
+    done = run(5000)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == b"1000 2000 0 54321 1 1 700000 5000".split()
+    refused = run(5001)
+    assert refused.returncode != 0
+    assert b"newuidmap" in refused.stderr
