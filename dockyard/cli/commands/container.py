@@ -267,6 +267,8 @@ def update(session: Session, flags: Flags) -> int:
     if not body and not further:
         raise Failure("you must provide one or more flags when using this command")
 
+    warnings: list[str] = []
+
     def one(name: str) -> None:
         if further:
             session.api.request("POST", path("/dockyard/containers", name, "/reconfigure"), further).read()
@@ -274,11 +276,13 @@ def update(session: Session, flags: Flags) -> int:
             print(name)
             return
         answer = session.api.request("POST", path("/containers", name, "/update"), body).json()
-        for warning in answer.get("Warnings") or []:
-            print(warning, file=sys.stderr)
+        warnings.extend(answer.get("Warnings") or [])
         print(name)
 
-    return session.each(flags.arguments, one)
+    status = session.each(flags.arguments, one)
+    for warning in warnings:  # to stdout and after the names, as docker does
+        print(warning)
+    return status
 
 
 @usage(
