@@ -65,6 +65,9 @@ class Dialer(Protocol):
     async def open(self, address: Address, timeout: float | None) -> Channel:
         """A connection. Raises Unreachable, TimedOut."""
 
+    async def make(self, work: Coroutine[Any, Any, T], unmake: Callable[[T], Coroutine[Any, Any, None]]) -> T:
+        """The result of `work`; when its caller is cancelled, `work` is finished all the same and then unmade."""
+
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
 
@@ -92,6 +95,9 @@ class BlockingDialer:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return finish(work)
+
+    async def make(self, work: Coroutine[Any, Any, T], unmake: Callable[[T], Coroutine[Any, Any, None]]) -> T:
+        return await work
 
     async def open(self, address: Address, timeout: float | None) -> BlockingChannel:
         try:

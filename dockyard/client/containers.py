@@ -53,8 +53,12 @@ class Containers(Resource[M]):
         asked = create_body(image, command, options)
         asked.update(body)
         place = path("/containers/create", name=options.get("name"), platform=options.get("platform"))
-        made = (await self._session.request("POST", place, asked)).json()
-        return Container(self._session, made["Id"], tty=bool(options.get("tty")))
+
+        async def make() -> Container[Any]:
+            made = (await self._session.request("POST", place, asked)).json()
+            return Container(self._session, made["Id"], tty=bool(options.get("tty")))
+
+        return await self._session.dialer.make(make(), Container._leave)
 
     async def _create_pulling(
         self, image: str, command: str | Sequence[str] | None, options: Mapping[str, Any], **body: Any

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dockyard.client.channel import unreachable
-from dockyard.client.errors import TimedOut, Unreachable
+from dockyard.client.errors import ClientError, TimedOut, Unreachable
 from dockyard.client.modes import Pending
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class LoopDialer:
 
     def call(self, work: Coroutine[Any, Any, T]) -> Pending[T]:
         return Pending(work)
+
+    async def make(self, work: Coroutine[Any, Any, T], unmake: Callable[[T], Coroutine[Any, Any, None]]) -> T:
+        making = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ClientError):  # then nothing was made
+                await unmake(await making)
+            raise
 
     async def open(self, address: Address, timeout: float | None) -> LoopChannel:
         loop = asyncio.get_running_loop()

@@ -71,7 +71,9 @@ def _mount_hierarchies(
             os.mkdir(name, 0o755, dir_fd=top)
             place = f"/proc/self/fd/{top}/{name}"
             if own_namespace:
-                mount("cgroup", place, "cgroup", flags, controller)
+                # all that share the hierarchy: fewer would ask for a new one, which only the host may make
+                together = [other for other, its_top in layout.tops.items() if its_top == host_top]
+                mount("cgroup", place, "cgroup", flags, ",".join(together))
             else:
                 directory = (group.directory(controller) if group is not None else None) or host_top
                 mount(directory, place, None, MS_BIND | MS_REC)

@@ -86,6 +86,20 @@ async def test_waits_have_limits_and_can_be_cancelled(engine: EngineProcess) -> 
                 await container.wait_for_log("never", timeout=0.2)
 
 
+async def test_who_is_cancelled_while_a_container_is_made_leaves_none(engine: EngineProcess) -> None:
+    async with dockyard.AsyncClient(engine.host) as client:
+        for milliseconds in range(12):
+            for operation in (client.containers.create, client.execute):
+                task = asyncio.ensure_future(operation("busybox", "sleep 100", labels={"cancelled": "early"}))
+                await asyncio.sleep(milliseconds / 2000)
+                task.cancel()
+                try:
+                    await (await task).remove()  # it was quicker than we
+                except asyncio.CancelledError:
+                    pass
+        assert not await client.containers.list(all=True, filters={"label": "cancelled"})
+
+
 def test_a_client_outlives_an_event_loop(engine: EngineProcess) -> None:
     client = dockyard.AsyncClient(engine.host)
 
