@@ -47,3 +47,11 @@ class NotImplementedHere(DockyardError):
 
 class Gone(DockyardError):
     """The object existed and has been removed while the request waited."""
+
+
+def words(error: BaseException) -> str:
+    """What somebody is told of `error`: its message; of the kernel's, as Docker has them, `path: no such file or …`."""
+    if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        return f"{error.filename}: {reason}" if error.filename else reason
+    return str(error) or type(error).__name__

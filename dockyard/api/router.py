@@ -202,7 +202,7 @@ def error_response(error: Exception) -> web.Response:
     status = status_of(error)
     if status == 304:
         return web.Response(status=304)
-    return json_response({"message": str(error) or type(error).__name__}, status)
+    return json_response({"message": errors.words(error)}, status)
 
 
 class Router:

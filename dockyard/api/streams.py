@@ -162,11 +162,12 @@ class ProgressStream:
                 if isinstance(error, errors.DockyardError):
                     raise error
                 return error_response(error if isinstance(error, Exception) else RuntimeError(str(error)))
-            detail: dict[str, Any] = {"message": str(error)}
+            message = errors.words(error)
+            detail: dict[str, Any] = {"message": message}
             code = getattr(error, "exit_code", None)
             if code is not None:
                 detail["code"] = code
-            self.send({"errorDetail": detail, "error": str(error)})
+            self.send({"errorDetail": detail, "error": message})
         await self._flush(final=True)
         assert self._response is not None
         await self._response.write_eof()

@@ -16,7 +16,7 @@ import msgspec
 
 from dockyard.content import extraction, packing
 from dockyard.content.extraction import CHUNK, Extractor, Options, Record, Stream
-from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.errors import DockyardError, InvalidParameter, words
 from dockyard.linux import capabilities, syscalls, userns
 from dockyard.oci.runtime_spec import IDMapping
 
@@ -85,8 +85,7 @@ def _child(data: bytes, fds: list[int]) -> None:
     except BrokenPipeError:
         answer = Answer(failure="the reader went away")
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        answer = Answer(failure=f"{error.strerror}{where}")
+        answer = Answer(failure=words(error))
     except BaseException as error:
         answer = Answer(failure=repr(error))
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
         yield engine
     finally:
         engine.clean_up()
+        if systemd.is_running():  # which keeps slices that have become empty
+            subprocess.run(["systemctl", "stop", "dockyardtest.slice"], check=False)
 
 
 def _settings(tmp_path: Path, *arguments: str, file: dict[str, object] | None = None) -> Config:

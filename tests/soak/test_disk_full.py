@@ -1,7 +1,10 @@
 """A data root that is full: what needs room fails with a clear error, what makes room works, the books stay right."""
 
 import io
+import os
+import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -59,6 +62,56 @@ def test_with_a_full_disk_containers_end_and_go_and_nothing_is_half_made(engine:
     settle(engine, api)
 
 
+def test_what_does_not_fit_leaves_nothing_behind(engine: EngineProcess) -> None:
+    """12 MB of room, and 30 MB that are to be loaded, imported or built."""
+    api = Api(engine.socket, timeout=60)
+    data = os.urandom(30 << 20)
+    source = ("Dockerfile", b"FROM busybox\nCOPY file /file\n"), ("file", data)
+    room = os.statvfs(engine.data_root)
+    with (engine.data_root / "ballast").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - (12 << 20))
+    before = _used(engine)
+    for command, given in (
+        (["load"], _archive(("manifest.json", b"[]"), ("layer.tar", data))),
+        (["import", "-", "imported"], _archive(("file", data))),
+        (["build", "-"], _archive(*source)),
+        (["build", "--force-rm", "-"], _archive(("Dockerfile", b"FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M\n"))),
+    ):
+        done = engine.run_docker(*command, input=given)
+        assert done.returncode != 0
+        if "--force-rm" not in command:
+            assert b"no space left on device" in done.stderr, done.stderr
+    assert [entry["RepoTags"] for entry in api.get("/images/json", all=1)] == [["busybox:latest"]]
+    deadline = time.monotonic() + 10
+    while abs(_used(engine) - before) > 1 << 20 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert abs(_used(engine) - before) <= 1 << 20
+    settle(engine, api)
+
+    (engine.data_root / "ballast").unlink()
+    assert "Loaded" in engine.docker(
+        "load",
+        input=subprocess.run(["docker", "-H", engine.host, "save", "busybox"], check=True, capture_output=True).stdout,
+    )
+
+
+def _used(engine: EngineProcess) -> int:
+    """Bytes that the file system has given away."""
+    os.sync()
+    found = os.statvfs(engine.data_root)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def _archive(*files: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
 def _refusals(*requests: Callable[[], object]) -> list[ApiError]:
     found = []
     for request in requests:
@@ -71,12 +124,7 @@ def _refusals(*requests: Callable[[], object]) -> list[ApiError]:
 
 def _built(engine: EngineProcess) -> str:
     """What a build says that needs more room than there is."""
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for name, data in (("Dockerfile", b"FROM busybox\nCOPY big /big\n"), ("big", b"y" * (8 << 20))):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    done = engine.run_docker("build", "-", input=context.getvalue())
+    context = _archive(("Dockerfile", b"FROM busybox\nCOPY big /big\n"), ("big", b"y" * (8 << 20)))
+    done = engine.run_docker("build", "-", input=context)
     assert done.returncode != 0
     return (done.stderr + done.stdout).decode()
