@@ -114,6 +114,7 @@ class Container:
     restart_delay: float = RESTART_DELAY
     removing: bool = False
     oom_kills: int = 0  # of this run, as far as they have been told
+    being_stopped: bool = False  # and nobody has been told yet
     restarting: bool = False  # by a user's order: the end of this run is not the container's
     exec_ids: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get

@@ -186,6 +186,7 @@ class Lifecycle:
             container.removing = True
             exited.set()
             await self._runs.end(container, shim)
+            self._tell_stop(container)
             await self._removal.delete(container, volumes=True)
             return
         exited.set()
@@ -256,8 +257,18 @@ class Lifecycle:
                 self._index.save(container)
                 return
             raise NotModified("container already stopped")
-        await self._stopping.stop(container, timeout, signal_name)
-        self._index.emit(container, "stop")
+        container.being_stopped = True
+        try:
+            await self._stopping.stop(container, timeout, signal_name)
+            self._tell_stop(container)
+        finally:
+            container.being_stopped = False
+
+    def _tell_stop(self, container: Container) -> None:
+        """Tell once that a stop has been done: before the removal, of one that is removed when it ends."""
+        if container.being_stopped:
+            container.being_stopped = False
+            self._index.emit(container, "stop")
 
     async def kill(self, reference: str, signal_name: str = "KILL") -> None:
         """Send a signal. Raises NotFound, Conflict when it does not run."""

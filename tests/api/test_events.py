@@ -72,3 +72,15 @@ def test_a_container_that_has_changed_nothing_adds_no_layer_to_the_image_made_of
     removed = engine.docker("rmi", "-f", "same")
     assert removed == f"Untagged: same:latest\nDeleted: {image}\n"
     engine.docker("rm", "unchanged")
+
+
+def test_a_stop_is_told_before_the_removal_that_follows(engine: EngineProcess) -> None:
+    for options in ([], ["--rm"]):
+        engine.docker("run", "-d", "--name", "stopped", *options, "busybox", "sleep", "600")
+        begin = time.time()
+        engine.docker("stop", "stopped")
+        if not options:
+            engine.docker("rm", "stopped")
+        while "stopped" in engine.docker("ps", "-a", "--format", "{{.Names}}").split():
+            time.sleep(0.05)
+        assert [event["Action"] for event in told(engine, begin)][-4:] == ["die", "disconnect", "stop", "destroy"]
