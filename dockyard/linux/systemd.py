@@ -172,7 +172,7 @@ class Scope(Cgroup):
         """Nothing yet: systemd makes a scope for a process that is there. See `start`."""
 
     def start(self, pid: int, properties: list[Property]) -> None:
-        """Make the unit with the process `pid` (0: the caller) inside. Raises OSError, DBusError.
+        """Make the unit with the process `pid` inside. Raises OSError, DBusError.
 
         Hierarchies of v1 that systemd leaves alone are joined by hand.
         """
@@ -181,7 +181,7 @@ class Scope(Cgroup):
             everything.append(("Wants", ("as", [self.slice])))
         else:
             everything += [("Slice", ("s", self.slice)), ("Delegate", ("b", True))]
-        everything.append(("PIDs", ("au", [pid or own_pid()])))
+        everything.append(("PIDs", ("au", [pid])))
         accounted = ("Memory", "CPU", "IO" if self.version == 2 else "BlockIO", "Tasks")
         everything += [(f"{name}Accounting", ("b", True)) for name in accounted]
         everything.append(("DefaultDependencies", ("b", False)))

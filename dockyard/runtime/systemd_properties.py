@@ -36,10 +36,7 @@ def scope(spec: Spec, container_id: str, *, rootless: bool) -> Scope:
 
 
 def start(group: Scope, pid: int, spec: Spec) -> None:
-    """Make the unit with the process `pid` (0: the caller) inside, with all that can be set only then.
-
-    Raises RuntimeFailure.
-    """
+    """Make the unit with `pid` inside, with all that can be set only then. Raises RuntimeFailure."""
     properties = _from_annotations(spec.annotations)
     resources = spec.linux.resources
     try:
