@@ -1,15 +1,14 @@
 """A data root that is full: what needs room fails with a clear error, what makes room works, the books stay right."""
 
-import io
 import os
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.api_client import Api, ApiError
+from tests.engine.test_images import tar
 from tests.engine_process import EngineProcess
 from tests.small_disk import fill, small_disk
 from tests.soak.inventory import settle
@@ -66,16 +65,15 @@ def test_what_does_not_fit_leaves_nothing_behind(engine: EngineProcess) -> None:
     """12 MB of room, and 30 MB that are to be loaded, imported or built."""
     api = Api(engine.socket, timeout=60)
     data = os.urandom(30 << 20)
-    source = ("Dockerfile", b"FROM busybox\nCOPY file /file\n"), ("file", data)
     room = os.statvfs(engine.data_root)
     with (engine.data_root / "ballast").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - (12 << 20))
     before = _used(engine)
     for command, given in (
-        (["load"], _archive(("manifest.json", b"[]"), ("layer.tar", data))),
-        (["import", "-", "imported"], _archive(("file", data))),
-        (["build", "-"], _archive(*source)),
-        (["build", "--force-rm", "-"], _archive(("Dockerfile", b"FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M\n"))),
+        (["load"], tar({"manifest.json": b"[]", "layer.tar": data})),
+        (["import", "-", "imported"], tar({"file": data})),
+        (["build", "-"], tar({"Dockerfile": b"FROM busybox\nCOPY file /file\n", "file": data})),
+        (["build", "--force-rm", "-"], tar({"Dockerfile": b"FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M\n"})),
     ):
         done = engine.run_docker(*command, input=given)
         assert done.returncode != 0
@@ -102,16 +100,6 @@ def _used(engine: EngineProcess) -> int:
     return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
-def _archive(*files: tuple[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return out.getvalue()
-
-
 def _refusals(*requests: Callable[[], object]) -> list[ApiError]:
     found = []
     for request in requests:
@@ -124,7 +112,7 @@ def _refusals(*requests: Callable[[], object]) -> list[ApiError]:
 
 def _built(engine: EngineProcess) -> str:
     """What a build says that needs more room than there is."""
-    context = _archive(("Dockerfile", b"FROM busybox\nCOPY big /big\n"), ("big", b"y" * (8 << 20)))
+    context = tar({"Dockerfile": b"FROM busybox\nCOPY big /big\n", "big": b"y" * (8 << 20)})
     done = engine.run_docker("build", "-", input=context)
     assert done.returncode != 0
     return (done.stderr + done.stdout).decode()
