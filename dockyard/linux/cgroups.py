@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -249,13 +250,9 @@ class Cgroup:
     def pids(self, *, below: bool = True) -> list[int]:
         """Processes in this cgroup and, unless told otherwise, the ones below it."""
         directory = self.directory("devices") or self.directory("pids") or next(iter(self.paths.values()), None)
-        found: list[int] = []
         if directory is None:
-            return found
-        for folder, _, _ in os.walk(directory) if below else [(directory, [], [])]:
-            with contextlib.suppress(OSError):
-                found.extend(int(pid) for pid in _read(f"{folder}/cgroup.procs").split())
-        return found
+            return []
+        return pids_below(directory) if below else _pids_of([directory])
 
     def exists(self) -> bool:
         """Whether any of the directories is there."""
@@ -373,6 +370,19 @@ def hand_down(parent: str, top: str) -> None:
         for name in available:
             with contextlib.suppress(OSError):
                 _write(f"{parent}/cgroup.subtree_control", f"+{name}")
+
+
+def pids_below(directory: str) -> list[int]:
+    """Processes in the cgroup of that directory and in those below it."""
+    return _pids_of(folder for folder, _, _ in os.walk(directory))
+
+
+def _pids_of(directories: Iterable[str]) -> list[int]:
+    found: list[int] = []
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            found.extend(int(pid) for pid in _read(f"{directory}/cgroup.procs").split())
+    return found
 
 
 def own_pid() -> int:

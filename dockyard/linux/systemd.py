@@ -10,12 +10,15 @@ import os
 from typing import Any
 
 from dockyard.linux import recorder
-from dockyard.linux.cgroups import Cgroup, Layout, hand_down, layout, own_pid
+from dockyard.linux.cgroups import Cgroup, Layout, hand_down, layout, own_pid, pids_below
 from dockyard.linux.dbus import Connection, DBusError
 
 BUS, MANAGER_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
 INFINITY = (1 << 64) - 1
+
+# The controllers of v1 that systemd keeps itself: the other hierarchies have of its slices what we make there.
+SYSTEMDS_OWN = frozenset(("cpu", "cpuacct", "blkio", "memory", "devices", "pids"))
 
 Property = tuple[str, tuple[str, Any]]
 
@@ -172,7 +175,7 @@ class Scope(Cgroup):
         """Nothing yet: systemd makes a scope for a process that is there. See `start`."""
 
     def start(self, pid: int, properties: list[Property]) -> None:
-        """Make the unit with the process `pid` inside. Raises OSError, DBusError.
+        """Make the unit with the process `pid` (0: the caller) inside. Raises OSError, DBusError.
 
         Hierarchies of v1 that systemd leaves alone are joined by hand.
         """
@@ -181,7 +184,7 @@ class Scope(Cgroup):
             everything.append(("Wants", ("as", [self.slice])))
         else:
             everything += [("Slice", ("s", self.slice)), ("Delegate", ("b", True))]
-        everything.append(("PIDs", ("au", [pid])))
+        everything.append(("PIDs", ("au", [pid or own_pid()])))
         accounted = ("Memory", "CPU", "IO" if self.version == 2 else "BlockIO", "Tasks")
         everything += [(f"{name}Accounting", ("b", True)) for name in accounted]
         everything.append(("DefaultDependencies", ("b", False)))
@@ -189,11 +192,31 @@ class Scope(Cgroup):
         if self.version == 2 and not self.user:
             hand_down(os.path.dirname(self.directories[0]), self.layout.tops[""])  # systemd has no hugetlb, rdma, misc
         if self.version == 1:
-            for name, directory in tuple(self.paths.items()):
-                if name in ("", "name=systemd"):
-                    continue
+            for name, directory in self._controllers():
                 self._create(directory, [])
-                Cgroup("/", self.layout, paths={name: directory}).join(pid)
+                self._alone(name).join(pid)
+
+    def gather(self) -> None:
+        """Bring back processes that systemd has moved to the slice's group of a controller (v1). Raises OSError.
+
+        It does so to all below a slice that begins to use a controller, as with the first container with device rules.
+        """
+        tracked = self.paths.get("name=systemd")
+        if self.version != 1 or tracked is None:
+            return
+        members = set(pids_below(tracked))
+        for name, directory in self._controllers():
+            for pid in members.difference(pids_below(directory)):
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    self._alone(name).join(pid)
+
+    def _controllers(self) -> list[tuple[str, str]]:
+        """The hierarchies of v1 and their directories, without the one in which systemd keeps account."""
+        return [(name, path) for name, path in self.paths.items() if name not in ("", "name=systemd")]
+
+    def _alone(self, name: str) -> Cgroup:
+        """The cgroup in one hierarchy of v1."""
+        return Cgroup("/", self.layout, paths={name: self.paths[name]})
 
     def join(self, pid: int, *, like: int = 0) -> None:
         """Move the process `pid` (0: the caller) into it."""
@@ -210,3 +233,14 @@ class Scope(Cgroup):
         except DBusError as error:
             raise OSError(0, error.message, self.unit) from error
         super().remove(patience=patience)
+        for name, directory in self._controllers():
+            if name not in SYSTEMDS_OWN:
+                self._remove_parents(directory, self.layout.tops[name])
+
+    def _remove_parents(self, directory: str, top: str) -> None:
+        """Remove the slices' directories that only `start` needed, and nobody needs now."""
+        while (directory := os.path.dirname(directory)) != top:
+            try:
+                os.rmdir(directory)
+            except OSError:
+                return

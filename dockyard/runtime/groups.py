@@ -5,7 +5,7 @@ import os
 
 import msgspec
 
-from dockyard.linux.cgroups import Cgroup, own_pid
+from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWUSER
 from dockyard.oci.runtime_spec import IDMapping, Resources, Spec
 from dockyard.runtime import resources
@@ -64,7 +64,7 @@ def start(group: Cgroup, spec: Spec, pid: int = 0, *, rootless: bool = False) ->
     from dockyard.runtime import systemd_properties
 
     assert isinstance(group, Scope)
-    systemd_properties.start(group, pid or own_pid(), spec)
+    systemd_properties.start(group, pid, spec)
     if spec.linux.resources is not None:
         resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
 

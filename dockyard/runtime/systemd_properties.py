@@ -4,6 +4,7 @@ writes the same limits as we do. What it has no property for is written to the c
 systemd.resource-control(5); names and the versions they came with: org.freedesktop.systemd1(5).
 """
 
+import os
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ def scope(spec: Spec, container_id: str, *, rootless: bool) -> Scope:
 
 
 def start(group: Scope, pid: int, spec: Spec) -> None:
-    """Make the unit with `pid` inside, with all that can be set only then. Raises RuntimeFailure."""
+    """Make the unit with `pid` (0: the caller) inside, with all that can be set only then. Raises RuntimeFailure."""
     properties = _from_annotations(spec.annotations)
     resources = spec.linux.resources
     try:
@@ -58,12 +59,15 @@ def set_on(group: Cgroup, resources: Resources) -> None:
         properties = _properties(group, resources, manager.version)
         if not properties:
             return
-        # while systemd sets new device rules the old are gone, and the container would see errors: v1 (runc #3803)
-        freeze = group.version == 1 and bool(resources.devices) and not group.frozen() and bool(group.pids())
+        # While systemd sets new device rules the old are gone, and the container would see errors: v1 (runc #3803).
+        # At the start it is the container's first process that asks, alone inside: frozen it could not go on.
+        others = set(group.pids()) - {os.getpid()} if group.version == 1 and resources.devices else set()
+        freeze = bool(others) and not group.frozen()
         if freeze:
             group.freeze(True)
         try:
             manager.set_properties(group.unit, properties)
+            group.gather()
         finally:
             if freeze:
                 group.freeze(False)
