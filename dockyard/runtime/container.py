@@ -126,6 +126,7 @@ class Container(Existing):
         on_console: Callable[[int], None] | None = None,
         text: bytes = b"",
         spare: "Spare | None" = None,
+        meanwhile: Callable[[int, int], None] | None = None,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
@@ -135,6 +136,7 @@ class Container(Existing):
         `on_console` is called with the terminal's master before anything is written there.
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
         `spare` is a process that becomes the container's first; the spec must fit (`Spare.fits`).
+        `meanwhile` is called with its PID and pidfd while it is on its way.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -226,6 +228,8 @@ class Container(Existing):
             text = text or runtime_spec.encode(spec)
             if not gate:  # nobody else may start it: it may be found while its process is on its way
                 records.save(root, record, text, group)
+            if meanwhile is not None:
+                meanwhile(pid, pidfd)
             state = born.state("creating", pid)
             console = midwife.attend(
                 ours,
@@ -498,6 +502,7 @@ def _join(
         channel.send(runtime, Message("created"))
         if tell is not None:
             tell(f"setns_init: about to exec {ready.program}")
+        process.reset_signals()
         init.become_program(ready, runtime, keep_fds=keep_fds)
     except BaseException as failure:
         channel.send_failure(runtime, failure)

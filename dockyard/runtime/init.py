@@ -86,6 +86,8 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
     try:
         ready = _be_born(birth, runtime)
+        if birth.spec.hooks is None:
+            process.reset_signals()  # now, while whoever is to start us is busy
         if birth.gate is None:
             channel.expect(runtime, "start", "waiting for start")
         else:
@@ -362,6 +364,8 @@ def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:
         state = birth.state("created", os.getpid())
         environment = [f"{name}={value}" for name, value in ready.environment.items()]
         hooks.run("startContainer", spec.hooks.start_container, state, environment=environment)
+    if spec.hooks is not None:
+        process.reset_signals()
     become_program(ready, runtime, keep_fds=birth.keep_fds)
 
 
@@ -425,8 +429,7 @@ def filtered(ready: Ready, runtime: socket.socket) -> Ready:
 
 
 def become_program(ready: Ready, runtime: socket.socket, *, keep_fds: Sequence[int]) -> None:
-    """Raises RuntimeFailure, never returns."""
-    process.reset_signals()
+    """With signals reset already. Raises RuntimeFailure, never returns."""
     _close_all_but(keep_fds)
     # as late as can be: the filter need not allow what we do, only what the program does
     ready = filtered(ready, runtime)

@@ -2,7 +2,8 @@
 
 A fork of a Python process copies its memory page by page as it writes, which takes half as long as all that it does for
 its container. So who is going to be the parent of a container's first process forks it ahead (`fork`), in a PID
-namespace of its own and else where the caller is. It sleeps until whoever makes the container gives it its `Birth`.
+namespace of its own and else where the caller is; where containers are expected to want one, a network namespace is
+there too. It sleeps until whoever makes the container gives it its `Birth`.
 """
 
 import os
@@ -13,8 +14,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from dockyard.linux import descriptors, memory_files, namespaces, syscalls
-from dockyard.linux.syscalls import CLONE_NEWPID
+from dockyard.linux import descriptors, loopback, memory_files, namespaces, syscalls
+from dockyard.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import channel, groups, init
@@ -50,8 +51,11 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Papers).decode
 
 
-def fork(prepare: Callable[[], None]) -> "Spare":
-    """Fork one that calls `prepare` and sleeps; it ends when the channel's end is closed. Raises OSError."""
+def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
+    """Fork one that calls `prepare` and sleeps; it ends when the channel's end is closed. Raises OSError.
+
+    `network`: it shall have a network namespace of its own already.
+    """
     end, theirs = channel.pair()
     with theirs:
         pid = namespaces.fork_into(CLONE_NEWPID)
@@ -59,7 +63,7 @@ def fork(prepare: Callable[[], None]) -> "Spare":
             try:
                 syscalls.close_all_but(0, 1, 2, theirs.fileno())
                 prepare()
-                _wait(theirs)
+                _wait(theirs, _own_network() if network else -1)
             finally:
                 os._exit(1)
     return Spare(pid, end)
@@ -122,8 +126,24 @@ class Spare:
             os.close(body)
 
 
-def _wait(runtime: socket.socket) -> None:
-    """Sleep, then be born. Returns when nobody wants a container."""
+def _own_network() -> int:
+    """Make a network namespace ahead; returns a descriptor of the host's, or -1 when none could be made."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(CLONE_NEWNET)
+        loopback.up()
+    except OSError:  # then the container fails, and can be told why
+        syscalls.setns(home, CLONE_NEWNET)
+        os.close(home)
+        return -1
+    return home
+
+
+def _wait(runtime: socket.socket, home: int) -> None:
+    """Sleep, then be born. Returns when nobody wants a container.
+
+    `home` is the network namespace that we came from, if we are not there any more.
+    """
     data, passed = descriptors.receive(runtime, 1, MOST_DESCRIPTORS + 4)
     if not data:
         return
@@ -137,12 +157,18 @@ def _wait(runtime: socket.socket) -> None:
     if papers.with_stdio:
         stdio, passed = Stdio(*passed[:3]), passed[3:]
     joined, sources = passed[: len(papers.joined)], passed[len(papers.joined) :]
+    kinds, flags = papers.joined, papers.flags
+    if home >= 0 and (flags | sum(kinds)) & CLONE_NEWNET:
+        flags &= ~CLONE_NEWNET
+        os.close(home)
+    elif home >= 0:  # it is to be in the host's
+        kinds, joined = [*kinds, CLONE_NEWNET], [*joined, home]
     birth = Birth(
         container_id=papers.container_id,
         bundle=papers.bundle,
         spec=spec,
-        flags=papers.flags,
-        joined=list(zip(joined, papers.joined, strict=True)),
+        flags=flags,
+        joined=list(zip(joined, kinds, strict=True)),
         user_namespace=False,
         sources=dict(zip(papers.sources, sources, strict=True)),
         group=groups.of_spec(spec, papers.container_id, systemd=papers.systemd),

@@ -8,6 +8,7 @@ long, and nobody has to read it in time.
 import os
 import select
 import socket
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,8 +16,9 @@ from dockyard.linux import memory_files
 from dockyard.shim import protocol
 
 ORDER, CONTAINER = b"o", b"c"
-# The last message, the starter's word on what has become of it; one that is killed leaves none.
+# The starter's word on what has become of it, the last message; one that is killed leaves none.
 RUNS, FAILED, PASSED_ON = b"r", b"f", b"p"
+TOLD = b"t"  # after RUNS: the daemon knows
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +35,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Left:
-    """What has been left: the order, its specification and who gave it; the container; the last word."""
+    """What has been left: the order, its specification and who gave it; the container; the last word, who knows it."""
 
     def __init__(self) -> None:
         self.order: protocol.Start | None = None
@@ -42,6 +44,7 @@ class Left:
         self.held: Held | None = None
         self.descriptors: list[int] = []  # the container's, or those of an order that is passed on
         self.outcome = b""
+        self.told = False
 
     def take(self, starter: socket.socket) -> None:
         """All that is there, when the starter has closed its end."""
@@ -55,6 +58,8 @@ class Left:
             elif kind == CONTAINER:
                 self.held = _held(_text(descriptors.pop(0)))
                 self.descriptors = descriptors
+            elif kind == TOLD:
+                self.told = True
             else:
                 self.outcome = kind
                 if kind == PASSED_ON:
@@ -90,7 +95,7 @@ def put_container(shim: socket.socket, held: Held, descriptors: list[int]) -> No
     _put(shim, CONTAINER, msgspec.msgpack.encode(held), descriptors)
 
 
-def put_outcome(shim: socket.socket, outcome: bytes, descriptors: list[int]) -> None:
+def put_outcome(shim: socket.socket, outcome: bytes, descriptors: Sequence[int] = ()) -> None:
     """The last word, with `descriptors` that an order still needs when it is passed on."""
     try:
         socket.send_fds(shim, [outcome], descriptors, socket.MSG_NOSIGNAL)

@@ -105,17 +105,20 @@ class Nursery:
     def _supply(self) -> None:
         self._due = math.inf
         self._habits.learn()
-        while len(self._shims) < max(self._waiting(), 1):
-            self._fork(self._shims, lambda _: _be_shim(self._offering, self._habits))
-        if self._all_busy():
-            resident = self._resident not in self._starters
-            pid = self._fork(self._starters, lambda zygote: self._be_starter(zygote, resident=resident))
-            self._state[pid] = offers.IDLE
-            if resident:
-                self._resident = pid
+        try:
+            while len(self._shims) < max(self._waiting(), 1):
+                self._fork(self._shims, lambda _: _be_shim(self._offering, self._habits))
+            if self._all_busy():
+                resident = self._resident not in self._starters
+                pid = self._fork(self._starters, lambda zygote: self._be_starter(zygote, resident=resident))
+                self._state[pid] = offers.IDLE
+                if resident:
+                    self._resident = pid
+        except ProcessLookupError:
+            self._due = time.monotonic() + REST
 
     def _fork(self, kind: dict[int, int], live: Callable[[int], None]) -> int:
-        """Fork one that does `live` with our PID; its own."""
+        """Fork one that does `live` with our PID; its own. Raises ProcessLookupError when it has ended already."""
         zygote = os.getpid()
         pid = os.fork()
         if pid:
@@ -143,7 +146,7 @@ def _be_shim(offering: socket.socket, habits: Habits) -> None:
     syscalls.close_all_but(0, 1, 2, offering.fileno())
     syscalls.set_process_name("dockyard-shim")
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    channel, watch = offers.make(offering, habits.prepare)
+    channel, watch = offers.make(offering, habits.prepare, network=habits.own_network)
     offering.close()
     handover.sleep(channel)
     left = handover.Left()
@@ -158,5 +161,6 @@ def _be_shim(offering: socket.socket, habits: Habits) -> None:
         watch.poll()
         watch.close()
         supervisor.run(left)
+        os.sched_yield()  # the daemon has just been told, and to end takes us a millisecond
     elif left.outcome != handover.FAILED:
         supervisor.clear_up(left)

@@ -44,8 +44,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def make(starters: socket.socket, prepare: Callable[[], None]) -> tuple[socket.socket, select.epoll]:
+def make(
+    starters: socket.socket, prepare: Callable[[], None], *, network: bool = False
+) -> tuple[socket.socket, select.epoll]:
     """Offer oneself with a child that has done `prepare`; where a starter leaves things, and what wakes then.
+
+    `network`: the child shall have a network namespace of its own.
 
     Raises OSError when there are no starters any more.
     """
@@ -53,7 +57,7 @@ def make(starters: socket.socket, prepare: Callable[[], None]) -> tuple[socket.s
     watch = select.epoll()
     first, passed = 0, [end.fileno(), watch.fileno()]
     try:
-        child = spare.fork(prepare)
+        child = spare.fork(prepare, network=network)
         first = child.pid
         passed.append(child.end.fileno())
     except OSError:

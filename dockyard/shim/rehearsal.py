@@ -80,7 +80,8 @@ def _play(directory: str) -> None:
         listener = listen()
         passed = [pidfd, listener.fileno(), ends.stdin, *ends.sources, theirs.fileno()]
         handover.put_container(offer.end, handover.Held(pid, GROUP, True, [1, 2]), passed)
-        handover.put_outcome(offer.end, handover.RUNS, [])
+        handover.put_outcome(offer.end, handover.RUNS)
+        handover.put_outcome(offer.end, handover.TOLD)
         watch.register(pidfd, select.EPOLLIN)
         offer.end.close()
         handover.sleep(channel)

@@ -56,25 +56,27 @@ def carry_out(task: Task, spare: Spare | None = None, habits: Habits | None = No
     """
     seq = task.order.seq
     try:
-        pid = _start(task, spare, habits)
-    except RuntimeFailure as failure:
-        reply = protocol.failed(seq, "runtime", failure.message, failure.exit_code)
+        started, ends = _start(task, spare, habits)
     except Exception as error:
-        reply = protocol.failed(seq, "system", str(error), 1)
-    else:
-        reply = protocol.Reply(seq, pid=pid)
-    send(task.daemon, reply)
-    handover.put_outcome(task.end, handover.FAILED if reply.failure is not None else handover.RUNS, [])
-    return reply.failure is None
+        if isinstance(error, RuntimeFailure):
+            reply = protocol.failed(seq, "runtime", error.message, error.exit_code)
+        else:
+            reply = protocol.failed(seq, "system", str(error), 1)
+        send(task.daemon, reply)
+        handover.put_outcome(task.end, handover.FAILED)
+        return False
+    # in this order: once the daemon has been told, the shim must know that it runs, whatever befalls us
+    handover.put_outcome(task.end, handover.RUNS)
+    send(task.daemon, protocol.Reply(seq, pid=started.pid))
+    handover.put_outcome(task.end, handover.TOLD)
+    os.close(started.pidfd)
+    ends.abandon()  # the shim has its own by now
+    return True
 
 
-def _start(task: Task, spare: Spare | None, habits: Habits | None) -> int:
-    order, descriptors = task.order, task.descriptors
+def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Started, Ends]:
+    order = task.order
     spec = task.spec if task.spec is not None else runtime_spec.decode(task.specification)
-    seccomp_program, passed, clients = None, descriptors[:0], descriptors
-    if order.filtered:
-        passed, clients = descriptors[:1], descriptors[1:]
-        seccomp_program = memory_files.read(passed[0])
     if order.init:
         _add_init(spec)
     enter(order.directory, task.shim)
@@ -83,6 +85,11 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> int:
         open_log(order.log).close()  # now, when a failure can still be told
         ends = Ends(order.terminal, order.open_stdin)
         cgroup = _cgroup_path(order, spec)
+        own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
+
+        def leave_to_shim(pid: int, pidfd: int) -> None:
+            _leave_to_shim(task, handover.Held(pid, cgroup, own_pids, list(ends.sources.values())), pidfd, ends)
+
         if order.runtime:
             flags = ["--systemd-cgroup"] if order.systemd_cgroup else []
             program = Program([*order.runtime, *flags], order.state_root, cgroup)
@@ -99,45 +106,31 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> int:
                 order.bundle,
                 spec,
                 ends.stdio,
-                seccomp_program=seccomp_program,
+                seccomp_program=memory_files.read(task.descriptors[0]) if order.filtered else None,
                 sibling=True,
                 systemd=order.systemd_cgroup,
                 text=b"" if order.init else task.specification,
                 spare=spare,
+                meanwhile=None if order.terminal else leave_to_shim,
             )
             assert container.process is not None
             started = container.process
         ends.settle(started.console)
         if order.console_size is not None and started.console is not None:
             resize(started.console, *order.console_size)
-        listener = listen()
-        held = handover.Held(
-            started.pid,
-            cgroup,
-            any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces),
-            list(ends.sources.values()),
-        )
-        ours = [started.pidfd, listener.fileno(), *passed]
-        if ends.stdin >= 0:
-            ours.append(ends.stdin)
-        handover.put_container(task.end, held, [*ours, *ends.sources, *clients])
-        for fd in (started.pidfd, listener.fileno(), *ends.sources):
-            task.watch.register(fd, select.EPOLLIN)
-        # a client's input is waited for by the shim itself: it wakes at once
-        task.watch.register(task.daemon, select.EPOLLIN | (select.EPOLLOUT if order.attachments else 0))
-        # From here on the next daemon finds the shim. If this one has gone before, the next may have looked already,
-        # and nobody would know of the container: then it must not run.
+        if order.terminal or order.runtime or order.checkpoint:
+            leave_to_shim(started.pid, started.pidfd)
+        # The next daemon finds the shim by now. If this one has gone before, the next may have looked already, and
+        # nobody would know of the container: then it must not run.
         if hung_up(task.daemon):
             raise RuntimeFailure("the daemon has gone")
         if handover.is_over(task.end):
             raise RuntimeFailure("the container's shim has gone")
         if habits is not None:
-            habits.tell(started.pid)
+            habits.tell(started.pid, spec)
         if not order.checkpoint:  # what is restored runs already
             container.start()
-        os.close(started.pidfd)
-        ends.abandon()  # the shim has its own by now
-        return started.pid
+        return started, ends
     except BaseException:
         if isinstance(container, OtherContainer):
             with contextlib.suppress(RuntimeFailure):  # it may have made nothing
@@ -146,6 +139,21 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> int:
             container.delete(force=True)
         leave(order.directory)
         raise
+
+
+def _leave_to_shim(task: Task, held: handover.Held, pidfd: int, ends: Ends) -> None:
+    """Give the shim what it needs to keep the container, and something to wake by."""
+    order, descriptors = task.order, task.descriptors
+    passed, clients = (descriptors[:1], descriptors[1:]) if order.filtered else ([], descriptors)
+    with listen() as listener:
+        ours = [pidfd, listener.fileno(), *passed]
+        if ends.stdin >= 0:
+            ours.append(ends.stdin)
+        handover.put_container(task.end, held, [*ours, *ends.sources, *clients])
+        for fd in (pidfd, listener.fileno(), *ends.sources):
+            task.watch.register(fd, select.EPOLLIN)
+    # a client's input is waited for by the shim itself: it wakes at once
+    task.watch.register(task.daemon, select.EPOLLIN | (select.EPOLLOUT if order.attachments else 0))
 
 
 def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:

@@ -181,6 +181,8 @@ class Shim:
         self._ending: list[Process] = []  # ended, streams not yet
         self._codes: dict[str, int] = {}
         self._over = False
+        if not left.told:  # the starter was killed before it did
+            self.connections[0].send(protocol.Reply(order.seq, pid=held.pid))
 
     # the life
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 # What the daemon says to ask for a shim; one descriptor comes along, the shim's first connection.
 FORK = b"fork"
+# Of CPython's allocator: the size of a pool, whose blocks are of one size, and where the first one lies
+# (Objects/obmalloc.c, since 3.10).
+POOL, POOL_HEADER = 1 << 14, 48
+MOST_FILLERS = 1000  # of a size, should another allocator look otherwise
 
 
 def main() -> None:
@@ -64,9 +68,18 @@ def _fill_holes() -> list[bytes]:
     """Objects of every size that Python's allocator has pools for, which are to be kept.
 
     What is allocated after a fork then lies side by side, and not in the gaps of many pages, each of which would have
-    to be copied: a tenth of a shim's memory.
+    to be copied: a tenth of a shim's memory. A size has no gaps left when two objects lie at the beginning of a pool.
     """
-    return [bytes(size - sys.getsizeof(b"")) for size in range(48, 513, 16) for _ in range(300)]
+    kept: list[bytes] = []
+    for size in range(48, 513, 16):
+        length, place = size - sys.getsizeof(b""), 0
+        for _ in range(MOST_FILLERS):
+            before, filler = place, bytes(length)
+            place = id(filler) % POOL
+            if before == POOL_HEADER and place == before + size:
+                break
+            kept.append(filler)
+    return kept
 
 
 def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:

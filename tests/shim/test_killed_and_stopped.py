@@ -361,19 +361,66 @@ def _answers(api: Api) -> bool:
         return False
 
 
-def test_a_record_that_a_killed_starter_was_writing_is_taken_away(tmp_path: Path) -> None:
-    order = protocol.Start(
+def _order(tmp_path: Path) -> protocol.Start:
+    return protocol.Start(
         seq=1, container_id="half", directory=str(tmp_path / "shim"), state_root=str(tmp_path), bundle=str(tmp_path),
         filtered=False, terminal=False, open_stdin=False, stdin_once=False,
         log=protocol.LogOptions("none", "", 0, 0, {}), attachments=[], init=False, console_size=None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_shim_tells_of_a_start_that_its_starter_was_killed_before_telling(tmp_path: Path, told: bool) -> None:
+    (tmp_path / "shim").mkdir()
+    shim, starter = handover.pair()
+    daemon, theirs = socket.socketpair()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(tmp_path / "shim" / "shim.sock"))
+    listener.listen()
+    spec = memory_files.hold("spec", runtime_spec.encode(Spec()))
+    handover.put_order(starter, msgspec.msgpack.encode(_order(tmp_path)), spec, theirs)
+    with subprocess.Popen(["sleep", "60"]) as container, daemon, theirs, listener:
+        pidfd = os.pidfd_open(container.pid)
+        held = handover.Held(container.pid, "", False, [])
+        handover.put_container(starter, held, [pidfd, listener.fileno()])
+        handover.put_outcome(starter, handover.RUNS)
+        if told:
+            handover.put_outcome(starter, handover.TOLD)
+        starter.close()
+        if (pid := os.fork()) == 0:
+            try:
+                left = handover.Left()
+                left.take(shim)
+                supervisor.run(left)
+            finally:
+                os._exit(0)
+        try:
+            daemon.settimeout(0.5 if told else 10)
+            inbox = protocol.Inbox()
+            with suppress(TimeoutError):
+                inbox.feed(daemon.recv(1 << 12))
+            frame = inbox.frame()
+            assert (frame is None) is told
+            if frame is not None:
+                reply = msgspec.msgpack.decode(frame[0], type=protocol.Reply)
+                assert (reply.seq, reply.pid, reply.failure) == (1, container.pid, None)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            container.kill()
+            os.close(pidfd)
+            os.close(spec)
+            shim.close()
+
+
+def test_a_record_that_a_killed_starter_was_writing_is_taken_away(tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     for name in ("spec.json", "state.json.new"):  # and no state.json yet
         (tmp_path / "half" / name).write_text("{}")
     shim, starter = handover.pair()
     daemon, theirs = socket.socketpair()
     spec = memory_files.hold("spec", runtime_spec.encode(Spec()))
-    handover.put_order(starter, msgspec.msgpack.encode(order), spec, theirs)
+    handover.put_order(starter, msgspec.msgpack.encode(_order(tmp_path)), spec, theirs)
     starter.close()
     if (pid := os.fork()) == 0:  # it takes its caller's children away
         try:

@@ -1,12 +1,19 @@
 """The first process that is there before its container: who gets it, and what happens when it is killed."""
 
+import asyncio
 import ctypes
 import mmap
 import os
+import shutil
 import signal
 from pathlib import Path
 
 from dockyard.linux import hot_pages
+from dockyard.linux.cgroups import Cgroup
+from dockyard.oci import runtime_spec
+from dockyard.runtime import defaults
+from dockyard.shim.client import Shims
+from dockyard.shim.orders import LogConfig, StartRequest
 from tests.api_client import Api
 from tests.engine_process import EngineProcess
 from tests.processes import eventually, named, shim_of, zygote_of
@@ -16,12 +23,12 @@ def waiting(engine: EngineProcess) -> int:
     """The process that waits for its container: PID 1 of a namespace that nobody else is in."""
     assert engine.process is not None
     zygote = zygote_of(engine.process.pid)
+    return eventually(lambda: _waiting_below(zygote))[0]
 
-    def find() -> list[int]:
-        children = [child for shim in named("dockyard-shim", zygote) for child in named("dockyard-shim", shim)]
-        return [child for child in children if _number_inside(child) == 1]
 
-    return eventually(find)[0]
+def _waiting_below(zygote: int) -> list[int]:
+    children = [child for shim in named("dockyard-shim", zygote) for child in named("dockyard-shim", shim)]
+    return [child for child in children if _number_inside(child) == 1]
 
 
 def _number_inside(pid: int) -> int:
@@ -69,6 +76,55 @@ def test_a_waiting_process_has_nothing_open_but_its_channel(crashing: EngineProc
 
 def _beyond_stdio(pid: int) -> list[str]:
     return [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if int(fd.name) > 2]
+
+
+def test_a_network_namespace_is_made_ahead_where_containers_have_their_own(tmp_path: Path) -> None:
+    spec = defaults.default_spec()
+    assert spec.process is not None
+    spec.process.args = ["sleep", "60"]
+    (tmp_path / "bundle" / "rootfs" / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tmp_path / "bundle" / "rootfs" / "bin" / "sleep")
+    host = os.readlink("/proc/self/ns/net")
+
+    def network_of(pid: int) -> str:
+        return os.readlink(f"/proc/{pid}/ns/net")
+
+    async def network(shims: Shims, number: int, *, ahead: bool) -> tuple[str, str]:
+        """In which network namespace a container's process waited for it, the host's or not, and where it runs."""
+        zygote = zygote_of(os.getpid())
+        (waits,) = await asyncio.to_thread(
+            eventually, lambda: [pid for pid in _waiting_below(zygote) if (network_of(pid) != host) is ahead]
+        )
+        before = network_of(waits)
+        spec.linux.cgroups_path = f"/dockyard-test-ahead/{number}"
+        request = StartRequest(
+            f"ahead{number}", str(tmp_path / "bundle"), runtime_spec.encode(spec), log=LogConfig(driver="none")
+        )
+        shim = await shims.start(request)
+        try:
+            assert shim.pid == waits
+            return before, network_of(shim.pid)
+        finally:
+            await shim.signal(signal.SIGKILL)
+            await shim.wait()
+            await shim.delete()
+
+    async def live() -> None:
+        shims = Shims(tmp_path / "exec")
+        await shims.open()
+        try:
+            before, after = await network(shims, 1, ahead=False)
+            assert after not in (before, host)
+            before, after = await network(shims, 2, ahead=True)
+            assert before == after
+            spec.linux.namespaces = [kind for kind in spec.linux.namespaces if kind.type != "network"]
+            before, after = await network(shims, 3, ahead=True)
+            assert after == host
+        finally:
+            await shims.close()
+            Cgroup("/dockyard-test-ahead").remove()
+
+    asyncio.run(live())
 
 
 def test_pages_that_a_fork_has_written_are_known_and_can_be_had_ahead() -> None:
