@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -369,6 +369,19 @@ def _order(tmp_path: Path) -> protocol.Start:
     )  # fmt: skip
 
 
+def _fork_shim(shim: socket.socket, live: Callable[[handover.Left], None]) -> int:
+    """A process that does what a shim does with what a starter has left; its PID."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            left = handover.Left()
+            left.take(shim)
+            live(left)
+        finally:
+            os._exit(0)
+    return pid
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_a_shim_tells_of_a_start_that_its_starter_was_killed_before_telling(tmp_path: Path, told: bool) -> None:
     (tmp_path / "shim").mkdir()
@@ -387,13 +400,7 @@ def test_a_shim_tells_of_a_start_that_its_starter_was_killed_before_telling(tmp_
         if told:
             handover.put_outcome(starter, handover.TOLD)
         starter.close()
-        if (pid := os.fork()) == 0:
-            try:
-                left = handover.Left()
-                left.take(shim)
-                supervisor.run(left)
-            finally:
-                os._exit(0)
+        pid = _fork_shim(shim, supervisor.run)
         try:
             daemon.settimeout(0.5 if told else 10)
             inbox = protocol.Inbox()
@@ -422,14 +429,7 @@ def test_a_record_that_a_killed_starter_was_writing_is_taken_away(tmp_path: Path
     spec = memory_files.hold("spec", runtime_spec.encode(Spec()))
     handover.put_order(starter, msgspec.msgpack.encode(_order(tmp_path)), spec, theirs)
     starter.close()
-    if (pid := os.fork()) == 0:  # it takes its caller's children away
-        try:
-            left = handover.Left()
-            left.take(shim)
-            supervisor.clear_up(left)
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+    os.waitpid(_fork_shim(shim, supervisor.clear_up), 0)  # a fork: it takes its caller's children away
     os.close(spec)
     with shim, daemon, theirs:
         assert b"ended unexpectedly" in daemon.recv(4096)
