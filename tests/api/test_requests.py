@@ -232,3 +232,12 @@ def test_small_words_of_the_api(engine: EngineProcess) -> None:
     assert engine.api("POST", "/commit?container=") == (400, {"message": 'invalid name or ID supplied: ""'})
     assert engine.api("GET", "/containers/json?filters=null")[0] == 200
     assert engine.api("GET", "/events?since=1&until=2&filters=%7B%22colour%22%3A%5B%22red%22%5D%7D")[0] == 200
+
+
+def test_the_oldest_version_has_an_execution_driver_and_names_of_security_options(engine: EngineProcess) -> None:
+    _, info = engine.api("GET", "/v1.24/info")
+    assert info["ExecutionDriver"] == "<not supported>"
+    assert "seccomp" in info["SecurityOptions"]
+    _, info = engine.api("GET", "/v1.25/info")
+    assert "ExecutionDriver" not in info
+    assert "name=seccomp,profile=builtin" in info["SecurityOptions"]
