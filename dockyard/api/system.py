@@ -244,9 +244,7 @@ def _info_for(version: tuple[int, int], shown: dict[str, Any], *, v1: bool) -> d
     if version < (1, 25):
         shown["ExecutionDriver"] = "<not supported>"
         # "name=seccomp,profile=builtin" is what later versions have
-        shown["SecurityOptions"] = [
-            option.split(",")[0].removeprefix("name=") for option in shown["SecurityOptions"]
-        ]
+        shown["SecurityOptions"] = [option.split(",")[0].removeprefix("name=") for option in shown["SecurityOptions"]]
     if version < (1, 42) and v1:
         shown["KernelMemory"] = shown["KernelMemoryTCP"] = True
     if version < (1, 50):

@@ -30,6 +30,7 @@ from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.linux import mounts, syscalls
 from dockyard.linux.rooted import Root
 from dockyard.snapshots.driver import Change
+from dockyard.volumes.subpath import open_subpath
 
 VOLUME = "volume:"  # what a reference to a volume's files begins with
 
@@ -281,10 +282,9 @@ class _View:
     def _put(self, root: Root, point: MountPoint) -> None:
         place = root.resolve(point.destination)
         source = self._sources.get(point.destination, point.source)
-        if point.subpath:
-            inner = Root(source)
-            source = posixpath.join(source, inner.resolve(point.subpath).lstrip("/"))
-            inner.close()
+        found = open_subpath(source, point.subpath) if point.subpath else -1
+        if found >= 0:
+            source = f"/proc/self/fd/{found}"
         directory = point.type == "tmpfs" or os.path.isdir(source)
         target = root.make(place, directory)
         try:
@@ -294,6 +294,8 @@ class _View:
                 mounts.mount(source, f"/proc/self/fd/{target}", None, syscalls.MS_BIND | syscalls.MS_REC)
         finally:
             os.close(target)
+            if found >= 0:
+                os.close(found)
         if not point.rw:
             mounted = root.open(place, os.O_PATH)
             try:

@@ -8,7 +8,7 @@ from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.container_config import ContainerConfig, HostConfig, MountSpec
 from dockyard.engine.id_ranges import EVERY_ID, IdRange, mount_rows
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
+from dockyard.errors import InvalidParameter, NotImplementedHere
 from dockyard.oci.runtime_spec import Mount
 from dockyard.snapshots.mapped import mapped_tree
 
@@ -237,7 +237,9 @@ def _check_destination(destination: str, text: str = "") -> None:
 def spec_mounts(
     points: Iterable[MountPoint], sources: dict[str, str], ids: IdRange | None, user: tuple[int, int]
 ) -> list[Mount]:
-    """The mounts as the runtime takes them; `sources` are the host paths of mounted volumes by destination.
+    """The mounts as the runtime takes them.
+
+    `sources` are the host paths of volumes, or of what is wanted inside them, by destination.
 
     `ids` are the host's for the container's, when they differ, and `user` the (uid, gid) that it runs as.
     """
@@ -248,8 +250,6 @@ def spec_mounts(
             found.append(Mount(point.destination, type="tmpfs", source="tmpfs", options=options))
             continue
         source = sources.get(point.destination, point.source)
-        if point.subpath:
-            source = _below(source, point.subpath)
         if not os.path.exists(source):
             raise InvalidParameter(
                 f'invalid mount config for type "{point.type}": bind source path does not exist: {source}'
@@ -278,13 +278,3 @@ def can_map(path: str) -> bool:
             return True
     except NotImplementedHere:
         return False
-
-
-def _below(source: str, subpath: str) -> str:
-    """A directory inside a volume, which must not lead out of it."""
-    found = os.path.realpath(os.path.join(source, subpath))
-    if not (found + "/").startswith(os.path.realpath(source) + "/"):
-        raise InvalidParameter(f"invalid subpath {subpath}: subpath must be a relative path within the volume")
-    if not os.path.exists(found):
-        raise SystemFailure(f"cannot access path {found}: no such file or directory")
-    return found

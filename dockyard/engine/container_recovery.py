@@ -9,13 +9,12 @@ import logging
 import shutil
 import time
 
-from dockyard.engine import namespace_modes
+from dockyard.engine import host_mounts, namespace_modes
 from dockyard.engine.container import Container
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_lifecycle import Lifecycle
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
-from dockyard.engine.container_spec import unmount_shm
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -105,7 +104,7 @@ class Recovery:
         await self._shims.end_strays(running)
         for folder in self._index.root.iterdir():
             if folder.name not in running:
-                unmount_shm(str(folder))
+                host_mounts.unmount_all(str(folder))
             if folder.name not in self._index:
                 shutil.rmtree(folder, ignore_errors=True)
         await self._layers.unmount_idle()

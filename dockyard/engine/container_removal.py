@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 
+from dockyard.engine import host_mounts
 from dockyard.engine.container import Container
 from dockyard.engine.container_index import ContainerIndex
-from dockyard.engine.container_spec import unmount_shm
 from dockyard.engine.events import Events
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.log_forwarding import LogForwarding
@@ -111,7 +111,7 @@ class Removal:
         await self._layers.release(container.id)
         await self._logs.sent(container.id)
         self._index.remove(container)
-        unmount_shm(self._index.folder(container))
+        host_mounts.unmount_all(self._index.folder(container))
         shutil.rmtree(self._index.folder(container), ignore_errors=True)
         if volumes:
             try:

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 
-from dockyard.engine import log_options
+from dockyard.engine import host_mounts, log_options
 from dockyard.engine.checkpoint import Checkpoint
-from dockyard.engine.container import Container, Record, State
+from dockyard.engine.container import Container, MountPoint, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
-from dockyard.engine.container_spec import SpecMaker, unmount_shm
+from dockyard.engine.container_spec import SpecMaker
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
 from dockyard.engine.log_forwarding import LogForwarding
@@ -78,7 +78,7 @@ class ContainerRuns:
         if request.prepared_netns:
             self._user_namespaces.network_made(container.id)
         volumes = [point for point in record.mounts if point.type == "volume"]
-        sources = {point.destination: await self._volumes.mount(point.name, container.id) for point in volumes}
+        sources = {point.destination: await self._source(container, point) for point in volumes}
         self._volumes.tell_mounts(volumes, container.id)
         spec = self._specs.make(container, rootfs, sandbox, sources)
         order = log_options.forwarding(container, self._index.folder(container))
@@ -109,6 +109,7 @@ class ContainerRuns:
             shim = await self._shims.start(start)
         except RuntimeFailure as failure:
             raise start_failure(failure, restored=checkpoint is not None) from failure
+        host_mounts.unmount_subpaths(self._index.folder(container))
         container.shim = shim
         _note_networks(record, sandbox)
         record.state = State(
@@ -120,6 +121,13 @@ class ContainerRuns:
         )
         self._index.save(container)
         self._index.emit(container, "start")
+
+    async def _source(self, container: Container, point: MountPoint) -> str:
+        """Where on the host the volume is that the container has there, or the part of it that is wanted."""
+        volume = await self._volumes.mount(point.name, container.id)
+        if not point.subpath:
+            return volume
+        return await asyncio.to_thread(host_mounts.mount_subpath, self._index.folder(container), volume, point.subpath)
 
     async def _user_namespace(self, container: Container) -> str:
         """Make the container's user namespace, if it has one, and its network; the path of that or ""."""
@@ -234,7 +242,7 @@ class ContainerRuns:
         )
         self._volumes.tell_unmounts([point for point in record.mounts if point.type == "volume"], container.id)
         self._logs.end(container.id)
-        unmount_shm(self._index.folder(container))
+        host_mounts.unmount_all(self._index.folder(container))
         if record.ids is not None:
             self._user_namespaces.forget(container.id)
         for result in results:

@@ -2,25 +2,23 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from dockyard.config import Config
-from dockyard.engine import cdi, runtimes
+from dockyard.engine import cdi, host_mounts, runtimes
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container, Record
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
-from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.links import link_environment
 from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
-from dockyard.linux import mounts, seccomp, syscalls, systemd
+from dockyard.linux import seccomp, systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
@@ -134,10 +132,10 @@ class SpecMaker:
                             f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
                             "(hint: use IpcMode:shareable for the donor container)"
                         )
-                    shm = shm_path(self._index.folder(other))
+                    shm = host_mounts.shm_path(self._index.folder(other))
                 paths[kind] = f"/proc/{shim.pid}/ns/{kind}"
         if host.ipc_mode == "shareable":
-            shm = mount_shm(self._index.folder(container), host.shm_size, container.record.ids)
+            shm = host_mounts.mount_shm(self._index.folder(container), host.shm_size, container.record.ids)
         if container.record.ids is not None:
             paths["user"] = self._user_namespaces.path(container.record.ids_of or container.id)
         if host.cgroupns_mode != "private":
@@ -202,26 +200,3 @@ def _propagation(record: Record) -> str:
     if wanted & {"shared", "rshared"}:
         return "rshared"
     return "rslave" if wanted & {"slave", "rslave"} else ""
-
-
-def shm_path(folder: str) -> str:
-    """Where a container's shareable /dev/shm is on the host."""
-    return f"{folder}/mounts/shm"
-
-
-def mount_shm(folder: str, size: int, ids: IdRange | None) -> str:
-    """A /dev/shm that other containers can join: a tmpfs on the host, of the container's root."""
-    path = shm_path(folder)
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC | syscalls.MS_NODEV
-    owner = "" if ids is None else f",uid={ids.uid},gid={ids.gid}"
-    mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{owner}")
-    return path
-
-
-def unmount_shm(folder: str) -> None:
-    """Take it away again; no error when there is none."""
-    path = shm_path(folder)
-    if os.path.isdir(path):
-        with suppress(OSError):
-            mounts.unmount(path, syscalls.MNT_DETACH)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dockyard.engine import live_mounts
+from dockyard.engine import host_mounts, live_mounts
 from dockyard.engine.container import Container, MountPoint, Record
 from dockyard.engine.container_config import HostConfig, MountSpec, PortBinding
 from dockyard.engine.container_mounts import MountResolver, spec_mounts
@@ -156,9 +156,14 @@ class Reconfigurer:
         if container.shim is None:
             return
         sources = {}
-        if point.type == "volume":
-            sources[point.destination] = await self._volumes.mount(point.name, container.id)
+        folder = self._containers.folder(container)
         try:
+            if point.type == "volume":
+                sources[point.destination] = await self._volumes.mount(point.name, container.id)
+            if point.subpath:
+                sources[point.destination] = await asyncio.to_thread(
+                    host_mounts.mount_subpath, folder, sources[point.destination], point.subpath
+                )
             record, pid = container.record, container.shim.pid
             user, _ = await asyncio.to_thread(find_user, f"/proc/{pid}/root", record.config.user, [])
             mount = spec_mounts([point], sources, record.ids, (user.uid, user.gid))[0]
@@ -167,6 +172,8 @@ class Reconfigurer:
             if point.type == "volume" and point.name not in container.volume_names:
                 await self._volumes.unmount(point.name, container.id)
             raise
+        finally:
+            host_mounts.unmount_subpaths(folder)
 
     async def _undo(
         self, container: Container, before: Record, added: Sequence[MountPoint], removed: Sequence[MountPoint]
