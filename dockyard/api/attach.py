@@ -14,6 +14,7 @@ from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, take_over
 from dockyard.engine.container import Container
 from dockyard.errors import Conflict, DockyardError, InvalidParameter
+from dockyard.generators import closing
 from dockyard.shim.log_reader import read_until
 from dockyard.shim.orders import DEFAULT_DETACH_KEYS, Attachment
 
@@ -152,11 +153,13 @@ async def _replay(
     raw = raw or container.config.tty
     pieces = bytearray()
     with suppress(ConnectionError):
-        async for entry in read_until(container.record.log_path, inode, offset, stdout=stdout, stderr=stderr):
-            pieces += entry.line if raw else frame(entry)
-            if len(pieces) > 1 << 18:
-                await loop.sock_sendall(client, pieces)
-                pieces = bytearray()
+        found = read_until(container.record.log_path, inode, offset, stdout=stdout, stderr=stderr)
+        async with closing(found) as entries:
+            async for entry in entries:
+                pieces += entry.line if raw else frame(entry)
+                if len(pieces) > 1 << 18:
+                    await loop.sock_sendall(client, pieces)
+                    pieces = bytearray()
         await loop.sock_sendall(client, pieces)
 
 

@@ -15,6 +15,7 @@ from dockyard.engine import log_options, moments
 from dockyard.engine.container import Container
 from dockyard.engine.moments import nanoseconds, timestamp
 from dockyard.errors import InvalidParameter, NotImplementedHere
+from dockyard.generators import closing
 from dockyard.shim.log_reader import LogEntry, read_logs
 
 FIRST_WORDS = 250_000_000  # ns after its start for which an empty log is waited for
@@ -62,7 +63,7 @@ class Logs:
         pieces: list[bytes] = []
         size = 0
         try:
-            async for entry in read_logs(
+            found = read_logs(
                 container.record.log_path,
                 stdout=stdout,
                 stderr=stderr,
@@ -71,16 +72,18 @@ class Logs:
                 tail=int(tail) if tail.isdigit() else None,
                 follow=follow,
                 ended=ended,
-            ):
-                head = f"{timestamp(entry.time_ns)} ".encode() if timestamps else b""
-                piece = head + (_details(entry) if details else b"") + entry.line
-                pieces.append(piece if tty else frame(entry, piece))
-                size += len(piece)
-                # one write for many lines, but never a line held back while nothing else comes
-                if follow or size > 1 << 18:
-                    await response.write(b"".join(pieces))
-                    pieces.clear()
-                    size = 0
+            )
+            async with closing(found) as entries:
+                async for entry in entries:
+                    head = f"{timestamp(entry.time_ns)} ".encode() if timestamps else b""
+                    piece = head + (_details(entry) if details else b"") + entry.line
+                    pieces.append(piece if tty else frame(entry, piece))
+                    size += len(piece)
+                    # one write for many lines, but never a line held back while nothing else comes
+                    if follow or size > 1 << 18:
+                        await response.write(b"".join(pieces))
+                        pieces.clear()
+                        size = 0
             if pieces:
                 await response.write(b"".join(pieces))
             await response.write_eof()

@@ -13,6 +13,7 @@ from dockyard.api.streams import while_connected
 from dockyard.engine import moments
 from dockyard.engine.events import Event
 from dockyard.errors import InvalidParameter
+from dockyard.generators import closing
 from dockyard.oci.reference import Reference
 
 # The objects whose events a filter of their kind's name selects, by name or id or the beginning of either.
@@ -52,8 +53,9 @@ def routes(services: Services) -> list[Route]:
         found = services.events.subscribe(wanted, since, until)
         response = await call.open_stream(content_type)
         try:
-            async for event in found:
-                await response.write(begin + msgspec.json.encode(event_json(event, call.version)) + b"\n")
+            async with closing(found):
+                async for event in found:
+                    await response.write(begin + msgspec.json.encode(event_json(event, call.version)) + b"\n")
         except ConnectionError:
             return response
         await response.write_eof()

@@ -1,6 +1,5 @@
 """/images/… and /distribution/…: what is here, and how it comes, goes and is called."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -8,12 +7,14 @@ from aiohttp import web
 
 from dockyard import errors
 from dockyard.api import logins
+from dockyard.api.archive import send_archive
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.api.system import rfc3339
 from dockyard.engine.image import Image
 from dockyard.engine.images import ImageService
+from dockyard.generators import closing
 from dockyard.oci.reference import Reference
 
 # What an image's own "Config" may lack and clients rely on (moby daemon/server/router/image/inspect_response.go).
@@ -237,14 +238,8 @@ class Images:
 
     async def save(self, call: Call) -> web.StreamResponse:
         names = [call.params["name"]] if "name" in call.params else call.texts("names")
-        pieces: AsyncIterator[bytes] = self._images.save(names)
-        first = await anext(pieces, b"")  # an unknown name must still become a proper error
-        response = await call.open_stream("application/x-tar")
-        await response.write(first)
-        async for piece in pieces:
-            await response.write(piece)
-        await response.write_eof()
-        return response
+        async with closing(self._images.save(names)) as pieces:
+            return await send_archive(call, pieces, {})
 
     async def distribution(self, call: Call) -> web.StreamResponse:
         return json_response(await self._images.distribution(call.params["name"], auth=logins.for_image(call)))

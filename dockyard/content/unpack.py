@@ -23,6 +23,7 @@ import msgspec
 
 from dockyard.content.worker import Answer, Job
 from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.generators import closing
 
 CHUNK = 1 << 20
 F_SETPIPE_SZ = 1031
@@ -108,7 +109,7 @@ class Worker:
                 raise
             return _unpacked(await answering)
 
-    async def pack_tree(
+    def pack_tree(
         self,
         root: str,
         inside: str = "/",
@@ -118,9 +119,7 @@ class Worker:
         ids: tuple[int, int, int] | None = None,
     ) -> AsyncIterator[bytes]:
         """The file or tree `inside` of `root` as a tar stream, called `name` there ("": a directory's content)."""
-        job = Job("pack_tree", root, inside, name, whiteouts="overlay" if whiteouts else "none", ids=ids)
-        async for piece in self._pack(job, []):
-            yield piece
+        return self._pack(Job("pack_tree", root, inside, name, whiteouts="overlay" if whiteouts else "none", ids=ids))
 
     async def pack_record(self, root: str, record: str | Path) -> AsyncIterator[bytes]:
         """The stream that was once unpacked into `root` with `record`. Raises SystemFailure when it can't be had."""
@@ -129,22 +128,25 @@ class Worker:
         except FileNotFoundError:
             raise SystemFailure(f"the layer's record {record} is missing") from None
         try:
-            async for piece in self._pack(Job("pack_record", root), [fd]):
-                yield piece
+            async with closing(self._pack(Job("pack_record", root), fd)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             os.close(fd)
 
-    async def _pack(self, job: Job, others: list[int]) -> AsyncIterator[bytes]:
+    async def _pack(self, job: Job, *others: int) -> AsyncIterator[bytes]:
         read_end, write_end = _pipe()
-        answering = asyncio.ensure_future(self._run(job, write_end, others, close=True))
+        answering = asyncio.ensure_future(self._run(job, write_end, list(others), close=True))
         try:
-            async for piece in _drain(read_end):
-                yield piece
+            async with closing(_drain(read_end)) as pieces:
+                async for piece in pieces:
+                    yield piece
             answer = await answering
             if answer.failure:
                 raise SystemFailure(answer.failure)
         finally:
             answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
 
     async def _run(self, job: Job, stream: int, others: list[int], *, close: bool = False) -> Answer:
         """Have a child do `job`; its answer. `stream` is closed here once handed over when `close`."""
@@ -222,25 +224,26 @@ async def _feed(
     os.set_blocking(fd, False)
     fed = 0
     try:
-        async for piece in stream:
-            view = memoryview(piece)
-            while view:
-                try:
-                    view = view[os.write(fd, view) :]
-                except BlockingIOError:
-                    writable = loop.create_future()
-                    loop.add_writer(fd, _settle, writable)
+        async with closing(stream) as pieces:
+            async for piece in pieces:
+                view = memoryview(piece)
+                while view:
                     try:
-                        await asyncio.wait((writable, answering), return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        loop.remove_writer(fd)
-                except BrokenPipeError:
+                        view = view[os.write(fd, view) :]
+                    except BlockingIOError:
+                        writable = loop.create_future()
+                        loop.add_writer(fd, _settle, writable)
+                        try:
+                            await asyncio.wait((writable, answering), return_when=asyncio.FIRST_COMPLETED)
+                        finally:
+                            loop.remove_writer(fd)
+                    except BrokenPipeError:
+                        return
+                fed += len(piece)
+                if progress is not None:
+                    progress(fed)
+                if answering.done():
                     return
-            fed += len(piece)
-            if progress is not None:
-                progress(fed)
-            if answering.done():
-                return
     finally:
         os.close(fd)
 

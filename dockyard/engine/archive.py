@@ -27,6 +27,7 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.users import find_user
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
+from dockyard.generators import closing
 from dockyard.linux import mounts, syscalls
 from dockyard.linux.rooted import Root
 from dockyard.snapshots.driver import Change
@@ -78,7 +79,8 @@ class ArchiveService:
                 place = await asyncio.to_thread(root.resolve, absolute)
             if container is not None:
                 self._containers.emit(container, "archive-path")
-            yield found, self._worker.pack_tree(_path_of(root), place, name or found.name, ids=ids)
+            async with closing(self._worker.pack_tree(_path_of(root), place, name or found.name, ids=ids)) as pieces:
+                yield found, pieces
 
     async def glob(self, reference: str, pattern: str) -> list[str]:
         """The paths that fit `pattern`, whose parts may hold *, ? and […], sorted. No symlink is a match's parent."""
@@ -121,7 +123,8 @@ class ArchiveService:
             raise Conflict(f"You cannot export container {container.id} which is Dead")
         async with self._containers.rootfs(container) as tree:
             self._containers.emit(container, "export")
-            yield self._worker.pack_tree(tree.path, "/", "", ids=_host_ids(tree.ids))
+            async with closing(self._worker.pack_tree(tree.path, "/", "", ids=_host_ids(tree.ids))) as pieces:
+                yield pieces
 
     async def changes(self, reference: str) -> Sequence[Change]:
         """What the container changed in its image."""

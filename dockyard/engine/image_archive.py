@@ -21,6 +21,7 @@ from dockyard.engine.image_layers import register_layers
 from dockyard.engine.image_progress import Progress
 from dockyard.engine.layers import LayerSource, chains_of
 from dockyard.errors import InvalidParameter, NotFound
+from dockyard.generators import closing
 from dockyard.linux import syscalls
 from dockyard.oci import manifest as oci
 from dockyard.oci.descriptor import Descriptor
@@ -286,8 +287,9 @@ class Saver:
                         continue
                     written.add(layer.diff_id)
                     yield tar_format.header(Entry(blob_path(layer.diff_id), size=size))
-                    async for piece in self._images.layers.pack(chain_id):
-                        yield piece
+                    async with closing(self._images.layers.pack(chain_id)) as pieces:
+                        async for piece in pieces:
+                            yield piece
                     yield bytes(tar_format.padding(size))
             manifest = _encode(
                 {

@@ -15,6 +15,7 @@ from dockyard.engine.image_progress import Progress
 from dockyard.engine.layer_blobs import BlobRow
 from dockyard.engine.layers import LayerSource
 from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.manifest import Index, Manifest, host
 from dockyard.oci.reference import Reference
@@ -122,10 +123,11 @@ class Puller:
         """A layer's compressed bytes; they are unpacked as they arrive, and thrown away should they prove wrong."""
         async with self._downloads:
             received = 0
-            async for piece in self._repository.blob(blob):
-                received += len(piece)
-                self._progress.bar("Downloading", short, received, blob.size)
-                yield piece
+            async with closing(self._repository.blob(blob)) as pieces:
+                async for piece in pieces:
+                    received += len(piece)
+                    self._progress.bar("Downloading", short, received, blob.size)
+                    yield piece
             self._progress.stage("Verifying Checksum", short)
             self._progress.stage("Download complete", short)
 

@@ -14,6 +14,7 @@ from dockyard.content.registry import Repository
 from dockyard.engine.image_progress import Progress
 from dockyard.engine.layer_blobs import BlobRow
 from dockyard.engine.layers import Layer, chains_of
+from dockyard.generators import closing
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -108,14 +109,17 @@ class Pusher:
 
         async def pieces() -> AsyncIterator[bytes]:
             nonlocal sent
-            async for piece in compressed(self._images.layers.pack(layer.chain_id), progress):
-                sent += len(piece)
-                yield piece
+            packing = self._images.layers.pack(layer.chain_id)
+            async with closing(packing) as packed, closing(compressed(packed, progress)) as found:
+                async for piece in found:
+                    sent += len(piece)
+                    yield piece
 
         def progress(packed: int) -> None:
             self._progress.bar("Pushing", short, packed, layer.size)
 
-        digest, size = await self._repository.upload_stream(pieces())
+        async with closing(pieces()) as stream:
+            digest, size = await self._repository.upload_stream(stream)
         self._progress.stage("Pushed", short)
         return BlobRow(digest, size, DOCKER_LAYER, f"{self._name.domain}/{self._name.path}")
 

@@ -27,6 +27,7 @@ from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
 from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.generators import closing
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
 
@@ -425,8 +426,10 @@ class LayerStore:
         """The layer's tar stream, byte for byte as it was registered. Raises NotFound."""
         snapshot = self._snapshot(chain_id)
         async with self.held(chain_id):
-            async for piece in self.archives.pack_record(self.driver.diff_path(snapshot), self._record(snapshot)):
-                yield piece
+            packing = self.archives.pack_record(self.driver.diff_path(snapshot), self._record(snapshot))
+            async with closing(packing) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     def _snapshot(self, chain_id: str) -> str:
         row = self._layers.get(chain_id)
@@ -612,8 +615,9 @@ class LayerStore:
         difference = self.driver.difference(container_id)
         directory = await self._run(difference.__enter__)
         try:
-            async for piece in self.archives.pack_tree(directory, whiteouts=True):
-                yield piece
+            async with closing(self.archives.pack_tree(directory, whiteouts=True)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             await self._run(difference.__exit__, None, None, None)
 

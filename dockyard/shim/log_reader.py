@@ -11,6 +11,8 @@ from typing import BinaryIO, cast
 
 import msgspec
 
+from dockyard.generators import closing
+
 BLOCK = 1 << 20
 # How often a log that is followed is looked at; cheaper than a watch per reader, and no one sees the difference.
 INTERVAL = 0.05
@@ -52,7 +54,7 @@ async def read_logs(
     ended: asyncio.Event | None = None,
 ) -> AsyncIterator[LogEntry]:
     """Every row as `read_batches` gives them, one by one."""
-    batches = read_batches(
+    found = read_batches(
         path,
         stdout=stdout,
         stderr=stderr,
@@ -62,9 +64,10 @@ async def read_logs(
         follow=follow,
         ended=ended,
     )
-    async for batch in batches:
-        for entry in batch:
-            yield entry
+    async with closing(found) as batches:
+        async for batch in batches:
+            for entry in batch:
+                yield entry
 
 
 async def read_batches(
