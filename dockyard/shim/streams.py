@@ -355,17 +355,21 @@ class Streams:
 
     def relieved(self) -> None:
         """A client's backlog has become shorter, or the log's may have."""
-        if not self._waiting or self.log.full():
-            return
-        if all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking):
+        if self._waiting and self._clients_keep_up() and not self.log.full():
             self._waiting = False
             for fd in self.sources:
                 self.loop.change(fd, select.EPOLLIN)
 
     @property
     def waits_for_log(self) -> bool:
-        """Whether the process is not read from because of its log; nobody says when that is over."""
-        return self._waiting and self.log.full()
+        """Whether the process is not read from because of its log; nobody says when that is over.
+
+        Nor is the log asked once more: were it full just before and is no longer, nobody would say so either.
+        """
+        return self._waiting and self._clients_keep_up()
+
+    def _clients_keep_up(self) -> bool:
+        return all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking)
 
     def drain(self) -> bool:
         """Pass on what the ended process has left. True when its streams have ended, no one else holding them."""
