@@ -184,6 +184,11 @@ class Cgroup:
         elif directory.startswith(self.layout.tops.get("cpuset", "\0") + "/"):
             _inherit_cpuset(directory)
 
+    @property
+    def joined_from_outside(self) -> bool:
+        """Whether a process can't join by itself once it is in the container's namespaces."""
+        return False
+
     def join(self, pid: int, *, like: int = 0) -> None:
         """Move the process `pid` (0: the caller) into every hierarchy.
 

@@ -6,6 +6,7 @@ Delegation".
 """
 
 import contextlib
+import errno
 import os
 from typing import Any
 
@@ -218,11 +219,19 @@ class Scope(Cgroup):
         """The cgroup in one hierarchy of v1."""
         return Cgroup("/", self.layout, paths={name: self.paths[name]})
 
+    @property
+    def joined_from_outside(self) -> bool:
+        """A user's systemd knows its user by the id, which is another inside."""
+        return self.user
+
     def join(self, pid: int, *, like: int = 0) -> None:
-        """Move the process `pid` (0: the caller) into it."""
+        """Move the process `pid` (0: the caller) into it. Raises OSError."""
         if self.user:
             # between systemd's own groups only systemd moves processes that are not root's
-            self.manager().attach(self.unit, pid or own_pid())
+            try:
+                self.manager().attach(self.unit, pid or own_pid())
+            except DBusError as error:
+                raise OSError(errno.EPERM, error.message, self.unit) from error
         else:
             super().join(pid, like=like)
 

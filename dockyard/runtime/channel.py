@@ -13,7 +13,7 @@ INT = 4  # bytes of a descriptor
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """`kind` is console, hooks, limits, mapped, born, ids, seccomp, created, start, done or error."""
+    """`kind` is console, hooks, limits, cgroup, mapped, born, ids, seccomp, created, start, done or error."""
 
     kind: str
     text: str = ""

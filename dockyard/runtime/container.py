@@ -349,7 +349,16 @@ class Container(Existing):
                 )
             # a child of ours that nobody has reaped yet: the number is its own
             child = os.pidfd_open(pid)
-            attendance = midwife.Attendance(ours, child, pid, wanted, filter_, self.state("running"), None, on_console)
+            attendance = midwife.Attendance(
+                ours,
+                child,
+                pid,
+                wanted,
+                filter_,
+                self.state("running"),
+                on_console=on_console,
+                join_cgroup=lambda: groups.join(self.group, pid),
+            )
             return Joining(pid, child, ours, attendance)
         except BaseException:
             ours.close()
@@ -474,6 +483,9 @@ def _join(
             tell(f"nsexec: affinity: {sum(1 << cpu for cpu in os.sched_getaffinity(0)):#x}")
         if groups_to_join is not None:
             join_sub_cgroups(groups_to_join)
+        elif group.joined_from_outside:
+            channel.send(runtime, Message("cgroup"))
+            channel.expect(runtime, "done", "joining the cgroup")
         else:
             groups.join(group, like=record.pid)
         scheduling.set_affinity(wanted.exec_cpu_affinity, initial=False)

@@ -29,6 +29,7 @@ class Attendance:
         run_hooks: Callable[[], None] | None = None,
         on_console: Callable[[int], None] | None = None,
         map_ids: Callable[[int, int], None] | None = None,
+        join_cgroup: Callable[[], None] | None = None,
     ) -> None:
         self.created = False
         self.console = -1
@@ -41,6 +42,7 @@ class Attendance:
         self._run_hooks = run_hooks
         self._on_console = on_console
         self._map_ids = map_ids
+        self._join_cgroup = join_cgroup
 
     def step(self) -> None:
         """Wait for one message and do as it says. Raises RuntimeFailure; then `abandon`."""
@@ -63,6 +65,8 @@ class Attendance:
                 self._map_ids(int(message.text), fd)
             finally:
                 os.close(fd)
+        elif message.kind == "cgroup" and self._join_cgroup is not None:
+            self._join_cgroup()
         elif message.kind == "limits" and self._wanted is not None:
             # only the host's root may raise a hard limit, not that of a user namespace
             limits.apply(self._wanted.rlimits, self._pid)

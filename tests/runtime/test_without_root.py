@@ -1,4 +1,4 @@
-"""dockyard-runc as an ordinary user: with its own id alone, and no cgroup."""
+"""dockyard-runc as an ordinary user: with its own id alone and no cgroup, or with those of the user's own systemd."""
 
 import json
 import os
@@ -7,20 +7,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dockyard.linux import cgroups
+
 USER = 54321
+NOBODY = 65534
 RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
 
 
 class Home:
     """A directory of the user's with a bundle in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: int = USER) -> None:
         self.folder = folder
+        self.user = user
+        self.runtime_directory = folder / "run"
         for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
             (folder / "rootfs" / name).mkdir(parents=True)
         shutil.copy(shutil.which("busybox") or "", folder / "rootfs" / "bin" / "busybox")
@@ -28,11 +34,11 @@ class Home:
             (folder / "rootfs" / "bin" / name).symlink_to("busybox")
         (folder / "run").mkdir()
         for path in (folder, *folder.rglob("*")):
-            os.chown(path, USER, USER, follow_symlinks=False)
+            os.chown(path, user, user, follow_symlinks=False)
 
     def environment(self) -> dict[str, str]:
         """Of its commands."""
-        return {"XDG_RUNTIME_DIR": str(self.folder / "run"), "PATH": os.environ["PATH"]}
+        return {"XDG_RUNTIME_DIR": str(self.runtime_directory), "PATH": os.environ["PATH"]}
 
     def runc(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
         """dockyard-runc as the user."""
@@ -41,8 +47,8 @@ class Home:
             **{"stdin": subprocess.DEVNULL, "capture_output": True, **options},
             cwd=self.folder,
             env=self.environment(),
-            user=USER,
-            group=USER,
+            user=self.user,
+            group=self.user,
             extra_groups=[],
             timeout=60,
             check=False,
@@ -59,17 +65,38 @@ class Home:
         (self.folder / "config.json").write_text(json.dumps(spec))
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
+@contextmanager
+def _home(user: int) -> Iterator[Home]:
     folder = Path(tempfile.mkdtemp(prefix="dockyard-user-", dir="/var/tmp"))
-    trial = {"user": USER, "group": USER, "extra_groups": [], "capture_output": True, "check": False}
+    trial = {"user": user, "group": user, "extra_groups": [], "capture_output": True, "check": False}
     readable = subprocess.run([sys.executable, "-c", "import dockyard"], **trial)
     try:
         if readable.returncode:
             pytest.skip("this tree is not for other users to read")
-        yield Home(folder)
+        yield Home(folder, user)
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with _home(USER) as found:
+        yield found
+
+
+@pytest.fixture
+def session() -> Iterator[Home]:
+    """Of a user who has a systemd: nobody, whom every system knows."""
+    if not Path("/run/systemd/system").is_dir() or cgroups.layout().version != 2:
+        pytest.skip("wants systemd on cgroup version 2")
+    unit = f"user@{NOBODY}.service"
+    subprocess.run(["systemctl", "start", unit], check=True, timeout=120)
+    try:
+        with _home(NOBODY) as found:
+            found.runtime_directory = Path(f"/run/user/{NOBODY}")
+            yield found
+    finally:
+        subprocess.run(["systemctl", "stop", unit, f"user-runtime-dir@{NOBODY}.service"], check=True, timeout=120)
 
 
 def test_a_user_is_root_inside(home: Home) -> None:
@@ -150,3 +177,33 @@ def test_a_user_has_the_ranges_of_ids_that_the_system_gives_it(home: Home) -> No
     refused = run(5001)
     assert refused.returncode != 0
     assert b"newuidmap" in refused.stderr
+
+
+def test_the_users_own_systemd_gives_it_a_cgroup_with_limits(session: Home) -> None:
+    pids, memory = {"limit": 20}, {"limit": 64 << 20}
+    session.write("sleep", "60", resources={"pids": pids, "memory": memory}, cgroupsPath="user.slice:dockyard:session")
+    null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "capture_output": False}
+    started = session.runc("--systemd-cgroup", "run", "--detach", "session", **null)
+    assert started.returncode == 0, session.runc("--systemd-cgroup", "run", "again").stderr
+    try:
+        state = json.loads(session.runc("state", "session").stdout)
+        place = Path(f"/proc/{state['pid']}/cgroup").read_text().strip().partition("::")[2]
+        assert place.startswith(f"/user.slice/user-{NOBODY}.slice/user@{NOBODY}.service/")
+        assert place.endswith("/user.slice/dockyard-session.scope")
+        group = Path("/sys/fs/cgroup" + place)
+        assert (group / "pids.max").read_text() == "20\n"
+        assert (group / "memory.max").read_text() == f"{64 << 20}\n"
+        done = session.runc("exec", "session", "cat", "/proc/self/cgroup")
+        assert done.returncode == 0, done.stderr
+        changed = session.runc("update", "--pids-limit", "30", "session")
+        assert changed.returncode == 0, changed.stderr
+        assert (group / "pids.max").read_text() == "30\n"
+        assert session.runc("pause", "session").returncode == 0
+        assert (group / "cgroup.freeze").read_text() == "1\n"
+        assert session.runc("resume", "session").returncode == 0
+        stats = json.loads(session.runc("events", "--stats", "session").stdout)
+        assert stats["data"]["pids"]["limit"] == 30
+    finally:
+        session.runc("kill", "session", "KILL")
+        assert session.runc("delete", "--force", "session").returncode == 0
+    assert not group.exists()
