@@ -47,3 +47,37 @@ def test_a_rehearsal_that_fails_in_any_way_leaves_a_working_zygote(module: str, 
     _, told = zygote.communicate(timeout=10)
     assert zygote.returncode == 0
     assert "the rehearsal has failed: KeyError('unforeseen')" in told
+
+
+# A zygote whose first forks are killed before it has looked at them.
+KILLING = """
+import os, signal, sys, time
+opened, left = os.pidfd_open, 3
+def open_late(pid, flags=0):
+    global left
+    if left and sys._getframe(1).f_code.co_name == "_fork":
+        left -= 1
+        os.kill(pid, signal.SIGKILL)
+        while os.path.exists(f"/proc/{pid}"):
+            time.sleep(0.001)
+    return opened(pid, flags)
+os.pidfd_open = open_late
+from dockyard.shim import zygote
+zygote.main()
+"""
+
+
+def test_forks_that_end_at_once_are_made_up_for() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            zygote = subprocess.Popen([sys.executable, "-c", KILLING], stdin=theirs, stderr=subprocess.PIPE, text=True)
+        # one of each and no more: those of the rehearsal have ended
+
+        def made_up_for() -> bool:
+            kinds = [len(named(name, zygote.pid)) for name in ("dockyard-shim", "dockyard-start")]
+            return kinds == [1, 1] and len(children_of(zygote.pid)) == 2
+
+        eventually(made_up_for)
+    _, told = zygote.communicate(timeout=10)
+    assert zygote.returncode == 0, told
