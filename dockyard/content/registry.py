@@ -14,12 +14,14 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import urlencode, urljoin
 
 import aiohttp
 import msgspec
 
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unauthorized, Unavailable
+from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.digest import check_digest, digest_of
 from dockyard.oci.manifest import INDEXES, MANIFESTS
@@ -29,8 +31,11 @@ from dockyard.version import VERSION
 HUB = "https://registry-1.docker.io"
 CERTIFICATES = ("/etc/dockyard/certs.d", "/etc/docker/certs.d")
 # A manifest is small; a registry that sends more is broken or hostile (moby's limit is the same).
+T = TypeVar("T")
+
 LARGEST_MANIFEST = 4 << 20
 CHUNK = 1 << 20
+MOST_PAGES = 10_000  # of a list of tags
 ATTEMPTS = 5
 
 
@@ -170,16 +175,12 @@ class Repository:
             try:
                 async with self._request("GET", f"{self._path}/manifests/{reference}", headers, endpoint) as response:
                     await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
-                    content = await response.content.read(LARGEST_MANIFEST + 1)
-                    while len(content) <= LARGEST_MANIFEST and (more := await response.content.read(CHUNK)):
-                        content += more
+                    content = await _read(response, f"manifest of {self._shown(reference)}")
             except (NotFound, Unauthorized, Unavailable) as error:
                 failure = error
                 if endpoint.mirror or isinstance(error, Unavailable):
                     continue
                 raise
-            if len(content) > LARGEST_MANIFEST:
-                raise InvalidParameter(f"manifest of {self._shown(reference)} is too large")
             digest = digest_of(content)
             if reference.startswith("sha256:") and digest != reference:
                 raise SystemFailure(f"manifest verification failed for digest {reference}")
@@ -189,9 +190,13 @@ class Repository:
 
     async def blob_bytes(self, blob: Descriptor) -> bytes:
         """A small blob (an image's configuration), verified."""
-        if blob.size > LARGEST_MANIFEST:
-            raise InvalidParameter(f"blob {blob.digest} is too large")
-        return b"".join([piece async for piece in self.blob(blob)])
+        found = b""
+        async with closing(self.blob(blob)) as pieces:
+            async for piece in pieces:
+                found += piece
+                if max(len(found), blob.size) > LARGEST_MANIFEST:
+                    raise InvalidParameter(f"blob {blob.digest} is too large")
+        return found
 
     async def blob(self, blob: Descriptor) -> AsyncIterator[bytes]:
         """A blob's bytes as they arrive, verified at the end; a broken connection is taken up where it broke.
@@ -300,10 +305,12 @@ class Repository:
         """Every tag."""
         found: list[str] = []
         path: str | None = f"{self._path}/tags/list"
-        while path:
+        seen: set[str] = set()
+        while path and path not in seen and len(seen) < MOST_PAGES:
+            seen.add(path)
             async with self._request("GET", path, {}) as response:
                 await self._check(response, missing=f"repository {self.name.familiar_name()} not found")
-                document = msgspec.json.decode(await response.read(), type=dict[str, str | list[str] | None])
+                document = await _decoded(response, "list of tags", dict[str, str | list[str] | None])
                 listed = document.get("tags") or []
                 found += listed if isinstance(listed, list) else []
                 following = response.links.get("next")
@@ -367,7 +374,7 @@ class Repository:
         body: AsyncIterator[bytes] | bytes | None,
     ) -> aiohttp.ClientResponse:
         sent = dict(headers)
-        if endpoint.url in self._authorization and url.startswith(endpoint.url):
+        if endpoint.url in self._authorization and url.startswith(endpoint.url + "/"):
             sent["Authorization"] = self._authorization[endpoint.url]
         return await self.client.session.request(
             method, url, headers=sent, data=body, ssl=_tls(endpoint), allow_redirects=True
@@ -418,7 +425,7 @@ class Repository:
                 raise Unauthorized("unauthorized: incorrect username or password")
             if response.status != 200:
                 raise Unavailable(f"token server {realm} answers {response.status}")
-            found = msgspec.json.decode(await response.read(), type=_Token)
+            found = await _decoded(response, "token", _Token)
         return found.token or found.access_token
 
     async def _check(self, response: aiohttp.ClientResponse, missing: str = "") -> None:
@@ -427,8 +434,8 @@ class Repository:
         if status < 400:
             return
         try:
-            errors = msgspec.json.decode(await response.read(), type=_Errors).errors
-        except (msgspec.DecodeError, aiohttp.ClientError):
+            errors = (await _decoded(response, "error", _Errors)).errors
+        except (DockyardError, aiohttp.ClientError):
             errors = []
         first = errors[0] if errors else _Error()
         said = f"{first.code.lower().replace('_', ' ')}: {first.message}" if first.code else f"status {status}"
@@ -446,6 +453,24 @@ class Repository:
         if status == 429 or status >= 500:
             raise Unavailable(f"received unexpected HTTP status: {status} from {response.url.host}: {said}")
         raise InvalidParameter(said)
+
+
+async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
+    """A body that is kept in memory. Raises InvalidParameter when it is too large for that."""
+    content = b""
+    while piece := await response.content.read(CHUNK):
+        content += piece
+        if len(content) > LARGEST_MANIFEST:
+            raise InvalidParameter(f"{what} is too large")
+    return content
+
+
+async def _decoded(response: aiohttp.ClientResponse, what: str, kind: type[T]) -> T:
+    """A body that is JSON. Raises InvalidParameter when it is too large, Unavailable when it is something else."""
+    try:
+        return msgspec.json.decode(await _read(response, what), type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unavailable(f"{response.url.host} answers with a {what} that is none: {error}") from None
 
 
 def _reason(failure: Exception | None) -> str:
