@@ -109,7 +109,8 @@ class ContainerRuns:
             shim = await self._shims.start(start)
         except RuntimeFailure as failure:
             raise start_failure(failure, restored=checkpoint is not None) from failure
-        host_mounts.unmount_subpaths(self._index.folder(container))
+        if any(point.subpath for point in volumes):
+            host_mounts.unmount_subpaths(self._index.folder(container))
         container.shim = shim
         _note_networks(record, sandbox)
         record.state = State(
