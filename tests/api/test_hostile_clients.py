@@ -33,7 +33,6 @@ UNFINISHED = [
 MALFORMED = [
     b"\0\0\0\0\r\n\r\n",
     b"GET\r\n\r\n",
-    b"GET /_ping\r\n\r\n",
     b"GET /_ping HTTP/9.9\r\nHost: d\r\n\r\n",
     b"G\xffT /_ping HTTP/1.1\r\nHost: d\r\n\r\n",
     b"GET /_ping HTTP/1.1\r\nHost: d\r\nNo colon\r\n\r\n",
