@@ -107,8 +107,9 @@ def _set_level(config: Config) -> None:
 async def _run(line: CommandLine, config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
     from dockyard.api.app import build_server
-    from dockyard.engine.assembly import Engine
+    from dockyard.engine.assembly import Engine, check
 
+    check(config)  # before there is a socket: who can connect may count on an engine
     # Every container costs the daemon a few descriptors, every client one.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20), hard))

@@ -52,10 +52,6 @@ class Engine:
         if remapped is not None:
             config = _remapped(config, remapped)
         self.config = config
-        try:
-            log_options.check(config.log_driver, config.log_opts)
-        except InvalidParameter as error:
-            raise InvalidParameter(f"failed to set log opts: {error}") from None
         root = Path(config.data_root)
         exec_root = Path(config.exec_root)
         self._undo = AsyncExitStack()
@@ -147,6 +143,14 @@ class Engine:
         self._registry.configure(config.registry_mirrors, config.insecure_registries)
         self._containers.reload(config)
         self.services.system.reload(config)
+
+
+def check(config: Config) -> None:
+    """Refuse what can be refused before anything is opened. Raises InvalidParameter."""
+    try:
+        log_options.check(config.log_driver, config.log_opts)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error}") from None
 
 
 def _remapped(config: Config, ids: IdRange) -> Config:
