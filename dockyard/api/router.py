@@ -234,6 +234,8 @@ class Router:
         return response
 
     async def _respond(self, http: web.BaseRequest) -> web.StreamResponse:
+        if http.version < (1, 0):  # the parser takes a request line without a version
+            return json_response({"message": "malformed HTTP version"}, 400)
         segments = [unquote(segment) for segment in http.rel_url.raw_path.strip("/").split("/")]
         version = NEWEST_VERSION
         if len(segments) > 1 and segments[0][:1] == "v" and segments[0][1:2].isdigit():
