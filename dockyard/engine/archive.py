@@ -16,7 +16,7 @@ import secrets
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from dockyard.content.unpack import Worker
@@ -285,20 +285,17 @@ class _View:
     def _put(self, root: Root, point: MountPoint) -> None:
         place = root.resolve(point.destination)
         source = self._sources.get(point.destination, point.source)
-        found = open_subpath(source, point.subpath) if point.subpath else -1
-        if found >= 0:
-            source = f"/proc/self/fd/{found}"
-        directory = point.type == "tmpfs" or os.path.isdir(source)
-        target = root.make(place, directory)
-        try:
+        with ExitStack() as opened:
+            if point.subpath:
+                part = open_subpath(source, point.subpath)
+                opened.callback(os.close, part)
+                source = f"/proc/self/fd/{part}"
+            target = root.make(place, point.type == "tmpfs" or os.path.isdir(source))
+            opened.callback(os.close, target)
             if point.type == "tmpfs":
                 mounts.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
             else:
                 mounts.mount(source, f"/proc/self/fd/{target}", None, syscalls.MS_BIND | syscalls.MS_REC)
-        finally:
-            os.close(target)
-            if found >= 0:
-                os.close(found)
         if not point.rw:
             mounted = root.open(place, os.O_PATH)
             try:
