@@ -31,12 +31,12 @@ from dockyard.version import VERSION
 HUB = "https://registry-1.docker.io"
 CERTIFICATES = ("/etc/dockyard/certs.d", "/etc/docker/certs.d")
 # A manifest is small; a registry that sends more is broken or hostile (moby's limit is the same).
-T = TypeVar("T")
-
 LARGEST_MANIFEST = 4 << 20
 CHUNK = 1 << 20
 MOST_PAGES = 10_000  # of a list of tags
 ATTEMPTS = 5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,7 @@ def _manifest(**changes: Any) -> bytes:
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": {
-                "mediaType": "application/vnd.docker.container.image.v1+json",
-                "size": len(RAW),
-                "digest": digest(RAW),
-            },
+            "config": {"mediaType": CONFIG, "size": len(RAW), "digest": digest(RAW)},
             "layers": [{"mediaType": LAYER, "size": len(PACKED), "digest": digest(PACKED)}],
             **changes,
         }
