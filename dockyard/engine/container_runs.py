@@ -85,12 +85,13 @@ class ContainerRuns:
         if order is not None:
             await self._logs.check(order)
             await self._logs.begin(order)
+        program = await self._specs.seccomp_program(container, spec)
         attachments, container.waiting = container.waiting, []
         start = StartRequest(
             container_id=container.id,
             bundle=self._index.folder(container),
             spec=runtime_spec.encode(spec),
-            seccomp_program=self._specs.seccomp_program(spec),
+            seccomp_program=program,
             terminal=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,

@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from dockyard.config import Config
 from dockyard.engine import cdi, host_mounts, runtimes
 from dockyard.engine import spec as specs
@@ -14,11 +12,12 @@ from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
 from dockyard.engine.links import link_environment
+from dockyard.engine.seccomp_filters import SeccompFilters
 from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
-from dockyard.linux import seccomp, systemd
+from dockyard.linux import systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
@@ -29,13 +28,13 @@ INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/dock
 
 
 class SpecMaker:
-    """Makes specs; keeps the seccomp filters that it has compiled."""
+    """Makes specs, and what goes with them."""
 
     def __init__(self, config: Config, index: ContainerIndex, user_namespaces: UserNamespaces) -> None:
         self._config = config
         self._index = index
         self._user_namespaces = user_namespaces
-        self._filters: dict[bytes, bytes] = {}
+        self._filters = SeccompFilters()
 
     def reload(self, config: Config) -> None:
         """Take up new settings."""
@@ -148,7 +147,7 @@ class SpecMaker:
         wanted = wanted or self._config.seccomp_profile
         if wanted == "unconfined":
             return None
-        if not wanted or wanted == "builtin":
+        if _is_builtin(wanted):
             return defaults.default_seccomp(granted)
         if not wanted.lstrip().startswith("{"):
             try:
@@ -161,22 +160,13 @@ class SpecMaker:
         """Which runtime makes it; None is ours. Raises InvalidParameter when the one it was made for is gone."""
         return runtimes.find(container.host_config.runtime or self._config.default_runtime, self._config)
 
-    def seccomp_program(self, spec: runtime_spec.Spec) -> bytes | None:
-        """The compiled filter; each distinct one is compiled once."""
+    async def seccomp_program(self, container: Container, spec: runtime_spec.Spec) -> bytes | None:
+        """The compiled filter of a spec made for the container. Raises InvalidParameter."""
         profile = spec.linux.seccomp
         if profile is None:
             return None
-        key = msgspec.json.encode(profile)
-        program = self._filters.get(key)
-        if program is None:
-            try:
-                program = self._filters[key] = seccomp.compile_profile(profile)
-            except (OSError, ValueError) as error:
-                raise InvalidParameter(f"seccomp profile can't be compiled: {error}") from error
-        # of the profile only how its filter is loaded is still needed
-        plain = profile.flags is None and not profile.listener_path
-        spec.linux.seccomp = None if plain else msgspec.structs.replace(profile, syscalls=[], architectures=[])
-        return program
+        wanted = security_options(container.host_config.security_opt).seccomp or self._config.seccomp_profile
+        return await self._filters.compiled(profile, builtin=_is_builtin(wanted))
 
 
 def _writable_cgroups(wanted: bool | None, record: Record) -> bool:
@@ -200,3 +190,7 @@ def _propagation(record: Record) -> str:
     if wanted & {"shared", "rshared"}:
         return "rshared"
     return "rslave" if wanted & {"slave", "rslave"} else ""
+
+
+def _is_builtin(profile: str) -> bool:
+    return profile in ("", "builtin")

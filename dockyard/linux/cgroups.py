@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -223,6 +223,27 @@ class Cgroup:
         if directory is None:
             raise FileNotFoundError(errno.ENOENT, f"no {controller} controller on this host", name)
         _write(f"{directory}/{name}", value)
+
+    def append(self, controller: str, name: str, values: Iterable[str], *, tolerated: Collection[int] = ()) -> None:
+        """Write one value after the other to `name`, which adds them up (devices.allow). Raises as `write` does.
+
+        `tolerated`: numbers of errors for which a value is passed over.
+        """
+        directory = self.directory(controller)
+        if directory is None:
+            raise FileNotFoundError(errno.ENOENT, f"no {controller} controller on this host", name)
+        path = f"{directory}/{name}"
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for value in values:
+                recorder.note("write", path, value)
+                try:
+                    os.write(fd, value.encode())
+                except OSError as error:
+                    if error.errno not in tolerated:
+                        raise
+        finally:
+            os.close(fd)
 
     def read(self, controller: str, name: str) -> str | None:
         """The text of `name`, or None when there is none."""

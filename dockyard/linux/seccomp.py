@@ -56,6 +56,10 @@ AUDIT_ARCHITECTURES = {
     "SCMP_ARCH_LOONGARCH64": 0xC0000102,
 }
 X32_BIT = 1 << 30
+# struct sock_filter: code, jump if true, jump if false, operand (include/uapi/linux/bpf_common.h)
+Instruction = tuple[int, int, int, int]
+LOAD, JUMP, EQUAL, GREATER, AT_LEAST, HAS_BIT, MASK, RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
+NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 FILTER_OPTIMIZE = 8  # SCMP_FLTATR_CTL_OPTIMIZE: 2 makes a binary tree, so that late rules cost no more than early ones
 MANY = 32  # rules from which on a tree is better; with none libseccomp 2.5 makes a wrong one
 
@@ -114,6 +118,8 @@ def compile_profile(profile: Profile) -> bytes:
     Raises ValueError for what the profile says wrongly, OSError when libseccomp refuses. Unknown system calls are left
     out, since a profile names calls of many kernels; those newer than every call that it names fail with ENOSYS.
     """
+    from dockyard.linux import filter_ranges  # only to compile: most processes get their filter compiled
+
     library = _library()
     default = _action(profile.default_action, profile.default_errno_ret)
     if profile.default_action == "SCMP_ACT_NOTIFY":
@@ -137,7 +143,7 @@ def compile_profile(profile: Profile) -> bytes:
             if action == default:
                 continue  # libseccomp refuses rules that say the default once more
             _add(library, context, rule.names, action, rule.args)
-        return _unknown_calls(library, profile) + _export(library, context)
+        return filter_ranges.by_ranges(_unknown_calls(library, profile) + _export(library, context))
     finally:
         library.seccomp_release(context)
 
@@ -168,13 +174,8 @@ def load_flags(names: Sequence[str] | None) -> int:
 
 def notifies(program: bytes) -> bool:
     """Whether a compiled filter has calls decided by a listener."""
-    answer = struct.pack("=HBBI", _RETURN, 0, 0, ACTIONS["SCMP_ACT_NOTIFY"])
+    answer = struct.pack("=HBBI", RETURN, 0, 0, ACTIONS["SCMP_ACT_NOTIFY"])
     return any(program[at : at + 8] == answer for at in range(0, len(program), 8))
-
-
-# struct sock_filter: code, jump if true, jump if false, operand (include/uapi/linux/bpf_common.h)
-_LOAD, _JUMP, _EQUAL, _GREATER, _HAS_BIT, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
 
 
 def _unknown_calls(library: ctypes.CDLL, profile: Profile) -> bytes:
@@ -198,20 +199,20 @@ def _unknown_calls(library: ctypes.CDLL, profile: Profile) -> bytes:
         ]
         if numbers and max(numbers) > 0:
             newest.setdefault(audit, {})[architecture == "SCMP_ARCH_X32"] = max(numbers)
-    code: list[tuple[int, int, int, int]] = [(_LOAD, 0, 0, _ARCHITECTURE_OFFSET)]
+    code: list[Instruction] = [(LOAD, 0, 0, ARCHITECTURE)]
     for audit, last in newest.items():
         never = 0xFFFFFFFF
         block = [
-            (_LOAD, 0, 0, _NUMBER_OFFSET),
-            (_HAS_BIT, 1, 0, X32_BIT if audit == AUDIT_ARCHITECTURES["SCMP_ARCH_X32"] else 0),
-            (_GREATER, 1, 2, last.get(False, never)),
-            (_GREATER, 0, 1, last.get(True, never)),
-            (_RETURN, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+            (LOAD, 0, 0, NUMBER),
+            (HAS_BIT, 1, 0, X32_BIT if audit == AUDIT_ARCHITECTURES["SCMP_ARCH_X32"] else 0),
+            (GREATER, 1, 2, last.get(False, never)),
+            (GREATER, 0, 1, last.get(True, never)),
+            (RETURN, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
         ]
-        code += [(_EQUAL, 0, len(block) + 1, audit), *block, (_JUMP, 0, 0, -1)]
+        code += [(EQUAL, 0, len(block) + 1, audit), *block, (JUMP, 0, 0, -1)]
     # each block that finds nothing wrong goes on with the filter itself
     ends = [
-        (kind, yes, no, len(code) - at - 1 if kind == _JUMP else operand)
+        (kind, yes, no, len(code) - at - 1 if kind == JUMP else operand)
         for at, (kind, yes, no, operand) in enumerate(code)
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in ends)

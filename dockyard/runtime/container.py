@@ -148,18 +148,13 @@ class Container(Existing):
             except FileExistsError:
                 raise RuntimeFailure(f"container with given ID already exists: {container_id}") from None
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)
-            groups.make(group, spec, rootless=rootless)
-            # what runs at the end of a container also runs at the end of one that came as far as its namespaces
-            born_at_all: list[Birth] = []
-            undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
-            undo.callback(_remove_group, group)
             start_gate = Gate(directory) if gate else None
             if start_gate is not None:
                 undo.callback(start_gate.close)
             flags, joined = birth.of_spec(spec, undo)
             users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
             sources = mount_sources.open_all(spec, bundle, users, undo)
+            group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)
             born = Birth(
                 container_id=container_id,
                 bundle=bundle,
@@ -184,12 +179,19 @@ class Container(Existing):
                 tell(f"nsexec container setup: new namespaces: {kinds or 'none'}; joined: {len(joined)}")
                 if filter_ is not None:
                     tell(f"seccomp filter flags: {filter_.load_flags}")
+            if spare is not None:  # it reads while we make the cgroup
+                spare.give(born, text := text or runtime_spec.encode(spec))
+            groups.make(group, spec, rootless=rootless)
+            # what runs at the end of a container also runs at the end of one that came as far as its namespaces
+            born_at_all: list[Birth] = []
+            undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
+            undo.callback(_remove_group, group)
             if not born.has(syscalls.CLONE_NEWNS):
                 undo.callback(rootfs.unmount, init.root_path(bundle, spec))
             if spare is None:
                 pid, ours = _bear(born, syscalls.CLONE_PARENT if sibling else 0)
             else:
-                spare.give(born, text := text or runtime_spec.encode(spec))
+                spare.go()
                 pid, ours = spare.pid, spare.end
             undo.callback(ours.close)
             undo.callback(_reap, pid)

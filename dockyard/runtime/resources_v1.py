@@ -1,6 +1,7 @@
 """The spec's resources as writes to the files of cgroup version 1. Kernel: admin-guide/cgroup-v1."""
 
 import errno
+import itertools
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import BlockIO, Cpu, DeviceRule, Memory, Network, Resources
@@ -48,13 +49,11 @@ def _set_devices(group: Cgroup, rules: list[DeviceRule], rootless: bool) -> None
         if rootless:
             return
         raise RuntimeFailure("cannot set devices limit: container could not join or create cgroup")
-    for rule in rules:
-        try:
-            group.write("devices", "devices.allow" if rule.allow else "devices.deny", _device_row(rule))
-        except OSError as error:
-            # in a user namespace nobody may change the list; what the parent refuses stays refused
-            if error.errno != errno.EPERM or not rootless:
-                raise
+    # in a user namespace nobody may change the list; what the parent refuses stays refused
+    tolerated = (errno.EPERM,) if rootless else ()
+    for allow, alike in itertools.groupby(rules, key=lambda rule: rule.allow):
+        name = "devices.allow" if allow else "devices.deny"
+        group.append("devices", name, map(_device_row, alike), tolerated=tolerated)
 
 
 def _device_row(rule: DeviceRule) -> str:

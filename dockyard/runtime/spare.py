@@ -99,7 +99,10 @@ class Spare:
         return not poll.poll(0)
 
     def give(self, birth: Birth, text: bytes) -> None:
-        """Let it be born; `text` is the JSON of the spec. Raises RuntimeFailure when it is not there any more."""
+        """Tell it what it will be; `text` is the JSON of the spec. Raises RuntimeFailure when it is not there any more.
+
+        What `birth` names need not be there before `go`. Who closes the channel instead wants it no more.
+        """
         stdio = birth.stdio
         papers = Papers(
             birth.container_id,
@@ -121,9 +124,20 @@ class Spare:
             joined = [fd for fd, _ in birth.joined]
             socket.send_fds(self.end, [b"."], [body, *passed, *joined, *birth.sources.values()], socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
-            raise RuntimeFailure("the container's process ended before it was created") from None
+            raise _gone() from None
         finally:
             os.close(body)
+
+    def go(self) -> None:
+        """Let it be born as what it has been given. Raises RuntimeFailure when it is not there any more."""
+        try:
+            self.end.send(b"!", socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _gone() from None
+
+
+def _gone() -> RuntimeFailure:
+    return RuntimeFailure("the container's process ended before it was created")
 
 
 def _own_network() -> int:
@@ -180,4 +194,5 @@ def _wait(runtime: socket.socket, home: int) -> None:
         own_keyring=papers.own_keyring,
         gate=None,
     )
-    init.be_born(birth, runtime)
+    if runtime.recv(1):
+        init.be_born(birth, runtime)

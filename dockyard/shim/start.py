@@ -79,7 +79,7 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
     spec = task.spec if task.spec is not None else runtime_spec.decode(task.specification)
     if order.init:
         _add_init(spec)
-    enter(order.directory, task.shim)
+    enter(order.directory)
     container: Container | OtherContainer | None = None
     try:
         open_log(order.log).close()  # now, when a failure can still be told
@@ -88,6 +88,9 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
         own_pids = any(kind.type == "pid" and not kind.path for kind in spec.linux.namespaces)
 
         def leave_to_shim(pid: int, pidfd: int) -> None:
+            if not order.terminal:
+                ends.settle(None)
+            record_shim(task.shim)
             _leave_to_shim(task, handover.Held(pid, cgroup, own_pids, list(ends.sources.values())), pidfd, ends)
 
         if order.runtime:
@@ -115,9 +118,10 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
             )
             assert container.process is not None
             started = container.process
-        ends.settle(started.console)
-        if order.console_size is not None and started.console is not None:
-            resize(started.console, *order.console_size)
+        if order.terminal:
+            ends.settle(started.console)
+            if order.console_size is not None and started.console is not None:
+                resize(started.console, *order.console_size)
         if order.terminal or order.runtime or order.checkpoint:
             leave_to_shim(started.pid, started.pidfd)
         # The next daemon finds the shim by now. If this one has gone before, the next may have looked already, and
@@ -243,8 +247,8 @@ def listen() -> socket.socket:
     return listener
 
 
-def enter(directory: str, shim: int) -> None:
-    """Make the directory of the process `shim`, and make it ours."""
+def enter(directory: str) -> None:
+    """Make a shim's directory, and make it ours."""
     os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
     try:
         os.mkdir(directory, 0o700)
@@ -252,8 +256,12 @@ def enter(directory: str, shim: int) -> None:
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
     os.chdir(directory)
+
+
+def record_shim(pid: int) -> None:
+    """Say in its directory which process the shim is: a daemon may have to end it."""
     with open("pid", "w") as file:
-        file.write(f"{shim} {start_time(shim)}")
+        file.write(f"{pid} {start_time(pid)}")
 
 
 def leave(directory: str) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +285,32 @@ def test_a_seccomp_profile_of_ones_own_is_kept(engine: EngineProcess, tmp_path: 
         "run", "--rm", "--security-opt", "seccomp=unconfined", "busybox", "grep", "Seccomp:", "/proc/self/status"
     )
     assert unconfined.split() == ["Seccomp:", "0"]
+
+
+def test_a_seccomp_profile_that_is_hard_to_compile_holds_nobody_up(engine: EngineProcess, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    calls = "read write open close stat poll mmap brk ioctl clone socket personality execve kill umask prctl".split()
+    operators = ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT")
+
+    def condition(index: int) -> dict[str, object]:
+        return {"index": index, "value": chance.choice((0, 1, 2, 1 << 40)), "op": chance.choice(operators)}
+
+    rules = [
+        {"names": chance.sample(calls, 5), "action": "SCMP_ACT_LOG", "args": [condition(at) for at in places]}
+        for places in (chance.sample(range(6), 3) for _ in range(60))
+    ]
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+    container = engine.docker("create", f"--security-opt=seccomp={profile}", "busybox", "true")
+    with ThreadPoolExecutor(1) as starter:
+        start = starter.submit(engine.run_docker, "start", container)
+        while not start.done():
+            begun = time.monotonic()
+            engine.docker("ps")
+            assert time.monotonic() - begun < 5
+            time.sleep(0.2)
+    assert "it takes libseccomp more than" in start.result().stderr.decode()
+    engine.docker("rm", container)
 
 
 def test_a_seccomp_agent_is_told_of_the_container(engine: EngineProcess, tmp_path: Path) -> None:
