@@ -56,6 +56,7 @@ AUDIT_ARCHITECTURES = {
     "SCMP_ARCH_LOONGARCH64": 0xC0000102,
 }
 X32_BIT = 1 << 30
+RANGES = os.path.join(os.path.dirname(__file__), "filter_ranges.py")  # has a part in what is compiled, see below
 # struct sock_filter: code, jump if true, jump if false, operand (include/uapi/linux/bpf_common.h)
 Instruction = tuple[int, int, int, int]
 LOAD, JUMP, EQUAL, GREATER, AT_LEAST, HAS_BIT, MASK, RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06

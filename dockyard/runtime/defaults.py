@@ -12,7 +12,6 @@ from dockyard.oci.runtime_spec import (
     Seccomp,
     Spec,
 )
-from dockyard.runtime.default_seccomp import default_profile
 
 DEFAULT_CAPABILITIES = [
     "CAP_CHOWN",
@@ -94,6 +93,8 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 def default_seccomp(capabilities: list[str]) -> Seccomp:
     """The default system call filter for a container with these capabilities."""
+    from dockyard.runtime.default_seccomp import default_profile  # long, and most commands read a profile
+
     return default_profile(capabilities)
 
 

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import termios
-import tty
 from collections.abc import Callable
 from typing import Any
 
@@ -253,6 +252,8 @@ def _own_terminal() -> int:
 
 
 def _make_raw(fd: int) -> list[Any]:
+    import tty
+
     saved = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSANOW)
     raw = termios.tcgetattr(fd)

@@ -5,7 +5,6 @@ Specification: config-linux.md, "Control groups". How each version takes them is
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import Resources, Struct
-from dockyard.runtime import resources_v1, resources_v2
 from dockyard.runtime.errors import RuntimeFailure
 
 # The cgroup of a container that may have none (its runtime is no root's) lacks these only if nothing asks for them.
@@ -45,8 +44,12 @@ def apply(group: Cgroup, resources: Resources, *, rootless: bool = False) -> Non
             resources = systemd_properties.rounded(resources)
             systemd_properties.set_on(group, resources)
         if group.version == 2:
+            from dockyard.runtime import resources_v2
+
             resources_v2.apply(group, resources, rootless=rootless)
         else:
+            from dockyard.runtime import resources_v1
+
             resources_v1.apply(group, resources, rootless=rootless)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""

@@ -42,7 +42,11 @@ def main() -> None:
     syscalls.set_process_name("dockyard-zygote")
     os.chdir("/")
     os.umask(0o022)
-    cgroups.layout()  # and what else every start would read
+    # what every start would import, and read
+    if cgroups.layout().version == 2:
+        from dockyard.runtime import resources_v2  # noqa: F401
+    else:
+        from dockyard.runtime import resources_v1  # noqa: F401
     capabilities.last_known_to_kernel()
     gc.disable()
     try:

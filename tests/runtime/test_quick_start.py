@@ -37,7 +37,7 @@ def test_the_first_command_prepares_an_interpreter_that_nobody_can_write_to(runt
     assert row.split()[5].split(",")[0] == "ro"
 
 
-def test_modules_come_from_one_file_until_their_source_changes(tmp_path: Path) -> None:
+def test_modules_come_from_one_file_which_follows_their_source(tmp_path: Path) -> None:
     root = tmp_path / "root"
     subprocess.run(["cp", "-r", "--preserve=timestamps", ROOT / "dockyard", root.as_posix()], check=False)
     (tmp_path / "root2").mkdir()
@@ -48,3 +48,4 @@ def test_modules_come_from_one_file_until_their_source_changes(tmp_path: Path) -
     gate = root / "dockyard/runtime/gate.py"
     gate.write_text(gate.read_text() + 'STARTED = "changed"\n')
     assert shown(tmp_path, root) == ["SourceFileLoader", str(gate), "changed"]
+    assert shown(tmp_path, root) == ["_Modules", str(gate), "changed"]
