@@ -1,6 +1,7 @@
 """Capabilities by name, and setting a thread's five sets (capabilities(7))."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from dockyard.linux.syscalls import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_CAPBSET_READ, capget, capset, prctl
 
@@ -29,6 +30,7 @@ def bits(names: list[str] | tuple[str, ...]) -> int:
     return found
 
 
+@cache
 def last_known_to_kernel() -> int:
     """The highest capability number of the running kernel."""
     with open("/proc/sys/kernel/cap_last_cap") as text:

@@ -5,8 +5,8 @@ and signals it by pidfd. Imports little: most commands of the command line need 
 """
 
 import contextlib
+import errno
 import os
-import shutil
 import signal
 
 from dockyard.linux.cgroups import Cgroup
@@ -218,14 +218,10 @@ class Existing:
                 raise RuntimeFailure(f"cannot delete container {self.record.id} that is not stopped: {status}")
             with contextlib.suppress(RuntimeFailure):
                 self.kill(signal.SIGKILL)
-        if self.group.unit or self.group.exists():
-            # Without a PID namespace of its own, its processes do not end with PID 1.
-            if self.group.pids():
-                self._kill_all(signal.SIGKILL)
-            try:
-                self.group.remove()
-            except OSError as error:
-                raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror or error}") from error
+        try:
+            self._remove_group()
+        except OSError as error:
+            raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror or error}") from error
         if self.record.late_hooks:
             self.warnings += run_poststop(self.spec, self.state("stopped"))
         if self.record.resctrl:
@@ -236,7 +232,20 @@ class Existing:
             from dockyard.runtime import rootfs
 
             rootfs.unmount(self.record.rootfs)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        records.remove_files(self.directory)
+
+    def _remove_group(self) -> None:
+        if not self.group.unit:
+            try:
+                self.group.remove(patience=0)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+        # Without a PID namespace of its own, its processes do not end with PID 1.
+        if self.group.pids():
+            self._kill_all(signal.SIGKILL)
+        self.group.remove()
 
 
 def _group(record: Record) -> Cgroup:

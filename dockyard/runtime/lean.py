@@ -38,6 +38,8 @@ def install() -> None:
     ):
         if name not in sys.modules:
             sys.modules[name] = _StandIn(name, contents)
+    if "ctypes" not in sys.modules:
+        sys.modules["ctypes"] = _Ctypes("ctypes", {})
 
 
 class _StandIn(ModuleType):
@@ -53,6 +55,18 @@ class _StandIn(ModuleType):
             del sys.modules[own]  # from now on the real one is what `import` finds
         __import__(own)
         return getattr(sys.modules[own], name)
+
+
+class _Ctypes(_StandIn):
+    """That stands in when it is used: commands that only read need no system calls of their own."""
+
+    def __getattr__(self, name: str) -> object:
+        from dockyard.runtime import quick_ctypes
+
+        if hasattr(quick_ctypes, name) and not name.startswith("_"):
+            self.__dict__[name] = getattr(quick_ctypes, name)
+            return self.__dict__[name]
+        return super().__getattr__(name)
 
 
 class suppress:  # noqa: N801 (the library's name)

@@ -5,6 +5,7 @@ whole config.json as it was taken.
 """
 
 import os
+import shutil
 
 import msgspec
 
@@ -71,6 +72,18 @@ def save(root: str, record: Record, spec: bytes, group: Cgroup) -> None:
     with open(path + ".tmp", "wb") as file:
         file.write(msgspec.json.encode(record))
     os.rename(path + ".tmp", path)
+
+
+def remove_files(directory: str) -> None:
+    """Remove the directory, which has nothing but files as a rule, as far as it can be removed."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def start_time(pid: int) -> int:

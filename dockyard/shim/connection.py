@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import time
@@ -20,6 +19,7 @@ import msgspec
 
 from dockyard.errors import NotFound, SystemFailure, Unavailable
 from dockyard.linux import syscalls
+from dockyard.runtime import record as records
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim import protocol
 from dockyard.shim.orders import Attachment, ExecRequest, ExitStatus
@@ -220,7 +220,7 @@ class Shim:
         """After the exit: wait for the shim to end (cgroup and state are gone then), free its directory."""
         with contextlib.suppress(TimeoutError):  # a client that does not read keeps the shim: it frees itself later
             await asyncio.wait_for(self._closed.wait(), PATIENCE)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        records.remove_files(str(self._directory))
 
     # -- the connection
 

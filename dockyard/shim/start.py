@@ -11,7 +11,7 @@ from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime.container import Container, Started
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import start_time
+from dockyard.runtime.record import remove_files, start_time
 from dockyard.runtime.spare import Spare
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends, resize
@@ -141,7 +141,7 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
                 container.delete(force=True, reap=True)
         elif container is not None:
             container.delete(force=True)
-        leave(order.directory)
+        remove_files(order.directory)
         raise
 
 
@@ -262,16 +262,6 @@ def record_shim(pid: int) -> None:
     """Say in its directory which process the shim is: a daemon may have to end it."""
     with open("pid", "w") as file:
         file.write(f"{pid} {start_time(pid)}")
-
-
-def leave(directory: str) -> None:
-    """Take it away."""
-    try:
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
-    except OSError:  # the daemon does it at its next start
-        pass
 
 
 def _add_init(spec: runtime_spec.Spec) -> None:

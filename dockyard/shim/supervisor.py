@@ -22,11 +22,12 @@ from dockyard.oci import runtime_spec
 from dockyard.runtime import groups
 from dockyard.runtime.container import Container, Joining, Started
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.record import remove_files
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends
 from dockyard.shim.log_writer import NoLog, open_log
 from dockyard.shim.other_runtime import OtherContainer
-from dockyard.shim.start import leave, send
+from dockyard.shim.start import send
 from dockyard.shim.streams import Client, Loop, Streams
 
 # Requests are small; a larger one comes in pieces.
@@ -674,7 +675,7 @@ def clear_up(left: handover.Left) -> None:
     """After a starter that was killed: take away what it has made and tell the daemon."""
     if left.order is not None and left.daemon is not None:
         remains = _remove_remains(left.order, left.spec)
-        leave(left.order.directory)
+        remove_files(left.order.directory)
         reason = "the container's starter ended unexpectedly"
         if remains:
             reason += f", and what it has left cannot be removed: {remains}"

@@ -86,7 +86,7 @@ def test_the_stand_ins_have_every_name_that_our_modules_use() -> None:
 
 
 # Where a command may take its time.
-RARE = {("socket", "AF_NETLINK")}
+RARE = {("socket", "AF_NETLINK"), ("ctypes", "cast"), ("ctypes", "POINTER")}
 
 
 def _stand_ins() -> dict[str, set[str]]:
@@ -94,6 +94,8 @@ def _stand_ins() -> dict[str, set[str]]:
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from dockyard.runtime import lean; lean.install(); import json\n"
         "found = {n: sorted(vars(m)) for n, m in sys.modules.items() if type(m).__name__ == '_StandIn'}\n"
+        "import dockyard.runtime.quick_ctypes as quick\n"
+        "found['ctypes'] = sorted(vars(quick))\n"
         "print(json.dumps(found))"
     )
     done = subprocess.run([sys.executable, "-ISEc", code], capture_output=True, text=True, check=True)
@@ -145,3 +147,20 @@ def test_small_things_behave_as_the_librarys() -> None:
     with pytest.raises(ValueError), managed() as value:
         fail(value)
     assert order == [2, 1, 3, 4, 5]
+
+
+def test_functions_of_the_c_library_are_called_alike() -> None:
+    called = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dockyard.runtime import lean; lean.install(); import ctypes\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "libc.strtoll.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)\n"
+        "libc.strtoll.restype = ctypes.c_int64\n"
+        "print(libc.strtoll(b'-9000000000', None, 10), libc.close(-1), ctypes.get_errno())\n"
+        "pair = (ctypes.c_uint32 * 2)(1, 2)\n"
+        "print(list(pair), ctypes.sizeof(pair), ctypes.create_string_buffer(b'ab', 4).raw)\n"
+        "ctypes.pythonapi.PyErr_CheckSignals()\n"
+        "print(type(sys.modules['ctypes']).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-ISEc", called], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["-9000000000 -1 9", "[1, 2] 8 b'ab\\x00\\x00'", "_Ctypes"]
