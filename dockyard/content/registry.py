@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import aiohttp
 import msgspec
@@ -349,7 +349,9 @@ class Repository:
             url = path if path.startswith("http") else candidate.url + path
             try:
                 response = await self._send(method, url, headers, candidate, body)
-                if response.status == 401 and not isinstance(body, AsyncIterator):
+                # no other host may ask for the login: not one that an answer has led to, by a link or a redirection
+                own = _origin(str(response.url)) == _origin(candidate.url)
+                if response.status == 401 and own and not isinstance(body, AsyncIterator):
                     challenge = response.headers.get("WWW-Authenticate", "")
                     if await self._authorize(candidate, challenge):
                         response.release()
@@ -477,6 +479,11 @@ def _reason(failure: Exception | None) -> str:
     if isinstance(failure, TimeoutError):
         return "net/http: request canceled while waiting for connection (timeout)"
     return str(failure)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url.lower())
+    return parts.scheme, parts.netloc
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext | bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,13 +32,13 @@ async def room(tmp_path: Path) -> AsyncIterator[Connected]:
 
 
 @asynccontextmanager
-async def serving(*routes: web.RouteDef) -> AsyncIterator[str]:
+async def serving(*routes: web.RouteDef, port: int = 0) -> AsyncIterator[str]:
     """A registry of these routes; its host:port."""
     application = web.Application()
     application.add_routes(routes)
     runner = web.AppRunner(application)
     await runner.setup()
-    port = free_port()
+    port = port or free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         yield f"localhost:{port}"
@@ -170,3 +171,50 @@ async def test_lists_tokens_and_errors_are_bounded_and_must_be_json() -> None:
                     await listed(kind)
     finally:
         await client.close()
+
+
+@pytest.mark.parametrize("public", [False, True])
+async def test_a_login_goes_to_no_other_host_not_even_one_whose_name_begins_alike(public: bool) -> None:
+    ours, other = _ports_that_begin_alike()
+    sent: list[tuple[str, str]] = []
+
+    async def tags(request: web.Request) -> web.Response:
+        sent.append((request.host, request.headers.get("Authorization", "")))
+        if request.host.endswith(f":{other}"):
+            realm = f'Bearer realm="{request.url.origin()}/token",service="s"'
+            return web.Response(status=401, headers={"WWW-Authenticate": realm})
+        if not public and not sent[-1][1]:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+        link = f'<http://localhost:{other}/v2/x/tags/list>; rel="next"'
+        return web.json_response({"tags": ["a"]}, headers={"Link": link})
+
+    async def token(request: web.Request) -> web.Response:
+        sent.append((request.host, request.headers.get("Authorization", "")))
+        return web.json_response({"token": "t"})
+
+    client = RegistryClient()
+    routes = [web.get("/v2/x/tags/list", tags), web.get("/token", token)]
+    try:
+        async with serving(*routes, port=ours) as registry, serving(*routes, port=other):
+            login = Credentials(username="user", password="secret")
+            with pytest.raises(DockyardError):
+                await client.repository(Reference.parse(f"{registry}/x"), login).tags()
+    finally:
+        await client.close()
+    asked = [header.partition(" ")[0] for host, header in sent if host == f"localhost:{ours}"]
+    assert asked == ([""] if public else ["", "Basic"])
+    assert [header for host, header in sent if host == f"localhost:{other}"] == [""]
+
+
+def _ports_that_begin_alike() -> tuple[int, int]:
+    """Two free ones, the first being the beginning of the second."""
+    for first in range(2000, 6500):
+        second = first * 10 + 1
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", first))
+                other.bind(("127.0.0.1", second))
+            except OSError:
+                continue
+            return first, second
+    raise AssertionError("no free ports")
