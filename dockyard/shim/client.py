@@ -189,8 +189,10 @@ class Shims:
             request.moved,
         )
         descriptors = [spec]
-        if request.seccomp_program is not None:
-            descriptors.append(self._filter(request.seccomp_program))
+        # its own: before it is sent, the one that is kept may be given up for another's
+        filter_ = -1 if request.seccomp_program is None else os.dup(self._filter(request.seccomp_program))
+        if filter_ >= 0:
+            descriptors.append(filter_)
         descriptors += [attachment.fd for attachment in request.attachments]
         asking = asyncio.ensure_future(shim.request(message, descriptors, patience=None))
         try:
@@ -216,6 +218,8 @@ class Shims:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
                 shim.close(ended=False)
+            if filter_ >= 0:
+                os.close(filter_)
 
     async def recover(self, container_id: str) -> Shim | ExitStatus | None:
         """After a restart: its live shim, how it ended meanwhile (then call `forget`), or None: nothing is known."""
