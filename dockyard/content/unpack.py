@@ -224,6 +224,7 @@ async def _feed(
     os.set_blocking(fd, False)
     fed = 0
     try:
+        await asyncio.sleep(0)  # `answering` has begun by then: it closes what it was given, even if it is cancelled
         async with closing(stream) as pieces:
             async for piece in pieces:
                 view = memoryview(piece)

@@ -171,3 +171,19 @@ async def test_export_is_the_tree_without_mounts(room: Room) -> None:
         data = b"".join([piece async for piece in pieces])
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert "etc/passwd" in tar.getnames()
+
+
+async def test_a_stream_that_fails_at_once_leaves_nothing_open(room: Room, tmp_path: Path) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        raise InvalidParameter("no stream")
+        yield b""
+
+    async def unpacked(stream: AsyncIterator[bytes]) -> None:
+        with pytest.raises(InvalidParameter):
+            await room.worker.unpack(stream, str(tmp_path))
+
+    await unpacked(broken())
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        await unpacked(broken())
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
