@@ -1,5 +1,6 @@
 """A container's cgroup: which it is by its spec, made with its limits, and found again by its record."""
 
+import contextlib
 import errno
 import os
 
@@ -32,13 +33,27 @@ def unusual_paths(group: Cgroup) -> dict[str, str]:
 
 
 def make(group: Cgroup, spec: Spec, *, rootless: bool = False) -> None:
-    """Make the group and set its limits; systemd's is made later, by `start`. Raises RuntimeFailure."""
-    if group.exists():
+    """Make the group and set its limits; systemd's is made later, by `start`. Raises RuntimeFailure.
+
+    A group that was not there before is not there after a failure.
+    """
+    found = group.exists()
+    if found:
         count = len(group.pids())
         if count:
             raise RuntimeFailure(f"container's cgroup is not empty: {count} process(es) found")
         if group.frozen():
             raise RuntimeFailure(f"container's cgroup unexpectedly frozen: {group.path}")
+    try:
+        _make(group, spec, rootless=rootless)
+    except BaseException:
+        if not found:
+            with contextlib.suppress(OSError):
+                group.remove(patience=0)
+        raise
+
+
+def _make(group: Cgroup, spec: Spec, *, rootless: bool) -> None:
     try:
         # what is asked for by name must be had
         group.create(tolerant=rootless and not spec.linux.cgroups_path)

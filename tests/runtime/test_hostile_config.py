@@ -182,3 +182,11 @@ def test_a_null_byte_is_refused_wherever_it_is() -> None:
         with pytest.raises(msgspec.ValidationError, match="null byte"):
             runtime_spec.decode(text.encode())
     assert runtime_spec.decode(b'{"annotations": {"a": "\\\\u0000"}}').annotations == {"a": "\\u0000"}
+
+
+def test_limits_that_the_kernel_refuses_leave_no_cgroup(bundle: Bundle) -> None:
+    before = take_census()
+    config = full_config(bundle)
+    config["linux"]["resources"] = {"cpu": {"quota": 1}}  # the least is 1000 µs
+    assert "invalid argument" in run(bundle, config)
+    assert take_census().leaks_since(before) == []
