@@ -74,7 +74,7 @@ def discrepancies(engine: EngineProcess, api: Api) -> list[str]:
         parents = {parent_of(containers[key]["State"]["Pid"]) for key in running}
         found.append(f"  of containers, and not counted: {sorted(parents - set(shims))}")
         found.append(f"  counted, and of no container: {sorted(set(shims) - parents)}")
-        found.append(f"  the zygote's: {children_of(zygotes[0])}")
+        found.append(f"  the zygote's: {[children_of(zygote) for zygote in zygotes]}")
     return found
 
 
