@@ -18,6 +18,8 @@ from dockyard.engine.container import Container
 from dockyard.engine.container_config import HostConfig
 from dockyard.errors import Conflict, InvalidParameter
 
+LONGEST_EMPTY_BODY = 7  # that clients send for no body: {} or null, with a line's end
+
 
 def routes(services: Services) -> list[Route]:
     """Operations on containers."""
@@ -53,7 +55,10 @@ class Containers:
 
     async def create(self, call: Call) -> web.StreamResponse:
         asked = wanted(await call.body(CreateRequest), call.version)
-        container = await self._containers.create(call.text("name"), asked.config, asked.host, asked.networks)
+        platform = call.text("platform") if call.version >= (1, 41) else ""
+        container = await self._containers.create(
+            call.text("name"), asked.config, asked.host, asked.networks, platform=platform
+        )
         return json_response({"Id": container.id, "Warnings": [*container.warnings, *asked.warnings]}, 201)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
@@ -90,6 +95,11 @@ class Containers:
     # -- life
 
     async def start(self, call: Call) -> web.StreamResponse:
+        length = call.http.content_length
+        if call.http.can_read_body and (length is None or length > LONGEST_EMPTY_BODY):
+            raise InvalidParameter(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            )
         name, checkpoint = call.text("checkpoint"), None
         if name and not self._containers.get(call.params["id"]).state.running:
             checkpoint = self._services.checkpoints.find(call.params["id"], name, call.text("checkpoint-dir"))

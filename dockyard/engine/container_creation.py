@@ -24,6 +24,9 @@ from dockyard.engine.signals import parse_signal
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.oci.descriptor import Platform
+from dockyard.oci.manifest import host as this_host
+from dockyard.oci.manifest import parse_platform, runs_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class ContainerMaker:
         host: HostConfig,
         networks: dict[str, EndpointSettings],
         *,
+        platform: str = "",
         scratch: bool = False,
         origin: Origin | None = None,
     ) -> Container:
@@ -77,14 +81,19 @@ class ContainerMaker:
 
         Raises NotFound for the image, Conflict for the name, InvalidParameter.
 
+        `platform`: what the image must run on ("": it is told in a warning when that is not this host).
         `scratch`: it is the engine's own, and is removed when a daemon finds it at its start.
         """
         name = names.check_name(name) if name else names.choose_name(self._index.names)
+        wanted = parse_platform(platform) if platform else None
         image = await self._images.get(config.image) if config.image and origin is None else None
+        warnings = _check_platform(config.image, image, wanted) if image is not None else []
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:
-            return await self._settled(container_id, name, config, host, networks, image, scratch, origin)
+            made = await self._settled(container_id, name, config, host, networks, image, scratch, origin)
+            made.warnings[:0] = warnings
+            return made
         except BaseException:
             self._index.free(name)
             raise
@@ -176,14 +185,18 @@ class ContainerMaker:
         """The name of a container that was not told one: whose network it has, that one's."""
         other = namespace_modes.joined(host.network_mode)
         if other:
-            return self._index.get(other).config.hostname
+            with suppress(NotFound):
+                return self._index.get(other).config.hostname
         return os.uname().nodename if host.network_mode == "host" else container_id[:12]
 
     def _wanted_networks(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
-        """The networks by name; the one of `--net` is among them. Raises NotFound for an unknown one."""
+        """The networks by name; the one of `--net` is among them.
+
+        What is not there may come to be before the start, which then says what is missing. Said now, as NotFound, a
+        client would take it for the image's absence.
+        """
         mode = host.network_mode
         if mode.startswith("container:"):
-            self._index.get(mode.removeprefix("container:"))
             return {}
         found: dict[str, EndpointSettings] = {}
         wanted = dict(networks)
@@ -193,7 +206,21 @@ class ContainerMaker:
                 wanted[first] = wanted.pop(alias)
         for reference in [first, *(name for name in wanted if name != first)]:
             name = reference
-            with suppress(NotFound):  # it may come to be before the start, which then says what is missing
+            with suppress(NotFound):
                 name = self._networks.get(reference).name
             found[name] = wanted.get(reference) or EndpointSettings()
         return found
+
+
+def _check_platform(reference: str, image: Image, wanted: Platform | None) -> list[str]:
+    """What is to be said of the image's platform. Raises NotFound, at which clients pull the one that is wanted."""
+    found = Platform(image.config.architecture, image.config.os, image.config.variant)
+    if not found.architecture or runs_on(found, wanted or this_host()):
+        return []
+    if wanted is not None:
+        raise NotFound(
+            f"image with reference {reference} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {found}"
+        )
+    warning = f"The requested image's platform ({found}) does not match the detected host platform ({this_host()})"
+    return [f"{warning} and no specific platform was requested"]

@@ -8,7 +8,7 @@ from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.container_config import ContainerConfig, HostConfig, MountSpec
 from dockyard.engine.id_ranges import EVERY_ID, IdRange, mount_rows
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import InvalidParameter, NotImplementedHere
+from dockyard.errors import InvalidParameter, NotFound, NotImplementedHere
 from dockyard.oci.runtime_spec import Mount
 from dockyard.snapshots.mapped import mapped_tree
 
@@ -66,7 +66,11 @@ class MountResolver:
         if not text:
             raise InvalidParameter("volumes-from specification cannot be an empty string")
         _check_mode(mode)
-        for mount in self._find(name).record.mounts:
+        try:
+            other = self._find(name)
+        except NotFound as missing:  # a client takes that for the image's absence
+            raise InvalidParameter(str(missing)) from None
+        for mount in other.record.mounts:
             yield MountPoint(
                 type=mount.type,
                 name=mount.name,

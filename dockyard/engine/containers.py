@@ -157,11 +157,12 @@ class ContainerService:
         host: HostConfig,
         networks: dict[str, EndpointSettings],
         *,
+        platform: str = "",
         scratch: bool = False,
         origin: Origin | None = None,
     ) -> Container:
         """Make a container, see ContainerMaker.make."""
-        return await self._maker.make(name, config, host, networks, scratch=scratch, origin=origin)
+        return await self._maker.make(name, config, host, networks, platform=platform, scratch=scratch, origin=origin)
 
     async def start(self, reference: str, checkpoint: Checkpoint | None = None) -> None:
         """Start a container, see Lifecycle.start."""

@@ -41,6 +41,7 @@ class Execution:
     privileged: bool
     detach_keys: bytes
     console_size: tuple[int, int] | None = None
+    failure: str = ""  # why it will not start: its user is not there
     running: bool = False
     started: bool = False
     exit_code: int | None = None
@@ -130,16 +131,20 @@ class ExecService:
         self._containers.running(reference)
         if container.state.status == "paused":
             raise Conflict(f"Container {reference} is paused, unpause the container before exec")
-        process = exec_process(
-            container,
-            command,
-            tty=tty,
-            env=env,
-            user=user,
-            working_dir=working_dir,
-            privileged=privileged,
-            link_variables=self._containers.link_variables(container),
-        )
+        process, failure = Process(), ""
+        try:
+            process = exec_process(
+                container,
+                command,
+                tty=tty,
+                env=env,
+                user=user,
+                working_dir=working_dir,
+                privileged=privileged,
+                link_variables=self._containers.link_variables(container),
+            )
+        except InvalidParameter as error:
+            failure = str(error)
         execution = Execution(
             id=secrets.token_hex(32),
             container=container,
@@ -153,6 +158,7 @@ class ExecService:
             privileged=privileged,
             detach_keys=detach_keys,
             console_size=console_size,
+            failure=failure,
         )
         self._execs[execution.id] = execution
         container.exec_ids.append(execution.id)
@@ -213,6 +219,12 @@ class ExecService:
         )
         self._containers.emit(execution.container, f"exec_start: {execution.told}", execID=execution.id)
         try:
+            if execution.failure:
+                if attachment is not None:
+                    os.close(attachment.fd)
+                execution.exit_code = 126
+                execution.ended.set()
+                raise CannotRun(execution.failure, 126)
             execution.live = await shim.execute(request)
         except RuntimeFailure as failure:
             execution.exit_code = failure.exit_code if failure.exit_code in (126, 127) else 126

@@ -20,6 +20,8 @@ def resolve_links(index: ContainerIndex, host: HostConfig) -> dict[str, str]:
         return {}
     found = {}
     for link in host.links or []:
+        if link.count(":") > 1:
+            raise InvalidParameter(f"bad format for links: {link}")
         name, _, alias = link.partition(":")
         if not name:
             raise InvalidParameter(f"invalid format for links: {link}")

@@ -69,7 +69,7 @@ class LogFile:
 def check(driver: str, options: Mapping[str, str]) -> None:
     """Raises InvalidParameter for a driver or an option that is not there, or a value that can't be."""
     if driver not in OPTIONS:
-        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
+        raise InvalidParameter(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     if driver == "none":
         return
     mode = options.get("mode", "")

@@ -13,7 +13,7 @@ from dockyard.engine.container import Container
 from dockyard.engine.container_config import HostConfig
 from dockyard.engine.id_ranges import IdRange, allocate, spans_for_containers, wanted_size
 from dockyard.engine.namespace_modes import joined
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, NotFound
 from dockyard.linux import userns
 
 log = logging.getLogger("dockyard.containers")
@@ -57,8 +57,12 @@ class UserNamespaces:
     @staticmethod
     def _of_others(host: HostConfig, find: Callable[[str], Container]) -> tuple[IdRange, str]:
         names = [joined(mode) for mode in (host.network_mode, host.ipc_mode, host.pid_mode) if joined(mode)]
-        owners = {find(name).record.ids_of or find(name).id for name in names}
-        ids = find(names[0]).record.ids
+        try:
+            others = [find(name).record for name in names]
+        except NotFound as missing:
+            raise InvalidParameter(str(missing)) from None
+        owners = {other.ids_of or other.id for other in others}
+        ids = others[0].ids
         if ids is None or len(owners) > 1:
             raise InvalidParameter(
                 f"cannot share namespaces with {' and '.join(names)}: "

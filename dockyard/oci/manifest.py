@@ -33,6 +33,9 @@ _ARCHITECTURES = {
     "i686": ("386", ""),
 }
 
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+_KNOWN = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split())
+
 
 def host() -> Platform:
     """The platform of this machine."""
@@ -47,10 +50,24 @@ def parse_platform(text: str) -> Platform:
     if not all(parts) or len(parts) > 3:
         raise InvalidParameter(f'"{text}": invalid platform')
     here = host()
+    if parts[0] == "linux" and len(parts) == 1:
+        return here
     if len(parts) == 1:
-        return here if parts[0] == "linux" else Platform(parts[0], "linux")
-    architecture = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1])
-    return Platform(architecture, parts[0], parts[2] if len(parts) == 3 else "")
+        parts.insert(0, "linux")
+        if _ALIASES.get(parts[1], parts[1]) not in _KNOWN:
+            raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
+    return Platform(_ALIASES.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
+
+
+def runs_on(found: Platform, wanted: Platform) -> bool:
+    """Whether what is made for `found` runs on `wanted`: by containerd's rules, what is left open fits."""
+    if found.os != wanted.os:
+        return False
+    if found.architecture != wanted.architecture:
+        return (found.architecture, wanted.architecture) in (("386", "amd64"), ("arm", "arm64"))
+    if not found.variant or not wanted.variant or found.variant == wanted.variant:
+        return True
+    return found.architecture == "arm" and found.variant < wanted.variant
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,18 +106,15 @@ class Index(msgspec.Struct, frozen=True, rename="camel"):
 
     def choose(self, wanted: Platform) -> Descriptor | None:
         """The manifest that runs on `wanted`: the same variant before one that names none; None when there is none."""
-        fitting = [
-            entry
-            for entry in self.manifests
-            if entry.platform is None
-            or (
-                entry.platform.os == wanted.os
-                and entry.platform.architecture == wanted.architecture
-                and (not wanted.variant or entry.platform.variant in ("", wanted.variant))
-            )
-        ]
-        fitting.sort(key=lambda entry: entry.platform is None or entry.platform.variant != wanted.variant)
+        fitting = [entry for entry in self.manifests if entry.platform is None or runs_on(entry.platform, wanted)]
+        fitting.sort(key=lambda entry: _distance(entry.platform, wanted))
         return fitting[0] if fitting else None
+
+
+def _distance(found: Platform | None, wanted: Platform) -> tuple[bool, bool]:
+    if found is None:
+        return False, True
+    return found.architecture != wanted.architecture, found.variant != wanted.variant
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -1,6 +1,7 @@
 """Requests as clients send them: bodies, versions, and what an engine without a part answers for it."""
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -241,3 +242,65 @@ def test_the_oldest_version_has_an_execution_driver_and_names_of_security_option
     _, info = engine.api("GET", "/v1.25/info")
     assert "ExecutionDriver" not in info
     assert "name=seccomp,profile=builtin" in info["SecurityOptions"]
+
+
+@pytest.mark.parametrize(
+    ("host", "created", "started"),
+    [
+        ({"VolumesFrom": ["nosuch"]}, 400, 0),
+        ({"Links": ["nosuch:x"]}, 400, 0),
+        ({"Links": ["a:b:c"]}, 400, 0),
+        ({"PidMode": "container:nosuch"}, 400, 0),
+        ({"NetworkMode": "container:nosuch"}, 201, 404),
+        ({"NetworkMode": "nosuch"}, 201, 404),
+    ],
+)
+def test_of_all_that_is_missing_only_an_image_is_not_found(
+    engine: EngineProcess, host: dict[str, Any], created: int, started: int
+) -> None:
+    # a client pulls the image when it is told that something was not found
+    engine.docker("run", "--rm", "busybox", "true")
+    status, answer = engine.api("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": host})
+    assert status == created, answer
+    if started:
+        assert engine.api("POST", f"/containers/{answer['Id']}/start")[0] == started
+        engine.docker("rm", answer["Id"])
+
+
+def test_an_image_of_another_platform_is_not_the_one_that_is_wanted(engine: EngineProcess) -> None:
+    engine.docker("run", "--rm", "busybox", "true")
+    body = {"Image": "busybox", "Cmd": ["true"]}
+
+    def create(platform: str, version: str = "/v1.41") -> tuple[int, Any]:
+        return engine.api("POST", f"{version}/containers/create?platform={platform}", body)
+
+    status, answer = create("linux/s390x")
+    assert status == 404
+    assert "busybox was found but does not match the specified platform: wanted linux/s390x" in answer["message"]
+    status, answer = create("bogus")
+    assert (status, answer["message"]) == (400, '"bogus": unknown operating system or architecture: invalid argument')
+    for platform in ("linux", "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]):
+        status, answer = create(platform)
+        assert status == 201, answer
+        engine.docker("rm", answer["Id"])
+    status, answer = create("linux/s390x", "/v1.40")  # which has no such parameter
+    assert status == 201
+    engine.docker("rm", answer["Id"])
+
+
+def test_an_exec_for_a_user_that_is_not_there_fails_when_it_starts(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "nouser", "busybox", "sleep", "100")
+    done = engine.run_docker("exec", "-u", "nosuch", "nouser", "true")
+    assert done.returncode == 126
+    assert (done.stdout + done.stderr).strip() == b"unable to find user nosuch: no matching entries in passwd file"
+    assert engine.run_docker("exec", "-d", "-u", "nosuch", "nouser", "true").returncode == 1
+    engine.docker("rm", "-f", "nouser")
+
+
+def test_a_start_with_settings_is_refused(engine: EngineProcess) -> None:
+    container = engine.docker("create", "busybox", "true").strip()
+    status, answer = engine.api("POST", f"/containers/{container}/start", {"Binds": ["/tmp:/x"]})
+    assert status == 400
+    assert "non-empty request body" in answer["message"], answer
+    assert engine.api("POST", f"/containers/{container}/start", {})[0] == 204
+    engine.docker("rm", "-f", container)

@@ -344,7 +344,7 @@ def test_a_new_daemon_sends_on_where_the_killed_one_was(engine: EngineProcess) -
 
 def test_options_are_checked_in_dockers_words(engine: EngineProcess) -> None:
     for driver, options, message in (
-        ("foo", {}, "logger: no log driver named 'foo' is registered"),
+        ("foo", {}, 'error looking up logging plugin foo: plugin "foo" not found'),
         ("json-file", {"foo": "x"}, "unknown log opt 'foo' for json-file log driver"),
         ("gelf", {}, "gelf-address is a required parameter"),
         ("gelf", {"gelf-address": "http://x:1"}, "gelf: endpoint needs to be TCP or UDP"),
