@@ -127,6 +127,8 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
     _check_addresses(host)
     if host.memory > 0 and host.memory_swap == 0:
         host.memory_swap = 2 * host.memory  # as much swap again
+    if host.oom_kill_disable is None and abilities().oom_kill_disable:
+        host.oom_kill_disable = False  # inspect says null only where there is nothing to be set
     named = {limit.name for limit in host.ulimits or []}
     further = [Ulimit(name, limit.hard, limit.soft) for name, limit in daemon.default_ulimits.items()]
     if further:

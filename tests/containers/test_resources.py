@@ -406,6 +406,9 @@ def test_warnings_come_with_the_created_container(engine: EngineProcess) -> None
     assert any(of_oom in warning for warning in answer["Warnings"])
     assert any("Kernel memory limits are not supported" in warning for warning in answer["Warnings"])
     engine.api("DELETE", f"/containers/{answer['Id']}")
+    status, answer = create(engine)
+    assert engine.inspect(answer["Id"])["HostConfig"]["OomKillDisable"] is (False if layout().version == 1 else None)
+    engine.api("DELETE", f"/containers/{answer['Id']}")
     assert create(engine, Memory=1)[0] == 400
     assert create(engine, Annotations={"": "x"})[0] == 400
     assert create(engine, RestartPolicy={"Name": "sometimes"})[0] == 400
