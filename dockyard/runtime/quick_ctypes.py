@@ -57,8 +57,9 @@ class PyDLL(CDLL):
 pythonapi = PyDLL(None)
 
 
-def create_string_buffer(init: bytes, size: int) -> object:
-    """An array of c_char of `size` that begins with `init`."""
+def create_string_buffer(init: bytes, size: int | None = None) -> object:
+    """An array of c_char that begins with `init`; without `size` it has a zero byte after that."""
+    size = len(init) + 1 if size is None else size
     buffer = (c_char * size)()
     buffer.raw = init.ljust(size, b"\0")
     return buffer

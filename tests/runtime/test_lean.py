@@ -159,8 +159,14 @@ def test_functions_of_the_c_library_are_called_alike() -> None:
         "print(libc.strtoll(b'-9000000000', None, 10), libc.close(-1), ctypes.get_errno())\n"
         "pair = (ctypes.c_uint32 * 2)(1, 2)\n"
         "print(list(pair), ctypes.sizeof(pair), ctypes.create_string_buffer(b'ab', 4).raw)\n"
+        "print(ctypes.create_string_buffer(b'ab').raw, ctypes.addressof(pair) > 0)\n"
         "ctypes.pythonapi.PyErr_CheckSignals()\n"
         "print(type(sys.modules['ctypes']).__name__)"
     )
     done = subprocess.run([sys.executable, "-ISEc", called], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["-9000000000 -1 9", "[1, 2] 8 b'ab\\x00\\x00'", "_Ctypes"]
+    assert done.stdout.splitlines() == [
+        "-9000000000 -1 9",
+        "[1, 2] 8 b'ab\\x00\\x00'",
+        "b'ab\\x00' True",
+        "_Ctypes",
+    ]
