@@ -170,3 +170,15 @@ def test_functions_of_the_c_library_are_called_alike() -> None:
         "b'ab\\x00' True",
         "_Ctypes",
     ]
+
+
+def test_a_device_filter_is_loaded_through_them() -> None:
+    loaded = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dockyard.runtime import lean; lean.install(); import os\n"
+        "from dockyard.runtime import defaults, device_filter\n"
+        "fd = device_filter._load(device_filter.program(defaults.DEVICE_RULES))\n"
+        "print(os.readlink(f'/proc/self/fd/{fd}'), type(sys.modules['ctypes']).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-ISEc", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["anon_inode:bpf-prog", "_Ctypes"]
