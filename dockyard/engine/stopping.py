@@ -30,8 +30,8 @@ class Stopping:
     ) -> None:
         """Send the stop signal and, `timeout` s later, SIGKILL (-1: never). Raises SystemFailure when it does not end.
 
-        `by_user`: it is to stay stopped. Without a `timeout` of the request or the container's own, one that can't
-        know of the signal is not waited for.
+        `by_user`: it is to stay stopped. The time is given whatever the process seems to do with the signal: it may
+        wait for it in a way that /proc does not show (sigwait), or end by itself, and its children with it.
         """
         shim, exited = container.shim, container.exited
         if shim is None:
@@ -42,7 +42,7 @@ class Stopping:
             timeout = container.config.stop_timeout
         signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
         if timeout is None:
-            timeout = 0 if await self._is_deaf(container, shim, signo) else DEFAULT_TIMEOUT
+            timeout = DEFAULT_TIMEOUT
         try:
             await self._resume(container, shim)
             async with asyncio.timeout(max(timeout, 1) if timeout >= 0 else None):
@@ -60,27 +60,6 @@ class Stopping:
         # whoever stops and starts at once must find all given back
         async with container.lock:
             pass
-
-    async def _is_deaf(self, container: Container, shim: Shim, signo: int) -> bool:
-        """Whether it is certain that no process of the container learns of the signal, now or later.
-
-        The kernel drops a signal for a namespace's PID 1 that has no handler for it, at the moment of sending
-        (kernel/signal.c, sig_ignored): `sh -c "…"` as PID 1 is such. It is looked at a second time while the container
-        is frozen, when no handler can come or go.
-        """
-        if not _ignores(shim.pid, signo):
-            return False
-        async with container.lock:
-            if container.state.status != "running":
-                return False
-            try:
-                await shim.pause()
-                try:
-                    return _ignores(shim.pid, signo)
-                finally:
-                    await shim.resume()
-            except (NotFound, Unavailable, RuntimeFailure, SystemFailure):
-                return False
 
     async def _resume(self, container: Container, shim: Shim) -> None:
         """A frozen process takes no signal."""
@@ -134,20 +113,3 @@ class Stopping:
         if not container.state.running or container.shim is None:
             raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running")
         return container, container.shim
-
-
-def _ignores(pid: int, signo: int) -> bool:
-    """Whether the kernel would drop the signal for this process now: PID 1 of a namespace of its own, no handler.
-
-    One that is blocked waits until it is not, and a tracer is told of every signal: neither is dropped.
-    """
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            fields = dict(row.split(":\t", 1) for row in file.read().splitlines() if ":\t" in row)
-    except OSError:
-        return False
-    numbers = fields.get("NSpid", "").split()
-    if len(numbers) < 2 or numbers[-1] != "1" or fields.get("TracerPid", "").strip() != "0":
-        return False
-    bit = 1 << (signo - 1)
-    return not any(int(fields.get(name, "0"), 16) & bit for name in ("SigCgt", "SigBlk"))

@@ -78,7 +78,7 @@ def test_a_stop_is_told_before_the_removal_that_follows(engine: EngineProcess) -
     for options in ([], ["--rm"]):
         engine.docker("run", "-d", "--name", "stopped", *options, "busybox", "sleep", "600")
         begin = time.time()
-        engine.docker("stop", "stopped")
+        engine.docker("stop", "-t", "1", "stopped")
         if not options:
             engine.docker("rm", "stopped")
         while "stopped" in engine.docker("ps", "-a", "--format", "{{.Names}}").split():
