@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dockyard.build.copying import Owner
 from dockyard.build.trees import DirectoryTree
+from dockyard.engine.users import in_range, number
 from dockyard.errors import InvalidParameter
 
 LARGEST_FILE = 4 << 20
@@ -26,13 +27,14 @@ def find_owner(text: str, tree: DirectoryTree | None) -> Owner:
 
 
 def _number(tree: DirectoryTree | None, path: str, name: str) -> int | None:
-    if name.isdigit():
-        return int(name) if int(name) < 1 << 31 else None
+    known = number(name)
+    if known is not None:
+        return in_range(known)
     file = tree.find(path) if tree is not None else None
     if file is None or not 0 < file.entry.size <= LARGEST_FILE:
         return None
     for line in b"".join(file.read()).decode(errors="replace").splitlines():
         fields = line.split(":")
-        if len(fields) > 2 and fields[0] == name and fields[2].isdigit():
-            return int(fields[2])
+        if len(fields) > 2 and fields[0] == name and (found := number(fields[2])) is not None:
+            return in_range(found)
     return None

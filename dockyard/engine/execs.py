@@ -144,7 +144,9 @@ class ExecService:
                 link_variables=self._containers.link_variables(container),
             )
         except InvalidParameter as error:
-            failure = str(error)
+            if user:
+                raise
+            failure = str(error)  # the container's own user, of whom the client has said nothing
         execution = Execution(
             id=secrets.token_hex(32),
             container=container,

@@ -200,10 +200,10 @@ def _administer(*command: str) -> None:
 
 
 def _subordinate_of(name: str, accounts: str, ranges: str, kind: str) -> Span:
-    number = name
+    number, column = name, 2 if name.isdecimal() else 0  # a number is the number, also where a name looks like it
     for row in Path(accounts).read_text().splitlines():
         fields = row.split(":")
-        if len(fields) > 2 and (fields[0] == name or (name.isdecimal() and fields[2] == name)):
+        if len(fields) > 2 and fields[column] == name:
             name, number = fields[0], fields[2]
             break
     else:
