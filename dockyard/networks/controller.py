@@ -25,7 +25,8 @@ from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, sandboxes
 from dockyard.networks.addresses import Addresses
-from dockyard.networks.dns import DnsServer, DnsSockets, Upstreams, open_sockets
+from dockyard.networks.dns import DnsServer, DnsSockets, open_sockets
+from dockyard.networks.dns_forwarding import Forwarder, Upstream
 from dockyard.networks.drivers import BridgeDriver, Driver, HostDriver, NullDriver, Plan
 from dockyard.networks.drivers.bridge import (
     DEFAULT_BRIDGE,
@@ -77,6 +78,8 @@ class Controller:
         self._settings = settings
         self._directory = exec_root / "netns"
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="network")
+        # names are asked for while networks are made, however long that takes
+        self._askers = ThreadPoolExecutor(1, thread_name_prefix="names")
         self._kept: dict[str, dict[str, EndpointState]] = {}
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
         bridge = BridgeDriver(settings.ip_forward)
@@ -85,7 +88,6 @@ class Controller:
         self.firewall = Firewall(settings.instance, settings.firewall)
         self._firewall_current = False
         self._publisher = Publisher(settings)
-        self._upstreams = Upstreams()
         self._networks: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
         self._addresses = Addresses()
@@ -114,6 +116,7 @@ class Controller:
         if unused and self._firewall_current:
             await self._do(self.firewall.remove)
         self._executor.shutdown()
+        self._askers.shutdown()
         self.firewall.close()
 
     def _abandon(self, active: Active) -> None:
@@ -295,12 +298,17 @@ class Controller:
         self._publisher.serve(active.publications)
 
     def _serve_names(self, active: Active, sockets: DnsSockets) -> None:
-        container_id = active.request.container_id
+        container_id, namespace = active.request.container_id, active.namespace
+        assert namespace is not None
+
+        def inside(work: Callable[[], socket.socket]) -> asyncio.Future[socket.socket]:
+            return asyncio.get_running_loop().run_in_executor(self._askers, _inside, namespace, work)
+
         active.dns = DnsServer(
             sockets,
             functools.partial(self._lookup, container_id),
             functools.partial(self._reverse, container_id),
-            self._upstreams,
+            Forwarder(inside),
             functools.partial(self._servers, container_id),
         )
 
@@ -589,12 +597,22 @@ class Controller:
         active = self._active.get(container_id)
         return self._names.reverse(active.sandbox, text) if active else None
 
-    def _servers(self, container_id: str) -> tuple[str, ...]:
-        """The resolvers for what is not one of our names; none for a container that has no way out."""
+    def _servers(self, container_id: str) -> list[Upstream]:
+        """The resolvers for what is not one of our names.
+
+        They are asked from inside the container, by its routes and through its firewall. From the host only those of
+        the host's are asked that nobody else can reach, and not for a container that has no way out.
+        """
         active = self._active.get(container_id)
-        if active is None or not active.gateway_network:
-            return ()
-        return tuple(active.request.dns) or self._settings.dns or files.host_resolvers().servers
+        if active is None:
+            return []
+        given = tuple(active.request.dns) or self._settings.dns
+        if given:
+            # the container's own resolver would ask itself for ever
+            return [Upstream(server) for server in given if server != files.EMBEDDED_SERVER]
+        ipv6 = _has_ipv6(active)
+        servers = [Upstream(name, files.only_from_host(name, ipv6)) for name in files.host_resolvers().servers]
+        return [server for server in servers if active.gateway_network or not server.from_host]
 
     def _hold_ports(self, active: Active, wanted: PortBindings) -> None:
         """Take host ports for the container's way out; none when it has no such."""
@@ -702,9 +720,17 @@ def _mac_of(ip: str) -> str:
     return "02:42:" + packed.hex(":")
 
 
-def _open_dns(namespace: sandboxes.Namespace, again: bool = False) -> DnsSockets:
+def _has_ipv6(active: Active) -> bool:
+    return any(state.ipv6 for state in active.sandbox.endpoints.values())
+
+
+def _inside(namespace: sandboxes.Namespace, work: Callable[[], T]) -> T:
     with sandboxes.entered(namespace.fd):
-        return open_sockets(again)
+        return work()
+
+
+def _open_dns(namespace: sandboxes.Namespace, again: bool = False) -> DnsSockets:
+    return _inside(namespace, functools.partial(open_sockets, again))
 
 
 def _delete_links(names: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 HOST_RESOLV_CONF = "/etc/resolv.conf"
@@ -12,6 +12,7 @@ RESOLVED_UPSTREAMS = "/run/systemd/resolve/resolv.conf"
 EMBEDDED_SERVER = "127.0.0.11"
 # When the host has only local resolvers and we know no others (moby daemon/libnetwork/internal/resolvconf).
 FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
+FALLBACK_SERVERS_IPV6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
 LOOPBACK_HOSTS = """\
 127.0.0.1\tlocalhost
@@ -75,19 +76,26 @@ def host_resolvers(path: str = HOST_RESOLV_CONF) -> Resolvers:
         return Resolvers()
 
 
-def resolvers_for_containers() -> Resolvers:
-    """The host's resolvers that can be reached from another network namespace."""
+def resolvers_for_containers(ipv6: bool) -> Resolvers:
+    """The host's resolvers that can be reached from a network namespace, which has or has not IPv6."""
     host = host_resolvers()
-    servers = tuple(server for server in host.servers if not _local(server))
+    servers = tuple(server for server in host.servers if not only_from_host(server, ipv6))
     if not servers and host.servers:
-        servers = tuple(server for server in host_resolvers(RESOLVED_UPSTREAMS).servers if not _local(server))
-    return Resolvers(servers or FALLBACK_SERVERS, host.search, host.options)
+        upstreams = host_resolvers(RESOLVED_UPSTREAMS).servers
+        servers = tuple(server for server in upstreams if not only_from_host(server, ipv6))
+    return Resolvers(servers or FALLBACK_SERVERS + (FALLBACK_SERVERS_IPV6 if ipv6 else ()), host.search, host.options)
 
 
-def _local(server: str) -> bool:
+def only_from_host(server: str, ipv6: bool) -> bool:
+    """Whether a resolver of the host's is out of reach from a container's namespace, which has or has not IPv6.
+
+    So are the host's own loopback addresses and those that lie on one of its links.
+    """
     try:
-        address = ip_address(server.partition("%")[0])
+        address = ip_address(server)
     except ValueError:
+        return True
+    if isinstance(address, IPv6Address) and (not ipv6 or address.scope_id or address.is_link_local):
         return True
     return address.is_loopback or address.is_unspecified
 

@@ -38,12 +38,13 @@ def write(
 
 def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> files.Resolvers:
     servers = request.dns or settings.dns
+    ipv6 = any(state.ipv6 for state in sandbox.endpoints.values())
     search = request.dns_search or settings.dns_search
     options = request.dns_options or settings.dns_options
     if sandbox.netns_path is None:
         return files.host_resolvers().override(servers, search, options)
     if not embedded_dns:
-        return files.resolvers_for_containers().override(servers, search, options)
+        return files.resolvers_for_containers(ipv6).override(servers, search, options)
     resolvers = files.host_resolvers().override((files.EMBEDDED_SERVER,), search, options)
     if any(option.startswith("ndots:") for option in resolvers.options):
         return resolvers
