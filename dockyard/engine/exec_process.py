@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dockyard.engine import limits
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container
-from dockyard.engine.security import granted_capabilities, security_options
+from dockyard.engine.security import granted_capabilities
 from dockyard.engine.users import find_user
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime import defaults
@@ -25,7 +25,8 @@ def exec_process(
 ) -> Process:
     """The OCI process of `command` in a running container, as its user unless `user` names another.
 
-    Raises InvalidParameter for a user that is not there.
+    What it does not say, as no_new_privs and labels, it has as the container was started with, for the runtime gives it
+    that. Raises InvalidParameter for a user that is not there.
     """
     config, host = container.config, container.host_config
     assert container.shim is not None
@@ -44,6 +45,5 @@ def exec_process(
         cwd=working_dir or config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
         rlimits=limits.rlimits(host),
-        no_new_privileges=bool(security_options(host.security_opt).no_new_privileges),
         oom_score_adj=host.oom_score_adj,
     )

@@ -27,7 +27,7 @@ class Box(Struct):
 
 
 class User(Struct):
-    """Who a process runs as; `umask` None keeps the runtime's."""
+    """Who a process runs as; `umask` None is 022, and the container's for a further process."""
 
     uid: Id = 0
     gid: Id = 0
@@ -91,7 +91,7 @@ class Process(Struct):
     cwd: str = "/"
     capabilities: Capabilities | None = None
     rlimits: list[Rlimit] = []
-    no_new_privileges: bool = False
+    no_new_privileges: bool | None = None  # of a further process None is the container's
     apparmor_profile: str = ""
     oom_score_adj: int | None = None
     selinux_label: str = ""

@@ -20,6 +20,7 @@ from dockyard.oci.runtime_spec import Linux, Process, Spec
 from dockyard.runtime import (
     birth,
     channel,
+    further_process,
     groups,
     hooks,
     init,
@@ -281,7 +282,7 @@ class Container(Existing):
         """Run one more process in the container, as a child of the caller; returns once its execve has succeeded.
 
         `sub_cgroups` are cgroups below the container's to join instead of that, by controller ("": of all).
-        Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
+        What `wanted` leaves out is the container's. Raises RuntimeFailure, with exit_code 127 or 126 as `start` does.
         """
         joining = self.join(
             wanted,
@@ -322,6 +323,7 @@ class Container(Existing):
         groups_to_join = sub_cgroups_of(self.group, sub_cgroups) if sub_cgroups else None
         if tell is not None:
             tell(f"nsexec container setup: joining the namespaces of process {self.record.pid}")
+        further_process.complete(wanted, self.spec.process)
         validation.check_process(wanted)
         filter_ = Filter.of_spec(self.spec.linux.seccomp, seccomp_program or self._seccomp)
         pidfd = self.pidfd()

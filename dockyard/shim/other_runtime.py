@@ -18,7 +18,8 @@ import msgspec
 
 from dockyard.linux import null_device
 from dockyard.linux.cgroups import Cgroup
-from dockyard.oci.runtime_spec import Process, Resources, encode
+from dockyard.oci.runtime_spec import Process, Resources, decode, encode
+from dockyard.runtime import further_process
 from dockyard.runtime.container import Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
 
@@ -33,12 +34,14 @@ _PASSED_ON = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "
 class Program(msgspec.Struct, frozen=True):
     """A runtime: its command before the global flags that we give, and the directory for its state.
 
-    `cgroup` is the container's. Kept in our directory as `runtime.json`, for who finds the container without its shim.
+    `cgroup` is the container's, `bundle` has its config.json. Kept in our directory as `runtime.json`, for who finds
+    the container without its shim.
     """
 
     command: list[str]
     root: str
     cgroup: str = ""
+    bundle: str = ""
 
 
 FILE = "runtime.json"
@@ -92,6 +95,8 @@ class OtherContainer:
 
     def execute(self, wanted: Process, stdio: Stdio | None) -> Started:
         """Run one more process in it. Raises RuntimeFailure."""
+        # runtimes differ in what they make of what is left out; runc of noNewPrivileges: false
+        further_process.complete(wanted, self._own_process())
         path = f"{self.directory}/process-{os.getpid()}-{time.monotonic_ns()}.json"
         with open(path, "wb") as file:
             file.write(encode(wanted))
@@ -99,6 +104,14 @@ class OtherContainer:
             return self._begin(["exec", "--detach", "--process", path], wanted.terminal, stdio)
         finally:
             os.unlink(path)
+
+    def _own_process(self) -> Process | None:
+        """The first process, as config.json has it."""
+        try:
+            with open(f"{self.program.bundle}/config.json", "rb") as file:
+                return decode(file.read()).process
+        except (OSError, msgspec.MsgspecError):  # made by an earlier release, which did not note the bundle
+            return None
 
     def kill(self, signo: int, *, all: bool = False) -> None:
         """Signal its first process, or all. Raises RuntimeFailure when it has ended."""

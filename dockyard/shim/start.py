@@ -95,7 +95,7 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
 
         if order.runtime:
             flags = ["--systemd-cgroup"] if order.systemd_cgroup else []
-            program = Program([*order.runtime, *flags], order.state_root, cgroup)
+            program = Program([*order.runtime, *flags], order.state_root, cgroup, order.bundle)
             container = OtherContainer(program, order.container_id, order.directory)
             started = _create_other(container, order, spec, ends)
         elif order.checkpoint:

@@ -21,7 +21,7 @@ OPTIONS:
    --tty, -t                          allocate a pseudo-TTY
    --user value, -u value             UID (format: <uid>[:<gid>])
    --additional-gids value, -g value  a group besides the user's own (may be repeated)
-   --process value, -p value          path to a process.json, which says everything
+   --process value, -p value          path to a process.json; what it leaves out is the container's
    --detach, -d                       leave the process running and return
    --pid-file value                   file to write the process id to
    --process-label value              SELinux label of the process
