@@ -1,8 +1,9 @@
 """Output that waits on disk for a client that does not keep up."""
 
+import contextlib
 import os
 
-# What a client may lag behind before it is let go.
+# What a client may lag behind before the process waits for it.
 MOST = 256 << 20
 
 
@@ -17,13 +18,14 @@ class Overflow:
     def __len__(self) -> int:
         return self._end - self._begin
 
-    def put(self, data: bytes) -> None:
-        """Add at the end. Raises OSError when the disk is full."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, self._end)
-            self._end += written
-            view = view[written:]
+    def put(self, data: bytes) -> int:
+        """Add at the end what the disk has room for; how much that was."""
+        written = 0
+        with contextlib.suppress(OSError):
+            while written < len(data):
+                written += os.pwrite(self._fd, memoryview(data)[written:], self._end + written)
+        self._end += written
+        return written
 
     def take(self, size: int) -> bytes:
         """The oldest bytes, up to `size`."""

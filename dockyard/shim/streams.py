@@ -1,12 +1,13 @@
 """A process's stdin, stdout and stderr: read once, given to the log and to every attached client.
 
 All descriptors are non-blocking and served by one epoll loop. A client that does not keep up has its output kept for
-it: BACKLOG bytes in memory, then as much as an Overflow holds on disk, and then it is let go, so that it never holds
-the process up. For a client that the process is to wait for (who ran it in the foreground, or the exec) nothing is kept
-beyond the backlog: the process is no longer read from until that has shrunk. Nothing is lost either way. In the same
-way it waits for a log that is full, because a log server does not take what is there.
+it: BACKLOG bytes in memory, then as much as an Overflow holds on disk. When that is full, or the disk is, the process
+is no longer read from until the client has caught up. For a client that the process is to wait for (who ran it in the
+foreground, or the exec) nothing is kept beyond the backlog. Nothing is lost either way. In the same way it waits for a
+log that is full, because a log server does not take what is there.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -71,7 +72,7 @@ class Client:
         held: bool = False,
         number: int = 0,
     ) -> None:
-        """`blocking`: the process waits for this client, else what it lags behind waits on disk. `held`: it gets
+        """`blocking`: the process waits for this client, else what it lags behind waits on disk first. `held`: it gets
         nothing until `release`. `number`: the daemon's name for it.
         """
         self.streams = streams
@@ -87,6 +88,7 @@ class Client:
         self.raw = raw
         self.keys = DetachKeys(detach_keys) if detach_keys and streams.terminal and stdin else None
         self.backlog = bytearray()
+        self._unwritten = bytearray()  # what the disk has no room for; comes after the overflow
         self.on_end = on_end
         self.reading = stdin
         self.parked = False  # out of the loop: gone, but with input left that the process has no room for
@@ -114,19 +116,29 @@ class Client:
 
     def _keep(self, data: bytes) -> None:
         """Keep it until the client has read what came before."""
-        if self.overflow is None and (self.blocking or len(self.backlog) + len(data) <= BACKLOG):
+        first = self.overflow is None and not self._unwritten
+        if first and (self.blocking or len(self.backlog) + len(data) <= BACKLOG):
             self.backlog += data
             self._watch()
             return
-        try:
-            if self.overflow is None:
+        if first:
+            with contextlib.suppress(OSError):
                 self.overflow = Overflow(self.streams.log.folder)
-            self.overflow.put(data)
-        except OSError:
-            self.end("gone")
-            return
-        if len(self.overflow) > MOST:
-            self.end("gone")
+        if self.overflow is not None and not self._unwritten:
+            data = data[self.overflow.put(data) :]
+        self._unwritten += data
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more is kept for it than may be: the process has to wait."""
+        kept = len(self.overflow) if self.overflow is not None else 0
+        return bool(self._unwritten) or kept > MOST or (self.blocking and len(self.backlog) > BACKLOG)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the process may go on after it has waited."""
+        kept = len(self.overflow) if self.overflow is not None else 0
+        return not self._unwritten and kept <= MOST // 2 and not (self.blocking and len(self.backlog) > BACKLOG // 2)
 
     def release(self) -> None:
         """What came first has been told by others: go on with what has been kept."""
@@ -157,11 +169,15 @@ class Client:
         except OSError:
             pass
         self.socket.close()
-        self.backlog = bytearray()
-        if self.overflow is not None:
-            self.overflow.close()
+        self._drop_output()
         self.streams.forget(self)
         self.on_end(reason)
+
+    def _drop_output(self) -> None:
+        self.backlog, self._unwritten = bytearray(), bytearray()
+        if self.overflow is not None:
+            self.overflow.close()
+            self.overflow = None
 
     def watch_stdin(self, wanted: bool) -> None:
         """Read on from the client, or let it wait until the process has taken what there is."""
@@ -187,6 +203,9 @@ class Client:
             if self.stdin and not self.closing and not events & select.EPOLLERR:
                 self.streams.loop.remove(self.fd)
                 self.parked = True
+                self.wanted = (False, False, False)  # nobody reads any more, and nobody may wait for that
+                self._drop_output()
+                self.streams.relieved()
             else:
                 self.end("gone")
 
@@ -200,10 +219,16 @@ class Client:
             return
         del self.backlog[:sent]
         if not self.backlog and self.overflow is not None:
-            self.backlog += self.overflow.take(BACKLOG)
+            try:
+                self.backlog += self.overflow.take(BACKLOG)
+            except OSError:  # the disk has lost it: the client shall not get what comes after a gap
+                self.end("gone")
+                return
             if not self.overflow:
                 self.overflow.close()
                 self.overflow = None
+        if not self.backlog:
+            self.backlog, self._unwritten = self._unwritten, self.backlog
         if not self.backlog:
             if self.closing:
                 self.end(self.closing)
@@ -339,7 +364,7 @@ class Streams:
         congested = False
         for client in tuple(self.clients):
             client.send(stream, data)
-            congested |= client.blocking and len(client.backlog) > BACKLOG
+            congested |= client.is_behind
         self.log.write(stream, data)
         congested |= self.log.full()
         if congested and not self._waiting:
@@ -369,7 +394,7 @@ class Streams:
         return self._waiting and self._clients_keep_up()
 
     def _clients_keep_up(self) -> bool:
-        return all(len(client.backlog) <= BACKLOG // 2 for client in self.clients if client.blocking)
+        return all(client.has_caught_up for client in self.clients)
 
     def drain(self) -> bool:
         """Pass on what the ended process has left. True when its streams have ended, no one else holding them."""

@@ -84,6 +84,40 @@ def test_a_late_client_that_does_not_read_holds_nobody_up(engine: EngineProcess)
     engine.docker("rm", "busy")
 
 
+def test_a_client_that_lags_far_behind_is_waited_for_and_gets_everything(engine: EngineProcess) -> None:
+    """More than is kept on disk for it (shim/overflow.py)."""
+    size = 320_000_000
+    engine.docker("run", "-d", "--name", "far", "--log-driver", "none", "busybox",
+                  "sh", "-c", f"sleep 1; head -c {size} /dev/zero; echo end")  # fmt: skip
+    with attached(engine, "far") as wire:
+        time.sleep(6)
+        assert engine.inspect("far")["State"]["Running"]  # it waits
+        got = end = 0
+        while data := wire.recv_into(chunk := bytearray(1 << 20)):
+            got += data
+            end = end or chunk[:data].endswith(b"end\n")
+        frames = got - size - 4
+        assert end
+        assert frames > 0
+        assert frames % 8 == 0
+    assert engine.docker("wait", "far").strip() == "0"
+    engine.docker("rm", "far")
+
+
+def test_nobody_waits_for_a_client_that_has_gone_without_reading(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "-i", "--name", "left", "--log-driver", "none", "busybox",
+                  "sh", "-c", "sleep 1; head -c 320000000 /dev/zero; cat")  # fmt: skip
+    with attached(engine, "left", "stream=1&stdin=1&stdout=1&stderr=1") as wire:
+        wire.sendall(b"x" * 200_000)  # more than the pipe holds: it waits for the process
+        time.sleep(3)
+    with attached(engine, "left") as wire:
+        seen = b""
+        while b"x" not in seen:
+            seen = wire.recv(1 << 20)
+            assert seen
+    engine.docker("rm", "-f", "left")
+
+
 def test_the_foreground_is_waited_for(engine: EngineProcess) -> None:
     _, created = engine.api(
         "POST", "/containers/create", {"Image": "busybox", "Cmd": ["head", "-c", "8000000", "/dev/zero"]}
