@@ -165,7 +165,7 @@ class ContainerRuns:
             },
             exposed_ports=set(record.config.exposed_ports or {}),
             publish_all=host.publish_all_ports,
-            links=[f"{linked.name}:{alias}" for alias, linked in linked_containers(self._index, container)],
+            links=[f"{linked.id}:{alias}" for alias, linked in linked_containers(self._index, container)],
             dns=host.dns or [],
             dns_search=host.dns_search or [],
             dns_options=host.dns_options or [],

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -249,6 +249,7 @@ class Controller:
             undo.push_async_callback(self._unbuild, active, building)
             self._write_files(active)  # meanwhile
             self._start(active, await asyncio.shield(building))
+            self._tell_linking(active)
             undo.pop_all()
         return sandbox
 
@@ -481,7 +482,8 @@ class Controller:
                 await self._move_ports(active)
             if active.dns is None and self._names_wanted(active):
                 self._serve_names(active, await self._do(_open_dns, namespace, True))
-            self._write_files(active)
+            identity.connected(active.request, state)
+            self._update_resolvers(active)
             self._names.add(state)
             undo.pop_all()
         return state
@@ -506,10 +508,11 @@ class Controller:
             if active.gateway_network:
                 await self._do(self._bridge.route, namespace, self._plan(active, active.gateway_network), True)
             await self._move_ports(active)
-        if active.dns is not None and not self._names_wanted(active):
+        identity.disconnected(active.request, state)
+        still_asked = not self._update_resolvers(active)
+        if active.dns is not None and not self._names_wanted(active) and not still_asked:
             active.dns.close()
             active.dns = None
-        self._write_files(active)
 
     def _destroy_link(self, name: str) -> None:
         self._remove_links([name])
@@ -634,16 +637,42 @@ class Controller:
             linked=self._linked(active),
         )
 
+    def _update_resolvers(self, active: Active) -> bool:
+        wanted = self._names_wanted(active)
+        return identity.update_resolvers(active.request, active.sandbox, self._settings, embedded_dns=wanted)
+
     def _linked(self, active: Active) -> list[tuple[str, str]]:
-        """Containers that this one is linked to on the default bridge, by alias, id and name (Docker's --link)."""
+        """Containers that this one is linked to on the default bridge (Docker's --link).
+
+        By alias, host name and name, as in Docker (moby daemon/container_operations_unix.go).
+        """
         entries = []
-        for link in active.request.links:
-            name, _, alias = link.partition(":")
-            for other in self._active.values():
-                if name.lstrip("/") in (other.request.name, other.request.container_id):
-                    words = dict.fromkeys([alias or name, other.request.container_id[:12], other.request.name])
-                    entries += [(state.ip, " ".join(words)) for state in other.sandbox.endpoints.values() if state.ip]
+        for other, alias in self._linked_by(active):
+            words = dict.fromkeys([alias, other.request.hostname, other.request.name])
+            for state in other.sandbox.endpoints.values():
+                entries += [(where, " ".join(words)) for where in (state.ip, state.ipv6) if where]
         return entries
+
+    def _linked_by(self, active: Active) -> Iterator[tuple[Active, str]]:
+        """The running containers that this one is linked to, each with what it calls them."""
+        for link in active.request.links:
+            wanted, _, alias = link.partition(":")
+            for other in self._active.values():
+                if wanted in (other.request.container_id, other.request.name):
+                    yield other, alias or wanted
+
+    def _tell_linking(self, active: Active) -> None:
+        """A container may have come back under another address; those that are linked to it go on finding it."""
+        for parent in self._active.values():
+            for other, alias in self._linked_by(parent):
+                if other is not active or not parent.request.files_dir:
+                    continue
+                for state in active.sandbox.endpoints.values():
+                    for where in filter(None, (state.ip, state.ipv6)):
+                        try:
+                            files.move_host(parent.request.files_dir, alias, where)
+                        except OSError as error:
+                            log.warning("the hosts file of container %s stays: %s", parent.request.name, error)
 
     def _default_gateway(self) -> str:
         for network in self._networks.values():
@@ -675,8 +704,8 @@ class Controller:
         self.firewall.adopt(port_rules(active.publications))
         if self._firewall_current:
             await self._do(self.firewall.rewrite)
-        sockets = await self._do(_open_dns, active.namespace, True) if self._names_wanted(active) else None
-        self._start(active, sockets)
+        asked = self._names_wanted(active) or identity.asks_embedded_server(request)
+        self._start(active, await self._do(_open_dns, active.namespace, True) if asked else None)
 
 
 def _wanted_ports(request: JoinRequest) -> PortBindings:

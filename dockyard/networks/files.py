@@ -1,7 +1,8 @@
 """The three files that tell a container its own name, its neighbours and its resolvers."""
 
+import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -13,6 +14,8 @@ EMBEDDED_SERVER = "127.0.0.11"
 # When the host has only local resolvers and we know no others (moby daemon/libnetwork/internal/resolvconf).
 FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 FALLBACK_SERVERS_IPV6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
+# A container's own file may be longer, but then it is its own business (bytes).
+LONGEST = 1 << 20
 
 LOOPBACK_HOSTS = """\
 127.0.0.1\tlocalhost
@@ -102,7 +105,7 @@ def only_from_host(server: str, ipv6: bool) -> bool:
 
 def hosts_text(entries: Iterable[tuple[str, str]]) -> str:
     """A hosts file: the loopback names, then each (address, names)."""
-    return LOOPBACK_HOSTS + "".join(f"{address}\t{names}\n" for address, names in entries)
+    return LOOPBACK_HOSTS + _lines(entries)
 
 
 def host_own_hosts() -> str:
@@ -125,3 +128,59 @@ def write(directory: str, name: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def read(directory: str, name: str) -> str | None:
+    """One of the files as it is now; None when it is gone or, as a container can make it, longer than anybody needs."""
+    try:
+        with open(f"{directory}/{name}", "rb", opener=_not_through_links) as file:
+            content = file.read(LONGEST + 1)
+    except OSError:
+        return None
+    return content.decode("utf-8", "surrogateescape") if len(content) <= LONGEST else None
+
+
+def append_hosts(directory: str, entries: Iterable[tuple[str, str]]) -> None:
+    """Add (address, names) to a hosts file; what somebody else has written there stays. Raises OSError."""
+    with open(f"{directory}/hosts", "r+b", opener=_not_through_links) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+        begin = b"\n" if file.read(1) not in (b"\n", b"") else b""
+        file.write(begin + _lines(entries).encode())
+
+
+def remove_hosts(directory: str, entries: Iterable[tuple[str, str]]) -> None:
+    """Take out what `append_hosts` has added, unless it has been changed. Raises OSError."""
+    gone = set(_lines(entries).splitlines(keepends=True))
+    _edit_hosts(directory, lambda line: "" if line in gone else line)
+
+
+def move_host(directory: str, alias: str, address: str) -> None:
+    """Give the lines of which `alias` is the first name another address, of the same version. Raises OSError."""
+
+    def moved(line: str) -> str:
+        old, tab, names = line.partition("\t")
+        same = tab and (names.split() or [""])[0] == alias and (":" in old) == (":" in address)
+        return f"{address}\t{names}" if same else line
+
+    _edit_hosts(directory, moved)
+
+
+def _edit_hosts(directory: str, edit: Callable[[str], str]) -> None:
+    before = read(directory, "hosts")
+    if before is None:
+        raise OSError(errno.EFBIG, "a hosts file is gone or too long to be edited", f"{directory}/hosts")
+    after = "".join(map(edit, before.splitlines(keepends=True)))
+    if after != before:
+        with open(f"{directory}/hosts", "r+b", opener=_not_through_links) as file:
+            file.write(after.encode("utf-8", "surrogateescape"))
+            file.truncate()
+
+
+def _lines(entries: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{address}\t{names}\n" for address, names in entries)
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,10 +1,15 @@
 """What a container's hostname, hosts and resolv.conf say, given its sandbox and what it asked for."""
 
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 from dockyard.errors import InvalidParameter
 from dockyard.networks import files
-from dockyard.networks.model import JoinRequest, Sandbox, Settings
+from dockyard.networks.model import EndpointState, JoinRequest, Sandbox, Settings
+
+log = logging.getLogger("dockyard.networks")
 
 HOST_GATEWAY = "host-gateway"
 
@@ -25,19 +30,66 @@ def write(
     """
     if not request.files_dir:
         return
-    own_name = f"{request.hostname}.{request.domainname}" if request.domainname else request.hostname
     extra = [_extra_host(text, gateway) for text in request.extra_hosts]
-    files.write(request.files_dir, "hostname", own_name + "\n")
-    files.write(request.files_dir, "resolv.conf", _resolvers(request, sandbox, settings, embedded_dns).text())
+    files.write(request.files_dir, "hostname", own_name(request) + "\n")
+    _write_resolvers(request, sandbox, settings, embedded_dns)
     if sandbox.netns_path is None:
         hosts = files.host_own_hosts() + "".join(f"{where}\t{name}\n" for where, name in extra)
     else:
-        hosts = files.hosts_text([*extra, *linked, *_own_entries(request, sandbox, own_name)])
+        own = [entry for state in sandbox.endpoints.values() for entry in _own_entries(request, state)]
+        hosts = files.hosts_text([*extra, *linked, *own])
     files.write(request.files_dir, "hosts", hosts)
 
 
+def connected(request: JoinRequest, state: EndpointState) -> None:
+    """Add a new endpoint to the hosts file of a running container."""
+    _keeping_edits(files.append_hosts, request, state)
+
+
+def disconnected(request: JoinRequest, state: EndpointState) -> None:
+    """Undo `connected`."""
+    _keeping_edits(files.remove_hosts, request, state)
+
+
+def _keeping_edits(
+    edit: Callable[[str, list[tuple[str, str]]], None], request: JoinRequest, state: EndpointState
+) -> None:
+    if request.files_dir:
+        try:
+            edit(request.files_dir, _own_entries(request, state))
+        except OSError as error:
+            log.warning("the hosts file of container %s stays as it is: %s", request.name, error)
+
+
+def update_resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, *, embedded_dns: bool) -> bool:
+    """Write resolv.conf anew for a running container; False, and nothing is done, when somebody has edited it."""
+    if not request.files_dir:
+        return True
+    present = files.read(request.files_dir, "resolv.conf")
+    if present is None or (sandbox.resolv_conf and _digest(present) != sandbox.resolv_conf):
+        return False
+    _write_resolvers(request, sandbox, settings, embedded_dns)
+    return True
+
+
+def asks_embedded_server(request: JoinRequest) -> bool:
+    """Whether a container's resolv.conf, by whomever it was written, names our resolver."""
+    text = files.read(request.files_dir, "resolv.conf") if request.files_dir else None
+    return text is not None and files.EMBEDDED_SERVER in files.parse_resolv_conf(text).servers
+
+
+def _write_resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> None:
+    text = _resolvers(request, sandbox, settings, embedded_dns).text()
+    files.write(request.files_dir, "resolv.conf", text)
+    sandbox.resolv_conf = _digest(text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> files.Resolvers:
-    servers = request.dns or settings.dns
+    servers = [_server(text) for text in request.dns or settings.dns]
     ipv6 = any(state.ipv6 for state in sandbox.endpoints.values())
     search = request.dns_search or settings.dns_search
     options = request.dns_options or settings.dns_options
@@ -51,11 +103,25 @@ def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embed
     return resolvers.override((), (), (*resolvers.options, "ndots:0"))
 
 
-def _own_entries(request: JoinRequest, sandbox: Sandbox, own_name: str) -> list[tuple[str, str]]:
-    names = own_name if own_name == request.hostname else f"{own_name} {request.hostname}"
-    return [
-        (where, names) for state in sandbox.endpoints.values() for where in (state.ip, state.ipv6) if where and names
-    ]
+def _server(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise InvalidParameter(f'bad nameserver address {text}: ParseAddr("{text}"): unable to parse IP') from None
+    return text
+
+
+def _own_entries(request: JoinRequest, state: EndpointState) -> list[tuple[str, str]]:
+    """The lines of one endpoint: the full name of the container, if it has one, and the short one."""
+    full = own_name(request)
+    short, dot, _ = full.partition(".")
+    names = f"{full} {short}" if dot else full
+    return [(where, names) for where in (state.ip, state.ipv6) if where and names]
+
+
+def own_name(request: JoinRequest) -> str:
+    """The container's host name, with its domain if it has one."""
+    return f"{request.hostname}.{request.domainname}" if request.domainname else request.hostname
 
 
 def _extra_host(text: str, gateway: str) -> tuple[str, str]:

@@ -79,6 +79,7 @@ class Sandbox(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A container's network namespace with its endpoints by network name, and its published ports as bound.
 
     `netns_path` is None when the container uses the host's namespace; in container:<id> mode it is the other's.
+    `resolv_conf` is the digest of that file as we last wrote it; another one now has been edited and stays.
     """
 
     sandbox_id: str = ""
@@ -86,13 +87,15 @@ class Sandbox(msgspec.Struct, kw_only=True, omit_defaults=True):
     netns_path: str | None = None
     endpoints: dict[str, EndpointState] = {}
     ports: PortBindings = {}
+    resolv_conf: str = ""
 
 
 class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """All that decides a container's networking at its start.
 
     `mode` is "none", "host", "default", "bridge", "container:<id>" or the name or id of a network. `port_bindings` are
-    {"80/tcp": [(host ip or "", host port, range or "")]}. `links` (of the default bridge only) are "NAME:ALIAS".
+    {"80/tcp": [(host ip or "", host port, range or "")]}. `links` (of the default bridge only) are
+    "ID:ALIAS".
     `joined_netns` is, for container:<id>, the path of the other's namespace (/proc/<pid>/ns/net or its netns_path)
     and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared. `prepared_netns`
     is the path of the network namespace to use instead of a new one. `preferred` are (IPv4 or "", IPv6 or "") by the
