@@ -11,13 +11,14 @@ the order of the Dockerfile, because the classic output numbers them so.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -26,8 +27,8 @@ from dockyard.build import dockerfile, stages
 from dockyard.build.arguments import Arguments
 from dockyard.build.cache import BuildCache, CacheSources, key_of
 from dockyard.build.context import Context
-from dockyard.build.copying import LayerPlan, Source
 from dockyard.build.instructions import Pairs
+from dockyard.build.layer_plan import LayerPlan, Source
 from dockyard.build.run import Runner
 from dockyard.build.stages import Stage
 from dockyard.build.steps import StageState, Steps, base_config
@@ -393,14 +394,24 @@ class Build:
         finally:
             await self._layers.release(name)
 
-    async def download(self, url: str, destination: str) -> Source:
-        """The file behind a URL, for ADD."""
+    async def download(self, url: str, destination: str, checksum: str) -> Source:
+        """The file behind a URL, for ADD; `checksum` is what its digest has to be, "" for anything."""
         file, _, name, time_ns = await contexts.download(url, self._builder.folder)
+        if checksum:
+            digest = await self.in_thread(lambda: f"sha256:{_digest(file)}")
+            if digest != checksum:
+                file.close()
+                raise InvalidParameter(f"digest mismatch for {url}: {digest} (expected: {checksum})")
         if not name and destination.endswith("/"):
             file.close()
             raise InvalidParameter(f"cannot determine filename for source {url}")
         self.say("\n")
         return Source(name or "__unnamed__", _downloaded(file, time_ns))
+
+    async def clone(self, url: str, *, keep_git: bool, commit: str) -> Source:
+        """The files of a git repository, for ADD; `commit` is what has to be checked out, "" for anything."""
+        archive = await contexts.git_archive(url, self._builder.folder, keep_git=keep_git, commit=commit)
+        return Source("", (await self.in_thread(lambda: ArchiveTree(archive))).root)
 
     # -- making images
 
@@ -422,11 +433,15 @@ class Build:
         return key, True
 
     def _from_cache_source(self, state: StageState, created_by: str) -> Image | None:
-        """The step's image, put together from what an image of `--cache-from` has."""
+        """The step's image: an image of `--cache-from` itself, or put together from what it has."""
         found = self._cache_sources.find(state.image, created_by)
         if found is None:
             return None
-        step, diff_id = found
+        source, step, diff_id = found
+        if source.config.history and source.config.history[-1] is step:
+            if source.parent is None and state.image is not None:
+                self._images.set_parent(source.id, state.image.id)
+            return source
         config = self._child_config(state, created_by, diff_id is None)
         config = msgspec.structs.replace(config, created=step.created or config.created)
         diff_ids = list(state.image.config.rootfs.diff_ids) if state.image is not None else []
@@ -533,6 +548,11 @@ class Build:
 def stage_names(known: Sequence[Stage], before: int) -> list[int]:
     """The indices of the named stages before another."""
     return [stage.index for stage in known[:before] if stage.name]
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def _downloaded(file: BinaryIO, time_ns: int) -> ArchiveFile:

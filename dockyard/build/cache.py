@@ -26,7 +26,8 @@ class CacheRow(msgspec.Struct, frozen=True):
 
 def key_of(base: str, created_by: str, config: ContainerConfig) -> str:
     """The key of a step on the image `base` (an ID, or "" for scratch)."""
-    return hashlib.sha256(b"\0".join((base.encode(), created_by.encode(), msgspec.json.encode(config)))).hexdigest()
+    known = msgspec.json.encode(config, order="deterministic")
+    return hashlib.sha256(b"\0".join((base.encode(), created_by.encode(), known))).hexdigest()
 
 
 class BuildCache:
@@ -78,8 +79,8 @@ class CacheSources:
                     current = None
         return False
 
-    def find(self, base: Image | None, created_by: str) -> tuple[History, str | None] | None:
-        """(history entry, diff ID of its layer or None) of a step `created_by` right after all that `base` has."""
+    def find(self, base: Image | None, created_by: str) -> tuple[Image, History, str | None] | None:
+        """(image, history entry, its layer's diff ID or None) of the step `created_by` after all that `base` has."""
         history = list(base.config.history or ()) if base is not None else []
         diff_ids = list(base.config.rootfs.diff_ids) if base is not None else []
         for image in self._images:
@@ -93,7 +94,7 @@ class CacheSources:
             if step.created_by != created_by:
                 continue
             if step.empty_layer:
-                return step, None
+                return image, step, None
             if len(image.config.rootfs.diff_ids) > len(diff_ids):
-                return step, image.config.rootfs.diff_ids[len(diff_ids)]
+                return image, step, image.config.rootfs.diff_ids[len(diff_ids)]
         return None

@@ -80,7 +80,7 @@ class Configuring:
         if step.word == "EXPOSE":
             words = [word for value in step.values for word in expand_words(value, self._environment(), self._escape)]
             config.exposed_ports = {**(config.exposed_ports or {}), **{port: {} for port in _ports(words)}}
-            return "EXPOSE " + " ".join(words)
+            return "EXPOSE " + " ".join(sorted(words))
         places = [self.expand(value).strip() for value in step.values]
         if "" in places:
             raise InvalidParameter("VOLUME specified can not be an empty string")

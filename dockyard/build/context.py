@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from dockyard.build.copying import decompressed
+from dockyard.build.archives import uncompressed
 from dockyard.build.dockerignore import IgnoreRules
 from dockyard.build.trees import ArchiveTree
 from dockyard.errors import Forbidden, InvalidParameter, NotFound, SystemFailure, Unauthorized
@@ -52,7 +52,7 @@ async def from_archive(file: BinaryIO, dockerfile: str) -> Context:
     def read() -> Context:
         if file.seek(0, os.SEEK_END) == 0:
             return _context(ArchiveTree(), dockerfile)
-        plain = decompressed(file)
+        plain = uncompressed(file)
         if plain is None:
             raise InvalidParameter("the build context is not a tar archive")
         return _context(ArchiveTree(plain), dockerfile)
@@ -83,8 +83,8 @@ def _context(tree: ArchiveTree, dockerfile: str) -> Context:
 
 async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
     """The context that a URL leads to: a git repository, a tar archive, or a Dockerfile alone."""
-    if _GIT.match(url):
-        return await _from_git(url, dockerfile, folder)
+    if is_git(url):
+        return await from_archive(await git_archive(url, folder), dockerfile)
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
     say(f"Downloading build context from remote url: {url}\n")
@@ -92,7 +92,7 @@ async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str],
     file.seek(0)
     head = file.read(512)
     if not kind.startswith("text/plain") or head[257:262] == b"ustar":
-        plain = await asyncio.to_thread(decompressed, file)
+        plain = await asyncio.to_thread(uncompressed, file)
         if plain is not None:
             return await from_archive(plain, dockerfile)
     file.seek(0)
@@ -112,7 +112,7 @@ async def download(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
         async with aiohttp.ClientSession(timeout=patience) as session, session.get(url) as response:
             if response.status >= 400:
                 raise _status_error(url, response.status, response.reason or "")
-            name = posix_name(response.url.path)
+            name = posix_name(unquote(urlsplit(url).path))
             if not name and response.content_disposition is not None:
                 name = posix_name(response.content_disposition.filename or "")
             file = await spool(response.content.iter_chunked(1 << 18), folder)
@@ -142,8 +142,17 @@ def _status_error(url: str, status: int, reason: str) -> Exception:
     return InvalidParameter(message) if status < 500 else SystemFailure(message)
 
 
-async def _from_git(url: str, dockerfile: str, folder: Path) -> Context:
-    """Clone `repository#reference:directory` by the host's git."""
+def is_git(url: str) -> bool:
+    """Whether `url` names a git repository."""
+    return _GIT.match(url) is not None
+
+
+async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> BinaryIO:
+    """The files of `repository#reference:directory` as a nameless tar archive, fetched by the host's git.
+
+    With `keep_git` those of git itself too; `commit`: what has to be checked out, "" for anything. Raises
+    InvalidParameter.
+    """
     repository, _, fragment = url.partition("#")
     reference, _, directory = fragment.partition(":")
     if repository.startswith("github.com/"):
@@ -160,12 +169,20 @@ async def _from_git(url: str, dockerfile: str, folder: Path) -> Context:
         await _git(git, clone, "remote", "add", "origin", repository)
         await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
         await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+        head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
+        if not head.startswith(commit):
+            raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
         top = await asyncio.to_thread(_below, clone, directory)
-        file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (kept by the tree)
-        tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), "--exclude=.git", "-c", ".", stdout=file)
-        if await tar.wait() != 0:
-            raise SystemFailure(f"cannot read the git context {url}")
-        return await from_archive(cast(BinaryIO, file), dockerfile)
+        file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
+        try:
+            left_out = [] if keep_git else ["--exclude=.git"]
+            tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), *left_out, "-c", ".", stdout=file)
+            if await tar.wait() != 0:
+                raise SystemFailure(f"cannot read the git context {url}")
+        except BaseException:
+            file.close()
+            raise
+        return cast(BinaryIO, file)
     finally:
         await asyncio.to_thread(shutil.rmtree, clone, True)
 
@@ -177,7 +194,8 @@ def _below(clone: Path, directory: str) -> Path:
     return top
 
 
-async def _git(git: str, clone: Path, *arguments: str) -> None:
+async def _git(git: str, clone: Path, *arguments: str) -> str:
+    """Run git in `clone`; what it prints. Raises InvalidParameter with what it says when it fails."""
     # Only protocols that fetch: `ext::` and `file://` would let a client run commands or read the host's repositories.
     environment = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -188,11 +206,11 @@ async def _git(git: str, clone: Path, *arguments: str) -> None:
     }
     process = await asyncio.create_subprocess_exec(
         git, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env=environment,
     )  # fmt: skip
     try:
-        _, said = await process.communicate()
+        printed, said = await process.communicate()
     except BaseException:
         process.kill()
         await process.wait()
@@ -200,3 +218,4 @@ async def _git(git: str, clone: Path, *arguments: str) -> None:
     if process.returncode != 0:
         host = urlsplit(arguments[-1]).hostname or ""
         raise InvalidParameter(f"error fetching {host}: {said.decode(errors='replace').strip()}")
+    return printed.decode(errors="replace")

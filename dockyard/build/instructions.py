@@ -47,7 +47,7 @@ class Command(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Copy(Instruction):
-    """COPY and ADD."""
+    """COPY and ADD. `link`: the layer is made without a look at what the image has, whose links are not followed."""
 
     word: str
     sources: tuple[str, ...]
@@ -56,6 +56,9 @@ class Copy(Instruction):
     owner: str
     mode: str
     documents: tuple[Heredoc, ...]
+    link: bool = False
+    keep_git: bool = False
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,10 @@ def _flags(node: Node, known: dict[str, bool]) -> dict[str, str]:
         name, equals, value = flag.partition("=")
         if name not in known:
             raise InvalidParameter(f"unknown flag: --{name}")
-        if known[name] and not equals:
-            value = "true"
+        if known[name]:
+            value = value if equals else "true"
+            if value not in ("true", "false"):
+                raise InvalidParameter(f"expecting boolean value for flag --{name}, not: {value}")
         elif not equals:
             raise InvalidParameter(f"missing a value on flag: --{name}")
         if name in found:
@@ -174,8 +179,6 @@ def _command(node: Node) -> Command:
         return _script(node)
     listed = _json_words(node.rest)
     if listed is not None:
-        if node.word == "RUN" and not listed:
-            raise InvalidParameter("RUN requires at least one argument")
         return Command(node.original, node.word, tuple(listed), False)
     if not node.rest:
         raise InvalidParameter(f"{node.word} requires at least one argument")
@@ -194,8 +197,8 @@ def _script(node: Node) -> Command:
 
 
 def _copy(node: Node) -> Copy:
-    flags = _flags(node, {"from": False, "chown": False, "chmod": False} if node.word == "COPY" else
-                   {"chown": False, "chmod": False})  # fmt: skip
+    own = {"from": False} if node.word == "COPY" else {"keep-git-dir": True, "checksum": False}
+    flags = _flags(node, {"chown": False, "chmod": False, "link": True, **own})
     words = _json_words(node.rest)
     if words is None:
         words = split_words(dockerfile.without_heredocs(node.rest) if node.heredocs else node.rest)
@@ -215,6 +218,9 @@ def _copy(node: Node) -> Copy:
         flags.get("chown", ""),
         flags.get("chmod", ""),
         node.heredocs,
+        flags.get("link") == "true",
+        flags.get("keep-git-dir") == "true",
+        flags.get("checksum", ""),
     )
 
 

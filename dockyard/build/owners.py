@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.build.copying import Owner
+from dockyard.build.layer_plan import Owner
 from dockyard.build.trees import DirectoryTree
 from dockyard.engine.users import in_range, number
 from dockyard.errors import InvalidParameter

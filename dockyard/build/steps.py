@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dockyard.build import context as contexts
 from dockyard.build import instructions
 from dockyard.build.arguments import Arguments
 from dockyard.build.configuring import Configuring
-from dockyard.build.copying import LayerPlan, Owner, Source, find_sources, source_checksum
+from dockyard.build.copying import find_sources, source_checksum
 from dockyard.build.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
+from dockyard.build.layer_plan import LayerPlan, Owner, Source
 from dockyard.build.owners import find_owner
 from dockyard.build.trees import ArchiveTree, DirectoryTree
 from dockyard.errors import DockyardError, InvalidParameter
@@ -85,7 +87,7 @@ class Steps:
             HealthCheck: self._health_check,
             Pairs: self._configure,
             Text: self._text,
-            Words: self._configure,
+            Words: self._words,
         }
 
     async def do(self, instruction: Instruction) -> None:
@@ -140,6 +142,21 @@ class Steps:
             self.state.maintainer = self._expand(step.text)
         await self._configure(step)
 
+    async def _words(self, step: Words) -> None:
+        if step.word != "VOLUME":
+            await self._configure(step)
+            return
+        created_by = f"{self._shell_text()} #(nop)  {self._configuring.apply(step)}"
+        key, known = self._build.probe(self.state, created_by)
+        if known:
+            return
+        async with self._base_tree() as base:
+            for place in self.state.config.volumes or ():
+                below = base.find(posixpath.join("/", place)) if base is not None else None
+                if below is not None and not below.directory:
+                    raise InvalidParameter(f"cannot mount volume over existing file, file exists {place}")
+        await self._build.configure(self.state, created_by, key)
+
     # -- commands
 
     async def _command(self, step: Command) -> None:
@@ -161,8 +178,8 @@ class Steps:
             return
         config = msgspec.structs.replace(
             state.config,
-            cmd=words,
-            entrypoint=[""],  # Docker's word for: none, whatever the image says
+            cmd=words or state.config.cmd,  # RUN [] runs what the image would
+            entrypoint=[""] if words else state.config.entrypoint,  # "": none, whatever the image says
             env=[*(state.config.env or ()), *(f"{name}={value}" for name, value in sorted(arguments.items()))],
             healthcheck=Healthcheck(["NONE"]),
             on_build=None,
@@ -185,7 +202,7 @@ class Steps:
         if known:
             return
         async with self._base_tree() as base:
-            plan = LayerPlan.on(base)
+            plan = LayerPlan(base)
             target = plan.resolve(config.working_dir)
             if plan.is_directory(target):
                 await self._build.configure(self.state, created_by, key)
@@ -208,6 +225,7 @@ class Steps:
             keeps_owners = bool(step.stage) and not chown
             digest = await build.in_thread(lambda: source_checksum(sources, owners=keeps_owners))
             flags = (f"--chown={chown} " if chown else "") + (f"--chmod={chmod} " if chmod else "")
+            flags += "--link " if step.link else ""
             created_by = f"{self._shell_text()} #(nop) {step.word} {flags}{digest} in {destination} "
             key, known = build.probe(state, created_by)
             if known:
@@ -217,7 +235,7 @@ class Steps:
                 place = posixpath.join("/", state.config.working_dir or "/", destination)
                 if destination.endswith(("/", "/.")) or destination in (".", ".."):
                     place = posixpath.normpath(place).rstrip("/") + "/"
-                plan = LayerPlan.on(base, owner)
+                plan = LayerPlan(None if step.link else base, owner)
 
                 def lay_out() -> None:
                     for source in sources:
@@ -237,12 +255,15 @@ class Steps:
                 inline = ArchiveTree()
                 inline.add(document.name, content.encode())
                 found += find_sources(inline, [document.name], context=True, unpack=False)
-            for word in step.sources:
-                source = self._expand(word)
-                if re.match(r"https?://", source):
+            words = [self._expand(word) for word in step.sources]
+            checksum = _checksum(self._expand(step.checksum), words)
+            for source in words:
+                if step.word == "ADD" and contexts.is_git(source):
+                    found.append(await build.clone(source, keep_git=step.keep_git, commit=checksum))
+                elif re.match(r"https?://", source):
                     if step.word == "COPY":
                         raise InvalidParameter("source can't be a URL for COPY")
-                    found.append(await build.download(source, step.destination))
+                    found.append(await build.download(source, step.destination, checksum))
                 else:
                     look = partial(find_sources, tree, [source], context=not step.stage, unpack=step.word == "ADD")
                     found += await build.in_thread(look)
@@ -256,6 +277,21 @@ class Steps:
     async def _base_tree(self) -> AsyncIterator[DirectoryTree | None]:
         async with self._build.image_tree(self.state.image) as tree:
             yield tree
+
+
+def _checksum(text: str, sources: list[str]) -> str:
+    """What ADD wants its source's digest to be, `sha256:…`, or its commit; "" for anything. Raises InvalidParameter."""
+    if not text:
+        return ""
+    if len(sources) != 1:
+        raise InvalidParameter("checksum can't be specified for multiple sources")
+    if contexts.is_git(sources[0]) and re.fullmatch(r"[0-9a-f]{7,64}", text):
+        return text
+    if not re.match(r"https?://", sources[0]):
+        raise InvalidParameter("checksum requires HTTP(S) or Git sources")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise InvalidParameter("invalid checksum digest format")
+    return text
 
 
 def expand_document(content: str, variables: dict[str, str], escape: str) -> str:

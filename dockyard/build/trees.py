@@ -12,11 +12,12 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from dockyard.content import tar_format
+from dockyard.content import packing, tar_format
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
 from dockyard.linux.rooted import Root
@@ -34,9 +35,13 @@ KINDS = {
 
 
 class File(Protocol):
-    """One node of a tree; `entry.name` is meaningless."""
+    """One node of a tree; `entry.name` means nothing. `inode`: the same for all names of one file."""
 
     entry: Entry
+
+    @property
+    def inode(self) -> Hashable:
+        """What tells the names of one file from files alike; None where it can have no other."""
 
     @property
     def directory(self) -> bool:
@@ -71,6 +76,10 @@ class ArchiveFile:
     digest: bytes | None = None
 
     @property
+    def inode(self) -> Hashable:
+        return None if self.directory else id(self)
+
+    @property
     def directory(self) -> bool:
         return self.entry.kind == tar_format.DIRECTORY
 
@@ -91,7 +100,25 @@ class ArchiveFile:
 
 
 def _new_directory() -> ArchiveFile:
-    return ArchiveFile(Entry("", tar_format.DIRECTORY, 0o755))
+    """One that no entry lists."""
+    return ArchiveFile(Entry("", tar_format.DIRECTORY, 0o755, mtime_ns=time.time_ns()))
+
+
+def members(archive: BinaryIO) -> Iterator[ArchiveFile]:
+    """What the entries of an uncompressed archive (seekable) say, hard links too, in their order; links to nothing yet.
+
+    Raises InvalidParameter when it is no tar, or cut.
+    """
+    end = archive.seek(0, os.SEEK_END)
+    archive.seek(0)
+    reader = tar_format.Reader(archive.read)
+    while (entry := reader.next()) is not None:
+        offset = archive.tell()
+        following = offset + entry.size + tar_format.padding(entry.size)
+        if offset + entry.size > end:
+            raise InvalidParameter("unexpected EOF")
+        yield ArchiveFile(entry, archive, offset)
+        archive.seek(following)
 
 
 class ArchiveTree:
@@ -109,21 +136,17 @@ class ArchiveTree:
         return self._root
 
     def _index(self, archive: BinaryIO) -> None:
-        archive.seek(0)
-        reader = tar_format.Reader(archive.read)
-        while (entry := reader.next()) is not None:
-            offset = archive.tell()
-            self._enter(entry, ArchiveFile(entry, archive, offset))
-            archive.seek(offset + entry.size + tar_format.padding(entry.size))
+        for member in members(archive):
+            self._enter(member.entry, member)
 
     def _enter(self, entry: Entry, file: ArchiveFile) -> None:
-        parts = _parts(entry.name)
+        parts = components(entry.name)
         if not parts:
             if file.directory:
                 self._root.entry = entry
             return
         if entry.kind == tar_format.HARD_LINK:
-            target = self._at(_parts(entry.link))
+            target = self._at(components(entry.link))
             if target is None or target.directory:
                 raise InvalidParameter(f"build context: {entry.name} is a hard link to nothing: {entry.link}")
             file = target
@@ -148,21 +171,21 @@ class ArchiveTree:
             node = below
         return node
 
-    def add(self, path: str, content: bytes, mode: int = 0o644, mtime_ns: int = 0) -> None:
-        """Put one more file into the tree."""
-        entry = Entry(path, size=len(content), mode=mode, mtime_ns=mtime_ns)
+    def add(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Put one more file into the tree, dated now."""
+        entry = Entry(path, size=len(content), mode=mode, mtime_ns=time.time_ns())
         self._enter(entry, ArchiveFile(entry, content=content))
 
     def remove(self, path: str) -> None:
         """Take a file out, if it is there."""
-        parts = _parts(path)
+        parts = components(path)
         folder = self._at(parts[:-1])
         if parts and folder is not None:
             folder.inner.pop(parts[-1], None)
 
     def find(self, path: str) -> ArchiveFile | None:
         trail = [self._root]
-        waiting = _parts(path)[::-1]
+        waiting = components(path)[::-1]
         links = 0
         while waiting:
             part = waiting.pop()
@@ -184,8 +207,8 @@ class ArchiveTree:
         return trail[-1]
 
 
-def _parts(name: str) -> list[str]:
-    """The components of an archive's path; `..` can't leave the root."""
+def components(name: str) -> list[str]:
+    """The components of a path; `..` can't leave the root."""
     return [part for part in posixpath.normpath("/" + name).split("/") if part]
 
 
@@ -216,6 +239,8 @@ class DirectoryFile:
                 os.minor(status.st_rdev),
                 _attributes(fd, kind),
             )
+            several = kind != tar_format.DIRECTORY and status.st_nlink > 1
+            self.inode: Hashable = (status.st_dev, status.st_ino) if several else None
         finally:
             os.close(fd)
 
@@ -261,11 +286,12 @@ class _Children(Mapping[str, DirectoryFile]):
 
 
 def _attributes(fd: int, kind: bytes) -> dict[str, bytes]:
-    """The one extended attribute that travels with a copy."""
-    if kind != tar_format.REGULAR:
+    """The extended attributes that belong into a layer."""
+    if kind not in (tar_format.REGULAR, tar_format.DIRECTORY):
         return {}
+    path = f"/proc/self/fd/{fd}"
     try:
-        return {"security.capability": os.getxattr(f"/proc/self/fd/{fd}", "security.capability")}
+        return {name: os.getxattr(path, name) for name in os.listxattr(path) if packing.belongs(name)}
     except OSError:
         return {}
 
@@ -286,13 +312,6 @@ class DirectoryTree:
                 return None
             raise
 
-    def resolve(self, path: str) -> str:
-        """`path` (absolute) without symlinks, as far as it exists; what is missing stays as it is."""
-        try:
-            return self._root.resolve(path)
-        except OSError as error:
-            raise InvalidParameter(f"cannot resolve {path}: {error.strerror}") from None
-
 
 # -- checksums
 
@@ -303,14 +322,16 @@ def checksum(file: File, *, owners: bool) -> str:
     Times do not count: a file that was merely touched is the same.
     """
     total = hashlib.sha256()
+    first: dict[Hashable, str] = {}
     for place, inner in walk(file):
         entry = inner.entry
-        facts = [place, entry.kind.decode(), f"{entry.mode:o}", entry.link, str(entry.major), str(entry.minor)]
+        one = first.setdefault(inner.inode, place) if inner.inode is not None else place
+        facts = [place, one, entry.kind.decode(), f"{entry.mode:o}", entry.link, str(entry.major), str(entry.minor)]
         if owners:
             facts += [str(entry.uid), str(entry.gid)]
         facts += [f"{name}={value.hex()}" for name, value in sorted(entry.xattrs.items())]
-        total.update("\0".join(facts).encode(errors="surrogateescape") + b"\0")
-        if entry.kind == tar_format.REGULAR:
+        total.update(repr(facts).encode(errors="surrogateescape") + b"\0")
+        if entry.kind == tar_format.REGULAR and one == place:
             total.update(_content_digest(inner))
     return total.hexdigest()
 

@@ -94,15 +94,15 @@ def _pack_one(write: Write, path: str, name: str, links: dict[tuple[int, int], s
         write(tar_format.header(mark))
 
 
+def belongs(name: str) -> bool:
+    """Whether an extended attribute belongs into an archive: capabilities and the users' own do."""
+    return name == "security.capability" or name.startswith("user.")
+
+
 def _xattrs(path: str) -> dict[str, bytes]:
-    """What belongs into an archive: capabilities and the users' own attributes."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
-        return {
-            name: os.getxattr(path, name, follow_symlinks=False)
-            for name in names
-            if name == "security.capability" or name.startswith("user.")
-        }
+        return {name: os.getxattr(path, name, follow_symlinks=False) for name in names if belongs(name)}
     except OSError:
         return {}
 

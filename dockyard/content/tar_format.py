@@ -83,6 +83,17 @@ class Reader:
             return _entry(block, size, extensions, long_name, long_link)
 
 
+def is_header(block: bytes) -> bool:
+    """Whether `block` introduces an entry, by its checksum."""
+    if len(block) < BLOCK or not block.strip(b"\0"):
+        return False
+    try:
+        _check(block)
+    except InvalidParameter:
+        return False
+    return True
+
+
 def _check(block: bytes) -> None:
     stored = _number(block[148:156])
     if sum(block[:148]) + 8 * 32 + sum(block[156:]) != stored:

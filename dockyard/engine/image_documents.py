@@ -30,8 +30,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 def encode_config(config: ImageConfig) -> bytes:
-    """The document of an image made here; what is empty is left out."""
-    document: dict[str, Any] = msgspec.to_builtins(config)
+    """The document of an image made here; what is empty is left out, and maps are in the order of their keys."""
+    document: dict[str, Any] = msgspec.to_builtins(config, order="deterministic")
     kept = {key: value for key, value in document.items() if value or key in ("architecture", "os", "rootfs")}
     for key in ("config", "container_config"):
         if document.get(key):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
 from dockyard.build.builder import Builder, BuildOptions, Output, check_tags
 from dockyard.build.run import Runner
@@ -211,6 +212,13 @@ async def test_a_cache_source_gives_its_layers(room: Room) -> None:
     assert again.config.rootfs.diff_ids == first.config.rootfs.diff_ids
 
 
+async def test_the_last_step_of_a_cache_source_is_the_source_itself(room: Room) -> None:
+    first = await room.build(SIMPLE, {"run": b"x"}, tags=check_tags(["demo"]))
+    room.builder.prune()
+    again = await room.build(SIMPLE, {"run": b"x"}, cache_from=["demo"])
+    assert again.id == first.id
+
+
 async def test_only_the_named_cache_sources_count(room: Room) -> None:
     await room.build(SIMPLE, {"run": b"x"}, tags=check_tags(["demo"]))
     await room.build(SIMPLE, {"run": b"x"}, cache_from=["demo"])
@@ -223,3 +231,106 @@ async def test_a_heredoc_is_a_file(room: Room) -> None:
     image = await room.build("FROM scratch\nARG x=1\nCOPY <<one <<'two' /d/\n$x\none\n$x\ntwo\n")
     contents = {path: value[1] for path, value in (await room.content(image)).items()}
     assert contents == {"d/one": b"1\n", "d/two": b"$x\n"}
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "after"),
+    [
+        ("COPY l/*.jar /app/", {"l/a-1.0.jar": b"x"}, {"l/a-1.1.jar": b"x"}),
+        ("ARG F=one\nCOPY $F /app/", {"one": b"x", "two": b"x"}, {"F": "two"}),
+        ("FROM scratch\nCOPY --from=0 /*.jar /app/", {"a.jar": b"x"}, {"b.jar": b"x"}),
+    ],
+)
+async def test_a_file_of_another_name_is_another_step(
+    room: Room, step: str, before: dict[str, bytes], after: dict[str, Any]
+) -> None:
+    text = f"FROM scratch\nCOPY . /\n{step}\n" if "--from" in step else f"FROM scratch\n{step}\n"
+    await room.build(text, before)
+    arguments = {name: value for name, value in after.items() if isinstance(value, str)}
+    image = await room.build(text, before if arguments else after, arguments=arguments)
+    wanted = next(iter(arguments.values() if arguments else after)).rpartition("/")[2]
+    assert [path for path in await room.content(image) if path.startswith("app/")] == [f"app/{wanted}"]
+
+
+async def test_ports_in_another_order_are_the_same_step(room: Room) -> None:
+    one = await room.build("FROM scratch\nEXPOSE 90 80\nVOLUME /b /a\n")
+    assert one.config.config is not None
+    assert list(one.config.config.exposed_ports or {}) == ["80/tcp", "90/tcp"]
+    await room.build("FROM scratch\nEXPOSE 80 90\nVOLUME /b /a\n")
+    assert room.log.count("Using cache") == 2
+
+
+async def test_a_volume_over_a_file_is_refused(room: Room) -> None:
+    for text in ("VOLUME /d/f", 'VOLUME ["/d", "/d/f"]'):
+        with pytest.raises(InvalidParameter, match="cannot mount volume over existing file"):
+            await room.build(f"FROM scratch\nCOPY f /d/f\n{text}\n", {"f": b"1"})
+    await room.build("FROM scratch\nCOPY f /d/f\nVOLUME /d\n", {"f": b"1"})
+
+
+def _link(name: str, target: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        tar.addfile(info)
+    return buffer.getvalue()
+
+
+LINK = _link("here", "real")
+
+
+async def test_a_linked_copy_does_not_follow_the_images_links(room: Room) -> None:
+    """As in .NET's official Dockerfiles; without --link the file would be in /real."""
+    await room.build("FROM scratch\nCOPY f /real/f\n", {"f": b"1"}, tags=check_tags(["base"]))
+    image = await room.build("FROM base\nADD l.tar /\nCOPY --link g /here/\n", {"g": b"2", "l.tar": LINK})
+    assert (await room.content(image))["here/g"] == (0o644, b"2")
+    image = await room.build("FROM base\nADD l.tar /\nCOPY --link=false g /here/\n", {"g": b"2", "l.tar": LINK})
+    assert (await room.content(image))["real/g"] == (0o644, b"2")
+    with pytest.raises(InvalidParameter, match="expecting boolean value for flag --link, not: maybe"):
+        await room.build("FROM base\nCOPY --link=maybe g /here/\n", {"g": b"2"})
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[str]:
+    """A web site whose every page says `hello`, /asked.txt by way of another."""
+
+    async def page(request: web.Request) -> web.Response:
+        if request.path == "/asked.txt":
+            raise web.HTTPFound("/other/real.txt")
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    server = web.TCPSite(runner, "127.0.0.1", 0)
+    await server.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_add_names_a_file_by_the_url_that_was_asked_for(room: Room, site: str) -> None:
+    image = await room.build(f"FROM scratch\nADD {site}/asked.txt /x/\n")
+    assert await room.content(image) == {"x/asked.txt": (0o600, b"hello")}
+
+
+async def test_files_of_equal_content_from_two_urls_are_two_steps(room: Room, site: str) -> None:
+    text = "FROM scratch\nARG F\nADD $F /x/\n"
+    await room.build(text, arguments={"F": f"{site}/one"})
+    image = await room.build(text, arguments={"F": f"{site}/two"})
+    assert list(await room.content(image)) == ["x/two"]
+
+
+HELLO = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+async def test_add_takes_only_what_has_the_digest_it_names(room: Room, site: str) -> None:
+    await room.build(f"FROM scratch\nADD --checksum={HELLO} {site}/f /x\n")
+    for checksum, source, message in (
+        (HELLO[:-1] + "0", f"{site}/f", "digest mismatch for .*/f: sha256:2cf2"),
+        ("md5:1", f"{site}/f", "invalid checksum digest format"),
+        (HELLO, f"{site}/f {site}/g", "checksum can't be specified for multiple sources"),
+        (HELLO, "Dockerfile", r"checksum requires HTTP\(S\) or Git sources"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            await room.build(f"FROM scratch\nADD --checksum={checksum} {source} /x/\n")

@@ -51,6 +51,11 @@ def test_a_multi_stage_build_and_its_cache(engine: EngineProcess, context: Path)
     engine.docker("rmi", "-f", "multi")
 
 
+def test_run_without_words_runs_what_the_image_would(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM busybox\nCMD ["echo", "said"]\nRUN []\n')
+    assert "\nsaid\n" in build(engine, tmp_path)
+
+
 def test_two_names_one_image(engine: EngineProcess) -> None:
     engine.docker("run", "--rm", "busybox", "true")
     engine.docker("tag", "busybox:latest", "mybusybox:latest")
