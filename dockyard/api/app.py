@@ -51,6 +51,7 @@ def build_server(services: Services) -> web.Server:
     """The protocol factory that serves the API: give it to `loop.create_server` or `create_unix_server`."""
     router = Router(
         (route for resource in RESOURCES for route in resource.routes(services)),
+        on_disk=services.on_disk,
         experimental=services.system.config.experimental,
     )
     return web.Server(

@@ -53,6 +53,9 @@ STATUS: dict[type[errors.DockyardError], int] = {
     errors.Gone: 410,
 }
 
+# What asks only changes nothing.
+UNCHANGING = ("GET", "HEAD", "OPTIONS")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -208,7 +211,15 @@ def error_response(error: Exception) -> web.Response:
 class Router:
     """Finds the handler of a request and turns what it raises into the API's error responses."""
 
-    def __init__(self, routes: Iterable[Route], *, experimental: bool = False) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        on_disk: Callable[[], Awaitable[None]],
+        experimental: bool = False,
+    ) -> None:
+        """`on_disk` returns when all that has been changed so far survives a power cut."""
+        self._on_disk = on_disk
         self._headers = {**COMMON_HEADERS, "Docker-Experimental": str(experimental).lower()}
         # first segment -> [(method, segments, handler)]; a pattern with more fixed words stands before one with fewer
         self._routes: dict[str, list[tuple[str, tuple[str, ...], Handler]]] = {}
@@ -250,7 +261,10 @@ class Router:
             return json_response({"message": "page not found"}, 404)
         handler, params = found
         try:
-            return await handler(Call(http, params, version))
+            response = await handler(Call(http, params, version))
+            if http.method not in UNCHANGING and not response.prepared:  # a stream has had its end
+                await self._on_disk()
+            return response
         except errors.DockyardError as error:
             log.debug("%s %s: %s", http.method, http.path, error)
             return error_response(error)

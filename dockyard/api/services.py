@@ -1,5 +1,6 @@
 """What the API's handlers are given: the engine's services, one each."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,3 +45,5 @@ class Services:
     leases: "LeaseService"
     forks: "ForkService"
     checkpoints: "CheckpointService"
+    # returns when all that has been changed so far survives a power cut
+    on_disk: Callable[[], Awaitable[None]]

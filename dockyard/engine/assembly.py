@@ -109,6 +109,7 @@ class Engine:
             leases=self._leases,
             checkpoints=checkpoints,
             forks=ForkService(self._containers, checkpoints, self._layers, volumes),
+            on_disk=database.on_disk,
         )
 
     async def open(self) -> None:

@@ -145,6 +145,11 @@ class Container:
         return self.record.host_config
 
     @property
+    def passing(self) -> bool:
+        """Whether a power cut may take it as a whole: it is removed when it has ended, and that is then."""
+        return self.host_config.auto_remove or self.record.scratch
+
+    @property
     def argv(self) -> list[str]:
         """The command it runs."""
         return [*(self.config.entrypoint or []), *(self.config.cmd or [])]

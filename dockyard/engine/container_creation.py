@@ -176,8 +176,7 @@ class ContainerMaker:
             raise
         with suppress(SystemFailure):  # the next daemon does it then
             self._volumes.unmark(container.volume_names, container_id)
-        if not host.auto_remove:  # such a one is gone after a power cut in any case
-            await self._index.on_disk()
+        await self._index.on_disk()
         self._index.emit(container, "create")
         return container
 

@@ -102,21 +102,25 @@ class ContainerIndex:
 
     def add(self, container: Container) -> None:
         """Keep a new container, whose name is reserved; it is in the database when this returns."""
-        self._rows.put(container.id, container.record)
+        self._rows.put(container.id, container.record, lazy=container.passing)
         self._containers[container.id] = container
 
     async def on_disk(self) -> None:
-        """Until everything kept so far survives a power cut."""
+        """Until everything kept so far survives a power cut; containers that do not (`passing`) are not waited for."""
         await self._database.on_disk()
 
-    def save(self, container: Container) -> None:
-        """Store what has changed of a container's record, under its lock."""
+    def hasten(self) -> None:
+        """Let everything kept so far reach the disk soon: no client waits for it, but it has happened."""
+        self._database.hasten()
+
+    def save(self, container: Container, *, lazy: bool = False) -> None:
+        """Store what has changed of a container's record, under its lock. `lazy`: nobody is told of it."""
         if container.id in self._containers:
-            self._rows.put(container.id, container.record)
+            self._rows.put(container.id, container.record, lazy=lazy or container.passing)
 
     def remove(self, container: Container) -> None:
         """Forget a container and its name."""
-        self._rows.delete(container.id)
+        self._rows.delete(container.id, lazy=container.passing)
         del self._containers[container.id]
         self.free(container.name)
 

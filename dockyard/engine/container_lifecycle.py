@@ -120,7 +120,7 @@ class Lifecycle:
             self._index.emit(container, "detach")
 
     def _on_health(self, container: Container, changed: bool) -> None:
-        self._index.save(container)
+        self._index.save(container, lazy=True)
         health, check = container.state.health, container.config.healthcheck
         if not changed or health is None:
             return
@@ -192,6 +192,7 @@ class Lifecycle:
         exited.set()
         await self._runs.end(container, shim)
         self._save_surely(container)
+        self._index.hasten()
         if again and not self.restarts_held:
             if status.exited_at_ns - started > GOOD_RUN * 1e9:
                 container.restart_delay = RESTART_DELAY

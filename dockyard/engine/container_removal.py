@@ -122,8 +122,7 @@ class Removal:
         container.exited.set()
         container.removed.set()
         self._index.emit(container, "destroy")
-        if not container.host_config.auto_remove:
-            await self._index.on_disk()
+        await self._index.on_disk()
 
     async def prune(self, matches: Callable[[Container], bool]) -> tuple[list[str], int]:
         """Remove every stopped container that `matches`: (their ids, bytes freed)."""

@@ -2,10 +2,10 @@
 
 Each service owns one or more collections, keeps their documents in memory and writes every change through
 before it acknowledges it. A commit is a write to the page cache (about 50 µs), so it is done in the event
-loop's own thread: a kill -9 at any moment loses nothing that was committed, and a power cut may lose the
-last moments but never corrupts (https://www.sqlite.org/pragma.html#pragma_synchronous, NORMAL with WAL).
-What must survive a power cut, too, once it is acknowledged (that a container, a volume, a network is there or
-gone) waits for `on_disk`; what a run goes through ends with the power anyway.
+loop's own thread: a kill -9 at any moment loses nothing that was committed. A power cut may take the last moments back
+but never corrupts (https://www.sqlite.org/pragma.html#pragma_synchronous, NORMAL with WAL), so nothing is acknowledged
+before `on_disk` says that it has reached the disk: the API waits for that with every answer to a change. Only what is
+`lazy`, of things that end with the power anyway (containers with `--rm`), is not waited for.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ import msgspec
 
 from dockyard.errors import SystemFailure
 from dockyard.linux import syscalls
+from dockyard.linux.durability import sync_paths
 
 log = logging.getLogger("dockyard.database")
 
@@ -51,18 +52,18 @@ class Collection(Generic[T]):
             f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY NOT NULL, document BLOB NOT NULL)"
         )
 
-    def put(self, key: str, document: T) -> None:
+    def put(self, key: str, document: T, *, lazy: bool = False) -> None:
         """Insert or replace the document under `key`; see `Database.write`. Raises SystemFailure."""
-        self._database.write(self._put, (key, self._encode(document)))
+        self._database.write(self._put, (key, self._encode(document)), lazy=lazy)
 
     def get(self, key: str) -> T | None:
         """The document under `key`, or None."""
         row = self._database.connection.execute(self._get, (key,)).fetchone()
         return None if row is None else self._decode(row[0])
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, lazy: bool = False) -> None:
         """Remove the document under `key`; no error when there is none."""
-        self._database.write(self._delete, (key,))
+        self._database.write(self._delete, (key,), lazy=lazy)
 
     def all(self) -> Iterator[tuple[str, T]]:
         """Every (key, document) in the order of first insertion."""
@@ -75,6 +76,7 @@ class Database:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
+        fresh = not os.path.exists(self.path)
         # autocommit: every statement is its own transaction unless `transaction()` opens a larger one
         self.connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
         try:
@@ -91,9 +93,14 @@ class Database:
             ) from error
         # Held open to the end: closing a file of the database lets go of SQLite's locks on it (fcntl(2), F_SETLK).
         self._files = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in (self.path, f"{self.path}-wal")]
-        self._written = self._synced = 0  # how many changes have been made, and how many of them are on the disk
+        # how many changes have been made, up to which one somebody waits for the disk, and how many are there
+        self._written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
+        self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         self._reserve()
+        if fresh:  # that the files are there at all, and their folder
+            folder = os.path.dirname(os.path.realpath(self.path))
+            sync_paths((folder, os.path.dirname(folder)))
 
     def _reserve(self) -> None:
         """Have room of our own behind the ends of the files."""
@@ -103,8 +110,11 @@ class Database:
         except OSError as error:  # full already, or a file system that can't
             log.debug("no room can be reserved for the state database: %s", error.strerror)
 
-    def write(self, statement: str, values: Sequence[object]) -> None:
-        """One change; a kill -9 does not undo it when this returns. Raises SystemFailure."""
+    def write(self, statement: str, values: Sequence[object], *, lazy: bool = False) -> None:
+        """One change; a kill -9 does not undo it when this returns. `lazy`: `on_disk` need not wait for it.
+
+        Raises SystemFailure.
+        """
         try:
             self.connection.execute(statement, values)
         except sqlite3.OperationalError as error:
@@ -113,24 +123,39 @@ class Database:
                 f"cannot write to the state database {self.path}: {'no space left on device' if full else error}"
             ) from error
         self._written += 1
+        if not lazy:
+            self._promised = self._written
         if self._written % 1000 == 0:
             self._reserve()
 
     async def on_disk(self) -> None:
-        """Until all that has been written so far survives a power cut. Those who wait at one time share one sync."""
-        wanted = self._written
+        """Until all that has been written so far survives a power cut. Those who wait at one time share one sync.
+
+        Raises SystemFailure when the disk fails, from then on always.
+        """
+        wanted = self._promised
         while self._synced < wanted:
             if self._syncing is None:
                 self._syncing = asyncio.ensure_future(self._sync())
             await asyncio.shield(self._syncing)
 
+    def hasten(self) -> None:
+        """Let what has been written so far reach the disk soon, though nobody waits for it."""
+        if self._synced < self._promised and self._syncing is None:
+            self._syncing = asyncio.ensure_future(self._sync())
+            self._syncing.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     async def _sync(self) -> None:
         reached = self._written
         try:
+            if self._failure:
+                raise SystemFailure(self._failure)
             # SQLite has it all in the write-ahead log, and syncs that itself before it moves it to the database.
             await asyncio.to_thread(os.fdatasync, self._files[1])
         except OSError as error:
-            raise SystemFailure(f"cannot write the state database to the disk: {error.strerror}") from error
+            # The kernel tells of a lost write once, and takes the page for clean afterwards (fsync(2), "EIO").
+            self._failure = f"cannot write the state database to the disk: {error.strerror}; restart the daemon"
+            raise SystemFailure(self._failure) from error
         finally:
             self._syncing = None
         self._synced = reached

@@ -28,6 +28,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
 from dockyard.generators import closing
+from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
 
@@ -404,7 +405,7 @@ class LayerStore:
         unsettled = {chain_id: row for chain_id, row in self._layers.items() if row.unsettled}
         if not unsettled:
             return
-        await self._run(trees.sync_file_system, self.driver.home)
+        await self._run(sync_file_system, self.driver.home)
         for chain_id, row in unsettled.items():
             if self._layers.get(chain_id) is row:
                 self._layers[chain_id] = msgspec.structs.replace(row, unsettled="")

@@ -5,7 +5,6 @@ Everything goes by directory file descriptors with O_NOFOLLOW, so that a symlink
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import secrets
@@ -215,12 +214,3 @@ def copy_attributes(source: str, target: str, status: os.stat_result | None = No
         if not name.startswith("trusted.overlay."):
             os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
-
-
-def sync_file_system(path: str) -> None:
-    """Write everything of the file system that holds `path` to the disk (syncfs(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with opened_directory(path) as descriptor:
-        if libc.syncfs(descriptor) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), path)

@@ -61,3 +61,39 @@ async def test_what_is_on_disk_is_in_the_log_that_a_power_cut_leaves(tmp_path: P
     assert len(list(recovered.collection("things", Document).all())) == 50
     recovered.close()
     database.close()
+
+
+async def test_nobody_waits_for_what_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(tmp_path / "state.db")
+    things = database.collection("things", Document)
+    await database.on_disk()
+    syncs = []
+    monkeypatch.setattr("os.fdatasync", syncs.append)
+    things.put("passing", Document("lost with the power"), lazy=True)
+    await database.on_disk()
+    assert not syncs
+    things.put("staying", Document("kept"))
+    await database.on_disk()
+    await database.on_disk()
+    assert len(syncs) == 1
+    database.close()
+
+
+async def test_a_disk_that_has_lost_a_write_is_not_trusted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsync(2) tells of a lost write once; that it succeeds afterwards says nothing of what was lost."""
+    database = Database(tmp_path / "state.db")
+    things = database.collection("things", Document)
+    things.put("one", Document("lost"))
+
+    def fails(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fdatasync", fails)
+        with pytest.raises(SystemFailure, match="Input/output error"):
+            await database.on_disk()
+    with pytest.raises(SystemFailure, match="restart the daemon"):
+        await database.on_disk()
+    database.close()

@@ -42,7 +42,8 @@ async def docker(host: Host) -> AsyncIterator[Client]:
     async def ping(call: Any) -> web.StreamResponse:
         return json_response("OK", headers={"Api-Version": "1.51"})
 
-    router = Router([Route("GET", "/_ping", ping), Route("HEAD", "/_ping", ping), *resource.routes(services)])
+    operations = [Route("GET", "/_ping", ping), Route("HEAD", "/_ping", ping), *resource.routes(services)]
+    router = Router(operations, on_disk=host.database.on_disk)
     server = web.Server(router)
     path = str(host.root / "api.sock")
     running = await asyncio.get_running_loop().create_unix_server(server, path)
