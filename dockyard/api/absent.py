@@ -1,7 +1,6 @@
 """Operations of a part this engine runs without: swarm mode, answered as an engine without it answers."""
 
-from aiohttp import web
-
+from dockyard import web
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.errors import NotImplementedHere, Unavailable

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.system import rfc3339

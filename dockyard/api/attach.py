@@ -6,8 +6,7 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 
-from aiohttp import WSMsgType, web
-
+from dockyard import web
 from dockyard.api.container_logs import frame
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
@@ -84,8 +83,7 @@ class Attach:
         _check_attachable(container, call.params["id"])
         stdout, stderr = call.flag("stdout"), call.flag("stderr")
         keys = detach_keys(call.text("detachKeys"))
-        websocket = web.WebSocketResponse()
-        await websocket.prepare(call.http)
+        websocket = await web.WebSocket.accept(call.http)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -108,7 +106,7 @@ class Attach:
 
         async def outwards() -> None:
             while data := await loop.sock_recv(ours, 65536):
-                await websocket.send_bytes(data)
+                await websocket.send(data)
             await websocket.close()
 
         sending = asyncio.ensure_future(outwards())  # first: what is told of the log may be more than the socket holds
@@ -120,15 +118,14 @@ class Attach:
                 if logs:
                     await tell(0, 0)
             told.close()
-            async for message in websocket:
-                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    data = message.data.encode() if isinstance(message.data, str) else message.data
-                    await loop.sock_sendall(ours, data)
+            while data := await websocket.receive():
+                await loop.sock_sendall(ours, data)
         finally:
             sending.cancel()
             told.close()
             ours.close()
-        return websocket
+            websocket.release()
+        return web.TakenOver()
 
 
 def _check_attachable(container: Container, reference: str) -> None:

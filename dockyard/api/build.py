@@ -4,9 +4,8 @@ import asyncio
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api import logins
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
@@ -77,8 +76,7 @@ class Build:
 async def _cancel_when_gone(call: Call, building: "asyncio.Future[None]") -> None:
     """A build is worth nothing to a client that has hung up."""
     while not building.done():
-        transport = call.http.transport
-        if transport is None or transport.is_closing():
+        if call.http.gone:
             building.cancel()
             return
         await asyncio.sleep(LOOK_AFTER_CLIENT)

@@ -1,8 +1,8 @@
 """/containers/{id}/checkpoints; starting from one is containers' own operation."""
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 

@@ -1,7 +1,6 @@
 """POST /commit."""
 
-from aiohttp import web
-
+from dockyard import web
 from dockyard.api.images import tagged_reference
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
@@ -12,7 +11,7 @@ def routes(services: Services) -> list[Route]:
     """The operation that makes an image of a container."""
 
     async def commit(call: Call) -> web.StreamResponse:
-        config = await call.body(ContainerConfig) if call.http.can_read_body else None
+        config = await call.body(ContainerConfig) if call.http.has_body else None
         image = await services.commit.commit(
             call.text("container"),
             name=tagged_reference(call.text("repo"), call.text("tag")),

@@ -6,11 +6,10 @@ import time
 from contextlib import suppress
 from urllib.parse import quote_plus
 
-from aiohttp import web
-
+from dockyard import web
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
-from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, TakenOver, while_connected
+from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, while_connected
 from dockyard.engine import log_options, moments
 from dockyard.engine.container import Container
 from dockyard.engine.moments import nanoseconds, timestamp
@@ -88,7 +87,7 @@ class Logs:
                 await response.write(b"".join(pieces))
             await response.write_eof()
         except ConnectionError:
-            return TakenOver()
+            return web.TakenOver()
         finally:
             if follower is not None:
                 follower.cancel()

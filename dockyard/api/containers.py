@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.container_create import CreateRequest, wanted
 from dockyard.api.container_filters import ListMatcher, prune_matcher
 from dockyard.api.container_json import inspect_json, list_entry
@@ -95,8 +95,8 @@ class Containers:
     # -- life
 
     async def start(self, call: Call) -> web.StreamResponse:
-        length = call.http.content_length
-        if call.http.can_read_body and (length is None or length > LONGEST_EMPTY_BODY):
+        length = call.http.length
+        if call.http.has_body and (length is None or length > LONGEST_EMPTY_BODY):
             raise InvalidParameter(
                 "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
             )

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.container_filters import has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services

@@ -6,8 +6,8 @@ import socket
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.attach import detach_keys
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services

@@ -3,8 +3,8 @@
 import socket
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.archive import STAT_HEADER, send_archive, stat_header
 from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services

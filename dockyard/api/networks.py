@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.engine.container_networks import ContainerNetworks

@@ -3,8 +3,8 @@
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api import json_body
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services

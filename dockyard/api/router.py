@@ -1,23 +1,22 @@
 """From an HTTP request to the handler of its operation, and from its result or error back to HTTP.
 
 The API's paths may start with a version (`/v1.44/containers/json`) and image names may hold slashes, which no
-generic router is made for; this one knows both. It stands on aiohttp's low-level server, so a handler has the bare
-connection at hand when it must take it over (api/streams.py).
+generic router is made for; this one knows both. A handler has the bare connection at hand when it must take it over
+(api/streams.py).
 """
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote
 
 import msgspec
-from aiohttp import web
-from multidict import MultiMapping
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api import json_body
 from dockyard.version import VERSION
+from dockyard.web.head import parse_query, unescape
 
 log = logging.getLogger("dockyard.api")
 
@@ -70,32 +69,43 @@ def status_of(error: Exception) -> int:
 class Call:
     """One request: its path parameters, query, API version and body, parsed into types on demand."""
 
-    __slots__ = ("http", "params", "query", "version")
+    __slots__ = ("_query", "http", "params", "version")
 
-    def __init__(self, http: web.BaseRequest, params: dict[str, str], version: tuple[int, int]) -> None:
+    def __init__(self, http: web.Request, params: dict[str, str], version: tuple[int, int]) -> None:
         self.http = http
         self.params = params
         self.version = version
-        self.query: MultiMapping[str] = http.query
+        self._query: dict[str, list[str]] | None = None
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """{key: [values]}. Raises InvalidParameter when it is malformed, which only who asks for it cares about."""
+        if self._query is None:
+            try:
+                self._query = parse_query(self.http.query)
+            except ValueError as error:
+                raise errors.InvalidParameter(str(error)) from None
+        return self._query
 
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean of the query, as Docker reads it: absent, empty, 0, no, false and none are false."""
-        value = self.query.get(name)
-        if value is None:
+        values = self.query.get(name)
+        if values is None:
             return default
-        return value.strip().lower() not in ("", "0", "no", "false", "none")
+        return values[0].strip().lower() not in ("", "0", "no", "false", "none")
 
     def text(self, name: str, default: str = "") -> str:
         """A string of the query."""
-        return self.query.get(name, default)
+        values = self.query.get(name)
+        return default if values is None else values[0]
 
     def texts(self, name: str) -> list[str]:
         """Every value of a repeated key of the query."""
-        return self.query.getall(name, [])
+        return self.query.get(name, [])
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer of the query. Raises InvalidParameter when it is no integer."""
-        value = self.query.get(name)
+        value = self.text(name)
         if not value:
             return default
         try:
@@ -115,13 +125,13 @@ class Call:
 
         Raises InvalidParameter when it is not JSON of that shape.
         """
-        value = self.query.get("filters")
+        value = self.text("filters")
         if not value:
             return {}
         try:
             given = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool] | None] | None) or {}
-        except msgspec.DecodeError as error:
-            raise errors.InvalidParameter(f"invalid filter: {error}") from None
+        except msgspec.DecodeError:
+            raise errors.InvalidParameter("invalid filter") from None
         return {
             name: [key for key, on in values.items() if on] if isinstance(values, dict) else values or []
             for name, values in given.items()
@@ -144,33 +154,31 @@ class Call:
         Raises InvalidParameter when it is malformed, of another shape, or not declared as JSON.
         """
         declared = self.http.headers.get("Content-Type")
-        if not self.http.can_read_body and not declared:
+        if not self.http.has_body and not declared:
             return json_body.decode(b"{}", kind)
-        content_type = (declared or "").partition(";")[0].strip().lower()
+        content_type = declared.partition(";")[0].strip().lower()
         if not content_type:
             raise errors.InvalidParameter("malformed Content-Type header (): mime: no media type")
         if content_type != "application/json":
             raise errors.InvalidParameter(f"unsupported Content-Type header ({declared}): must be 'application/json'")
-        if not self.http.can_read_body:
+        if not self.http.has_body:
             return json_body.decode(b"{}", kind)
-        return json_body.decode(await self.read(), kind)
+        try:
+            data = await self.read()
+        except errors.InvalidParameter as error:
+            raise errors.InvalidParameter(f"invalid JSON: {error}") from None
+        return json_body.decode(data, kind)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; for archives."""
-        content = self.http.content
-        while part := await content.readany():
+        while part := await self.http.body.readany():
             yield part
 
     async def open_stream(
         self, content_type: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
     ) -> web.StreamResponse:
         """Send the head of a response whose body follows piece by piece, at once."""
-        response = web.StreamResponse(status=status, headers={**COMMON_HEADERS, **(headers or {})})
-        response.content_type = content_type
-        if self.http.version < (1, 1):
-            response.force_close()
-        else:
-            response.enable_chunked_encoding()
+        response = web.StreamResponse(status, {**COMMON_HEADERS, **(headers or {})}, content_type)
         await response.prepare(self.http)
         return response
 
@@ -192,19 +200,19 @@ class Route:
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """`value` (msgspec structs, dicts, lists …) as the JSON body of a response."""
-    return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json", headers=headers)
+    return web.Response(status, headers, "application/json", _encode(value) + b"\n")
 
 
 def no_content(status: int = 204) -> web.Response:
     """A response without a body."""
-    return web.Response(status=status)
+    return web.Response(status)
 
 
 def error_response(error: Exception) -> web.Response:
     """What the API says of `error`: {"message": …} and the status of its type."""
     status = status_of(error)
     if status == 304:
-        return web.Response(status=304)
+        return web.Response(304)
     return json_response({"message": errors.words(error)}, status)
 
 
@@ -238,18 +246,28 @@ class Router:
                     return handler, params
         return None
 
-    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+    def refusal(self, status: int, why: str) -> web.Response:
+        """The answer to what is no request."""
+        response = json_response({"message": why}, status)
+        response.headers.update(self._headers)
+        return response
+
+    async def __call__(self, http: web.Request) -> web.StreamResponse:
         response = await self._respond(http)
         if not response.prepared:
             response.headers.update(self._headers)
         return response
 
-    async def _respond(self, http: web.BaseRequest) -> web.StreamResponse:
-        if http.version < (1, 0):  # the parser takes a request line without a version
-            return json_response({"message": "malformed HTTP version"}, 400)
-        segments = [unquote(segment) for segment in http.rel_url.raw_path.strip("/").split("/")]
+    async def _respond(self, http: web.Request) -> web.StreamResponse:
+        path = unescape(http.path)
+        if "//" in path or "/." in path:
+            clean = _clean(path)
+            if clean != path:
+                query = f"?{http.query}" if http.query else ""
+                return web.Response(301, {"Location": quote(clean, safe="/:@!$&'()*+,;=~") + query})
+        segments = path[1:].split("/")
         version = NEWEST_VERSION
-        if len(segments) > 1 and segments[0][:1] == "v" and segments[0][1:2].isdigit():
+        if len(segments) > 1 and segments[0][:1] == "v" and not segments[0][1:].strip("0123456789."):
             try:
                 version = _supported(segments.pop(0)[1:])
             except errors.InvalidParameter as error:
@@ -268,10 +286,8 @@ class Router:
         except errors.DockyardError as error:
             log.debug("%s %s: %s", http.method, http.path, error)
             return error_response(error)
-        except web.HTTPException as error:  # of aiohttp: no websocket's request where one is due
-            return json_response({"message": error.reason}, error.status)
         except ConnectionError as error:
-            if http.transport is not None and not http.transport.is_closing():
+            if not http.gone:
                 raise
             log.debug("%s %s: the client has gone", http.method, http.path)
             return error_response(error)
@@ -280,11 +296,21 @@ class Router:
             return error_response(error)
 
 
+def _clean(path: str) -> str:
+    """`path` without empty segments, `.` and `..`, as mux.cleanPath makes it; a slash at its end stays."""
+    clean: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del clean[-1:]
+        elif segment not in ("", "."):
+            clean.append(segment)
+    return "/" + "/".join(clean) + ("/" if clean and path.endswith("/") else "")
+
+
 def _supported(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    if not (major.isdigit() and minor.isdigit()):
-        raise errors.InvalidParameter(f"invalid API version: {version}")
-    asked = (int(major), int(minor))
+    """`version`, of which only the first two numbers count. Raises InvalidParameter."""
+    numbers = [int(part or 0) for part in version.split(".")[:2]]
+    asked = (numbers[0], numbers[1] if len(numbers) > 1 else 0)
     if asked < OLDEST_VERSION:
         raise errors.InvalidParameter(
             f"client version {version} is too old. Minimum supported API version is {version_text(OLDEST_VERSION)}, "

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.system import rfc3339

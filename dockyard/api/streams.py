@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api.router import Call, error_response
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
@@ -21,20 +20,6 @@ MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 PATIENCE_WITH_CLIENT = 2.0  # how often it is looked whether a client that waits is still there, s
 
 _encode = msgspec.json.Encoder().encode
-
-
-class TakenOver(web.Response):
-    """What a handler returns to aiohttp once the connection no longer belongs to it: nothing is written or awaited."""
-
-    @property
-    def prepared(self) -> bool:
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        self.force_close()
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class Hijacked:
 
     fd: int
     head: bytes
-    response: TakenOver  # what the handler returns
+    response: web.TakenOver  # what the handler returns
 
     def begin(self) -> None:
         """Send the head of the response (101 when the client asked for an upgrade, else 200): the stream begins.
@@ -65,25 +50,15 @@ class Hijacked:
 
 async def take_over(call: Call, content_type: str = RAW_STREAM) -> Hijacked:
     """Take the client's connection away from HTTP. Raises ConnectionResetError when the client went away."""
-    transport = call.http.transport
-    if transport is None:
-        raise ConnectionResetError("client went away")
-    transport.pause_reading()  # nothing that the client sends from here on may end in the HTTP parser
     if call.http.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"
-    while transport.get_write_buffer_size():
-        await asyncio.sleep(0.001)
-        if transport.is_closing():
-            raise ConnectionResetError("client went away")
-    fd = os.dup(transport.get_extra_info("socket").fileno())
-    # Closes the loop's own descriptor only: the connection lives on in the duplicate.
-    transport.abort()
-    return Hijacked(fd, (head + "\r\n").encode(), TakenOver())
+    fd, _ = await call.http.connection.take()
+    return Hijacked(fd, (head + "\r\n").encode(), web.TakenOver())
 
 
-async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, TakenOver]:
+async def hijack(call: Call, content_type: str = RAW_STREAM) -> tuple[int, web.TakenOver]:
     """Take the client's connection away from HTTP and begin: (the socket's fd, what to return)."""
     taken = await take_over(call, content_type)
     taken.begin()
@@ -112,9 +87,8 @@ async def while_connected(call: Call, work: Coroutine[Any, Any, web.StreamRespon
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({task}, timeout=PATIENCE_WITH_CLIENT))[0]:
-            transport = call.http.transport
-            if transport is None or transport.is_closing():
-                return TakenOver()
+            if call.http.gone:
+                return web.TakenOver()
         return task.result()
     finally:
         if not task.done():

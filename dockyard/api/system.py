@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from dockyard import errors
+from dockyard import errors, web
 from dockyard.api.router import (
     NEWEST_VERSION,
     OLDEST_VERSION,
@@ -73,7 +72,7 @@ class System:
             "Pragma": "no-cache",
         }
         body = b"" if call.http.method == "HEAD" else b"OK"
-        return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=headers)
+        return web.Response(200, headers, "text/plain; charset=utf-8", body)
 
     async def version(self, call: Call) -> web.StreamResponse:
         system = self._services.system

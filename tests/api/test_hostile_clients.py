@@ -72,7 +72,7 @@ def test_what_is_no_http_is_refused(engine: EngineProcess, request_: bytes) -> N
     with _connections(engine, [request_]) as (wire,):
         wire.shutdown(socket.SHUT_WR)
         answer = _rest(wire)
-    assert not answer or b" 40" in answer.partition(b"\r\n")[0], answer
+    assert answer[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 505 "), answer
     assert engine.api("GET", "/version")[0] == 200
 
 
@@ -83,7 +83,7 @@ def test_noise_is_refused(engine: EngineProcess) -> None:
         with _connections(engine, [starts[number % len(starts)] + noise.randbytes(300) + b"\r\n\r\n"]) as (wire,):
             wire.shutdown(socket.SHUT_WR)
             answer = _rest(wire)
-        assert not answer or b" 40" in answer.partition(b"\r\n")[0], answer
+        assert not answer or answer.startswith(b"HTTP/1.1 400 "), answer
     assert engine.api("GET", "/version")[0] == 200
 
 
