@@ -10,6 +10,7 @@ from dockyard.api.services import Services
 from dockyard.engine.container import Container, State
 from dockyard.engine.container_config import EndpointSettings
 from dockyard.engine.moments import NEVER, nanoseconds
+from dockyard.engine.security import security_options
 from dockyard.errors import NotFound
 
 # What HostConfig shows only when it is set (moby api/types/container, `omitempty`).
@@ -42,7 +43,7 @@ async def inspect_json(services: Services, container: Container, *, version: Ver
         "Platform": record.platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": (record.apparmor if born else security_options(record.host_config.security_opt).apparmor),
         "ExecIDs": [exec_id for exec_id in container.exec_ids if services.execs.get(exec_id).exit_code is None] or None,
         "HostConfig": host_config_json(services, container),
         "GraphDriver": {"Data": data or None, "Name": services.layers.driver.name},

@@ -19,6 +19,7 @@ from dockyard.api.router import (
 )
 from dockyard.api.services import Services
 from dockyard.engine import runtimes
+from dockyard.engine.apparmor import NO_PARSER
 from dockyard.engine.log_options import LOG_DRIVERS
 from dockyard.version import VERSION
 
@@ -200,7 +201,7 @@ class System:
             "RuncCommit": {"ID": VERSION, "Expected": VERSION},
             "InitCommit": {"ID": "", "Expected": ""},
             "SecurityOptions": [
-                *(["name=apparmor"] if host.has_apparmor else []),
+                *(["name=apparmor"] if self._services.system.apparmor.confines else []),
                 "name=seccomp,profile=" + (config.seccomp_profile or "builtin"),
                 *(["name=userns"] if config.userns_remap else []),
                 *([] if v1 else ["name=cgroupns"]),
@@ -211,13 +212,16 @@ class System:
         return json_response(_info_for(call.version, shown, v1=v1))
 
     def _warnings(self) -> list[str] | None:
-        config = self._services.system.config
+        config, apparmor = self._services.system.config, self._services.system.apparmor
         secure = config.tls or config.tlsverify
-        return [
+        found = [
             f"[DEPRECATION NOTICE]: API is accessible on {address} without encryption."
             for address in config.hosts
             if address.startswith("tcp://") and not secure
-        ] or None
+        ]
+        if apparmor.enabled and not apparmor.confines:
+            found.append(f"WARNING: {NO_PARSER}")
+        return found or None
 
     async def disk_usage(self, call: Call) -> web.StreamResponse:
         kinds = {"container", "image", "volume", "build-cache"}

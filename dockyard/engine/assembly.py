@@ -1,5 +1,6 @@
 """Builds every service of the engine in the order in which they need each other, and takes them down in reverse."""
 
+import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from dockyard.config import Config
 from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
 from dockyard.engine import log_options
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.archive import ArchiveService
 from dockyard.engine.checkpoints import CheckpointService
 from dockyard.engine.commit import CommitService
@@ -69,6 +71,7 @@ class Engine:
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         self._networks = NetworkService(exec_root, database, events, network_options(config))
         self._shims = Shims(exec_root)
+        self._apparmor = AppArmor(exec_root)
         index = ContainerIndex(root / "containers", database, events)
         self._containers = ContainerService(
             config,
@@ -80,12 +83,13 @@ class Engine:
             self._networks,
             self._shims,
             UserNamespaces(exec_root, remapped),
+            self._apparmor,
         )
         self._leases = LeaseService(database, self._containers, self._networks, volumes)
         checkpoints = CheckpointService(self._containers, self._shims)
         self.services = Services(
             containers=self._containers,
-            execs=ExecService(self._containers),
+            execs=ExecService(self._containers, self._apparmor),
             images=images,
             layers=self._layers,
             networks=self._networks,
@@ -102,7 +106,7 @@ class Engine:
                 host().architecture,
             ),
             stats=StatsService(self._containers, self._networks),
-            system=SystemService(config, database, events),
+            system=SystemService(config, database, events, self._apparmor),
             plugins=PluginService(root / "plugins", database, events),
             events=events,
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
@@ -118,7 +122,7 @@ class Engine:
             self._undo.callback(os.close, held)
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
-        await self._networks.open()
+        await asyncio.gather(self._networks.open(), self._apparmor.open())
         self._undo.push_async_callback(self._networks.close)
         await self._shims.open()
         self._undo.push_async_callback(self._shims.close)

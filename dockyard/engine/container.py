@@ -87,6 +87,7 @@ class Record(msgspec.Struct, kw_only=True):
     to_be_removed: bool = False  # a removal is under way, which the next daemon finishes if this one dies
     volumes_too: bool = False  # and its anonymous volumes are to go with it
     log_path: str = ""
+    apparmor: str = ""  # the profile of its last run: what is executed in it is to be under the same
     sandbox: Sandbox | None = None
     join: JoinRequest | None = None
     platform: str = "linux"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import RESTART_DELAY, Container, Record
 from dockyard.engine.container_index import ContainerIndex
@@ -35,13 +36,20 @@ class Lifecycle:
     """Starts, stops and restarts containers of `index`, and sees to those that end by themselves."""
 
     def __init__(
-        self, index: ContainerIndex, specs: SpecMaker, runs: ContainerRuns, stopping: Stopping, removal: Removal
+        self,
+        index: ContainerIndex,
+        specs: SpecMaker,
+        runs: ContainerRuns,
+        stopping: Stopping,
+        removal: Removal,
+        apparmor: AppArmor,
     ) -> None:
         self._index = index
         self._specs = specs
         self._runs = runs
         self._stopping = stopping
         self._removal = removal
+        self._apparmor = apparmor
         self._oom = OomWatcher(index)
         self._tasks: set[asyncio.Task[None]] = set()
         self.restarts_held = False  # while a daemon takes up what it finds: it starts afterwards what is to run
@@ -109,7 +117,7 @@ class Lifecycle:
         container.watcher = asyncio.ensure_future(self._await_exit(container))
         check = container.config.healthcheck
         if check is not None and check.test and check.test[0] != "NONE":
-            prober = Prober(container, check, self._on_health, self._index.emit)
+            prober = Prober(container, check, self._apparmor, self._on_health, self._index.emit)
             container.prober = asyncio.ensure_future(prober.run())
 
     def _detached(self, container: Container, exec_id: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 
 from dockyard.engine import host_mounts, log_options
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import Container, MountPoint, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
@@ -16,6 +17,7 @@ from dockyard.engine.links import linked_containers
 from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.moments import timestamp
 from dockyard.engine.networks import NetworkService
+from dockyard.engine.security import security_options
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
@@ -43,6 +45,7 @@ class ContainerRuns:
         shims: Shims,
         logs: LogForwarding,
         user_namespaces: UserNamespaces,
+        apparmor: AppArmor,
     ) -> None:
         self._index = index
         self._specs = specs
@@ -52,13 +55,16 @@ class ContainerRuns:
         self._shims = shims
         self._logs = logs
         self._user_namespaces = user_namespaces
+        self._apparmor = apparmor
 
     async def begin(self, container: Container, checkpoint: Checkpoint | None = None) -> None:
         """Start its process; afterwards it has a shim. On failure `end` undoes what was begun.
 
         With a `checkpoint` its processes go on from there.
         """
-        record = container.record
+        record, host = container.record, container.host_config
+        record.apparmor = self._apparmor.profile(security_options(host.security_opt), privileged=host.privileged)
+        await self._apparmor.ensure(record.apparmor)
         request = self._join_request(container)
         if checkpoint is not None:
             request.preferred = {

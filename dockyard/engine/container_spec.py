@@ -74,7 +74,7 @@ class SpecMaker:
             no_new_privileges=(
                 self._config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
             ),
-            apparmor=_apparmor(options.apparmor, host.privileged),
+            apparmor=record.apparmor,
             writable_cgroups=_writable_cgroups(options.writable_cgroups, record),
             init_path=self._init_path(host),
             rootfs_propagation=_propagation(record),
@@ -175,13 +175,6 @@ def _writable_cgroups(wanted: bool | None, record: Record) -> bool:
             raise InvalidParameter("option WritableCgroups conflicts with user namespaces and rootless mode")
         return True  # a read-only mount can't be made in a user namespace; the host's root alone may write there
     return record.host_config.privileged if wanted is None else wanted
-
-
-def _apparmor(wanted: str, privileged: bool) -> str:
-    """The AppArmor profile, on a kernel that has AppArmor; others confine by nothing of that name, as with Docker."""
-    if wanted == "unconfined" or not os.path.exists("/sys/kernel/security/apparmor/profiles"):
-        return ""
-    return wanted if wanted or privileged else ""
 
 
 def _propagation(record: Record) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from dockyard.config import Config
 from dockyard.engine import limits, names
 from dockyard.engine.abilities import abilities
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.checkpoint import Checkpoint
 from dockyard.engine.container import Container
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
@@ -55,6 +56,7 @@ class ContainerService:
         networks: NetworkService,
         shims: Shims,
         user_namespaces: UserNamespaces,
+        apparmor: AppArmor,
     ) -> None:
         self._index = index
         self._layers = layers
@@ -62,10 +64,12 @@ class ContainerService:
         self._specs = SpecMaker(config, index, user_namespaces)
         self._logs = LogForwarding()
         self._maker = ContainerMaker(config, index, images, layers, volumes, networks, user_namespaces)
-        self._runs = ContainerRuns(index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces)
+        self._runs = ContainerRuns(
+            index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces, apparmor
+        )
         stopping = Stopping(index)
         self._removal = Removal(index, stopping, layers, volumes, self._logs, events)
-        self._lifecycle = Lifecycle(index, self._specs, self._runs, stopping, self._removal)
+        self._lifecycle = Lifecycle(index, self._specs, self._runs, stopping, self._removal, apparmor)
         self._recovery = Recovery(
             index, self._lifecycle, self._runs, self._removal, layers, volumes, networks, shims, user_namespaces
         )

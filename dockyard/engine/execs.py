@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
@@ -58,8 +59,9 @@ class Execution:
 class ExecService:
     """Every exec of the running containers."""
 
-    def __init__(self, containers: ContainerService) -> None:
+    def __init__(self, containers: ContainerService, apparmor: AppArmor) -> None:
         self._containers = containers
+        self._apparmor = apparmor
         self._execs: dict[str, Execution] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         containers.when_exec_ends(self._gone)
@@ -131,6 +133,7 @@ class ExecService:
         self._containers.running(reference)
         if container.state.status == "paused":
             raise Conflict(f"Container {reference} is paused, unpause the container before exec")
+        await self._apparmor.ensure(container.record.apparmor)
         process, failure = Process(), ""
         try:
             process = exec_process(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.container import Container, Health, HealthResult
 from dockyard.engine.container_config import Healthcheck
 from dockyard.engine.exec_process import exec_process
@@ -31,12 +32,14 @@ class Prober:
         self,
         container: Container,
         check: Healthcheck,
+        apparmor: AppArmor,
         changed: Callable[[Container, bool], None],
         emit: Callable[..., None],
     ) -> None:
         """`changed` is told of every result, and whether the status is another; `emit` as ContainerIndex.emit."""
         self._container = container
         self._check = check
+        self._apparmor = apparmor
         self._changed = changed
         self._emit = emit
 
@@ -69,6 +72,7 @@ class Prober:
             return HealthResult(begin, timestamp(), -1, "container is not running")
         exec_id = secrets.token_hex(32)
         try:
+            await self._apparmor.ensure(self._container.record.apparmor)
             process = runtime_spec.encode(exec_process(self._container, command))
         except DockyardError as failure:
             return HealthResult(begin, timestamp(), -1, str(failure))

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.config import Config
+from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 
@@ -33,16 +34,15 @@ class Host:
     cpus: int
     memory: int
     cgroup_version: int
-    has_apparmor: bool
-    has_selinux: bool
 
 
 class SystemService:
     """The engine's identity, its settings in force and its host."""
 
-    def __init__(self, config: Config, database: Database, events: Events) -> None:
+    def __init__(self, config: Config, database: Database, events: Events, apparmor: AppArmor) -> None:
         self.config = config
         self.events = events
+        self.apparmor = apparmor
         self.host = read_host()
         self.started_ns = time.time_ns()
         identities = database.collection("identity", Identity)
@@ -80,16 +80,7 @@ def read_host() -> Host:
         cpus=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cgroup_version=2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
-        has_apparmor=_says("/sys/module/apparmor/parameters/enabled", "Y"),
-        has_selinux=Path("/sys/fs/selinux/enforce").exists(),
     )
-
-
-def _says(path: str, text: str) -> bool:
-    try:
-        return Path(path).read_text().strip() == text
-    except OSError:
-        return False
 
 
 def _os_release() -> dict[str, str]:

@@ -2,20 +2,11 @@
 
 import os
 
-from dockyard.linux import procfs, syscalls
+from dockyard.linux import apparmor, procfs, syscalls
 from dockyard.oci.runtime_spec import Process, Spec
 from dockyard.runtime.errors import RuntimeFailure
 
 SELINUX_MAGIC = 0xF97CFF8C
-
-
-def apparmor_enabled() -> bool:
-    """Whether the kernel confines by AppArmor profiles."""
-    try:
-        with open("/sys/module/apparmor/parameters/enabled") as answer:
-            return answer.read(1) == "Y"
-    except OSError:
-        return False
 
 
 def selinux_enabled() -> bool:
@@ -40,7 +31,7 @@ def check(spec: Spec) -> None:
 
 def check_process(process: Process) -> None:
     """As `check`, for a process."""
-    if process.apparmor_profile and not apparmor_enabled():
+    if process.apparmor_profile and not apparmor.is_enabled():
         raise RuntimeFailure("apparmor profile is specified in config, but apparmor is disabled or not supported")
     if process.selinux_label and not selinux_enabled():
         raise RuntimeFailure("selinux label is specified in config, but selinux is disabled or not supported")
