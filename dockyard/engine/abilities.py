@@ -1,7 +1,7 @@
 """What this host's kernel can limit: which cgroup files it has, which processors and memory nodes there are."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from dockyard.errors import InvalidParameter
@@ -24,12 +24,26 @@ class Abilities:
     cpuset: bool
     io_weight: bool
     io_throttle: bool
-    cpus: str
-    mems: str
+    cpus: str = ""
+    mems: str = ""
+
+
+def abilities() -> Abilities:
+    """What there is to limit, and by now: processors and memory may come and go."""
+    layout = cgroups.layout()
+    top = layout.tops.get("" if layout.version == 2 else "cpuset", "")
+    names = ("cpuset.cpus.effective", "cpuset.mems.effective")
+    if layout.version == 1:
+        names = ("cpuset.effective_cpus", "cpuset.effective_mems")
+    return replace(
+        _of_kernel(),
+        cpus=_read(f"{top}/{names[0]}") or _read("/sys/devices/system/cpu/online"),
+        mems=_read(f"{top}/{names[1]}") or _read("/sys/devices/system/node/online"),
+    )
 
 
 @lru_cache(maxsize=1)
-def abilities() -> Abilities:
+def _of_kernel() -> Abilities:
     """Looked up once: a kernel does not change under a running engine."""
     layout = cgroups.layout()
     if layout.version == 2:
@@ -39,7 +53,6 @@ def abilities() -> Abilities:
         top = layout.tops.get(controller)
         return top is not None and (not names or any(os.path.exists(f"{top}/{name}") for name in names))
 
-    cpuset = layout.tops.get("cpuset", "")
     return Abilities(
         memory=has("memory"),
         swap=has("memory", "memory.memsw.limit_in_bytes"),
@@ -54,8 +67,6 @@ def abilities() -> Abilities:
         # Linux 5.0 has given the weights to the BFQ scheduler
         io_weight=has("blkio", "blkio.weight", "blkio.bfq.weight"),
         io_throttle=has("blkio", "blkio.throttle.read_bps_device"),
-        cpus=_read(f"{cpuset}/cpuset.effective_cpus") or _read("/sys/devices/system/cpu/online"),
-        mems=_read(f"{cpuset}/cpuset.effective_mems") or _read("/sys/devices/system/node/online"),
     )
 
 
@@ -75,8 +86,6 @@ def _version_2(top: str) -> Abilities:
         cpuset="cpuset" in controllers,
         io_weight="io" in controllers,
         io_throttle="io" in controllers,
-        cpus=_read(f"{top}/cpuset.cpus.effective") or _read("/sys/devices/system/cpu/online"),
-        mems=_read(f"{top}/cpuset.mems.effective") or _read("/sys/devices/system/node/online"),
     )
 
 

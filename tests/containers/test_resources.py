@@ -419,3 +419,10 @@ def test_groups_are_added_by_name_and_number(engine: EngineProcess) -> None:
         "run", "--rm", "--user=1000:1000", "--group-add=daemon", "--group-add=777", "busybox", "id", "-G"
     )
     assert set(said.split()) == {"1000", "1", "777"}
+
+
+def test_processors_that_have_come_or_gone_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert numbers_of(abilities().cpus)
+    assert numbers_of(abilities().mems)
+    monkeypatch.setattr("dockyard.engine.abilities._read", lambda path: "0-511")
+    assert abilities().cpus == abilities().mems == "0-511"

@@ -487,3 +487,38 @@ async def test_containers_files_say_who_and_where_they_are(host: Host) -> None:
     assert "nameserver 127.0.0.11\n" in resolv
     assert "search example.org\n" in resolv
     assert "options ndots:0\n" in resolv
+
+
+async def test_what_was_made_ahead_follows_the_hosts_settings(host: Host) -> None:
+    """A hardening run after the daemon's start is seen by the very next container."""
+    setting = Path("/proc/sys/net/ipv4/conf/default/log_martians")
+    before = setting.read_text()
+
+    async def filled() -> None:
+        async with asyncio.timeout(10):
+            while len(os.listdir(host.root / "exec/netns")) < 8:  # noqa: ASYNC110  # made by threads that tell nobody
+                await asyncio.sleep(0.01)
+
+    await filled()
+    ahead = set(os.listdir(host.root / "exec/netns"))
+    fresh = sandboxes.create
+    try:
+        setting.write_text("1\n" if before.strip() == "0" else "0\n")
+        one = await host.join("one")
+        assert one.netns_path is not None
+        assert os.path.basename(one.netns_path) not in ahead
+        other = await asyncio.to_thread(fresh, host.root)
+        values = [run_in(path, "cat", str(setting)) for path in (one.netns_path, other.path)]
+        sandboxes.destroy(other)
+        assert values[0] == values[1]
+        await filled()
+        assert not ahead & set(os.listdir(host.root / "exec/netns"))
+    finally:
+        setting.write_text(before)
+    # and when nothing changes they are used
+    await host.join("two")
+    await filled()
+    ahead = set(os.listdir(host.root / "exec/netns"))
+    three = await host.join("three")
+    assert three.netns_path is not None
+    assert os.path.basename(three.netns_path) in ahead
