@@ -54,7 +54,6 @@ def main() -> None:
             print(f"{name} is not installed", file=sys.stderr)
         else:
             commands[name] = program
-    held = cgroups.favor_dynmods()  # as the daemon does; it is the machine's, so it favours all of them
     shutil.rmtree(FOLDER, ignore_errors=True)
     make_bundle(FOLDER / "bundle")
     try:
@@ -65,8 +64,6 @@ def main() -> None:
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
         cgroups.Cgroup(GROUP).remove()
-        if held >= 0:
-            os.close(held)
 
 
 def make_bundle(bundle: Path) -> None:

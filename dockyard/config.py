@@ -86,7 +86,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     exec_opts: Annotated[
         list[str], _about('Runtime execution options: native.cgroupdriver=VALUE ("cgroupfs" | "systemd")')
     ] = []
-    cgroup_favordynmods: Annotated[bool, _about("Let processes enter cgroups without delay (Linux 6.0)")] = True
     live_restore: Annotated[bool, _about("Keep containers running while the daemon is down")] = True
     init: Annotated[bool, _about("Run an init in the container to forward signals and reap processes")] = False
     init_path: Annotated[str, _about("Path to the docker-init binary")] = ""

@@ -37,7 +37,6 @@ from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter
-from dockyard.linux import cgroups
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
 from dockyard.snapshots.driver import choose
@@ -118,8 +117,6 @@ class Engine:
 
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
-        if self.config.cgroup_favordynmods and (held := cgroups.favor_dynmods()) >= 0:
-            self._undo.callback(os.close, held)
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
         await asyncio.gather(self._networks.open(), self._apparmor.open())

@@ -14,13 +14,23 @@ from pathlib import Path
 
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
-from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from dockyard.linux.netlink import RouteSocket
+from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from dockyard.linux.netlink import Link, RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
 from dockyard.networks.addresses import DEFAULT_GATEWAY
 from dockyard.networks.controller import Controller
-from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU, NAME
+from dockyard.networks.drivers.bridge import (
+    DEFAULT_BRIDGE,
+    HOST_BINDING,
+    ICC,
+    MASQUERADE,
+    MTU,
+    NAME,
+    is_ours,
+    mark_of,
+)
+from dockyard.networks.firewall import has_table
 from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
 from dockyard.networks.model import (
@@ -48,6 +58,8 @@ __all__ = [
 
 log = logging.getLogger("dockyard.networks")
 
+# What the default bridge may be called, best first.
+DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
 PREDEFINED = ("bridge", "host", "none")
 # Drivers that Docker has and we know of, but have not got.
 FOREIGN_DRIVERS = ("macvlan", "ipvlan", "overlay")
@@ -94,8 +106,13 @@ class NetworkService:
         self._busy: set[str] = set()
         # one network is made after the other, for each must see the subnets of those before it
         self._creating = asyncio.Lock()
-        bridge = options.bridge or "docker0"
-        self._instance = "dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", exec_root.name if bridge == "none" else bridge)
+        self._mark = mark_of(exec_root)
+        self._default_bridge = options.bridge or self._free_bridge()
+        named = exec_root.name if self._default_bridge == "none" else self._default_bridge
+        self._instance = "dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", named)
+        self._chain = iptables.chain_of(self._instance)
+        # networks that could not be made, as somebody else has their subnet: why, by id
+        self._unmade: dict[str, str] = {}
         self._guard: Guard | None = None
         settings = Settings(
             instance=self._instance,
@@ -115,6 +132,20 @@ class NetworkService:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
+    def _free_bridge(self) -> str:
+        """What the default bridge is called where the user names none: docker0, unless that is another engine's."""
+        with RouteSocket() as host:
+            for name in DEFAULT_BRIDGES:
+                link = host.link(name)
+                if link is not None and not link.alias and has_table(f"dockyard-{name}"):
+                    # made by a daemon that did not mark its links yet
+                    host.do(set_alias(name, self._mark))
+                    return name
+                if link is None or is_ours(link, self._mark):
+                    return name
+                log.warning("bridge %s is somebody else's; the default network keeps away from it", name)
+        raise Conflict(f"the bridges {', '.join(DEFAULT_BRIDGES)} are all somebody else's; name another by --bridge")
+
     async def open(self) -> None:
         """Know and make every network; containers that run go on undisturbed."""
         await self._controller.open()
@@ -133,14 +164,16 @@ class NetworkService:
             self._controller.adopt(network)
             await self._before_ipv6_is_forwarded(network)
             try:
+                self._check_subnets(network)
                 await self._controller.create(network)
-            except (OSError, InvalidParameter) as error:
+            except (OSError, DockyardError) as error:
                 if network.predefined:
                     raise
+                self._unmade[network.id] = str(error)
                 log.error("cannot make network %s: %s", network.name, error)
-        await self._let_through()
+        await self._let_through(user_first=True)
         if self._options.iptables:
-            self._guard = Guard(self._instance, self._repair)
+            self._guard = Guard(self._instance, self._chain, self._repair)
 
     async def _repair(self) -> None:
         """Others have changed the host's packet filter."""
@@ -152,8 +185,8 @@ class NetworkService:
         if self._guard is not None:
             await self._guard.close()
             self._guard = None
-        if not any(self.members(network) for network in self._by_id.values()):
-            await self._forget_rules(self.list())
+        if self._options.iptables and not any(self.members(network) for network in self._by_id.values()):
+            await asyncio.gather(*(iptables.forget(self._chain, version) for version in (4, 6)))
         await self._controller.close()
 
     async def sweep(self) -> None:
@@ -175,28 +208,23 @@ class NetworkService:
         if concerned and setting.read_text(encoding="ascii").strip() == "0":
             await iptables.drop_by_default(6)
 
-    async def _let_through(self) -> None:
+    async def _let_through(self, *, user_first: bool = False) -> None:
         """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
         if not self._options.iptables:
             return
         bridged = [network for network in self._by_id.values() if network.bridge]
-        await iptables.let_through([network.bridge for network in bridged])
-        if any(network.ipv6 for network in bridged):
-            await iptables.let_through([network.bridge for network in bridged if network.ipv6], 6)
-
-    async def _forget_rules(self, networks: Sequence[Network]) -> None:
-        """Undo `_let_through` for networks that nobody uses any more."""
-        if self._options.iptables:
-            await iptables.forget([network.bridge for network in networks if network.bridge])
-            if any(network.ipv6 for network in networks):
-                await iptables.forget([network.bridge for network in networks if network.ipv6], 6)
+        with RouteSocket() as host:
+            others = _isolated_bridges(host.links(), {network.bridge for network in bridged})
+        chain, version_6 = self._chain, [network.bridge for network in bridged if network.ipv6]
+        work = [iptables.let_through(chain, [network.bridge for network in bridged], others, user_first=user_first)]
+        if version_6 or user_first:
+            work.append(iptables.let_through(chain, version_6, others, 6, user_first=user_first))
+        await asyncio.gather(*work)
 
     async def _discard(self, network: Network) -> None:
         """Take away what an earlier daemon was making when it died."""
         log.info("removing network %s, which was never finished", network.name)
-        if network.bridge == f"br-{network.id[:12]}":  # one of another name may have been there before
-            await self._controller.discard(network)
-        await self._forget_rules([network])
+        await self._controller.discard(network)
         self._store.delete(network.id)
 
     def _remember(self, network: Network) -> None:
@@ -206,6 +234,7 @@ class NetworkService:
 
     def _forget(self, network: Network) -> None:
         self._store.delete(network.id)
+        self._unmade.pop(network.id, None)
         self._by_id.pop(network.id, None)
         self._by_name.pop(network.name, None)
 
@@ -213,11 +242,11 @@ class NetworkService:
         """Bring the network "bridge" in line with the daemon's options."""
         options = self._options
         known = self._by_name.get("bridge")
-        if options.bridge == "none":
+        if self._default_bridge == "none":
             if known is not None:
                 self._forget(known)
             return
-        name = options.bridge or "docker0"
+        name = self._default_bridge
         pool = self._default_pool(name, known)
         settings = {
             DEFAULT_BRIDGE: "true",
@@ -266,10 +295,11 @@ class NetworkService:
         return Pool(subnet=str(interface.network), gateway=gateway, ip_range=ip_range, auxiliary=auxiliary)
 
     def _taken(self, but: Network | None = None) -> list[Subnet]:
-        """The subnets of our networks and of the host's routes."""
+        """The subnets of our networks, of the host's routes and of its links, also of those that are down."""
         with RouteSocket() as host:
-            routes = host.routes()
-        taken: list[Subnet] = [ip_network(f"{where}/{length}") for where, length, _ in routes]
+            places = [(where, length) for where, length, _ in host.routes()]
+            places += [(where, length) for _, where, length in host.addresses()]
+        taken: list[Subnet] = [ip_network(f"{where}/{length}", strict=False) for where, length in places]
         for network in self._by_id.values():
             if network is not but:
                 taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
@@ -277,6 +307,28 @@ class NetworkService:
 
     def _is_free(self, subnet: Subnet, owner: Network) -> bool:
         return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
+
+    def _check_subnets(self, network: Network) -> None:
+        """Raise Forbidden when another bridge of the host has a part of the network's subnets.
+
+        Two bridges that both claim an address take each other's packets: for another engine's containers and virtual
+        machines it would be we who came later.
+        """
+        subnets = [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
+        if not subnets:
+            return
+        with RouteSocket() as host:
+            others = {link.index: link.name for link in host.links() if link.kind == "bridge"}
+            for index, where, length in host.addresses():
+                if index not in others or others[index] == network.bridge or where.is_link_local:
+                    continue
+                used = ip_network(f"{where}/{length}", strict=False)
+                for subnet in subnets:
+                    if subnet.version == used.version and subnet.overlaps(used):
+                        raise Forbidden(
+                            f"invalid pool request: Pool overlaps with other one on this address space: "
+                            f"{subnet} with {used} of bridge {others[index]}"
+                        )
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
@@ -340,6 +392,7 @@ class NetworkService:
         if any(other.bridge == network.bridge for other in self._by_id.values()):
             raise Forbidden(f"bridge name {network.bridge} is already used by another network")
         network.pools = self._settle_pools(network)
+        self._check_subnets(network)
         await self._before_ipv6_is_forwarded(network)
         # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
         network.pending = True
@@ -404,8 +457,8 @@ class NetworkService:
         try:
             if not network.config_only:
                 await self._controller.forget(network)
-                await self._forget_rules([network])
             self._forget(network)
+            await self._let_through()
         finally:
             self._busy.discard(network.name)
         await self._database.on_disk()
@@ -439,10 +492,25 @@ class NetworkService:
         if mode == "host":
             sandbox = self._controller.join_host(request)
         else:
-            sandbox = await self._controller.join(request, self._wanted(mode, request))
+            wanted = self._wanted(mode, request)
+            for network, _ in wanted:
+                await self._make_again(network)
+            sandbox = await self._controller.join(request, wanted)
         for state in sandbox.endpoints.values():
             self._emit("connect", self._by_id[state.network_id], request.container_id)
         return sandbox
+
+    async def _make_again(self, network: Network) -> None:
+        """Make a network that could not be made at the start. Raises Conflict when it still cannot."""
+        if network.id not in self._unmade:
+            return
+        try:
+            self._check_subnets(network)
+            await self._controller.create(network)
+        except (OSError, DockyardError) as error:
+            raise Conflict(f"network {network.name} could not be made: {error}") from error
+        self._unmade.pop(network.id, None)
+        await self._let_through()
 
     @property
     def has_default_bridge(self) -> bool:
@@ -514,6 +582,7 @@ class NetworkService:
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )
         self.check_endpoint(found, config)
+        await self._make_again(found)
         state = await self._controller.connect(container_id, found, config)
         self._emit("connect", found, container_id)
         return state
@@ -570,6 +639,14 @@ class NetworkService:
         if container_id:
             attributes["container"] = container_id
         self._events.emit("network", action, network.id, attributes)
+
+
+def _isolated_bridges(links: Sequence[Link], ours: set[str]) -> "builtins.list[str]":
+    """The names of others' bridges that lead to containers and virtual machines only, and to nothing outside."""
+    outside = {link.master for link in links if link.kind not in ("veth", "tun")}
+    return [
+        link.name for link in links if link.kind == "bridge" and link.index not in outside and link.name not in ours
+    ]
 
 
 def _new_id() -> str:

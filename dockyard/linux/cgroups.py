@@ -54,32 +54,6 @@ def layout() -> Layout:
     return Layout(1, tops)
 
 
-def favor_dynmods() -> int:
-    """Make moving a process into a cgroup quick; returns a descriptor that keeps it so, or -1 where it cannot be had.
-
-    The kernel holds back every fork and exit of the machine while a process is moved, and finds the moment to do so by
-    waiting for an RCU grace period: some 10 ms, most of what a container's start costs. With `favordynmods` (Linux
-    6.0; admin-guide/cgroup-v2) forks and exits take a lock that costs them less than a microsecond, and moving waits
-    for nobody. Any hierarchy may ask for it: here one of our own, without controllers, mounted nowhere.
-    """
-    from dockyard.linux import syscalls  # not for the commands that only read a cgroup: ctypes takes 3 ms
-
-    try:
-        context = syscalls.fsopen("cgroup")
-    except OSError:
-        return -1
-    try:
-        for key, value in (("none", None), ("name", "dockyard"), ("favordynmods", None)):
-            command = syscalls.FSCONFIG_SET_STRING if value else syscalls.FSCONFIG_SET_FLAG
-            syscalls.fsconfig(context, command, key, value)
-        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        return syscalls.fsmount(context)
-    except OSError:
-        return -1
-    finally:
-        os.close(context)
-
-
 _CONTROLLERS = frozenset(
     "cpu cpuacct cpuset memory devices freezer blkio pids net_cls net_prio perf_event hugetlb rdma misc".split()
 )

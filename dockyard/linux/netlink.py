@@ -22,7 +22,7 @@ NLM_F_REQUEST, NLM_F_ACK = 1, 4
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP = 0x300
 IFF_UP = 1
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
@@ -53,7 +53,7 @@ class NetlinkError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. `master` is the index of the bridge it is enslaved to, or 0."""
+    """A network interface. `master` is the index of the bridge it is enslaved to, or 0; `alias` a free text."""
 
     index: int
     name: str
@@ -62,6 +62,7 @@ class Link:
     mtu: int
     mac: str
     master: int
+    alias: str = ""
 
 
 def _attr(kind: int, value: bytes) -> bytes:
@@ -118,9 +119,9 @@ def new_veth(name: str, peer: str, *, netns: int, mac: str, master: int, mtu: in
 
 
 def new_bridge(name: str, mac: str, mtu: int = 0) -> Message:
-    """A bridge, up. Its address is set once for all, else it would change with the lowest of its ports."""
+    """A bridge, down. Its address is set once for all, else it would change with the lowest of its ports."""
     body = (
-        _link.pack(0, 0, 0, IFF_UP, IFF_UP)
+        _link.pack(0, 0, 0, 0, 0)
         + _text(IFLA_IFNAME, name)
         + _attr(IFLA_ADDRESS, _mac(mac))
         + (_number(IFLA_MTU, mtu) if mtu else b"")
@@ -136,6 +137,12 @@ def set_link(index: int, *, up: bool | None = None, name: str = "", master: int 
         body += _text(IFLA_IFNAME, name)
     if master is not None:
         body += _number(IFLA_MASTER, master)
+    return RTM_SETLINK, 0, body
+
+
+def set_alias(name: str, alias: str) -> Message:
+    """Let the link called `name` carry the text `alias` (255 bytes at most), which `ip link` shows."""
+    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_IFALIAS, alias.encode()[:255])
     return RTM_SETLINK, 0, body
 
 
@@ -362,4 +369,5 @@ def _parse_link(body: bytes) -> Link:
         mtu=_word.unpack(values[IFLA_MTU])[0] if IFLA_MTU in values else 0,
         mac=values.get(IFLA_ADDRESS, b"").hex(":"),
         master=_word.unpack(values[IFLA_MASTER])[0] if IFLA_MASTER in values else 0,
+        alias=values.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )

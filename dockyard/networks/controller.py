@@ -7,7 +7,6 @@ per container, so that a slow kernel holds up nobody else.
 import asyncio
 import functools
 import logging
-import os
 import re
 import secrets
 import socket
@@ -32,6 +31,9 @@ from dockyard.networks.drivers.bridge import (
     DEFAULT_BRIDGE,
     INTERFACE_NAME,
     PREFIX,
+    UNFINISHED,
+    is_ours,
+    mark_of,
     rules_of,
     veth_name,
 )
@@ -82,7 +84,8 @@ class Controller:
         self._askers = ThreadPoolExecutor(1, thread_name_prefix="names")
         self._kept: dict[str, dict[str, EndpointState]] = {}
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
-        bridge = BridgeDriver(settings.ip_forward)
+        self._mark = mark_of(exec_root)
+        bridge = BridgeDriver(self._mark, settings.ip_forward)
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, HostDriver(), NullDriver())}
         self._bridge = bridge
         self.firewall = Firewall(settings.instance, settings.firewall)
@@ -133,8 +136,7 @@ class Controller:
         links = {
             state.host_interface for active in self._active.values() for state in active.sandbox.endpoints.values()
         }
-        bridges = {network.bridge for network in self._networks.values() if network.bridge}
-        await self._do(_sweep, self._found - known, bridges, links)
+        await self._do(_sweep, self._found - known, self._mark, links)
         self.pool.fill()
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -395,14 +397,19 @@ class Controller:
     def _mend(self, active: Active) -> None:
         """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
         assert active.namespace is not None
-        for name, state in active.sandbox.endpoints.items():
-            if state.host_interface and not os.path.exists(f"/sys/class/net/{state.host_interface}"):
-                log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
-                plan = self._plan(active, name)
-                try:
-                    self._drivers[plan.network.driver].attach(active.namespace, plan)
-                except (OSError, DockyardError) as error:
-                    log.error("container %s stays without network %s: %s", active.request.name, name, error)
+        with RouteSocket() as host:
+            gone = [
+                name
+                for name, state in active.sandbox.endpoints.items()
+                if state.host_interface and host.link(state.host_interface) is None
+            ]
+        for name in gone:
+            log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
+            plan = self._plan(active, name)
+            try:
+                self._drivers[plan.network.driver].attach(active.namespace, plan)
+            except (OSError, DockyardError) as error:
+                log.error("container %s stays without network %s: %s", active.request.name, name, error)
 
     def _names_wanted(self, active: Active) -> bool:
         return any(
@@ -771,14 +778,14 @@ def _delete_links(names: Iterable[str]) -> None:
                 continue  # gone with its namespace, as it should be
 
 
-def _sweep(paths: set[str], bridges: set[str], links: set[str]) -> None:
+def _sweep(paths: set[str], mark: str, links: set[str]) -> None:
+    """Remove the namespaces `paths`, and of the links that carry our mark those that are none of `links`."""
     for path in paths:
         log.info("removing stale network namespace %s", path)
         sandboxes.delete_file(path)
     with RouteSocket() as host:
-        present = host.links()
-        masters = {link.index for link in present if link.name in bridges}
-        for link in present:
-            if link.kind == "veth" and link.master in masters and link.name not in links:
+        for link in host.links():
+            stale = link.kind == "veth" and link.name not in links
+            if is_ours(link, mark) and (stale or link.name.startswith(UNFINISHED)):
                 log.info("removing stale link %s", link.name)
                 _delete_links([link.name])

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from dockyard.errors import SystemFailure
 from dockyard.linux import conntrack
+from dockyard.linux.netlink import RouteSocket
 from dockyard.linux.nftables import Nftables, NftablesError
 
 log = logging.getLogger("dockyard.networks")
@@ -98,13 +99,20 @@ class Firewall:
             self._forget_flows(removed)
 
     def _forget_flows(self, ports: Iterable[PublishedPort]) -> None:
-        """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway."""
-        if self._nft is None:
+        """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway.
+
+        Only those to the host's own addresses: others may ask the same port of somebody else.
+        """
+        datagrams = [port for port in ports if port.protocol == "udp"]
+        if self._nft is None or not datagrams:
             return
-        for port in ports:
-            if port.protocol == "udp":
+        with RouteSocket() as host:
+            own = [address for _, address, _ in host.addresses()]
+        for port in datagrams:
+            at = ip_address(port.host_ip)
+            for address in [other for other in own if other.version == at.version] if at.is_unspecified else [at]:
                 try:
-                    conntrack.forget_requests_to(socket.IPPROTO_UDP, port.host_port, port.version)
+                    conntrack.forget_requests_to(socket.IPPROTO_UDP, address, port.host_port)
                 except OSError as error:
                     log.debug("tracked flows to port %s stay: %s", port.host_port, error)
 
@@ -189,6 +197,18 @@ class Firewall:
         lines.append("}")
         lines += [f"add element {self._element(port)}" for port in ports]
         return "\n".join(lines) + "\n"
+
+
+def has_table(name: str) -> bool:
+    """Whether the packet filter has the IPv4 table `name`; no, where there is no packet filter."""
+    try:
+        nft = Nftables()
+    except NftablesError:
+        return False
+    try:
+        return f"table ip {name}" in nft.run("list tables").split("\n")
+    finally:
+        nft.close()
 
 
 def _family(version: int) -> str:

@@ -15,16 +15,17 @@ log = logging.getLogger("dockyard.networks")
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
-NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELRULE = 10 << 8 | 2, 10 << 8 | 3, 10 << 8 | 8
+NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = (10 << 8 | kind for kind in (2, 3, 6, 8))
 # Tools change many rules in a row; look when they are done, and not more often than that.
 QUIET = 1.0
 
 
 class Guard:
-    """Calls `look` some time after table `ours` was removed or iptables' forwarding chain was changed."""
+    """Calls `look` some time after table `ours` was removed, or iptables' forwarding or our `chain` there changed."""
 
-    def __init__(self, ours: str, look: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, ours: str, chain: str, look: Callable[[], Awaitable[None]]) -> None:
         self._ours = ours.encode() + b"\0"
+        self._chain = chain.encode() + b"\0"
         self._look = look
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -68,10 +69,12 @@ class Guard:
                 return False
             if kind == NFT_MSG_DELTABLE and _names(data, position + 20)[1] == self._ours:
                 return True
-            # Where iptables keep their chains: one is made or gets another policy, or FORWARD loses a rule.
-            if kind in (NFT_MSG_NEWCHAIN, NFT_MSG_DELRULE):
+            # Where iptables keep their chains: one is made or gets another policy, or what is forwarded is ruled anew
+            # (in Docker's own chain, for a network of Docker's).
+            if kind in (NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE):
                 names = _names(data, position + 20)
-                if names[1] == b"filter\0" and (kind == NFT_MSG_NEWCHAIN or names[2] == b"FORWARD\0"):
+                forwarding = names[2] in (b"FORWARD\0", b"DOCKER-FORWARD\0", self._chain)
+                if names[1] == b"filter\0" and (kind == NFT_MSG_NEWCHAIN or forwarding):
                     return True
             position += (size + 3) & ~3
         return False

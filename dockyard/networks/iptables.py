@@ -1,17 +1,27 @@
-"""Getting along with iptables, which Docker and many firewalls use to drop what the host would forward.
+"""Getting along with iptables, in which Docker, many firewalls and administrators say what the host may forward.
 
-In nftables no table can accept what another drops. Where the host's FORWARD chain may drop our bridges' traffic, it
-gets a rule for each bridge that leaves the decision to our own table. Where it drops nothing, it is left alone.
+In nftables no table can accept what another drops. So the host's FORWARD chain begins with two jumps:
+
+    -A FORWARD -j DOCKER-USER           the administrator's: what is dropped there is dropped, whoever publishes it
+    -A FORWARD -j DOCKYARD-<bridge>     ours: leaves what concerns our bridges to our own table (networks/firewall.py)
+
+DOCKER-USER is made where it is missing; after that it is nobody's but the administrator's.
 """
 
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 log = logging.getLogger("dockyard.networks")
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
+USER_CHAIN = "DOCKER-USER"
+
+
+def chain_of(instance: str) -> str:
+    """The chain of the daemon `instance` ("dockyard-<bridge>"); a chain's name has 28 characters at most."""
+    return f"DOCKYARD-{instance.removeprefix('dockyard-')}"[:28]
 
 
 async def drop_by_default(version: int = 4) -> None:
@@ -25,45 +35,74 @@ async def drop_by_default(version: int = 4) -> None:
         log.warning("forwarding is on, and the host will forward between its other links too: iptables is missing")
 
 
-async def let_through(bridges: Iterable[str], version: int = 4) -> None:
-    """Make the host's FORWARD chain accept traffic of `bridges`, if that chain has anything to say at all."""
+async def let_through(
+    chain: str, bridges: Iterable[str], others: Iterable[str], version: int = 4, *, user_first: bool = False
+) -> None:
+    """Let FORWARD ask DOCKER-USER, and then accept what comes from or goes to our `bridges`.
+
+    What goes to the bridges `others`, which are somebody else's, is left to the rules after ours. `user_first`: have
+    DOCKER-USER asked before anything else, and not only before our own chain.
+    """
     program = shutil.which(PROGRAMS[version])
     if program is None:
         return
-    listed = await _run(program, "-w", "5", "-S", "FORWARD")
-    if listed is None:
-        return
-    rules = set(listed.splitlines())
-    if rules <= {"-P FORWARD ACCEPT"}:
-        return
-    for bridge in bridges:
-        for direction in ("-i", "-o"):
-            if f"-A FORWARD {direction} {bridge} -j ACCEPT" not in rules:
-                await _run(program, "-w", "5", "-I", "FORWARD", direction, bridge, "-j", "ACCEPT")
+    rules = [f"-A {chain} {direction} {bridge} -j ACCEPT" for bridge in bridges for direction in ("-i", "-o")]
+    if rules:
+        rules = [*(f"-A {chain} -o {other} -j RETURN" for other in others), *rules]
+    for _ in range(2):  # the second time because others may change the chains while we look
+        forward, own = await asyncio.gather(
+            _run(program, "-w", "5", "-S", "FORWARD"), _run(program, "-w", "5", "-S", chain)
+        )
+        if forward is None:
+            return
+        commands = changes(chain, rules, forward.splitlines(), (own or "").splitlines(), user_first=user_first)
+        if not commands:
+            return
+        if f"-A FORWARD -j {USER_CHAIN}" not in forward.splitlines():
+            await _run(program, "-w", "5", "-N", USER_CHAIN)  # fails when it is there already
+        text = "\n".join(["*filter", *commands, "COMMIT", ""])
+        if await _run(f"{program}-restore", "--noflush", "-w", "5", said=text) is not None:
+            return
+    log.warning("%s refuses our rules; it may drop what containers send", program)
 
 
-async def forget(bridges: Iterable[str], version: int = 4) -> None:
-    """Take the rules for bridges that are gone out of the host's FORWARD chain."""
+def changes(
+    chain: str, rules: Sequence[str], forward: Sequence[str], own: Sequence[str], *, user_first: bool
+) -> list[str]:
+    """What iptables-restore must be told, given what `iptables -S` lists of FORWARD and of our own `chain`."""
+    to_user, to_own = f"-A FORWARD -j {USER_CHAIN}", f"-A FORWARD -j {chain}"
+    jumps = [line for line in forward if line.startswith("-A ")]
+    commands = []
+    if own != [f"-N {chain}", *rules] and (own or rules):
+        commands += [f":{chain} - [0:0]", *rules]
+    before = jumps[: jumps.index(to_own)] if to_own in jumps else jumps
+    if (jumps[:1] if user_first else before).count(to_user) == 0:
+        commands += [f"-D FORWARD -j {USER_CHAIN}"] * jumps.count(to_user)
+        commands.append(f"-I FORWARD 1 -j {USER_CHAIN}")
+        jumps = [to_user, *(line for line in jumps if line != to_user)]
+    if to_own not in jumps and (own or rules):
+        commands.append(f"-I FORWARD {jumps.index(to_user) + 2} -j {chain}")
+    return commands
+
+
+async def forget(chain: str, version: int = 4) -> None:
+    """Take our own chain away; DOCKER-USER stays, with all that is in it."""
     program = shutil.which(PROGRAMS[version])
-    listed = await _run(program, "-w", "5", "-S", "FORWARD") if program else None
-    if program is None or listed is None:
+    if program is None or await _run(program, "-w", "5", "-S", chain) is None:
         return
-    rules = listed.splitlines()
-    for bridge in bridges:
-        for direction in ("-i", "-o"):
-            for _ in range(rules.count(f"-A FORWARD {direction} {bridge} -j ACCEPT")):
-                await _run(program, "-w", "5", "-D", "FORWARD", direction, bridge, "-j", "ACCEPT")
+    await _run(program, "-w", "5", "-D", "FORWARD", "-j", chain)
+    await _run(f"{program}-restore", "--noflush", "-w", "5", said=f"*filter\n-F {chain}\n-X {chain}\nCOMMIT\n")
 
 
-async def _run(*command: str) -> str | None:
-    """The output of a command, or None when it fails."""
+async def _run(*command: str, said: str = "") -> str | None:
+    """The output of a command that is told `said` on its stdin, or None when it fails."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate()
+    output, errors = await process.communicate(said.encode())
     if process.returncode != 0:
         log.debug("%s: %s", " ".join(command), errors.decode(errors="replace").strip())
         return None

@@ -120,7 +120,8 @@ class Host:
         with netlink.RouteSocket() as route:
             for bridge in bridges:
                 route.do(netlink.delete_link_named(bridge))
-        await iptables.forget(bridges)
+        await iptables.forget(self.service._chain)
+        await iptables.forget(self.service._chain, 6)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine.networks import EndpointConfig, Network
+from dockyard.engine.networks import EndpointConfig, Network, Pool
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.linux.nftables import Nftables
 from dockyard.networks import iptables, sandboxes
@@ -62,6 +62,11 @@ def ask(address: str, port: int, path: str | None = None, patience: float = 10) 
 def ask_in_vain(address: str, port: int, path: str | None = None) -> str:
     """The same, of one who is not expected to answer, or not yet."""
     return ask(address, port, path, patience=0.3)
+
+
+def run(*command: str) -> str:
+    """The output of a command that must succeed."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -267,6 +272,27 @@ async def test_datagrams_follow_their_port_to_the_next_container(host: Host) -> 
             assert server.recvfrom(100)[0] == b"two"
 
 
+async def test_datagrams_to_the_same_port_of_others_are_not_disturbed(host: Host, neighbour: Neighbour) -> None:
+    port = 23000 + host.number
+    asker = await host.join("asker")
+    assert asker.netns_path is not None
+
+    def ask_others() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"question", (neighbour.address, port))
+
+    inside(asker.netns_path, ask_others)
+
+    def tracked() -> list[str]:
+        lines = Path("/proc/self/net/nf_conntrack").read_text().splitlines()
+        return [line for line in lines if f"dst={neighbour.address}" in line and f"dport={port}" in line]
+
+    assert tracked()
+    await host.join("one", port_bindings={"53/udp": [("", str(port))]})
+    await host.service.leave(host.id_of("one"))
+    assert tracked()
+
+
 @pytest.fixture
 def ipv6_forwarding() -> Iterator[None]:
     """Put back what an IPv6 network changes on the host."""
@@ -322,21 +348,25 @@ async def test_a_flushed_packet_filter_is_written_again(host: Host) -> None:
 
 
 async def test_a_host_that_begins_to_drop_forwarded_packets_is_asked_to_spare_our_bridges(host: Host) -> None:
-    one, two = await host.join("one"), await host.join("two")
-    assert one.netns_path
-    assert two.netns_path
     if shutil.which("iptables") is None:
         pytest.skip("no iptables")
-    before = await iptables._run("iptables", "-S", "FORWARD") or ""
-    if "-P FORWARD DROP" not in before:
-        pytest.skip("changing the machine's own policy is not for a test")
-    rule = ("FORWARD", "-i", host.bridge, "-j", "ACCEPT")
-    assert f"-A {' '.join(rule)}" in before
-    await iptables._run("iptables", "-w", "5", "-D", *rule)
-    deadline = time.monotonic() + 5
-    while f"-A {' '.join(rule)}" not in (await iptables._run("iptables", "-S", "FORWARD") or ""):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
+    chain = f"DOCKYARD-{host.bridge}"
+    accepted = f"-A {chain} -i {host.bridge} -j ACCEPT"
+
+    async def right() -> bool:
+        forward = (await iptables._run("iptables", "-S", "FORWARD") or "").splitlines()
+        jumps = [line for line in forward if line in ("-A FORWARD -j DOCKER-USER", f"-A FORWARD -j {chain}")]
+        own = await iptables._run("iptables", "-S", chain) or ""
+        return len(jumps) == 2 and jumps[0].endswith("USER") and accepted in own.splitlines()
+
+    assert await right()
+    for harm in (("-D", "FORWARD", "-j", chain), ("-F", chain), ("-D", "FORWARD", "-j", "DOCKER-USER")):
+        await iptables._run("iptables", "-w", "5", *harm)
+        assert not await right()
+        deadline = time.monotonic() + 10
+        while not await right():
+            assert time.monotonic() < deadline, harm
+            await asyncio.sleep(0.1)
 
 
 async def test_two_daemons_share_a_host(make_host: Any) -> None:
@@ -433,6 +463,42 @@ async def test_a_network_in_use_is_not_removed(host: Host) -> None:
     assert await host.service.prune() == ["lan"]
     with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
         await host.service.remove("bridge")
+
+
+async def test_what_another_engines_bridge_has_is_kept_clear_of(host: Host) -> None:
+    theirs, number = f"dyo{host.number}", host.number
+    await host.create("early", pools=[Pool(subnet=f"10.249.{number}.0/24")])
+    bridge = host.service.get("early").bridge
+    await host.kill()
+    run("ip", "link", "delete", bridge)  # as a reboot does
+    run("ip", "link", "add", theirs, "type", "bridge")
+    try:
+        run("ip", "address", "add", f"10.249.{number}.1/24", "dev", theirs)
+        run("ip", "address", "add", f"10.248.{number}.1/24", "dev", theirs)
+        await host.open()
+        await host.service.sweep()
+        with pytest.raises(
+            Conflict, match=f"network early could not be made: .*10.249.{number}.0/24 of bridge {theirs}"
+        ):
+            await host.join("one", mode="early")
+        with pytest.raises(Forbidden, match=f"Pool overlaps with .* of bridge {theirs}"):
+            await host.create("late", pools=[Pool(subnet=f"10.248.{number}.128/25")])
+        run("ip", "address", "flush", "dev", theirs)
+        assert (await host.join("one", mode="early")).endpoints["early"].ip == f"10.249.{number}.2"
+        # a bridge that somebody names is used as it is, and not taken away
+        run("ip", "address", "add", "192.0.2.77/32", "dev", theirs)
+        await host.create("shared", options={"com.docker.network.bridge.name": theirs})
+        await host.service.remove("shared")
+        assert "192.0.2.77" in run("ip", "address", "show", "dev", theirs)
+    finally:
+        run("ip", "link", "delete", theirs)
+
+
+async def test_another_daemons_bridge_is_not_taken(make_host: Any) -> None:
+    first, second = await make_host(), await make_host()
+    with pytest.raises(Conflict, match=f"bridge {first.bridge} belongs to another engine"):
+        await second.create("lan", options={"com.docker.network.bridge.name": first.bridge})
+    assert run("ip", "link", "show", first.bridge)
 
 
 async def test_networks_that_cannot_be_are_refused(host: Host) -> None:

@@ -1,15 +1,18 @@
 """Bridge networks: a Linux bridge that is the containers' switch and gateway, and a veth pair for each of them."""
 
+import dataclasses
 import errno
 import logging
+import os
 import re
 import secrets
 import socket
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.linux.netlink import (
+    Link,
     Message,
     NetlinkError,
     RouteSocket,
@@ -20,6 +23,7 @@ from dockyard.linux.netlink import (
     new_address,
     new_bridge,
     new_veth,
+    set_alias,
     set_bridge_port,
     set_link,
 )
@@ -39,6 +43,10 @@ INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
 MTU = "com.docker.network.driver.mtu"
 PREFIX = "com.docker.network.container_iface_prefix"
 INTERFACE_NAME = "com.docker.network.endpoint.ifname"
+# How the name of a bridge begins that is being made.
+UNFINISHED = "dynew"
+# How the alias of every link begins that any of our daemons makes.
+MARK = "dockyard "
 _BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
@@ -72,13 +80,28 @@ def rules_of(network: Network) -> BridgeRules:
     )
 
 
+def mark_of(exec_root: Path) -> str:
+    """What the links that the daemon of `exec_root` makes carry as their alias; it is the proof that they are ours."""
+    return f"{MARK}{os.path.abspath(exec_root)}"
+
+
+def is_ours(link: Link, mark: str) -> bool:
+    """Whether the daemon whose links carry `mark` has made `link`."""
+    return link.alias == mark[:255]
+
+
 class BridgeDriver:
-    """Bridges and veth pairs by rtnetlink; one request makes a pair, places it and raises it."""
+    """Bridges and veth pairs by rtnetlink; one request makes a pair, places it and raises it.
+
+    Every link that is made carries `mark` as its alias. A bridge without it is somebody else's: containers are attached
+    to it where a user says so, but it is neither set up nor removed.
+    """
 
     name = "bridge"
     creates = True
 
-    def __init__(self, ip_forward: bool = True) -> None:
+    def __init__(self, mark: str, ip_forward: bool = True) -> None:
+        self._mark = mark
         self._ip_forward = ip_forward
 
     def check(self, network: Network) -> None:
@@ -97,23 +120,41 @@ class BridgeDriver:
         with RouteSocket() as host:
             link = host.link(name)
             if link is None:
-                mac = "02:42:" + secrets.token_bytes(4).hex(":")
-                host.do(new_bridge(name, mac, _number(network, MTU)))
-                link = host.link(name)
-                if link is None:
-                    raise SystemFailure(f"bridge {name} vanished while it was made")
+                link = self._make(host, network)
             elif link.kind != "bridge":
                 raise InvalidParameter(f"existing interface {name} is not a bridge")
-            self._address(host, link.index, network)
+            elif not link.alias and name == f"br-{network.id[:12]}":
+                # made by a daemon that did not mark its links yet
+                host.do(set_alias(name, self._mark))
+                link = dataclasses.replace(link, alias=self._mark)
+            elif link.alias.startswith(MARK) and not is_ours(link, self._mark):
+                raise Conflict(f"bridge {name} belongs to another engine ({link.alias})")
+            self._address(host, link, network)
             if not link.up:
                 host.do(set_link(link.index, up=True))
         # Published ports are reached from 127.0.0.1 too; the packet filter keeps containers from the host's loopback.
         write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
 
-    def _address(self, host: RouteSocket, index: int, network: Network) -> None:
-        """Give the bridge the gateways' addresses and no others of those subnets."""
+    def _make(self, host: RouteSocket, network: Network) -> Link:
+        """Make the network's bridge, still down. Its own name comes last: by then the mark is there."""
+        name, unfinished = network.bridge, UNFINISHED + secrets.token_hex(5)
+        mac = "02:42:" + secrets.token_bytes(4).hex(":")
+        host.do(new_bridge(unfinished, mac, _number(network, MTU)), set_alias(unfinished, self._mark))
+        link = host.link(unfinished)
+        if link is None:
+            raise SystemFailure(f"bridge {name} vanished while it was made")
+        try:
+            host.do(set_link(link.index, name=name))
+        except OSError:
+            host.do(delete_link(link.index))
+            raise
+        return dataclasses.replace(link, name=name)
+
+    def _address(self, host: RouteSocket, link: Link, network: Network) -> None:
+        """Give the bridge the gateways' addresses, and no others if it is ours."""
         if option_flag(network, INHIBIT_IPV4, False):
             return
+        index = link.index
         present = [(address, prefix_len) for _, address, prefix_len in host.addresses(index)]
         wanted = []
         for pool in network.pools:
@@ -124,7 +165,7 @@ class BridgeDriver:
             write_sysctl(f"net/ipv6/conf/{network.bridge}/disable_ipv6", "0")
             if self._ip_forward:
                 forward_ipv6()
-        for address, prefix_len in present:
+        for address, prefix_len in present if is_ours(link, self._mark) else ():
             if (address, prefix_len) not in wanted and not (address.version == 6 and address.is_link_local):
                 host.do(delete_address(index, address, prefix_len))
         for address, prefix_len in wanted:
@@ -134,7 +175,7 @@ class BridgeDriver:
     def remove(self, network: Network) -> None:
         with RouteSocket() as host:
             link = host.link(network.bridge)
-            if link is not None and link.kind == "bridge":
+            if link is not None and is_ours(link, self._mark):
                 host.do(delete_link(link.index))
 
     def attach(self, namespace: Namespace, plan: Plan) -> None:
@@ -153,12 +194,15 @@ class BridgeDriver:
                     state.host_interface, state.interface, netns=namespace.fd, mac=state.mac, master=master, mtu=mtu
                 )
                 try:
-                    host.do(pair, *self._port(plan))
+                    host.do(pair)
                     break
                 except NetlinkError as error:
                     if error.errno != errno.EEXIST or attempt == 7:
                         raise SystemFailure(f"failed to create a veth pair: {error.strerror}") from error
                     state.host_interface = veth_name()
+            # Only now is it certain whose link the name means. One that a crash leaves without the mark goes with the
+            # namespace that has its other end.
+            host.do(set_alias(state.host_interface, self._mark), *self._port(plan))
         try:
             self._configure(namespace, plan)
         except OSError as error:
