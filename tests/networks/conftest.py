@@ -110,6 +110,7 @@ class Host:
         controller = self.service._controller
         for container_id in list(controller._active):
             await self.service.leave(container_id)
+        await self.service.sweep()  # what a "killed" one left, and the test did not take up
         bridges = [network.bridge for network in self.service.list() if network.bridge]
         guard, self.service._guard = self.service._guard, None
         if guard is not None:

@@ -1,0 +1,135 @@
+"""What an administrator says of forwarded traffic holds for containers, in iptables' words and in nftables'."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dockyard.linux.nftables import Nftables
+from dockyard.networks import iptables
+from tests.networks.conftest import Host, Neighbour
+from tests.networks.test_bridge import ask_in_vain, in_thread, run, serving
+
+DOCS = Path(__file__).parents[2] / "docs" / "networks.md"
+
+
+@pytest.fixture(params=["iptables-nft", "iptables-legacy"], autouse=True)
+def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Both of the programs that may be called `iptables`."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for version in ("", "6"):
+        for suffix in ("", "-restore"):
+            real = shutil.which(f"ip{version}tables-{request.param.partition('-')[2]}{suffix}")
+            if real is None:
+                pytest.skip(f"no {request.param}")
+            # by a script: the program looks at the name that it is called by
+            script = programs / f"ip{version}tables{suffix}"
+            script.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+            script.chmod(0o755)
+    if subprocess.run([programs / "iptables", "-S", "FORWARD"], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"{request.param} does not work on this kernel")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    yield
+    for program in ("iptables", "ip6tables"):
+        for command in (("-D", "FORWARD", "-j", "DOCKER-USER"), ("-F", "DOCKER-USER"), ("-X", "DOCKER-USER")):
+            subprocess.run([programs / program, *command], capture_output=True, check=False)
+
+
+async def reached(neighbour: Neighbour, port: int) -> bool:
+    """Whether the neighbour reaches a published port."""
+    try:
+        await in_thread(ask_in_vain, neighbour.ours, port, neighbour.path)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["-s {neighbour} -j DROP", "-p tcp -m conntrack --ctorigdstport {port} --ctdir ORIGINAL -j DROP"],
+    ids=["by source", "by the port asked for"],
+)
+async def test_what_docker_user_drops_is_dropped_whoever_restarts(host: Host, neighbour: Neighbour, rule: str) -> None:
+    port = 23400 + host.number
+    bindings = {"80/tcp": [("", str(port))]}
+    one = await host.join("one", port_bindings=bindings)
+    given = rule.format(neighbour=neighbour.address, port=port).split()
+    with serving(one.netns_path):
+        assert await reached(neighbour, port)
+        run("iptables", "-I", "DOCKER-USER", *given)
+        said = run("iptables", "-S", "DOCKER-USER")
+        assert not await reached(neighbour, port)
+        await host.create("lan")
+        await host.service.remove("lan")
+        await host.kill()
+        assert not await reached(neighbour, port)
+        await host.open()
+        await host.service.restore(host.id_of("one"), one, host.request("one", port_bindings=bindings))
+        await host.service.sweep()
+        assert not await reached(neighbour, port)
+        assert run("iptables", "-S", "DOCKER-USER") == said
+        run("iptables", "-D", "DOCKER-USER", *given)
+        assert await reached(neighbour, port)
+    await host.service.leave(host.id_of("one"))
+    run("iptables", "-A", "DOCKER-USER", *given)
+    await host.kill()  # without containers: our own chain goes
+    assert "DOCKYARD" not in run("iptables", "-S")
+    assert "-A FORWARD -j DOCKER-USER" in run("iptables", "-S", "FORWARD").splitlines()
+    assert run("iptables", "-S", "DOCKER-USER") == said
+    await host.open()
+
+
+async def test_docker_user_is_asked_before_what_others_accept(host: Host, neighbour: Neighbour) -> None:
+    port = 23600 + host.number
+    bindings = {"80/tcp": [("", str(port))]}
+    one = await host.join("one", port_bindings=bindings)
+    run("iptables", "-I", "FORWARD", "-s", neighbour.address, "-j", "ACCEPT")
+    run("iptables", "-I", "DOCKER-USER", "-s", neighbour.address, "-j", "DROP")
+    try:
+        await host.kill()
+        await host.open()
+        await host.service.restore(host.id_of("one"), one, host.request("one", port_bindings=bindings))
+        await host.service.sweep()
+        with serving(one.netns_path):
+            assert not await reached(neighbour, port)
+    finally:
+        run("iptables", "-D", "FORWARD", "-s", neighbour.address, "-j", "ACCEPT")
+    rules = run("ip6tables", "-S", "FORWARD").splitlines()
+    assert "-A FORWARD -j DOCKER-USER" in rules
+
+
+async def test_docker_user_comes_first_of_all(host: Host) -> None:
+    assert host.bridge
+    first = next(line for line in run("iptables", "-S", "FORWARD").splitlines() if line.startswith("-A"))
+    assert first == "-A FORWARD -j DOCKER-USER"
+
+
+async def test_the_nftables_way_is_as_documented(host: Host, neighbour: Neighbour) -> None:
+    port = 23800 + host.number
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    link = run("ip", "-o", "address", "show", "to", neighbour.ours).split()[1]
+    commands = re.findall(r"^    nft (add .*)$", DOCS.read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    text = "\n".join(commands).replace("'", "").replace("eth0", link).replace("docker0", host.bridge)
+    text = text.replace("mine", f"mine{host.number}").replace("198.51.100.0/24", neighbour.address)
+    nft = Nftables()
+    try:
+        with serving(one.netns_path):
+            nft.run(text.replace("8080", "1"))
+            assert await reached(neighbour, port)
+            nft.run(f"delete table inet mine{host.number}\n" + text.replace("8080", str(port)))
+            assert not await reached(neighbour, port)
+            nft.run(f"delete table inet mine{host.number}\n" + text.replace("saddr !=", "saddr").replace("8080", "1"))
+            assert not await reached(neighbour, port)
+            await asyncio.sleep(1.5)
+            assert not await reached(neighbour, port)
+    finally:
+        nft.run(f"delete table inet mine{host.number}\n")
+        nft.close()
+    assert iptables.USER_CHAIN in run("iptables", "-S", "FORWARD")
