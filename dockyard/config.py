@@ -201,6 +201,7 @@ class CommandLine(msgspec.Struct):
     settings: dict[str, Any] = {}
     config_file: str = ""
     validate: bool = False
+    recover: bool = False
     show_help: bool = False
     show_version: bool = False
 
@@ -233,6 +234,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
             shown = f"--{flag}"
             if flag == "validate":
                 line.validate = _boolean(shown, value if has_value else "true")
+                continue
+            if flag == "recover":
+                line.recover = _boolean(shown, value if has_value else "true")
                 continue
             if flag == "config-file":
                 line.config_file = value if has_value else _next(rest, shown)
@@ -454,6 +458,7 @@ def help_text() -> str:
         rows.append((flag, short.get(name, ""), value, description))
     rows.append(("config-file", "", " string", f"Daemon configuration file (default {DEFAULT_FILE})"))
     rows.append(("validate", "", "", "Validate daemon configuration and exit"))
+    rows.append(("recover", "", "", "Rebuild a lost or damaged state database from what is left, and exit"))
     rows.append(("help", "", "", "Print usage"))
     rows.append(("version", "v", "", "Print version information and quit"))
     lines = ["", "Usage:  dockyardd [OPTIONS]", "", "A self-sufficient runtime for containers.", "", "Options:"]

@@ -56,11 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemFailure("dockyardd needs to be started with root privileges")
         _set_up_logging(config)
         with PidFile(config.pid_path):
+            if line.recover:
+                return _recover(config)
             asyncio.run(_run(line, config))
         return 0
     except DockyardError as error:
         print(f"dockyardd: {error}", file=sys.stderr)
         return 1
+
+
+def _recover(config: Config) -> int:
+    """Rebuild the state database, saying on stdout what is done."""
+    from dockyard.engine.assembly import recover
+
+    recover(config, print)
+    return 0
 
 
 class PidFile:

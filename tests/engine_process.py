@@ -80,6 +80,24 @@ class EngineProcess:
                 raise RuntimeError(f"the daemon did not start:\n{self.log()}")
             time.sleep(0.02)
 
+    def once(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run the daemon's program until it ends by itself: refused a start, or asked for something else than one."""
+        return subprocess.run(
+            [*self.prefix, sys.executable, "-m", "dockyard.daemon", *self.arguments, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def refusal(self) -> str:
+        """The one line in which the daemon says why it does not start."""
+        refused = self.once()
+        lines = [line for line in refused.stderr.splitlines() if not line.startswith("time=")]
+        assert (refused.returncode, len(lines)) == (1, 1), f"exit {refused.returncode}:\n{refused.stderr}"
+        assert lines[0].startswith("dockyardd: ")
+        return lines[0]
+
     def log(self) -> str:
         """What the daemon has said."""
         return (self.folder / "daemon.log").read_text()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dockyard.engine.checkpoints import CheckpointService
 from dockyard.engine.commit import CommitService
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.containers import ContainerService
-from dockyard.engine.database import Database
+from dockyard.engine.data_root import open_database
 from dockyard.engine.events import Events
 from dockyard.engine.execs import ExecService
 from dockyard.engine.forks import ForkService
@@ -31,7 +32,9 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.leases import LeaseService
 from dockyard.engine.networks import NetworkOptions, NetworkService
 from dockyard.engine.plugins import PluginService
+from dockyard.engine.rebuild import Rebuilder
 from dockyard.engine.reconfigure import Reconfigurer
+from dockyard.engine.state_copies import StateCopies
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -56,8 +59,10 @@ class Engine:
         root = Path(config.data_root)
         exec_root = Path(config.exec_root)
         self._undo = AsyncExitStack()
-        database = Database(root / "dockyard.db")
+        database = open_database(root)
         self._undo.callback(database.close)
+        self._copies = StateCopies(database)
+        self._undo.push_async_callback(self._copies.close)
         events = Events()
         self._archives = Worker()
         self._undo.callback(self._archives.close)
@@ -117,6 +122,7 @@ class Engine:
 
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
+        self._copies.open()
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
         await asyncio.gather(self._networks.open(), self._apparmor.open())
@@ -153,6 +159,13 @@ def check(config: Config) -> None:
         log_options.check(config.log_driver, config.log_opts)
     except InvalidParameter as error:
         raise InvalidParameter(f"failed to set log opts: {error}") from None
+
+
+def recover(config: Config, told: Callable[[str], None]) -> None:
+    """`dockyardd --recover`: make a state database from what is left. Raises SystemFailure."""
+    remapped = remap_range(config.userns_remap) if config.userns_remap else None
+    root = Path((_remapped(config, remapped) if remapped is not None else config).data_root)
+    Rebuilder(root, told).rebuild()
 
 
 def _remapped(config: Config, ids: IdRange) -> Config:

@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dockyard.engine.container import Container, Record
+import msgspec
+
+from dockyard.engine.container import Container, Record, State
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
 from dockyard.shim.connection import Shim
+
+DOCUMENT = "container.json"  # in a container's folder: all but what changes with every run
+
+
+def _without_state(record: Record) -> Record:
+    return msgspec.structs.replace(record, state=State(), restart_count=0)
 
 
 class ContainerIndex:
@@ -18,6 +27,7 @@ class ContainerIndex:
         self.root.mkdir(mode=0o710, exist_ok=True)
         self._database = database
         self._rows = database.collection("containers", Record)
+        self._documents = Documents(lambda container_id: self.root / container_id / DOCUMENT, Record)
         self._events = events
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
@@ -27,6 +37,7 @@ class ContainerIndex:
         for container_id, record in list(self._rows.all()):
             self._containers[container_id] = Container(record)
             self._names[record.name] = container_id
+        self._documents.put_all((key, _without_state(container.record)) for key, container in self._containers.items())
 
     # -- finding
 
@@ -103,6 +114,7 @@ class ContainerIndex:
     def add(self, container: Container) -> None:
         """Keep a new container, whose name is reserved; it is in the database when this returns."""
         self._rows.put(container.id, container.record, lazy=container.passing)
+        self._documents.put(container.id, _without_state(container.record))
         self._containers[container.id] = container
 
     async def on_disk(self) -> None:
@@ -117,9 +129,11 @@ class ContainerIndex:
         """Store what has changed of a container's record, under its lock. `lazy`: nobody is told of it."""
         if container.id in self._containers:
             self._rows.put(container.id, container.record, lazy=lazy or container.passing)
+            self._documents.put(container.id, _without_state(container.record))
 
     def remove(self, container: Container) -> None:
         """Forget a container and its name."""
+        self._documents.delete(container.id)
         self._rows.delete(container.id, lazy=container.passing)
         del self._containers[container.id]
         self.free(container.name)

@@ -11,7 +11,7 @@ import time
 
 from dockyard.engine import host_mounts, namespace_modes
 from dockyard.engine.container import Container
-from dockyard.engine.container_index import ContainerIndex
+from dockyard.engine.container_index import DOCUMENT, ContainerIndex
 from dockyard.engine.container_lifecycle import Lifecycle
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
@@ -102,14 +102,20 @@ class Recovery:
         """Remove what a crash left: what belongs to no container, and what one that does not run still holds."""
         running = {container.id for container in self._index.all() if container.state.running}
         await self._shims.end_strays(running)
+        lost = set()  # by the database; what has never been whole is no loss
         for folder in self._index.root.iterdir():
             if folder.name not in running:
                 host_mounts.unmount_all(str(folder))
-            if folder.name not in self._index:
+            if folder.name in self._index:
+                continue
+            if (folder / DOCUMENT).exists():
+                log.warning("container %s is whole, but the database does not know it: it is kept", folder.name)
+                lost.add(folder.name)
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
         await self._layers.unmount_idle()
         for container_id in self._layers.container_ids():
-            if container_id not in self._index:
+            if container_id not in self._index and container_id not in lost:
                 self._lifecycle.spawn(self._layers.release(container_id))
         self._user_namespaces.sweep(running)
         await self._volumes.sweep({container.id for container in self._index.all()})

@@ -14,11 +14,13 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
+from dockyard.engine import schema, state_copies
 from dockyard.errors import SystemFailure
 from dockyard.linux import syscalls
 from dockyard.linux.durability import sync_paths
@@ -32,12 +34,22 @@ T = TypeVar("T")
 RESERVE = 8 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that is there and is no document of its collection's type."""
+
+    collection: str
+    key: str
+    reason: str
+
+
 class Collection(Generic[T]):
     """Documents of one type, each under a string key."""
 
     def __init__(self, database: "Database", name: str, kind: type[T]) -> None:
         if not name.isidentifier():
             raise ValueError(f"not a collection name: {name!r}")
+        self.name = name
         self._database = database
         self._decode = msgspec.json.Decoder(kind).decode
         self._encode = msgspec.json.Encoder().encode
@@ -66,35 +78,31 @@ class Collection(Generic[T]):
         self._database.write(self._delete, (key,), lazy=lazy)
 
     def all(self) -> Iterator[tuple[str, T]]:
-        """Every (key, document) in the order of first insertion."""
+        """Every (key, document) in the order of first insertion; what can't be read is noted in `unreadable`."""
         for key, document in self._database.connection.execute(self._all).fetchall():
-            yield key, self._decode(document)
+            try:
+                decoded = self._decode(document)
+            except (msgspec.DecodeError, TypeError) as error:
+                self._database.unreadable.append(Unreadable(self.name, str(key), str(error)))
+                log.error("what the state database has under %s in %s cannot be read: %s", key, self.name, error)
+                continue
+            yield key, decoded
 
 
 class Database:
     """The engine's SQLite file. Only one process may hold it: a second `Database(path)` raises SystemFailure."""
 
     def __init__(self, path: str | Path) -> None:
+        """Open it, or make it. Raises SystemFailure for one that is in use, damaged, or a newer daemon's."""
         self.path = str(path)
         fresh = not os.path.exists(self.path)
-        # autocommit: every statement is its own transaction unless `transaction()` opens a larger one
-        self.connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
-        try:
-            # Kept exclusively, SQLite needs no shared-memory index and no lock per statement.
-            self.connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            self.connection.execute("BEGIN IMMEDIATE")
-            self.connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self.connection.close()
-            raise SystemFailure(
-                f"cannot open the state database {self.path}: {error}; is another daemon using it?"
-            ) from error
+        # What is in it and could not be read; while there is anything, nothing may be removed for not being in it.
+        self.unreadable: list[Unreadable] = []
+        self.connection = _opened(self.path)
         # Held open to the end: closing a file of the database lets go of SQLite's locks on it (fcntl(2), F_SETLK).
         self._files = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in (self.path, f"{self.path}-wal")]
         # how many changes have been made, up to which one somebody waits for the disk, and how many are there
-        self._written = self._promised = self._synced = 0
+        self.written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         self._reserve()
@@ -122,10 +130,10 @@ class Database:
             raise SystemFailure(
                 f"cannot write to the state database {self.path}: {'no space left on device' if full else error}"
             ) from error
-        self._written += 1
+        self.written += 1
         if not lazy:
-            self._promised = self._written
-        if self._written % 1000 == 0:
+            self._promised = self.written
+        if self.written % 1000 == 0:
             self._reserve()
 
     async def on_disk(self) -> None:
@@ -146,7 +154,7 @@ class Database:
             self._syncing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _sync(self) -> None:
-        reached = self._written
+        reached = self.written
         try:
             if self._failure:
                 raise SystemFailure(self._failure)
@@ -159,6 +167,11 @@ class Database:
         finally:
             self._syncing = None
         self._synced = reached
+
+    def is_new(self) -> bool:
+        """Whether nothing has ever been kept in it."""
+        tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return not any(self.connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables)
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""
@@ -181,3 +194,43 @@ class Database:
         self.connection.close()
         while self._files:
             os.close(self._files.pop())
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    """The database at `path`, ours alone, found whole and brought up to date."""
+    try:
+        # autocommit: every statement is its own transaction unless `transaction()` opens a larger one
+        # copies of it are taken in another thread; SQLite lets one thread in at a time
+        connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
+    except sqlite3.OperationalError as error:
+        raise SystemFailure(f"cannot open the state database {path}: {_what_is_wrong(path, error)}") from error
+    try:
+        # Kept exclusively, SQLite needs no shared-memory index and no lock per statement.
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        problem = state_copies.problem_in(connection)
+        if problem is not None:
+            raise sqlite3.DatabaseError(problem)
+        schema.bring_up_to_date(connection, path)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise SystemFailure(f"cannot open the state database {path}: {_what_is_wrong(path, error)}") from error
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise SystemFailure(f"the state database {path} is damaged ({error}); {state_copies.advice(path)}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _what_is_wrong(path: str, error: sqlite3.OperationalError) -> str:
+    for name in (path, f"{path}-wal"):
+        if os.path.isdir(name):
+            return f"{name} is a directory"
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{error}; is another daemon using it?"
+    return str(error)

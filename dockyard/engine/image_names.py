@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.errors import NotFound
 from dockyard.oci.reference import Reference
+
+DOCUMENT = "names.json"
 
 
 class NameRow(msgspec.Struct, frozen=True):
@@ -18,12 +23,22 @@ class NameRow(msgspec.Struct, frozen=True):
 class ImageNames:
     """The reference store. A name points to at most one image; an image may have any number of names."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
+        """`folder` gets a document of all names."""
         self._rows = database.collection("image_names", NameRow)
+        self._document = Documents(lambda _: folder / DOCUMENT, dict[str, str])
         self._images: dict[str, str] = {}
         self._names: dict[str, dict[str, Reference]] = {}
         for full, row in self._rows.all():
             self._enter(full, Reference.parse(full), row.image_id)
+        # Those that the database has lost, if it has: they are not forgotten for its sake.
+        written = self._document.read(folder / DOCUMENT) or {}
+        self._lost = {full: image_id for full, image_id in written.items() if full not in self._images}
+        self._write_down()
+
+    def _write_down(self, *, but: str = "") -> None:
+        names = {full: image_id for full, image_id in {**self._lost, **self._images}.items() if full != but}
+        self._document.put("names", names)
 
     def _enter(self, full: str, name: Reference, image_id: str) -> None:
         self._images[full] = image_id
@@ -61,9 +76,11 @@ class ImageNames:
         if before == image_id:
             return None
         self._rows.put(full, NameRow(image_id))
+        self._lost.pop(full, None)
         if before is not None:
             self._leave(full, before)
         self._enter(full, Reference.parse(full), image_id)
+        self._write_down()
         return before
 
     def delete(self, name: Reference) -> Reference:
@@ -73,6 +90,7 @@ class ImageNames:
         if image_id is None:
             raise NotFound(f"No such image: {name.familiar()}")
         kept = self._names[image_id][full]
+        self._write_down(but=full)
         self._rows.delete(full)
         self._leave(full, image_id)
         return kept

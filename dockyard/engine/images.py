@@ -9,9 +9,11 @@ Pulling, pushing, archives, lists and removal are apart: `image_pull.py`, `image
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ import msgspec
 from dockyard.build.configuring import changed
 from dockyard.content.registry import Credentials, RegistryClient
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.engine.image import HistoryEntry, Image, ImageUser
 from dockyard.engine.image_archive import Loader, Saver
@@ -34,11 +37,13 @@ from dockyard.engine.image_removal import ImageRemover
 from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
-from dockyard.errors import Forbidden, InvalidParameter, NotFound, Unavailable
+from dockyard.errors import DockyardError, Forbidden, InvalidParameter, NotFound, Unavailable
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import Index, Manifest, host, parse_platform
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
+
+log = logging.getLogger("dockyard.images")
 
 
 class ImageRow(msgspec.Struct, frozen=True):
@@ -71,20 +76,41 @@ class ImageService:
         self.layers = layers
         self.registry = registry
         self.events = events
-        self.names = ImageNames(database)
+        self.names = ImageNames(database, layers.images_root)
         self.layer_blobs = LayerBlobs(database)
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
         self._rows = database.collection("images", ImageRow)
+        folder = layers.images_root / "imagedb"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._documents = Documents(lambda image_id: folder / f"{image_id.removeprefix('sha256:')}.json", ImageRow)
         self._images: dict[str, _Stored] = {}
         self._children: dict[str, set[str]] = {}
         self._remover = ImageRemover(self)
-        for image_id, row in list(self._rows.all()):
+        rows = dict(self._rows.all())
+        for image_id, row in rows.items():
             stored = self._read(row)
             if stored.chain_id is not None and stored.chain_id not in layers:
                 continue  # of another storage driver, or a layer was lost: the image comes back with its layers
             self._take_up(image_id, stored)
+        for path, row in self._documents.read_all(folder.glob("*.json")):
+            if f"sha256:{path.stem}" not in rows:
+                log.warning("image sha256:%s is not known to the database any more: its layers are kept", path.stem)
+                self._hold_layers_of(row)
         layers.sweep()
+        self._documents.put_all(rows.items())
+
+    def _hold_layers_of(self, row: ImageRow) -> None:
+        """Keep the layers of an image that the database has lost."""
+        with suppress(DockyardError):
+            for chain_id in reversed(chains_of(decode_config(row.config).rootfs.diff_ids)):
+                if chain_id in self.layers:
+                    self.layers.hold(chain_id)
+                    return
+
+    def _keep(self, image_id: str, row: ImageRow) -> None:
+        self._rows.put(image_id, row)
+        self._documents.put(image_id, row)
 
     @staticmethod
     def decode(raw: bytes) -> ImageConfig:
@@ -177,7 +203,7 @@ class ImageService:
             stored = self._read(row)
             if stored.chain_id is not None:
                 self.layers.get(stored.chain_id)
-            self._rows.put(image_id, row)
+            self._keep(image_id, row)
             self._take_up(image_id, stored)
         elif parent is not None and self._images[image_id].parent is None and parent != image_id:
             self.set_parent(image_id, parent)
@@ -187,7 +213,7 @@ class ImageService:
         """Note that the image was built on `parent`, which then can't be removed before it."""
         stored = self._images[image_id]
         row = ImageRow(stored.raw, parent, stored.last_tag_ns)
-        self._rows.put(image_id, row)
+        self._keep(image_id, row)
         self._images[image_id] = self._read(row)
         if stored.parent is not None:
             self._children[stored.parent].discard(image_id)
@@ -224,7 +250,7 @@ class ImageService:
     def _tagged_now(self, image_id: str) -> None:
         stored = self._images[image_id]
         row = ImageRow(stored.raw, stored.parent, time.time_ns())
-        self._rows.put(image_id, row)
+        self._keep(image_id, row)
         self._images[image_id] = _Stored(stored.raw, stored.config, stored.chain_id, stored.parent, row.last_tag_ns)
 
     def emit(self, action: str, image_id: str, name: str) -> None:
@@ -376,6 +402,7 @@ class ImageService:
     def forget(self, image_id: str) -> list[dict[str, str]]:
         """Drop an image that nothing holds, and the layers only it had: [{"Deleted": …}]."""
         stored = self._images.pop(image_id)
+        self._documents.delete(image_id)
         self._rows.delete(image_id)
         if stored.parent is not None and stored.parent in self._children:
             self._children[stored.parent].discard(image_id)

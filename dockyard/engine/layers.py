@@ -3,7 +3,8 @@
 A layer is known by its chain ID (what it is together with all below it) and lies in a snapshot with a random name.
 Layers are shared: an image, a container or another layer holds the layer it stands on, and what nobody holds goes.
 Rows are written after a snapshot is complete and deleted before it is removed, so a crash leaves at worst a snapshot
-without a row, which the sweep at the next start removes.
+without a row, which the sweep at the next start removes: unless a document says that it was whole, for then it is the
+database that has lost something.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import msgspec
 from dockyard.content import packing
 from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
 from dockyard.generators import closing
@@ -81,8 +83,17 @@ class LayerRow(msgspec.Struct, frozen=True):
     unsettled: str = ""
 
 
+class LayerDocument(msgspec.Struct, frozen=True):
+    """What a layer is, as it is written beside its archive's record, under the snapshot's name."""
+
+    chain_id: str
+    diff_id: str
+    size: int
+    parent: str | None
+
+
 class ContainerRow(msgspec.Struct, frozen=True):
-    """A container's writable layer, under the container's ID, which also names its snapshot."""
+    """A container's writable layer, under the container's ID, which also names its snapshot; its document, too."""
 
     chain_id: str | None
     volatile: bool = False
@@ -112,6 +123,10 @@ def chains_of(diff_ids: Iterable[str]) -> list[str]:
     return chains
 
 
+def _document(chain_id: str, row: LayerRow) -> LayerDocument:
+    return LayerDocument(chain_id, row.diff_id, row.size, row.parent)
+
+
 @dataclass(slots=True)
 class _Mounted:
     """A container's layer in memory: how many want it mounted, and the lock under which that changes."""
@@ -132,8 +147,11 @@ class LayerStore:
         """Take up what the database knows. `root` is the data root; call `sweep` once all holders have spoken."""
         self.driver = driver
         self.archives = archives
-        self._records = Path(root) / "image" / driver.name / "layerdb"
+        self.images_root = Path(root) / "image"
+        self._records = self.images_root / driver.name / "layerdb"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._documents = Documents(lambda snapshot: self._records / f"{snapshot}.json", LayerDocument)
+        self._container_documents = Documents(lambda owner: self._records / f"{owner}.container.json", ContainerRow)
         # for archives that must be unpacked before anyone knows what is in them; on the layers' own file system
         self.scratch = Path(root) / "tmp"
         self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -167,6 +185,7 @@ class LayerStore:
             if row.unsettled not in ("", self._boot) or row.parent in lost:
                 log.warning("the machine went down before layer %s was on the disk; it is given up", chain_id)
                 lost.add(chain_id)
+                self._documents.delete(row.snapshot)
                 self._rows.delete(chain_id)
             else:
                 yield chain_id, row
@@ -177,12 +196,18 @@ class LayerStore:
             if chain_id in self._layers and not self._holds[chain_id]:
                 self._forget(chain_id)
         known = {row.snapshot for row in self._layers.values()} | set(self._containers) | self._snapshots_under_way
+        lost = {path.name.partition(".")[0] for path in self._records.glob("*.json")} - known
+        for snapshot in sorted(lost):
+            log.warning("snapshot %s is whole, but the database does not know it: it is kept", snapshot)
+        known |= lost
         swept = self.driver.sweep(known)
         if swept:
             log.info("removed %d leftover snapshots", len(swept))
         for record in self._records.iterdir():
             if record.name.partition(".")[0] not in known:
                 record.unlink()
+        self._documents.put_all((row.snapshot, _document(chain_id, row)) for chain_id, row in self._layers.items())
+        self._container_documents.put_all((key, container.row) for key, container in self._containers.items())
         for leftover in self.scratch.iterdir():
             trees.remove_tree(str(leftover))
 
@@ -251,6 +276,7 @@ class LayerStore:
     def _remove(self, chain_id: str) -> None:
         row = self._layers.pop(chain_id)
         del self._holds[chain_id]
+        self._documents.delete(row.snapshot)
         self._rows.delete(chain_id)
         self._discard(row.snapshot)
 
@@ -387,6 +413,7 @@ class LayerStore:
         else:
             row = LayerRow(diff_id, size, parent, snapshot, self._boot)
             self._rows.put(chain_id, row)
+            self._documents.put(snapshot, _document(chain_id, row))
             self._layers[chain_id] = row
             self._holds[chain_id] = 0
             if parent is not None:
@@ -484,6 +511,7 @@ class LayerStore:
             await self._run(self._create_read_write, container_id, parent, () if bare else FIXTURES, options)
             row = ContainerRow(chain_id, volatile, ids)
             self._container_rows.put(container_id, row)
+            self._container_documents.put(container_id, row)
             self._containers[container_id] = _Mounted(row)
         except BaseException:
             if chain_id is not None:
@@ -591,6 +619,7 @@ class LayerStore:
             if self._containers.pop(container_id, None) is None:
                 return
             container.vacated.set()
+            self._container_documents.delete(container_id)
             self._container_rows.delete(container_id)
             self._snapshots_under_way.add(container_id)
             try:

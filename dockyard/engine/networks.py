@@ -13,6 +13,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from dockyard.linux.netlink import Link, RouteSocket, set_alias
@@ -99,6 +100,9 @@ class NetworkService:
         self._events = events
         self._database = database
         self._store = database.collection("networks", Network)
+        folder = Path(database.path).with_name("networks")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._documents = Documents(lambda network_id: folder / f"{network_id}.json", Network)
         self._subnets = Subnets(options.default_address_pools)
         self._by_id: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
@@ -171,6 +175,7 @@ class NetworkService:
                     raise
                 self._unmade[network.id] = str(error)
                 log.error("cannot make network %s: %s", network.name, error)
+        self._documents.put_all(self._by_id.items())
         await self._let_through(user_first=True)
         if self._options.iptables:
             self._guard = Guard(self._instance, self._chain, self._repair)
@@ -229,10 +234,12 @@ class NetworkService:
 
     def _remember(self, network: Network) -> None:
         self._store.put(network.id, network)
+        self._documents.put(network.id, network)
         self._by_id[network.id] = network
         self._by_name[network.name] = network
 
     def _forget(self, network: Network) -> None:
+        self._documents.delete(network.id)
         self._store.delete(network.id)
         self._unmade.pop(network.id, None)
         self._by_id.pop(network.id, None)

@@ -9,11 +9,13 @@ import secrets
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dockyard.engine.database import Database
+from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.volumes.copy_up import copy_up
@@ -27,6 +29,7 @@ log = logging.getLogger("dockyard.volumes")
 ANONYMOUS = "com.docker.volume.anonymous"
 LIST_FILTERS = ("dangling", "driver", "label", "name")
 PRUNE_FILTERS = ("label", "label!", "all")
+DOCUMENT = "volume.json"
 
 
 class VolumeRow(msgspec.Struct, frozen=True):
@@ -77,6 +80,7 @@ class VolumeService:
         self._default = drivers[0].name
         self._database = database
         self._rows = database.collection("volumes", VolumeRow)
+        self._documents = Documents(self._document, VolumeRow)
         self._events = events
         self._pruning = False
         # asked before a volume is removed: the IDs of the containers that use it; the container service adds itself
@@ -92,11 +96,18 @@ class VolumeService:
             self._volumes[name] = _Held(row)
         for driver in drivers:
             self._adopt(driver)
+        self._documents.put_all((name, held.row) for name, held in self._volumes.items())
+
+    def _document(self, name: str) -> Path:
+        """Where it is written what the volume is: beside its data."""
+        return Path(self._drivers[self._volumes[name].row.driver].path(name)).with_name(DOCUMENT)
 
     def _adopt(self, driver: Driver) -> None:
         """Take up volumes that are on disk but not in the database: their data must not be out of reach."""
         for name in driver.sweep(self._volumes):
-            row = VolumeRow(driver.name, {}, {}, driver.created_ns(name))
+            row = self._documents.read(Path(driver.path(name)).with_name(DOCUMENT))
+            if row is None or row.driver != driver.name:
+                row = VolumeRow(driver.name, {}, {}, driver.created_ns(name))
             self._rows.put(name, row)
             self._volumes[name] = _Held(row)
             log.info("found volume %s on disk", name)
@@ -176,6 +187,7 @@ class VolumeService:
         except DockyardError as error:
             raise type(error)(f"create {name}: {error}") from error
         self._volumes[name] = _Held(row)
+        self._documents.put(name, row)
         self._hold(self._volumes[name], owner)
         if not owner:  # else it is acknowledged with its container
             await self._database.on_disk()
@@ -206,6 +218,7 @@ class VolumeService:
     def _own(self, name: str, held: _Held, owner: str) -> None:
         held.row = msgspec.structs.replace(held.row, owner=owner)
         self._rows.put(name, held.row)
+        self._documents.put(name, held.row)
 
     async def remove_marked(self, owner: str) -> None:
         """Remove the volumes that go with `owner`; one that others use by now stays."""

@@ -1,6 +1,7 @@
 """The local driver and copy-up on the real file system."""
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -100,14 +101,23 @@ async def test_volumes_survive_a_restart_and_half_made_ones_do_not(folder: Path)
     first = VolumeService([LocalDriver(folder / "volumes")], database := Database(folder / "state.db"), Events())
     await first.create("kept", labels={"a": ""})
     await first.create("lost")
-    (folder / "volumes/lost/_data").rmdir()
-    (folder / "volumes/lost").rmdir()
+    shutil.rmtree(folder / "volumes/lost")
     (folder / "volumes/.new-1/_data").mkdir(parents=True)
     (folder / "volumes/found/_data").mkdir(parents=True)
     database.close()
     again = service(folder)
     assert [volume.name for volume in await again.list()] == ["found", "kept"]
     assert not (folder / "volumes/.new-1").exists()
+
+
+async def test_a_volume_that_the_database_has_lost_is_what_it_was(folder: Path) -> None:
+    first = VolumeService([LocalDriver(folder / "volumes")], database := Database(folder / "state.db"), Events())
+    await first.create("kept", labels={"a": "b"}, driver_opts={"type": "tmpfs", "device": "tmpfs"})
+    database.close()
+    (folder / "state.db").unlink()
+    kept = await service(folder).get("kept")
+    assert kept.labels == {"a": "b"}
+    assert kept.options == {"type": "tmpfs", "device": "tmpfs"}
 
 
 async def test_prune_takes_anonymous_volumes_only(folder: Path) -> None:

@@ -1,0 +1,92 @@
+"""What lies beside a thing on the disk and says what it is: a container's settings in its folder, a layer's place in
+its image beside the record of its archive.
+
+The database is what the engine goes by. A document lets a thing be known again when the database is lost
+(`dockyardd --recover`, engine/rebuild.py). It is also a mark: it is written when the thing's row stands and removed
+before the row is, so that a thing that has one is no leftover of a crash, whatever the database knows. Losing one costs
+nothing; so none is synced, and none that cannot be written fails what it is written for.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+log = logging.getLogger("dockyard.documents")
+
+T = TypeVar("T")
+
+
+class Documents(Generic[T]):
+    """Documents of one type, each in a file of its own."""
+
+    def __init__(self, place: Callable[[str], Path], kind: type[T]) -> None:
+        """`place` says where the one of a key lies, in a folder that is there."""
+        self._place = place
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._written: dict[str, int] = {}
+
+    def put(self, key: str, document: T) -> None:
+        """Write it, unless it is there as it is."""
+        text = self._encode(document)
+        mark = hash(text)
+        if self._written.get(key) == mark:
+            return
+        path = os.fspath(self._place(key))
+        try:
+            write_private(path, text)
+        except OSError as error:
+            self._written.pop(key, None)
+            log.debug("cannot write %s: %s", path, error.strerror)
+        else:
+            self._written[key] = mark
+
+    def put_all(self, documents: Iterable[tuple[str, T]]) -> None:
+        """Write those that are not there as they are: after a power cut, or from before there were documents."""
+        for key, document in documents:
+            text = self._encode(document)
+            try:
+                if self._place(key).read_bytes() == text:
+                    self._written[key] = hash(text)
+                    continue
+            except OSError:
+                pass
+            self.put(key, document)
+
+    def delete(self, key: str) -> None:
+        """Remove it; no error when there is none."""
+        self._written.pop(key, None)
+        try:
+            os.unlink(self._place(key))
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                log.debug("cannot remove %s: %s", self._place(key), error.strerror)
+
+    def read(self, path: Path) -> T | None:
+        """The document in the file `path`; None when there is none, or a power cut has left none that can be read."""
+        try:
+            return self._decode(path.read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def read_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, T]]:
+        """(path, document) of those that can be read."""
+        for path in paths:
+            document = self.read(path)
+            if document is not None:
+                yield path, document
+
+
+def write_private(path: str, text: bytes) -> None:
+    """Make `path` hold `text` and nothing else at any moment, for root's eyes only."""
+    fresh = f"{path}.new"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text)
+    finally:
+        os.close(descriptor)
+    os.rename(fresh, path)
