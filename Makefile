@@ -52,7 +52,7 @@ conformance: venv ## our runtime under other engines, the command lines of a cou
 	@$(SUDO) conformance/lessons
 	$(foreach suite,docker-py docker-cli python-on-whales testcontainers runtime-tools runc-bats,$(call judge,$(suite)))
 
-venv: $(BIN)/.ready ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
+venv: $(BIN)/.ready $(BIN)/.busybox ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
 
 $(BIN)/.ready: pyproject.toml packaging/system-packages
 	@$(SUDO) packaging/system-packages run
@@ -60,6 +60,10 @@ $(BIN)/.ready: pyproject.toml packaging/system-packages
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@$(BIN)/python -m compileall -q dockyard
+	@touch $@
+
+$(BIN)/.busybox: $(BIN)/.ready packaging/newer-busybox packaging/from-later-debian
+	@packaging/newer-busybox .venv/libexec/dockyard/busybox
 	@touch $@
 
 clean: ## remove what make made

@@ -1,7 +1,8 @@
 """Images that come with the engine, for machines where no registry answers: busybox and hello-world.
 
-They are made on the spot, always with the same digests for the same ingredients: busybox from the distribution's static
-/bin/busybox, hello-world from a program of ours of a few hundred bytes, written here byte by byte.
+They are made on the spot, always with the same digests for the same ingredients: busybox from a static one that was
+installed with the engine, or else from the distribution's; hello-world from a program of ours of a few hundred bytes,
+written here byte by byte.
 """
 
 import io
@@ -9,6 +10,7 @@ import os
 import platform
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -21,7 +23,8 @@ from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, Roo
 from dockyard.oci.manifest import host
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 
-BUSYBOX = "/bin/busybox"
+# The first that is there. Debian 12's crashes on `wget -T`: packaging/newer-busybox puts another before it.
+BUSYBOXES = (f"{sys.prefix}/libexec/dockyard/busybox", "/usr/libexec/dockyard/busybox", "/bin/busybox")
 WRITTEN = "2026-11-24T00:00:00Z"  # hello-world, by us; busybox is as old as its program
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -50,15 +53,21 @@ def embedded_image(name: Reference) -> bytes | None:
     return maker() if maker is not None else None
 
 
+def busybox() -> str | None:
+    """The program of the image busybox, None when this host has none."""
+    return next((path for path in BUSYBOXES if os.access(path, os.X_OK)), None)
+
+
 def _busybox() -> bytes | None:
-    if not os.access(BUSYBOX, os.X_OK):
+    path = busybox()
+    if path is None:
         return None
-    with open(BUSYBOX, "rb") as file:
+    with open(path, "rb") as file:
         program = file.read()
         written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.fstat(file.fileno()).st_mtime))
     if b"/ld-linux" in program[:4096] or b"ld-musl" in program[:4096]:
         return None  # dynamically linked: useless without its libraries
-    listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=False).stdout.split()
+    listed = subprocess.run([path, "--list"], capture_output=True, text=True, check=False).stdout.split()
     layer = Layer()
     for folder, mode in (
         ("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("home", 0o755), ("proc", 0o555), ("root", 0o700),
@@ -85,7 +94,7 @@ def _busybox() -> bytes | None:
     )
     layer.file("etc/shadow", b"root:*:::::::\nnobody:*:::::::\n", 0o640)
     config = ContainerConfig(cmd=["sh"], env=[PATH])
-    return _archive("busybox:latest", layer.finish(), config, written, "the distribution's static busybox")
+    return _archive("busybox:latest", layer.finish(), config, written, "a static busybox")
 
 
 def _hello_world() -> bytes | None:
