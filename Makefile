@@ -41,6 +41,7 @@ bench: venv ## the engines on this machine side by side, through the stock docke
 test-vm: venv ## the tests to which systemd, cgroup version 2 and AppArmor matter, in a virtual machine that has them
 	@$(SUDO) packaging/system-packages vm
 	@$(SUDO) conformance/vm
+	@$(SUDO) conformance/vm --boots conformance/reboots
 
 bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bundle
 	@$(SUDO) packaging/system-packages bench

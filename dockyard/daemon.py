@@ -22,6 +22,7 @@ import msgspec
 from dockyard import listeners
 from dockyard.config import RELOADABLE, CommandLine, Config, help_text, load, merge
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
+from dockyard.linux import shutdown
 from dockyard.tls import TlsFront
 from dockyard.version import VERSION
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from dockyard.engine.assembly import Engine
 
 log = logging.getLogger("dockyard.daemon")
+
+MORE_TIME = 10  # how often the service manager is asked to wait on, s
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -157,6 +160,11 @@ async def _run(line: CommandLine, config: Config) -> None:
         log.info("Daemon shutdown")
         engine.services.events.end()
         await asyncio.wait_for(server.shutdown(1), 5)
+        if not engine.config.live_restore or await asyncio.to_thread(shutdown.is_under_way):
+            log.info("Stopping all containers")
+            asking = asyncio.ensure_future(_ask_for_time())
+            stack.callback(asking.cancel)
+            await engine.stop_containers()
 
 
 async def _serve(
@@ -175,6 +183,13 @@ async def _serve(
 
 async def _stop_serving(running: asyncio.AbstractServer) -> None:
     running.close()
+
+
+async def _ask_for_time() -> None:
+    """Have the service manager wait for us: containers may take longer to end than a service may by default."""
+    while True:
+        listeners.notify(f"EXTEND_TIMEOUT_USEC={3 * MORE_TIME * 10**6}")
+        await asyncio.sleep(MORE_TIME)
 
 
 def _close_listener(address: str, opened: socket.socket) -> None:

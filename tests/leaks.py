@@ -46,7 +46,8 @@ def _nft_tables() -> list[str]:
 
 
 def _cgroups() -> list[str]:
-    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup", followlinks=False)]
+    found = [folder for folder, _, _ in os.walk("/sys/fs/cgroup", followlinks=False)]
+    return [folder for folder in found if os.path.basename(folder) != "dockyard.slice"]  # systemd keeps it, once made
 
 
 def _processes() -> list[str]:

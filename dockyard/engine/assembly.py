@@ -129,20 +129,19 @@ class Engine:
         self._undo.push_async_callback(self._networks.close)
         await self._shims.open()
         self._undo.push_async_callback(self._shims.close)
-        self._undo.push_async_callback(self._close_containers)
+        self._undo.push_async_callback(self._containers.close)
         await self._containers.open()
         self.services.checkpoints.open()
         self._leases.open()
         self._undo.push_async_callback(self._leases.close)
         self._undo.push_async_callback(self.services.builder.close)
 
-    async def _close_containers(self) -> None:
-        if not self.config.live_restore:
-            await self._containers.stop_all()
-        await self._containers.close()
+    async def stop_containers(self) -> None:
+        """Stop every running container in its own way and start none any more; `close` comes next."""
+        await self._containers.stop_all()
 
     async def close(self) -> None:
-        """Take everything down in reverse; running containers stay, unless live-restore is off."""
+        """Take everything down in reverse; containers that run stay."""
         await self._undo.aclose()
 
     def reload(self, config: Config) -> None:

@@ -242,7 +242,7 @@ class Lifecycle:
     async def start_again(self, container: Container, *, count: bool = True) -> None:
         """Start it because its restart policy says so; `count`: as one of its restarts."""
         async with container.lock:
-            if container.state.running or container.removing:
+            if container.state.running or container.removing or self._closing:
                 return
             container.restarter = None
             container.record.restart_count += count
@@ -320,13 +320,26 @@ class Lifecycle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop_all(self) -> None:
-        """Stop every running container, side by side (a daemon without live-restore that ends)."""
+        """Stop every running container, side by side: the daemon ends, and they are not to outlive it.
+
+        Each by its own signal and in its own time. Those that are to run always do so again with the next daemon.
+        """
         self._closing = True
-        running = [container for container in self._index.all() if container.state.running]
-        # not by the user: those that are to run always do so again with the next daemon
-        await asyncio.gather(
-            *(self._stopping.stop(container, None, by_user=False) for container in running), return_exceptions=True
-        )
+        containers = self._index.all()
+        for container, failure in zip(
+            containers,
+            await asyncio.gather(*map(self._stop_with_daemon, containers), return_exceptions=True),
+            strict=True,
+        ):
+            if isinstance(failure, BaseException):
+                log.error("container %s: %s", container.id, failure)
+
+    async def _stop_with_daemon(self, container: Container) -> None:
+        async with container.lock:  # a start may be under way at this moment
+            if container.restarter is not None:
+                container.restarter.cancel()  # and the state says on: the next daemon restarts it
+        if container.state.running:
+            await self._stopping.stop(container, None, by_user=False)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do something beside, until it is done or the daemon goes."""

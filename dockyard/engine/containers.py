@@ -88,7 +88,7 @@ class ContainerService:
         await self._logs.close()
 
     async def stop_all(self) -> None:
-        """Stop every running container, side by side (a daemon without live-restore that ends)."""
+        """Stop every running container, side by side: the daemon ends, and they are not to outlive it."""
         await self._lifecycle.stop_all()
 
     def reload(self, config: Config) -> None:

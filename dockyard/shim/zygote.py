@@ -30,7 +30,7 @@ def main() -> None:
     import traceback
 
     from dockyard.linux import capabilities, cgroups
-    from dockyard.shim import rehearsal
+    from dockyard.shim import rehearsal, unit
     from dockyard.shim.nursery import Nursery
 
     daemon = socket.socket(fileno=os.dup(0))
@@ -42,6 +42,10 @@ def main() -> None:
     syscalls.set_process_name("dockyard-zygote")
     os.chdir("/")
     os.umask(0o022)
+    try:
+        unit.leave_the_daemons()
+    except OSError as failure:  # shims outlive the daemon there, too, if its unit says KillMode=process
+        print(f"the shims stay in the daemon's unit: {failure}", file=sys.stderr, flush=True)
     # what every start would import, and read
     if cgroups.layout().version == 2:
         from dockyard.runtime import resources_v2  # noqa: F401
