@@ -53,6 +53,10 @@ def wanted(request: CreateRequest, version: Version) -> Wanted:
         {name: settings or EndpointSettings() for name, settings in (given or {}).items()},
     )
     asked.host.runtime = asked.host.runtime or request.runtime
+    if asked.host.network_mode in ("", "default"):
+        asked.host.network_mode = "bridge"
+        if "default" in asked.networks:
+            asked.networks["bridge"] = asked.networks.pop("default")
     _settle_versions(asked, version)
     _settle_mounts(asked.host, version)
     _settle_mac_address(asked, version)
@@ -122,7 +126,7 @@ def _settle_mounts(host: HostConfig, version: Version) -> None:
 def _settle_mac_address(asked: Wanted, version: Version) -> None:
     """The container-wide address, before 1.44 the only one, is that of the network of its mode."""
     address, asked.config.mac_address = asked.config.mac_address, ""
-    mode = asked.host.network_mode or "default"
+    mode = asked.host.network_mode
     joinable = mode not in ("host", "none") and not mode.startswith("container:")
     if version < (1, 44):
         for settings in asked.networks.values():
@@ -155,9 +159,8 @@ def _endpoint_of_mode(asked: Wanted, mode: str, version: Version) -> EndpointSet
         asked.networks[mode] = EndpointSettings()
     if version < (1, 44):
         return next(iter(asked.networks.values()))
-    for name in (mode, "bridge") if mode == "default" else (mode,):
-        if name in asked.networks:
-            return asked.networks[name]
+    if mode in asked.networks:
+        return asked.networks[mode]
     raise InvalidParameter(
         "unable to migrate container-wide MAC address to a specific network: "
         "HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks"

@@ -189,25 +189,19 @@ class ContainerMaker:
         return os.uname().nodename if host.network_mode == "host" else container_id[:12]
 
     def _wanted_networks(self, host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
-        """The networks by name; the one of `--net` is among them.
+        """The networks by name: those that are given, or else the one of `--net`.
 
         What is not there may come to be before the start, which then says what is missing. Said now, as NotFound, a
         client would take it for the image's absence.
         """
-        mode = host.network_mode
-        if mode.startswith("container:"):
+        if host.network_mode.startswith("container:"):
             return {}
         found: dict[str, EndpointSettings] = {}
-        wanted = dict(networks)
-        first = "bridge" if mode == "default" else mode
-        for alias in ("default", mode):
-            if alias in wanted and alias != first:
-                wanted[first] = wanted.pop(alias)
-        for reference in [first, *(name for name in wanted if name != first)]:
+        for reference, settings in (networks or {host.network_mode: EndpointSettings()}).items():
             name = reference
             with suppress(NotFound):
                 name = self._networks.get(reference).name
-            found[name] = wanted.get(reference) or EndpointSettings()
+            found[name] = settings
         return found
 
 

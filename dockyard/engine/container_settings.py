@@ -140,7 +140,7 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
         raise InvalidParameter(f"invalid isolation '{host.isolation}' on linux")
     check_restart_policy(host)
     host.restart_policy.name = host.restart_policy.name or "no"
-    host.network_mode = host.network_mode or "default"
+    host.network_mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
     host.log_config.type = host.log_config.type or daemon.log_driver
     given = host.log_config.config or {}
     host.log_config.config = given if host.log_config.type != daemon.log_driver else {**daemon.log_opts, **given}

@@ -497,6 +497,11 @@ class NetworkService:
             return self._controller.join_container(request)
         mode = "bridge" if request.mode in ("", "default") else request.mode
         if mode == "host":
+            if request.endpoints.keys() - {"host"}:
+                raise Conflict(
+                    "container sharing network namespace with another container or host cannot be connected to any "
+                    "other network"
+                )
             sandbox = self._controller.join_host(request)
         else:
             wanted = self._wanted(mode, request)
@@ -526,9 +531,14 @@ class NetworkService:
 
     def _wanted(self, mode: str, request: JoinRequest) -> "builtins.list[tuple[Network, EndpointConfig]]":
         """The networks a container is to join, the one of its mode first."""
-        if mode == "bridge" and not self.has_default_bridge:
+        if mode == "bridge" and not self.has_default_bridge and request.endpoints.keys() <= {"bridge", "default"}:
             return []
-        first = self.get(mode)
+        try:
+            first = self.get(mode)
+        except NotFound as error:
+            if request.endpoints.keys() <= {mode}:
+                raise
+            raise NotFound(f"could not find a network matching network mode {mode}: {error.message}") from None
         wanted: dict[str, tuple[Network, EndpointConfig]] = {}
         for reference in sorted(request.endpoints):
             network = self.get(mode if reference == "default" else reference)
@@ -539,9 +549,11 @@ class NetworkService:
             wanted[first.id] = (first, EndpointConfig())
         elif first.id in wanted:  # it may have been disconnected since the container was made
             wanted = {first.id: wanted.pop(first.id), **wanted}
-        if len(wanted) > 1 and first.driver in ("host", "null"):
+        private = [network.name for network, _ in wanted.values() if network.driver in ("host", "null")]
+        if len(wanted) > 1 and private:
             raise Conflict(
-                f"container cannot be connected to multiple networks with one of the networks in private ({mode}) mode"
+                "container cannot be connected to multiple networks with one of the networks in private "
+                f"({private[0]}) mode"
             )
         for network, config in wanted.values():
             self.check_endpoint(network, config)

@@ -2,6 +2,9 @@
 
 import time
 import urllib.request
+from typing import Any
+
+import pytest
 
 from tests.engine_process import EngineProcess
 
@@ -59,3 +62,50 @@ def test_network_modes(engine: EngineProcess) -> None:
         assert joined == engine.docker("exec", "first", "sh", "-c", shown)
     finally:
         engine.docker("rm", "-f", "first")
+
+
+@pytest.mark.parametrize("mode", [None, "", "default", "bridge"])
+def test_a_container_joins_the_networks_that_it_names_and_no_other(engine: EngineProcess, mode: str | None) -> None:
+    for network in ("lan", "wan"):
+        engine.docker("network", "create", network)
+    try:
+        for version, named, joined in (
+            ("v1.51", ["lan", "wan"], ["lan", "wan"]),
+            ("v1.51", ["lan"], ["lan"]),
+            ("v1.51", ["bridge", "lan"], ["bridge", "lan"]),
+            ("v1.51", [], ["bridge"]),
+            ("v1.43", ["lan"], ["lan"]),
+            ("v1.24", [], ["bridge"]),
+        ):
+            body: dict[str, Any] = {"Image": "busybox", "Cmd": ["sleep", "100"], "StopSignal": "KILL"}
+            body["HostConfig"] = {} if mode is None else {"NetworkMode": mode}
+            body["NetworkingConfig"] = {"EndpointsConfig": {network: {} for network in named}}
+            status, made = engine.api("POST", f"/{version}/containers/create", body)
+            assert status == 201, made
+            engine.docker("start", made["Id"])
+            shown = engine.inspect(made["Id"])
+            assert shown["HostConfig"]["NetworkMode"] == "bridge"
+            networks = shown["NetworkSettings"]["Networks"]
+            assert sorted(networks) == joined
+            assert all(networks[network]["IPAddress"] for network in joined)
+            engine.docker("rm", "-f", made["Id"])
+        if mode in (None, "", "default"):
+            body["NetworkingConfig"] = {"EndpointsConfig": {"default": {}}}
+            _, made = engine.api("POST", "/v1.51/containers/create", body)
+            assert list(engine.inspect(made["Id"])["NetworkSettings"]["Networks"]) == ["bridge"]
+            engine.docker("rm", made["Id"])
+    finally:
+        engine.docker("network", "rm", "lan", "wan")
+
+
+def test_other_networks_beside_the_hosts_are_refused(engine: EngineProcess) -> None:
+    body = {
+        "Image": "busybox",
+        "HostConfig": {"NetworkMode": "host"},
+        "NetworkingConfig": {"EndpointsConfig": {"bridge": {}}},
+    }
+    _, made = engine.api("POST", "/v1.51/containers/create", body)
+    status, answer = engine.api("POST", f"/containers/{made['Id']}/start")
+    engine.docker("rm", made["Id"])
+    assert status == 409
+    assert "cannot be connected to any other network" in answer["message"]
