@@ -6,7 +6,7 @@ import binascii
 import msgspec
 
 from dockyard.api.router import Call
-from dockyard.content.registry import Credentials
+from dockyard.content.registry_auth import Credentials
 
 
 class Login(msgspec.Struct, rename="lower"):

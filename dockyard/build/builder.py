@@ -48,7 +48,7 @@ from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.content.registry import Credentials
+    from dockyard.content.registry_auth import Credentials
 
 log = logging.getLogger("dockyard.build")
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from dockyard.content import packing, tar_format
+from dockyard.content.sparse import filled
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
 from dockyard.linux.rooted import Root
@@ -89,6 +90,8 @@ class ArchiveFile:
     def read(self) -> Iterator[bytes]:
         if self.content is not None:
             yield self.content
+        elif self.archive is not None and self.entry.sparse is not None:
+            yield from filled(self.entry.sparse, self._stored, CHUNK)
         elif self.archive is not None:
             position, end = self.offset, self.offset + self.entry.size
             while position < end:
@@ -97,6 +100,10 @@ class ArchiveFile:
                     raise InvalidParameter("unexpected EOF in build context")
                 position += len(piece)
                 yield piece
+
+    def _stored(self, position: int, size: int) -> bytes:
+        assert self.archive is not None
+        return os.pread(self.archive.fileno(), size, self.offset + position)
 
 
 def _new_directory() -> ArchiveFile:
@@ -117,6 +124,8 @@ def members(archive: BinaryIO) -> Iterator[ArchiveFile]:
         following = offset + entry.size + tar_format.padding(entry.size)
         if offset + entry.size > end:
             raise InvalidParameter("unexpected EOF")
+        if entry.sparse is not None:
+            entry.size = entry.sparse.size
         yield ArchiveFile(entry, archive, offset)
         archive.seek(following)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dockyard.content import tar_format
+from dockyard.content.sparse import Sparse
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
 
@@ -273,6 +274,7 @@ class Extractor:
             present = os.lstat(path)
         except FileNotFoundError:
             missing = []
+            folder = os.path.realpath(folder)  # a link may lead to what is still to be made
             while not os.path.isdir(folder):
                 missing.append(folder)
                 folder = os.path.dirname(folder)
@@ -360,7 +362,9 @@ class Extractor:
         # owner first, since a change of owner clears the set-id bits and capabilities
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if entry.size:
+            if entry.sparse is not None:
+                self._sparse(entry.sparse, fd)
+            elif entry.size:
                 if record is not None:
                     self._references.setdefault(path, []).append(record.payload(entry.size, path))
                 tap, stream.tap = stream.tap, None
@@ -379,6 +383,20 @@ class Extractor:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _sparse(self, sparse: Sparse, fd: int) -> None:
+        """Write a file with holes. The record keeps its payload itself, for no file has it in one piece."""
+        for offset, length in sparse.regions:
+            while length:
+                data = self._stream.read(min(length, CHUNK))
+                if not data:
+                    raise InvalidParameter("unexpected EOF in archive")
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(fd, data[written:], offset + written)
+                offset, length = offset + len(data), length - len(data)
+        os.ftruncate(fd, sparse.size)
+        self.size += sparse.size
 
     def _directory(self, entry: Entry, path: str) -> None:
         if not os.path.isdir(path) or os.path.islink(path):

@@ -11,15 +11,20 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from types import EllipsisType
 from typing import TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import aiohttp
 import msgspec
 
+from dockyard.content.patience import PASSING, Patience, Tell, Tries
+from dockyard.content.registry_auth import Authorization, Credentials, Token, challenges, decode_token
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unauthorized, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor
@@ -34,19 +39,9 @@ CERTIFICATES = ("/etc/dockyard/certs.d", "/etc/docker/certs.d")
 LARGEST_MANIFEST = 4 << 20
 CHUNK = 1 << 20
 MOST_PAGES = 10_000  # of a list of tags
-ATTEMPTS = 5
+EMPTY = {"Content-Length": "0"}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who we are to a registry."""
-
-    username: str = ""
-    password: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +68,60 @@ class Endpoint:
 
 
 class _Error(msgspec.Struct):
-    code: str = ""
-    message: str = ""
+    code: str | None = ""
+    message: str | None = ""
 
 
 class _Errors(msgspec.Struct):
-    errors: list[_Error] = []
+    errors: list[_Error] | None = None
 
 
-class _Token(msgspec.Struct):
-    token: str = ""
-    access_token: str = ""
-    refresh_token: str = ""
+class UploadBroken(Exception):
+    """An upload did not come to its end but may, begun anew; `retry_after`: what the registry said of when."""
+
+    def __init__(self, message: str, retry_after: str = "") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Feed:
+    """The pieces of an upload on their way to the HTTP client, which may still wait for one when it has given up."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self._hasher = hashlib.sha256()
+        self._lock = asyncio.Lock()
+        self.size = 0
+        self.digest = ""  # as soon as all is read
+
+    def __aiter__(self) -> "Feed":
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._lock:
+            try:
+                piece = await anext(self._pieces)
+            except StopAsyncIteration:
+                self.digest = "sha256:" + self._hasher.hexdigest()
+                raise
+            self._hasher.update(piece)
+            self.size += len(piece)
+            return piece
+
+    async def close(self) -> None:
+        """End the pieces, once nobody waits for one."""
+        async with self._lock, closing(self._pieces):
+            pass
 
 
 class RegistryClient:
     """Knows which registries there are and how to reach them."""
 
-    def __init__(self, mirrors: Sequence[str] = (), insecure: Sequence[str] = ()) -> None:
+    def __init__(
+        self, mirrors: Sequence[str] = (), insecure: Sequence[str] = (), patience: Patience | None = None
+    ) -> None:
         self.configure(mirrors, insecure)
+        self.patience = patience or Patience()
         self._session: aiohttp.ClientSession | None = None
 
     def configure(self, mirrors: Sequence[str], insecure: Sequence[str]) -> None:
@@ -158,7 +188,7 @@ class Repository:
     credentials: Credentials
     endpoints: list[Endpoint]
     push: bool
-    _authorization: dict[str, str] = field(default_factory=dict)
+    _authorizations: dict[str, Authorization] = field(default_factory=dict)
     _endpoint: Endpoint | None = None
 
     @property
@@ -171,9 +201,11 @@ class Repository:
         """The manifest or index of a tag or digest. Raises NotFound, Unauthorized, Unavailable."""
         headers = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
         failure: DockyardError | None = None
+        path = f"{self._path}/manifests/{reference}"
         for endpoint in list(self._candidates()):
+            tries = None if endpoint.mirror else self.client.patience.begin()  # there is another to ask
             try:
-                async with self._request("GET", f"{self._path}/manifests/{reference}", headers, endpoint) as response:
+                async with self._request("GET", path, headers, endpoint, tries=tries) as response:
                     await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
                     content = await _read(response, f"manifest of {self._shown(reference)}")
             except (NotFound, Unauthorized, Unavailable) as error:
@@ -198,24 +230,31 @@ class Repository:
                     raise InvalidParameter(f"blob {blob.digest} is too large")
         return found
 
-    async def blob(self, blob: Descriptor) -> AsyncIterator[bytes]:
+    async def blob(self, blob: Descriptor, waiting: Tell = lambda seconds: None) -> AsyncIterator[bytes]:
         """A blob's bytes as they arrive, verified at the end; a broken connection is taken up where it broke.
 
-        Raises NotFound, Unavailable, SystemFailure when the content is not what its digest says.
+        `waiting` hears of each wait before another try, in seconds. Raises NotFound, Unavailable, SystemFailure when
+        the content is not what its digest says.
         """
         check_digest(blob.digest)
         hasher = hashlib.new(blob.digest.partition(":")[0])
-        received, attempt = 0, 0
+        received, resume = 0, True
+        tries = self.client.patience.begin(waiting)
         while True:
-            headers = {"Range": f"bytes={received}-"} if received else {}
+            headers = {"Accept-Encoding": "identity"}
+            if received and resume:
+                headers["Range"] = f"bytes={received}-"
             try:
-                async with self._request("GET", f"{self._path}/blobs/{blob.digest}", headers) as response:
-                    if received and response.status == 200:
-                        # this registry can't resume: start over, passing by what is known
-                        skip = received
-                    else:
-                        await self._check(response, missing=f"blob {blob.digest} unknown to registry")
-                        skip = 0
+                async with self._request("GET", f"{self._path}/blobs/{blob.digest}", headers, tries=tries) as response:
+                    begin = _begin(response) if response.status in (206, 416) else 0
+                    if begin is None or begin > received:
+                        # it does not give what was asked for: from the start then, passing by what is known
+                        if not resume:
+                            raise aiohttp.ClientPayloadError("the registry answers with another part of the blob")
+                        resume = False
+                        continue
+                    await self._check(response, missing=f"blob {blob.digest} unknown to registry")
+                    skip = received - begin
                     async for piece in response.content.iter_any():
                         if skip:
                             passed = min(skip, len(piece))
@@ -225,15 +264,14 @@ class Repository:
                             if blob.size and received > blob.size:
                                 raise SystemFailure(f"blob {blob.digest} is larger than its manifest says")
                             hasher.update(piece)
+                            tries.progress()
                             yield piece
                 if blob.size and received < blob.size:
                     raise aiohttp.ClientPayloadError("connection closed early")
                 break
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                attempt += 1
-                if attempt >= ATTEMPTS:
-                    raise Unavailable(f"cannot download blob {blob.digest}: {error}") from error
-                await asyncio.sleep(0.2 * 2**attempt)
+                if not await tries.again():
+                    raise Unavailable(f"cannot download blob {blob.digest}: {_reason(error)}") from error
         if hasher.hexdigest() != blob.digest.partition(":")[2]:
             raise SystemFailure(f"filesystem layer verification failed for digest {blob.digest}")
 
@@ -250,7 +288,8 @@ class Repository:
     async def mount_blob(self, digest: str, source: str) -> bool:
         """Have a blob of the repository `source` here too, without sending it; False when the registry won't."""
         query = urlencode({"mount": digest, "from": source})
-        async with self._request("POST", f"{self._path}/blobs/uploads/?{query}", {"Content-Length": "0"}) as response:
+        path = f"{self._path}/blobs/uploads/?{query}"
+        async with self._request("POST", path, EMPTY, scopes=(f"repository:{source}:pull",)) as response:
             if response.status == 202:
                 await self._cancel(response)
                 return False
@@ -268,31 +307,57 @@ class Repository:
         async def pieces() -> AsyncIterator[bytes]:
             yield data
 
-        return (await self.upload_stream(pieces()))[0]
+        return (await self.upload_stream(pieces))[0]
 
-    async def upload_stream(self, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
-        """Send a blob whose digest is not known before: (digest, size)."""
-        async with self._request("POST", f"{self._path}/blobs/uploads/", {"Content-Length": "0"}) as response:
+    async def upload_stream(
+        self, make: Callable[[], AsyncIterator[bytes]], waiting: Tell = lambda seconds: None
+    ) -> tuple[str, int]:
+        """Send a blob whose digest is not known before: (digest, size).
+
+        `make` gives its pieces, from the beginning each time it is called: an upload that breaks begins anew.
+        `waiting` hears of each wait before that, in seconds.
+        """
+        tries = self.client.patience.begin(waiting)
+        while True:
+            feed = Feed(make())
+            try:
+                digest = await self._upload(feed, tries)
+                return digest, feed.size
+            except UploadBroken as broken:
+                if feed.digest and await self.blob_size(feed.digest) is not None:
+                    return feed.digest, feed.size  # only the answer was lost
+                if not await tries.again(broken.retry_after):
+                    raise Unavailable(f"cannot upload a blob of {self.name.familiar_name()}: {broken}") from broken
+            finally:
+                await feed.close()
+
+    async def _upload(self, feed: "Feed", tries: Tries) -> str:
+        """One try at an upload; its digest. Raises UploadBroken when another may go better."""
+        async with self._request("POST", f"{self._path}/blobs/uploads/", EMPTY, tries=tries) as response:
             await self._check(response)
             location = urljoin(str(response.url), response.headers.get("Location", ""))
-        hasher, size = hashlib.sha256(), 0
-
-        async def counted() -> AsyncIterator[bytes]:
-            nonlocal size
-            async for piece in pieces:
-                hasher.update(piece)
-                size += len(piece)
-                yield piece
-
         headers = {"Content-Type": "application/octet-stream"}
-        async with self._request("PATCH", location, headers, body=counted()) as response:
-            await self._check(response)
+        async with self._sending("PATCH", location, headers, feed) as response:
             location = urljoin(str(response.url), response.headers.get("Location", ""))
-        digest = "sha256:" + hasher.hexdigest()
-        location += ("&" if "?" in location else "?") + urlencode({"digest": digest})
-        async with self._request("PUT", location, {"Content-Length": "0"}) as response:
-            await self._check(response)
-        return digest, size
+        location += ("&" if "?" in location else "?") + urlencode({"digest": feed.digest})
+        async with self._sending("PUT", location, EMPTY):
+            return feed.digest
+
+    @asynccontextmanager
+    async def _sending(
+        self, method: str, url: str, headers: dict[str, str], body: AsyncIterator[bytes] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A step of an upload, which can't be repeated by itself. Raises UploadBroken when the upload can be."""
+        try:
+            async with self._request(method, url, headers, body=body, tries=None) as response:
+                if response.status in (401, 404) or response.status in PASSING:
+                    # the token has ended, or the registry forgot the upload (it has restarted), or is busy
+                    reason = f"the registry answers {response.status} {response.reason or ''}".rstrip()
+                    raise UploadBroken(reason, response.headers.get("Retry-After", ""))
+                await self._check(response)
+                yield response
+        except (aiohttp.ClientError, ConnectionError, TimeoutError, Unavailable) as error:
+            raise UploadBroken(_reason(error)) from error
 
     async def put_manifest(self, reference: str, media_type: str, document: bytes) -> str:
         """Store a manifest under a tag or digest; its digest."""
@@ -342,71 +407,98 @@ class Repository:
         headers: dict[str, str],
         endpoint: Endpoint | None = None,
         body: AsyncIterator[bytes] | bytes | None = None,
+        scopes: Sequence[str] = (),
+        tries: Tries | EllipsisType | None = ...,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request, with a token when one is asked for. Raises Unavailable when nothing answers."""
-        failure: Exception | None = None
-        for candidate in [endpoint] if endpoint is not None else list(self._candidates()):
-            url = path if path.startswith("http") else candidate.url + path
-            try:
-                response = await self._send(method, url, headers, candidate, body)
-                # no other host may ask for the login: not one that an answer has led to, by a link or a redirection
-                own = _origin(str(response.url)) == _origin(candidate.url)
-                if response.status == 401 and own and not isinstance(body, AsyncIterator):
-                    challenge = response.headers.get("WWW-Authenticate", "")
-                    if await self._authorize(candidate, challenge):
-                        response.release()
-                        response = await self._send(method, url, headers, candidate, body)
-            except (aiohttp.ClientConnectionError, TimeoutError, ssl.SSLError) as error:
-                failure = error
-                continue
-            self._endpoint = candidate if not candidate.mirror else self._endpoint
-            try:
-                yield response
-            finally:
-                response.release()
-            return
-        raise Unavailable(f'{method.capitalize()} "{self.endpoints[-1].url}/v2/": {_reason(failure)}') from failure
+        """Send a request, with a token when one is asked for. Raises Unavailable when nothing answers.
 
-    async def _send(
+        `scopes`: what it needs besides this repository's. `tries`: how to count its faults, by itself unless given;
+        None: it must not be repeated.
+        """
+        counted = self.client.patience.begin() if tries is ... else tries
+        response = await self._respond(method, path, headers, endpoint, body, scopes, counted)
+        try:
+            yield response
+        finally:
+            response.release()
+
+    async def _respond(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        endpoint: Endpoint | None,
+        body: AsyncIterator[bytes] | bytes | None,
+        scopes: Sequence[str],
+        tries: Tries | None,
+    ) -> aiohttp.ClientResponse:
+        """The first answer of an endpoint that is no passing fault, or the last one."""
+        while True:
+            failure: Exception | None = None
+            response: aiohttp.ClientResponse | None = None
+            reached = self._endpoint is not None
+            for candidate in [endpoint] if endpoint is not None else list(self._candidates()):
+                url = path if path.startswith("http") else candidate.url + path
+                try:
+                    response = await self._authorized(method, url, headers, candidate, body, scopes)
+                except (aiohttp.ClientConnectionError, TimeoutError, ssl.SSLError) as error:
+                    failure = error
+                    reached = reached or not isinstance(error, aiohttp.ClientConnectorError | ssl.SSLError)
+                    continue
+                self._endpoint = candidate if not candidate.mirror else self._endpoint
+                break
+            if response is not None and response.status not in PASSING:
+                return response
+            # A registry that never answered is not waited for: the user has misspelt it, or is not on line.
+            if tries is not None and (response is not None or reached):
+                retry_after = response.headers.get("Retry-After", "") if response is not None else ""
+                if await tries.again(retry_after):
+                    if response is not None:
+                        response.release()
+                    continue
+            if response is not None:
+                return response
+            reason = _reason(failure)
+            raise Unavailable(f'{method.capitalize()} "{self.endpoints[-1].url}/v2/": {reason}') from failure
+
+    async def _authorized(
         self,
         method: str,
         url: str,
         headers: dict[str, str],
         endpoint: Endpoint,
         body: AsyncIterator[bytes] | bytes | None,
+        scopes: Sequence[str],
     ) -> aiohttp.ClientResponse:
-        sent = dict(headers)
-        if endpoint.url in self._authorization and url.startswith(endpoint.url + "/"):
-            sent["Authorization"] = self._authorization[endpoint.url]
-        return await self.client.session.request(
-            method, url, headers=sent, data=body, ssl=_tls(endpoint), allow_redirects=True
-        )
+        """Send a request; once more when it is refused and there is something else to say of who we are."""
+        authorization = self._authorizations.get(endpoint.url)
+        if authorization is None:
+            fetch = partial(self._fetch_token, endpoint)
+            authorization = self._authorizations.setdefault(endpoint.url, Authorization(self.credentials, fetch))
+        own = f"repository:{self.name.path}:{'pull,push' if self.push else 'pull'}"
+        # no other host may see or ask for the login: not one that an answer has led to, by a link or a redirection
+        ours = _origin(url) == _origin(endpoint.url)
+        repeated = False
+        while True:
+            sent = await authorization.value((own, *scopes)) if ours else None
+            response = await self.client.session.request(
+                method,
+                url,
+                headers={**headers, "Authorization": sent} if sent else headers,
+                data=body,
+                ssl=_tls(endpoint),
+                allow_redirects=True,
+            )
+            if response.status != 401 or _origin(str(response.url)) != _origin(endpoint.url):
+                return response
+            asked = challenges(response.headers.getall("WWW-Authenticate", []))
+            other = await authorization.answer(asked, sent, (own, *scopes))
+            if repeated or not other or isinstance(body, AsyncIterator):
+                return response
+            response.release()
+            repeated = True
 
-    async def _authorize(self, endpoint: Endpoint, challenge: str) -> bool:
-        """Find out what to send as Authorization. False when there is nothing to send or it has been refused."""
-        if endpoint.url in self._authorization:
-            return False
-        known = self.credentials
-        scheme = challenge.partition(" ")[0].lower()
-        if scheme == "basic":
-            if not known.username:
-                return False
-            self._authorization[endpoint.url] = aiohttp.BasicAuth(known.username, known.password).encode()
-            return True
-        if scheme != "bearer":
-            return False
-        if known.registry_token:
-            self._authorization[endpoint.url] = f"Bearer {known.registry_token}"
-            return True
-        given = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        if "realm" not in given:
-            return False
-        scope = f"repository:{self.name.path}:{'pull,push' if self.push else 'pull'}"
-        token = await self._fetch_token(endpoint, given["realm"], given.get("service", ""), scope)
-        self._authorization[endpoint.url] = f"Bearer {token}"
-        return True
-
-    async def _fetch_token(self, endpoint: Endpoint, realm: str, service: str, scope: str) -> str:
+    async def _fetch_token(self, endpoint: Endpoint, realm: str, service: str, scopes: Sequence[str]) -> Token:
         known = self.credentials
         session = self.client.session
         if known.identity_token:
@@ -414,21 +506,22 @@ class Repository:
                 "grant_type": "refresh_token",
                 "refresh_token": known.identity_token,
                 "service": service,
-                "scope": scope,
+                "scope": " ".join(scopes),
                 "client_id": "dockyard",
             }
             request = session.post(realm, data=form, ssl=_tls(endpoint))
         else:
-            auth = aiohttp.BasicAuth(known.username, known.password) if known.username else None
-            query = {"service": service, "scope": scope, **({"account": known.username} if known.username else {})}
-            request = session.get(realm, params=query, auth=auth, ssl=_tls(endpoint))
+            headers = {"Authorization": known.basic()} if known.username else {}
+            query = [("service", service), *(("scope", scope) for scope in scopes)]
+            if known.username:
+                query.append(("account", known.username))
+            request = session.get(realm, params=query, headers=headers, ssl=_tls(endpoint))
         async with request as response:
             if response.status in (401, 403):
                 raise Unauthorized("unauthorized: incorrect username or password")
             if response.status != 200:
                 raise Unavailable(f"token server {realm} answers {response.status}")
-            found = await _decoded(response, "token", _Token)
-        return found.token or found.access_token
+            return decode_token(await _read(response, "token"))
 
     async def _check(self, response: aiohttp.ClientResponse, missing: str = "") -> None:
         """Raise what an error status means."""
@@ -436,11 +529,11 @@ class Repository:
         if status < 400:
             return
         try:
-            errors = (await _decoded(response, "error", _Errors)).errors
+            errors = (await _decoded(response, "error", _Errors)).errors or []
         except (DockyardError, aiohttp.ClientError):
             errors = []
         first = errors[0] if errors else _Error()
-        said = f"{first.code.lower().replace('_', ' ')}: {first.message}" if first.code else f"status {status}"
+        said = f"{first.code.lower().replace('_', ' ')}: {first.message or ''}" if first.code else f"status {status}"
         if status in (401, 403):
             if self.push:
                 raise Unauthorized(f"{said}" if first.code else "unauthorized: authentication required")
@@ -458,13 +551,23 @@ class Repository:
 
 
 async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
-    """A body that is kept in memory. Raises InvalidParameter when it is too large for that."""
+    """A body that is kept in memory, compressed for the way or not. Raises InvalidParameter when it is too large."""
     content = b""
+    inflate = zlib.decompressobj(wbits=31) if response.headers.get("Content-Encoding", "").lower() == "gzip" else None
     while piece := await response.content.read(CHUNK):
-        content += piece
+        try:
+            content += inflate.decompress(piece, LARGEST_MANIFEST + 1) if inflate is not None else piece
+        except zlib.error as error:
+            raise InvalidParameter(f"{what} is not the gzip stream that it is said to be: {error}") from None
         if len(content) > LARGEST_MANIFEST:
             raise InvalidParameter(f"{what} is too large")
     return content
+
+
+def _begin(response: aiohttp.ClientResponse) -> int | None:
+    """At which byte a part of a blob begins; None when the answer is none, or does not say."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", ""))
+    return int(found[1]) if found is not None and response.status == 206 else None
 
 
 async def _decoded(response: aiohttp.ClientResponse, what: str, kind: type[T]) -> T:

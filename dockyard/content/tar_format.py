@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dockyard.content import sparse
+from dockyard.content.sparse import Sparse
 from dockyard.errors import InvalidParameter
 
 BLOCK = 512
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _CONTIGUOUS, _OLD_REGULAR = b"7", b"\0"
-_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK = b"x", b"g", b"L", b"K"
+_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE = b"x", b"g", b"L", b"K", b"S"
 XATTR = "SCHILY.xattr."
 # Names and attributes of one entry; a larger extension is an attack on our memory.
 LARGEST_EXTENSION = 1 << 20
@@ -20,7 +22,10 @@ LARGEST_EXTENSION = 1 << 20
 
 @dataclass(slots=True)
 class Entry:
-    """One archive member; `name` as written, `mtime_ns` UNIX ns, `size` the payload's bytes, `kind` a type flag."""
+    """One archive member; `name` as written, `mtime_ns` UNIX ns, `size` the payload's bytes, `kind` a type flag.
+
+    A file with holes is `sparse`: its payload is what is between them.
+    """
 
     name: str
     kind: bytes = REGULAR
@@ -33,6 +38,7 @@ class Entry:
     major: int = 0
     minor: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    sparse: Sparse | None = None
 
 
 def padding(size: int) -> int:
@@ -80,7 +86,25 @@ class Reader:
                 else:
                     long_link = data.rstrip(b"\0")
                 continue
-            return _entry(block, size, extensions, long_name, long_link)
+            entry = _entry(block, size, extensions, long_name, long_link)
+            self._find_holes(entry, block, extensions)
+            return entry
+
+    def _find_holes(self, entry: Entry, block: bytes, extensions: dict[str, bytes]) -> None:
+        """Read the map of a file with holes, wherever it stands."""
+        if block[156:157] == _GNU_SPARSE:
+            entry.sparse = sparse.of_header(block, self._read, _number)
+            entry.kind = REGULAR
+        elif "GNU.sparse.major" in extensions:
+            found = sparse.of_payload(extensions, self._read)
+            if found is None:
+                raise InvalidParameter("archive/tar: unknown form of sparse file")
+            entry.sparse, taken = found
+            entry.size -= taken
+        else:
+            entry.sparse = sparse.of_records(extensions)
+        if entry.sparse is not None and entry.sparse.stored != entry.size:
+            raise InvalidParameter(sparse.INVALID)
 
 
 def is_header(block: bytes) -> bool:
@@ -126,6 +150,8 @@ def _records(data: bytes) -> dict[str, bytes]:
         key, equals, value = data[space + 1 : position + int(length) - 1].partition(b"=")
         if not equals:
             raise InvalidParameter("archive/tar: invalid PAX record")
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # the only records that come more than once
+            key, value = b"GNU.sparse.map", b",".join((*filter(None, [found.get("GNU.sparse.map")]), value))
         found[key.decode("utf-8", "surrogateescape")] = value
         position += int(length)
     return found
@@ -144,10 +170,9 @@ def _entry(
     kind = block[156:157]
     if kind in (_OLD_REGULAR, _CONTIGUOUS):
         kind = DIRECTORY if kind == _OLD_REGULAR and name.endswith(b"/") else REGULAR
-    if kind == b"S" or any(key.startswith("GNU.sparse") for key in extensions):
-        raise InvalidParameter("archive/tar: sparse files are not supported")
+    path = extensions.get("GNU.sparse.name", extensions.get("path", name if long_name is None else long_name))
     entry = Entry(
-        name=_text(extensions.get("path", name if long_name is None else long_name)),
+        name=_text(path),
         kind=kind,
         mode=_number(block[100:108]) & 0o7777,
         uid=_int(extensions.get("uid"), _number(block[108:116])),
@@ -158,7 +183,7 @@ def _entry(
     )
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
-    if kind not in (REGULAR, HARD_LINK):
+    if kind not in (REGULAR, HARD_LINK, _GNU_SPARSE):
         entry.size = entry.size if kind not in (SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO) else 0
     elif kind == HARD_LINK:
         entry.size = 0

@@ -37,6 +37,11 @@ class Progress:
         detail = {"current": current} | ({"total": total} if total else {})
         self._send({"status": text, "progressDetail": detail, "progress": draw(current, total), "id": id})
 
+    def retry(self, wait: float, short: str) -> None:
+        """A fault of the registry's is waited out for `wait` seconds."""
+        whole = max(round(wait), 1)
+        self.stage(f"Retrying in {whole} second{'s' if whole > 1 else ''}", short)
+
     def aux(self, value: Any) -> None:
         """Something for programs, not for people."""
         self._send({"progressDetail": {}, "aux": value})

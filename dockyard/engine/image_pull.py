@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dockyard.content.embedded import embedded_image
@@ -27,6 +28,8 @@ log = logging.getLogger("dockyard.images")
 
 # What `max-concurrent-downloads` is unless set.
 CONCURRENT_DOWNLOADS = 3
+
+MOST_INDEXES = 8  # one in another
 
 DOWNLOADED, UP_TO_DATE, EMBEDDED = "Downloaded newer image", "Image is up to date", "Took embedded image"
 
@@ -69,17 +72,16 @@ class Puller:
         return DOWNLOADED if new else UP_TO_DATE
 
     async def _for_platform(self, name: Reference, found: Document) -> Document:
-        """The image manifest itself, or the one of an index that suits the wanted platform."""
-        if not found.is_index:
-            return found
+        """The image manifest itself, or the one of an index (or an index in it) that suits the wanted platform."""
         platform = self._platform or host()
-        chosen = Index.decode(found.content).choose(platform)
-        if chosen is None:
-            raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
-        document = await self._repository.manifest(chosen.digest)
-        if document.is_index:
-            raise NotFound(f"the manifest list of {name.familiar()} names another list for {platform}")
-        return document
+        for _ in range(MOST_INDEXES):
+            if not found.is_index:
+                return found
+            chosen = Index.decode(found.content).choose(platform)
+            if chosen is None:
+                raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
+            found = await self._repository.manifest(chosen.digest)
+        raise NotFound(f"the manifest list of {name.familiar()} leads through more than {MOST_INDEXES} others")
 
     async def _bring(self, name: Reference, manifest: Manifest) -> str:
         """Download and register the layers that are missing, then keep the image; its ID."""
@@ -123,7 +125,8 @@ class Puller:
         """A layer's compressed bytes; they are unpacked as they arrive, and thrown away should they prove wrong."""
         async with self._downloads:
             received = 0
-            async with closing(self._repository.blob(blob)) as pieces:
+            waiting = partial(self._progress.retry, short=short)
+            async with closing(self._repository.blob(blob, waiting)) as pieces:
                 async for piece in pieces:
                     received += len(piece)
                     self._progress.bar("Downloading", short, received, blob.size)

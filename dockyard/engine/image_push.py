@@ -105,21 +105,17 @@ class Pusher:
 
     async def _upload(self, layer: Layer) -> BlobRow:
         short = _short(layer.diff_id)
-        sent = 0
 
         async def pieces() -> AsyncIterator[bytes]:
-            nonlocal sent
             packing = self._images.layers.pack(layer.chain_id)
             async with closing(packing) as packed, closing(compressed(packed, progress)) as found:
                 async for piece in found:
-                    sent += len(piece)
                     yield piece
 
         def progress(packed: int) -> None:
             self._progress.bar("Pushing", short, packed, layer.size)
 
-        async with closing(pieces()) as stream:
-            digest, size = await self._repository.upload_stream(stream)
+        digest, size = await self._repository.upload_stream(pieces, lambda wait: self._progress.retry(wait, short))
         self._progress.stage("Pushed", short)
         return BlobRow(digest, size, DOCKER_LAYER, f"{self._name.domain}/{self._name.path}")
 

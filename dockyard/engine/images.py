@@ -21,7 +21,8 @@ import aiohttp
 import msgspec
 
 from dockyard.build.configuring import changed
-from dockyard.content.registry import Credentials, RegistryClient
+from dockyard.content.registry import RegistryClient
+from dockyard.content.registry_auth import Credentials
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dockyard.content.registry import Credentials, RegistryClient
+from dockyard.content.patience import Patience
+from dockyard.content.registry import RegistryClient
+from dockyard.content.registry_auth import Credentials
 from dockyard.errors import DockyardError, InvalidParameter, Unavailable
 from dockyard.oci.reference import Reference
 from tests.engine.test_image_transfer import Connected, free_port
@@ -133,7 +135,7 @@ async def test_a_configuration_without_end_is_cut_off(room: Connected) -> None:
 
 
 async def test_lists_tokens_and_errors_are_bounded_and_must_be_json() -> None:
-    client = RegistryClient()
+    client = RegistryClient(patience=Patience((0.01,)))
     pages = 0
 
     async def tags(request: web.Request) -> web.Response:
@@ -192,7 +194,7 @@ async def test_a_login_goes_to_no_other_host_not_even_one_whose_name_begins_alik
         sent.append((request.host, request.headers.get("Authorization", "")))
         return web.json_response({"token": "t"})
 
-    client = RegistryClient()
+    client = RegistryClient(patience=Patience((0.01,)))
     routes = [web.get("/v2/x/tags/list", tags), web.get("/token", token)]
     try:
         async with serving(*routes, port=ours) as registry, serving(*routes, port=other):

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from dockyard.content.registry import Credentials, RegistryClient
+from dockyard.content.patience import Patience
+from dockyard.content.registry import RegistryClient
+from dockyard.content.registry_auth import Credentials
 from dockyard.errors import DockyardError, NotFound, Unavailable
 from dockyard.oci.reference import Reference
 from tests.engine.test_images import BASE, TOP, Room, digest, docker_archive, document
@@ -53,7 +55,7 @@ class Connected(Room):
 
     def open(self) -> None:
         super().open()
-        self.images.registry = RegistryClient()
+        self.images.registry = RegistryClient(patience=Patience((0.01, 0.02, 0.05, 0.1)))
 
     async def close(self) -> None:
         await self.images.registry.close()
@@ -64,9 +66,9 @@ class Connected(Room):
         await self.images.pull(Reference.parse(name), progress=self.messages.append, **options)
         return self.said()
 
-    async def push(self, name: str) -> list[str]:
+    async def push(self, name: str, **options: Any) -> list[str]:
         self.messages.clear()
-        await self.images.push(Reference.parse(name), progress=self.messages.append)
+        await self.images.push(Reference.parse(name), progress=self.messages.append, **options)
         return self.said()
 
     def said(self) -> list[str]:
