@@ -7,7 +7,7 @@ is in the database before it is acknowledged.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -325,7 +325,16 @@ class Lifecycle:
         Each by its own signal and in its own time. Those that are to run always do so again with the next daemon.
         """
         self._closing = True
-        containers = self._index.all()
+        await self._stop_each(self._index.all())
+
+    async def stop_outlived(self) -> None:
+        """Stop what has outlived an earlier daemon that could not do so itself."""
+        outlived = [container for container in self._index.all() if container.state.running]
+        if outlived:
+            log.info("stopping %d containers that have outlived the daemon: live-restore is off", len(outlived))
+        await self._stop_each(outlived)
+
+    async def _stop_each(self, containers: Sequence[Container]) -> None:
         for container, failure in zip(
             containers,
             await asyncio.gather(*map(self._stop_with_daemon, containers), return_exceptions=True),

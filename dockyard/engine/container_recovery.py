@@ -40,7 +40,9 @@ class Recovery:
         networks: NetworkService,
         shims: Shims,
         user_namespaces: UserNamespaces,
+        live_restore: bool,
     ) -> None:
+        """`live_restore`: containers may outlive a daemon."""
         self._index = index
         self._lifecycle = lifecycle
         self._runs = runs
@@ -50,6 +52,7 @@ class Recovery:
         self._networks = networks
         self._shims = shims
         self._user_namespaces = user_namespaces
+        self._live_restore = live_restore
 
     async def run(self) -> None:
         """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others.
@@ -68,6 +71,8 @@ class Recovery:
                     log.exception("cannot take up container %s", container.id)
 
         await asyncio.gather(*(recover(container) for container in self._index.all()))
+        if not self._live_restore:
+            await self._lifecycle.stop_outlived()
         await self._sweep()
         self._lifecycle.restarts_held = False
         self._start_those_to_run()

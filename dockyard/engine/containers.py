@@ -71,7 +71,16 @@ class ContainerService:
         self._removal = Removal(index, stopping, layers, volumes, self._logs, events)
         self._lifecycle = Lifecycle(index, self._specs, self._runs, stopping, self._removal, apparmor)
         self._recovery = Recovery(
-            index, self._lifecycle, self._runs, self._removal, layers, volumes, networks, shims, user_namespaces
+            index,
+            self._lifecycle,
+            self._runs,
+            self._removal,
+            layers,
+            volumes,
+            networks,
+            shims,
+            user_namespaces,
+            config.live_restore,
         )
         images.users.append(self._users_of_image)
         volumes.users.append(self._users_of_volume)

@@ -44,11 +44,12 @@ class Prober:
         self._emit = emit
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Probe until cancelled. What an earlier daemon knew of a container's health is out of date, as in Docker."""
         check, state = self._check, self._container.state
         if state.health is None:
             state.health = Health()
-            self._changed(self._container, False)
+        state.health.status, state.health.failing_streak = "starting", 0
+        self._changed(self._container, False)
         while True:
             starting = state.health.status == "starting" and self._in_start_period()
             interval = (check.start_interval or START_INTERVAL) if starting else (check.interval or INTERVAL)

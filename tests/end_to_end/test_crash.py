@@ -1,6 +1,8 @@
 """Kill -9 of the daemon, then a new one: containers never notice, nothing that was acknowledged is lost."""
 
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -78,3 +80,81 @@ def test_a_container_is_reported_as_gone_after_its_volumes(crashing: EngineProce
     shown = crashing.docker("events", "--since", "10m", "--until", until, "--format", "{{.Type}} {{.Action}}")
     told = shown.split("\n")
     assert told.index("volume destroy") < told.index("container destroy")
+
+
+def test_without_live_restore_what_outlived_a_killed_daemon_is_stopped_in_its_own_way(crashing: EngineProcess) -> None:
+    crashing.stop()
+    crashing.arguments.append("--live-restore=false")
+    crashing.start()
+    polite = "trap 'echo bye; exit 7' USR1; while :; do sleep 0.05; done"
+    polite_run = ("--stop-signal", "USR1", "busybox", "sh", "-c", polite)
+    crashing.docker("run", "-d", "--name", "plain", *polite_run)
+    crashing.docker("run", "-d", "--name", "always", "--restart", "always", *polite_run)
+    crashing.docker("run", "-d", "--name", "gone", "--rm", *polite_run)
+    crashing.docker("run", "-d", "--name", "frozen", *polite_run)
+    crashing.docker("pause", "frozen")
+    pid = crashing.inspect("always")["State"]["Pid"]
+    crashing.kill()
+    crashing.start()
+    for name in ("plain", "frozen"):
+        state = crashing.inspect(name)["State"]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 7)
+        assert crashing.docker("logs", name) == "bye\n"
+    assert crashing.docker("ps", "-aq", "--filter", "name=gone") == ""
+    deadline = time.monotonic() + 10
+    while crashing.inspect("always")["State"]["Status"] != "running" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    state = crashing.inspect("always")["State"]
+    assert state["Status"] == "running"
+    assert state["Pid"] != pid
+    assert crashing.docker("logs", "always") == "bye\n"
+
+
+def test_health_starts_anew_with_a_new_daemon(crashing: EngineProcess) -> None:
+    check = ("--health-cmd", "test -e /well", "--health-interval", "100ms", "--health-retries", "1")
+    crashing.docker("run", "-d", "--name", "ill", *check, "busybox", "sleep", "100")
+
+    def wait_for(status: str) -> None:
+        deadline = time.monotonic() + 10
+        while crashing.inspect("ill")["State"]["Health"]["Status"] != status:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    wait_for("unhealthy")
+    crashing.docker("exec", "ill", "touch", "/well")
+    wait_for("healthy")
+    crashing.docker("exec", "ill", "mv", "/well", "/gone")
+    crashing.docker("pause", "ill")  # nothing is asked while it is frozen
+    before = crashing.inspect("ill")["State"]["Health"]["Status"]
+    crashing.kill()
+    crashing.start()
+    health = crashing.inspect("ill")["State"]["Health"]
+    assert before in ("healthy", "unhealthy")
+    assert (health["Status"], health["FailingStreak"]) == ("starting", 0)
+    assert health["Log"]
+    crashing.docker("unpause", "ill")
+    wait_for("unhealthy")
+
+
+def test_a_container_keeps_its_network_under_a_daemon_that_sees_anothers_sys(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """In a network namespace of its own with the host's /sys, where no link of ours is shown."""
+    namespace = f"dyt{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    engine = EngineProcess(tmp_path_factory.mktemp("elsewhere"), number=3)
+    engine.prefix = ("nsenter", f"--net=/run/netns/{namespace}")
+    try:
+        engine.start()
+        engine.docker("network", "create", "lan")
+        own = ("--network", "name=lan,driver-opt=com.docker.network.endpoint.ifname=mine0")
+        engine.docker("run", "-d", "--name", "own-name", *own, "busybox", "sleep", "100")
+        engine.docker("run", "-d", "--name", "usual", "--network", "lan", "busybox", "sleep", "100")
+        for end in (engine.kill, engine.stop):
+            end()
+            engine.start()
+            for name in ("own-name", "usual"):
+                engine.docker("run", "--rm", "--network", "lan", "busybox", "ping", "-c1", "-W2", name)
+    finally:
+        engine.clean_up()
+        subprocess.run(["ip", "netns", "delete", namespace], check=True)
