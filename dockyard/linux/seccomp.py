@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Protocol
 
-from dockyard.linux import syscalls
+from dockyard.linux import newer_calls, syscalls
 
 # include/seccomp.h.in of libseccomp
 ACTIONS = {
@@ -144,7 +144,7 @@ def compile_profile(profile: Profile) -> bytes:
             if action == default:
                 continue  # libseccomp refuses rules that say the default once more
             _add(library, context, rule.names, action, rule.args)
-        return filter_ranges.by_ranges(_unknown_calls(library, profile) + _export(library, context))
+        return filter_ranges.by_ranges(_prelude(library, profile) + _export(library, context))
     finally:
         library.seccomp_release(context)
 
@@ -179,44 +179,74 @@ def notifies(program: bytes) -> bool:
     return any(program[at : at + 8] == answer for at in range(0, len(program), 8))
 
 
-def _unknown_calls(library: ctypes.CDLL, profile: Profile) -> bytes:
-    """Instructions in front of the filter: a call newer than all that the profile names does not exist.
+def _prelude(library: ctypes.CDLL, profile: Profile) -> bytes:
+    """Instructions in front of the filter, for calls that libseccomp has no names for.
 
-    The profile's author can't have meant it, and a C library that gets EPERM for it does not try the older one that it
-    would try after ENOSYS (runc does the same since 1.0.0-rc93).
+    Those that the profile names get what it says. A call newer than all that it names does not exist: the profile's
+    author can't have meant it, and a C library that gets EPERM for it does not try the older one that it would try
+    after ENOSYS (runc does the same since 1.0.0-rc93).
     """
-    if profile.default_action in TOLERANT:
-        return b""
+    answers = _answers(library, profile)
+    named: dict[int, dict[int, int]] = {}
     newest: dict[int, dict[bool, int]] = {}
     for architecture in {*profile.architectures, *native_architectures()[:1]}:
         audit = AUDIT_ARCHITECTURES.get(architecture)
         token = library.seccomp_arch_resolve_name(architecture.removeprefix("SCMP_ARCH_").lower().encode())
         if audit is None or not token:
             continue
+        x32 = architecture == "SCMP_ARCH_X32"
+        own = {
+            number | (X32_BIT if x32 else 0): action
+            for (place, number), action in answers.items()
+            if place in (newer_calls.EVERYWHERE, architecture)
+        }
+        named.setdefault(audit, {}).update(own)
         numbers = [
             library.seccomp_syscall_resolve_name_arch(token, name.encode())
             for rule in profile.syscalls
             for name in rule.names
         ]
-        if numbers and max(numbers) > 0:
-            newest.setdefault(audit, {})[architecture == "SCMP_ARCH_X32"] = max(numbers)
+        last = max((*numbers, *own), default=0)
+        if last > 0:
+            newest.setdefault(audit, {})[x32] = last
     code: list[Instruction] = [(LOAD, 0, 0, ARCHITECTURE)]
-    for audit, last in newest.items():
-        never = 0xFFFFFFFF
-        block = [
-            (LOAD, 0, 0, NUMBER),
-            (HAS_BIT, 1, 0, X32_BIT if audit == AUDIT_ARCHITECTURES["SCMP_ARCH_X32"] else 0),
-            (GREATER, 1, 2, last.get(False, never)),
-            (GREATER, 0, 1, last.get(True, never)),
-            (RETURN, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
-        ]
-        code += [(EQUAL, 0, len(block) + 1, audit), *block, (JUMP, 0, 0, -1)]
+    for audit, known in named.items():
+        block = [(LOAD, 0, 0, NUMBER)]
+        for number, action in known.items():
+            block += [(EQUAL, 0, 1, number), (RETURN, 0, 0, action)]
+        if audit in newest and profile.default_action not in TOLERANT:
+            never = 0xFFFFFFFF
+            block += [
+                (HAS_BIT, 1, 0, X32_BIT if audit == AUDIT_ARCHITECTURES["SCMP_ARCH_X32"] else 0),
+                (GREATER, 1, 2, newest[audit].get(False, never)),
+                (GREATER, 0, 1, newest[audit].get(True, never)),
+                (RETURN, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+            ]
+        if len(block) > 1:
+            code += [(EQUAL, 0, len(block) + 1, audit), *block, (JUMP, 0, 0, -1)]
     # each block that finds nothing wrong goes on with the filter itself
     ends = [
         (kind, yes, no, len(code) - at - 1 if kind == JUMP else operand)
         for at, (kind, yes, no, operand) in enumerate(code)
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in ends)
+
+
+def _answers(library: ctypes.CDLL, profile: Profile) -> dict[tuple[str, int], int]:
+    """{(architecture, number): action} of the calls that the profile names and libseccomp does not know.
+
+    A rule that looks at arguments is left out, as libseccomp leaves out the whole call.
+    """
+    default = _action(profile.default_action, profile.default_errno_ret)
+    answers: dict[tuple[str, int], int] = {}
+    for rule in profile.syscalls:
+        action = _action(rule.action, rule.errno_ret)
+        if rule.args or action == default:
+            continue
+        for name in rule.names:
+            if name in newer_calls.NUMBERS and library.seccomp_syscall_resolve_name(name.encode()) == -1:
+                answers.setdefault(newer_calls.NUMBERS[name], action)
+    return answers
 
 
 def _add(library: ctypes.CDLL, context: int, names: list[str], action: int, conditions: Sequence[Condition]) -> None:

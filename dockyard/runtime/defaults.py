@@ -86,6 +86,8 @@ DEVICE_RULES = [
     DeviceRule(allow=True, type="c", major=5, minor=1, access="rwm"),
     DeviceRule(allow=True, type="c", major=5, minor=2, access="rwm"),
     DeviceRule(allow=True, type="c", major=136, access="rwm"),
+    # /dev/net/tun: to open it gives nothing that CAP_NET_ADMIN does not, and VPN programs make the node themselves
+    DeviceRule(allow=True, type="c", major=10, minor=200, access="rwm"),
 ]
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,7 +9,7 @@ import binascii
 import os
 import struct
 
-from dockyard.linux import seccomp
+from dockyard.linux import newer_calls, seccomp
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Seccomp
 
@@ -36,7 +36,7 @@ def compiled(profile: Seccomp) -> bytes:
 
 
 def _head(text: bytes, library: str) -> bytes:
-    makers = [os.stat(path) for path in (library, seccomp.__file__, seccomp.RANGES)]
+    makers = [os.stat(path) for path in (library, seccomp.__file__, newer_calls.__file__, seccomp.RANGES)]
     times = " ".join(f"{found.st_mtime_ns} {found.st_size}" for found in makers)
     of = b"%s %s\n%s" % (os.fsencode(library), times.encode(), text)
     return _LENGTH.pack(len(of)) + of

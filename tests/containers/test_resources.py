@@ -268,10 +268,15 @@ def test_a_container_gets_the_devices_it_asks_for_and_no_others(engine: EnginePr
 
 
 def test_a_device_rule_lets_nodes_made_inside_be_opened(engine: EngineProcess) -> None:
-    script = "mknod /tmp/tun c 10 200; : < /tmp/tun && echo opened"
+    script = "mknod /tmp/fuse c 10 229; : < /tmp/fuse && echo opened"
     assert "opened" not in engine.run_docker("run", "--rm", "busybox", "sh", "-c", script).stdout.decode()
-    allowed = engine.run_docker("run", "--rm", "--device-cgroup-rule=c 10:200 r", "busybox", "sh", "-c", script)
+    allowed = engine.run_docker("run", "--rm", "--device-cgroup-rule=c 10:229 r", "busybox", "sh", "-c", script)
     assert "opened" in allowed.stdout.decode(), allowed.stderr
+
+
+def test_a_vpn_program_may_make_and_open_its_tun_device(engine: EngineProcess) -> None:
+    script = "mkdir -p /dev/net; mknod /dev/net/tun c 10 200; : <>/dev/net/tun && echo opened"
+    assert engine.docker("run", "--rm", "--cap-add=NET_ADMIN", "busybox", "sh", "-c", script) == "opened\n"
 
 
 def test_a_seccomp_profile_of_ones_own_is_kept(engine: EngineProcess, tmp_path: Path) -> None:

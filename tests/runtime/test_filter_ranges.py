@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from dockyard.linux import filter_ranges, seccomp
+from dockyard.linux import filter_ranges, newer_calls, seccomp
 from dockyard.oci.runtime_spec import Seccomp, SeccompArg, SeccompRule
 from dockyard.runtime import defaults
 
@@ -113,3 +113,36 @@ def test_what_is_not_foreseen_stays_as_it_is(odd: seccomp.Instruction) -> None:
     code = [(seccomp.LOAD, 0, 0, seccomp.ARCHITECTURE), odd, (seccomp.EQUAL, 0, 0, 5), (seccomp.RETURN, 0, 0, 1)]
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     assert filter_ranges.by_ranges(program) == program
+
+
+ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
+
+
+@pytest.mark.parametrize(
+    ("architecture", "bit"), [("SCMP_ARCH_X86_64", 0), ("SCMP_ARCH_X32", seccomp.X32_BIT), ("SCMP_ARCH_X86", 0)]
+)
+def test_the_default_profile_knows_calls_that_libseccomp_does_not(architecture: str, bit: int) -> None:
+    """Whatever libseccomp the host has: Debian 12's ends with Linux 5.17."""
+    audit = seccomp.AUDIT_ARCHITECTURES[architecture]
+    guarded = {"set_mempolicy_home_node", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "quotactl_fd"}
+    later = {"open_tree_attr", "file_getattr", "file_setattr"}  # than all that the profile names
+    unknown = EPERM if bit else ENOSYS  # x32 has calls of its own that the profile names, with higher numbers
+    for capabilities, special in (
+        (defaults.DEFAULT_CAPABILITIES, EPERM),
+        ([*defaults.DEFAULT_CAPABILITIES, "CAP_SYS_ADMIN", "CAP_SYS_NICE"], ALLOW),
+    ):
+        program = seccomp.compile_profile(defaults.default_seccomp(capabilities))
+        for name, (place, number) in newer_calls.NUMBERS.items():
+            if place == newer_calls.EVERYWHERE:
+                expected = special if name in guarded else unknown if name in later else ALLOW
+                assert run(program, number | bit, audit, [0] * 6) == expected, name
+    assert run(program, 999 | bit, audit, [0] * 6) == ENOSYS
+    if architecture == "SCMP_ARCH_X86_64":
+        assert run(program, newer_calls.NUMBERS["uretprobe"][1], audit, [0] * 6) == ALLOW
+
+
+def test_a_newer_call_gets_what_its_rule_says() -> None:
+    for default, action, expected in (("ERRNO", "LOG", 0x7FFC0000), ("ALLOW", "KILL_PROCESS", 0x80000000)):
+        rule = SeccompRule(names=["mseal"], action=f"SCMP_ACT_{action}")
+        program = seccomp.compile_profile(Seccomp(default_action=f"SCMP_ACT_{default}", syscalls=[rule]))
+        assert run(program, 462, seccomp.AUDIT_ARCHITECTURES["SCMP_ARCH_X86_64"], [0] * 6) == expected
