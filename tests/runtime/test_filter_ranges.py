@@ -133,7 +133,7 @@ def test_the_default_profile_knows_calls_that_libseccomp_does_not(architecture: 
     ):
         program = seccomp.compile_profile(defaults.default_seccomp(capabilities))
         for name, (place, number) in newer_calls.NUMBERS.items():
-            if place == newer_calls.EVERYWHERE:
+            if place == newer_calls.EVERYWHERE and name != "map_shadow_stack":  # which x32 has not
                 expected = special if name in guarded else unknown if name in later else ALLOW
                 assert run(program, number | bit, audit, [0] * 6) == expected, name
     assert run(program, 999 | bit, audit, [0] * 6) == ENOSYS
