@@ -16,7 +16,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from dockyard.linux.netlink import Link, RouteSocket, set_alias
+from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
 from dockyard.networks.addresses import DEFAULT_GATEWAY
@@ -29,6 +29,7 @@ from dockyard.networks.drivers.bridge import (
     MTU,
     NAME,
     is_ours,
+    isolated_bridges,
     mark_of,
 )
 from dockyard.networks.firewall import has_table
@@ -218,8 +219,9 @@ class NetworkService:
         if not self._options.iptables:
             return
         bridged = [network for network in self._by_id.values() if network.bridge]
+        ours = {network.bridge for network in bridged}
         with RouteSocket() as host:
-            others = _isolated_bridges(host.links(), {network.bridge for network in bridged})
+            others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
         chain, version_6 = self._chain, [network.bridge for network in bridged if network.ipv6]
         work = [iptables.let_through(chain, [network.bridge for network in bridged], others, user_first=user_first)]
         if version_6 or user_first:
@@ -658,14 +660,6 @@ class NetworkService:
         if container_id:
             attributes["container"] = container_id
         self._events.emit("network", action, network.id, attributes)
-
-
-def _isolated_bridges(links: Sequence[Link], ours: set[str]) -> "builtins.list[str]":
-    """The names of others' bridges that lead to containers and virtual machines only, and to nothing outside."""
-    outside = {link.master for link in links if link.kind not in ("veth", "tun")}
-    return [
-        link.name for link in links if link.kind == "bridge" and link.index not in outside and link.name not in ours
-    ]
 
 
 def _new_id() -> str:

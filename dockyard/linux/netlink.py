@@ -17,6 +17,7 @@ from dockyard.linux import recorder
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWQDISC, RTM_NEWTFILTER = 36, 44
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK = 1, 4
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -32,6 +33,11 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_KERNEL = 254, 3, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST = 1
+TC_H_CLSACT, TC_H_CLSACT_INGRESS = 0xFFFFFFF1, 0xFFFFFFF2
+TCA_KIND, TCA_OPTIONS = 1, 2
+TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS = 6, 7, 8
+TCA_BPF_FLAG_ACT_DIRECT = 1
+ETH_P_ALL = 3
 NLA_F_NESTED = 0x8000
 SOL_NETLINK, NETLINK_EXT_ACK = 270, 11
 
@@ -40,6 +46,7 @@ _attribute = struct.Struct("=HH")
 _link = struct.Struct("=BxHiII")
 _address = struct.Struct("=BBBBI")
 _route = struct.Struct("=BBBBBBBBI")
+_traffic = struct.Struct("=BxxxiIII")
 _word = struct.Struct("=I")
 
 Address = IPv4Address | IPv6Address
@@ -213,6 +220,24 @@ def _default_body(index: int, gateway: Address) -> bytes:
         + _attr(RTA_GATEWAY, gateway.packed)
         + _number(RTA_OIF, index)
     )
+
+
+def new_clsact(index: int) -> Message:
+    """A queueing discipline that delays nothing, for filters at the link's entrance and exit. EEXIST if it has one."""
+    body = _traffic.pack(0, index, TC_H_CLSACT & 0xFFFF0000, TC_H_CLSACT, 0) + _text(TCA_KIND, "clsact")
+    return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body
+
+
+def new_bpf_filter(index: int, program: int, name: str) -> Message:
+    """Let the eBPF program (a descriptor) judge first what comes in by the link; replaces one put there like this."""
+    options = _number(TCA_BPF_FD, program) + _text(TCA_BPF_NAME, name) + _number(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
+    handle, priority = 1, 1
+    body = (
+        _traffic.pack(0, index, handle, TC_H_CLSACT_INGRESS, priority << 16 | socket.htons(ETH_P_ALL))
+        + _text(TCA_KIND, "bpf")
+        + _attr(TCA_OPTIONS | NLA_F_NESTED, options)
+    )
+    return RTM_NEWTFILTER, NLM_F_CREATE, body
 
 
 class RouteSocket:

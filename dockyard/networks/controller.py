@@ -90,7 +90,7 @@ class Controller:
         self._bridge = bridge
         self.firewall = Firewall(settings.instance, settings.firewall)
         self._firewall_current = False
-        self._publisher = Publisher(settings)
+        self._publisher = Publisher(settings, bridge.routes_loopback)
         self._networks: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
         self._addresses = Addresses()
@@ -397,15 +397,11 @@ class Controller:
     def _mend(self, active: Active) -> None:
         """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
         assert active.namespace is not None
-        with RouteSocket() as host:
-            gone = [
-                name
-                for name, state in active.sandbox.endpoints.items()
-                if state.host_interface and host.link(state.host_interface) is None
-            ]
-        for name in gone:
-            log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
+        for name, state in active.sandbox.endpoints.items():
             plan = self._plan(active, name)
+            if not state.host_interface or self._bridge.take_up(plan):
+                continue
+            log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
             try:
                 self._drivers[plan.network.driver].attach(active.namespace, plan)
             except (OSError, DockyardError) as error:
@@ -551,7 +547,7 @@ class Controller:
         except DockyardError:
             # as it was, on the very same host ports
             back = self._publisher.retake(
-                state, {key: values for key, values in before.items() if key not in stay}, request.name
+                network, state, {key: values for key, values in before.items() if key not in stay}, request.name
             )
             active.publications = kept + back
             await self._serve_ports(back)
@@ -707,7 +703,8 @@ class Controller:
         await self._do(self._mend, active)
         if active.gateway_network:
             state = sandbox.endpoints[active.gateway_network]
-            active.publications = self._publisher.retake(state, sandbox.ports, request.name)
+            network = self._networks[state.network_id]
+            active.publications = self._publisher.retake(network, state, sandbox.ports, request.name)
         self.firewall.adopt(port_rules(active.publications))
         if self._firewall_current:
             await self._do(self.firewall.rewrite)

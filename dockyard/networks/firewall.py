@@ -33,13 +33,17 @@ class BridgeRules:
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
-    """Traffic for `host_ip:host_port` (unspecified: any of the host's addresses) goes to `ip:port`."""
+    """Traffic for `host_ip:host_port` (unspecified: any of the host's addresses) goes to `ip:port`.
+
+    Without `loopback`, what the host sends to 127.0.0.1 or ::1 stays with who listens there.
+    """
 
     protocol: str
     host_ip: str
     host_port: int
     ip: str
     port: int
+    loopback: bool = True
 
     @property
     def version(self) -> int:
@@ -81,7 +85,7 @@ class Firewall:
         with self._lock:
             added = [port for port in ports if port not in self._ports]
             if self._nft is not None and added:
-                self._run("".join(f"add element {self._element(port)}\n" for port in added))
+                self._run(self._elements("add", added))
             self._ports.update(added)
             self._forget_flows(added)
 
@@ -92,7 +96,7 @@ class Firewall:
             self._ports.difference_update(removed)
             if self._nft is not None and removed:
                 try:
-                    self._run("".join(f"delete element {self._element(port)}\n" for port in removed))
+                    self._run(self._elements("delete", removed))
                 except SystemFailure:
                     # somebody flushed the table under us: write down what is left
                     self.rewrite()
@@ -155,13 +159,20 @@ class Firewall:
         except NftablesError as error:
             raise SystemFailure(f"the packet filter refused a change: {error}") from error
 
-    def _element(self, port: PublishedPort) -> str:
-        family = _family(port.version)
-        target = f"{port.ip} . {port.port}"
-        if ip_address(port.host_ip).is_unspecified:
-            return f"{family} {self.name} published {{ {port.protocol} . {port.host_port} : {target} }}"
-        key = f"{port.host_ip} . {port.protocol} . {port.host_port}"
-        return f"{family} {self.name} published_at {{ {key} : {target} }}"
+    def _elements(self, act: str, ports: Iterable[PublishedPort]) -> str:
+        """The commands that `act` ("add" or "delete") on what the tables say of `ports`."""
+        lines = []
+        for port in ports:
+            table = f"{act} element {_family(port.version)} {self.name}"
+            target = f"{port.ip} . {port.port}"
+            if ip_address(port.host_ip).is_unspecified:
+                lines.append(f"{table} published {{ {port.protocol} . {port.host_port} : {target} }}\n")
+                if not port.loopback:
+                    lines.append(f"{table} proxied {{ {port.protocol} . {port.host_port} }}\n")
+            else:
+                key = f"{port.host_ip} . {port.protocol} . {port.host_port}"
+                lines.append(f"{table} published_at {{ {key} : {target} }}\n")
+        return "".join(lines)
 
     def _table(self, version: int) -> str:
         family = _family(version)
@@ -176,6 +187,7 @@ class Firewall:
             f"table {family} {self.name} {{",
             f" map published {{ type inet_proto . inet_service : {kind} . inet_service; }}",
             f" map published_at {{ type {kind} . inet_proto . inet_service : {kind} . inet_service; }}",
+            " set proxied { type inet_proto . inet_service; }",
             " chain publish {",
             f"  {ports_only} dnat {family} to {family} daddr . meta l4proto . th dport map @published_at",
             f"  {ports_only} dnat {family} to meta l4proto . th dport map @published",
@@ -188,6 +200,7 @@ class Firewall:
             " }",
             " chain output {",
             "  type nat hook output priority -100;",
+            f"  {ports_only} {family} daddr {loopback} meta l4proto . th dport @proxied return",
             "  fib daddr type local jump publish",
             " }",
         ]
@@ -195,8 +208,7 @@ class Firewall:
         lines += _postrouting(ours, family, version)
         lines += _forward(ours)
         lines.append("}")
-        lines += [f"add element {self._element(port)}" for port in ports]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + self._elements("add", ports)
 
 
 def has_table(name: str) -> bool:

@@ -2,8 +2,9 @@
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
 from dockyard.networks.drivers.bridge import HOST_BINDING
@@ -18,7 +19,7 @@ log = logging.getLogger("dockyard.networks")
 
 @dataclass(slots=True)
 class Publication:
-    """One published port: the host port held, where it leads, and the proxy if the packet filter cannot lead it."""
+    """One published port: the host port held, where it leads, and the proxy if the packet filter cannot lead all."""
 
     held: HeldPort
     rule: PublishedPort | None
@@ -34,8 +35,10 @@ def rules_of(publications: Iterable[Publication]) -> list[PublishedPort]:
 class Publisher:
     """Holds host ports for containers, serves by proxy what the packet filter cannot. Not thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, routes_loopback: Callable[[Network], bool]) -> None:
+        """`routes_loopback`: whether the packet filter may lead packets for 127.0.0.1 into a network."""
         self._settings = settings
+        self._routes_loopback = routes_loopback
         self._ports = HostPorts()
         self._host_has_ipv6 = _host_has_ipv6()
 
@@ -56,7 +59,7 @@ class Publisher:
                 bound = ports[f"{number}/{protocol}"] = []
                 for host_ip, host_port in wanted[key] or [("", "")]:
                     for held in self._take(protocol, host_ip, host_port, network):
-                        publications.append(self._publication(held, state, number))
+                        publications.append(self._publication(held, network, state, number))
                         bound.append((held.host_ip, str(held.host_port)))
         except DockyardError as error:
             self.release(publications)
@@ -68,7 +71,7 @@ class Publisher:
             ) from error
         return publications, ports
 
-    def retake(self, state: EndpointState, ports: PortBindings, name: str) -> list[Publication]:
+    def retake(self, network: Network, state: EndpointState, ports: PortBindings, name: str) -> list[Publication]:
         """Take again what a running container was given by an earlier daemon."""
         publications = []
         for key, bound in ports.items():
@@ -80,7 +83,7 @@ class Publisher:
                     # its traffic is led to the container by the packet filter all the same
                     log.warning("cannot hold published port %s of %s: %s", host_port, name, error)
                     held = HeldPort(protocol, host_ip, int(host_port), None)
-                publications.append(self._publication(held, state, number))
+                publications.append(self._publication(held, network, state, number))
         return publications
 
     def serve(self, publications: Iterable[Publication]) -> None:
@@ -89,7 +92,8 @@ class Publisher:
             return
         for publication in publications:
             bound = publication.held.socket
-            if publication.rule is None and bound is not None and publication.proxy is None:
+            all_by_rule = publication.rule is not None and publication.rule.loopback
+            if not all_by_rule and bound is not None and publication.proxy is None:
                 if publication.held.protocol == "tcp":
                     publication.proxy = TcpProxy(bound, publication.target)
                 elif publication.held.protocol == "udp":
@@ -118,13 +122,17 @@ class Publisher:
             both.append("::")
         return self._ports.take(protocol, both, host_port)
 
-    def _publication(self, held: HeldPort, state: EndpointState, number: int) -> Publication:
+    def _publication(self, held: HeldPort, network: Network, state: EndpointState, number: int) -> Publication:
         target = state.ip
         if (":" in held.host_ip and state.ipv6) or not target:
             target = state.ipv6
         rule = None
         if (":" in held.host_ip) == (":" in target) and self._settings.firewall:
-            rule = PublishedPort(held.protocol, held.host_ip, held.host_port, target, number)
+            # IPv6 has no route_localnet: the kernel sends nothing from ::1 to another link
+            loopback = ":" not in target and self._routes_loopback(network)
+            rule = PublishedPort(held.protocol, held.host_ip, held.host_port, target, number, loopback)
+            if ip_address(held.host_ip).is_loopback and not loopback:
+                rule = None
         return Publication(held, rule, (target, number))
 
 

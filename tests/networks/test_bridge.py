@@ -321,6 +321,7 @@ async def test_a_network_may_have_ipv6(host: Host) -> None:
         assert await in_thread(ask, endpoint.ipv6, 80, two.netns_path) == two.endpoints["six"].ipv6
         assert await in_thread(ask, endpoint.ipv6, 80) == endpoint.ipv6_gateway
         assert await in_thread(ask, endpoint.ipv6_gateway, port)
+        assert await in_thread(ask, "::1", port)
 
 
 async def test_without_the_packet_filter_the_proxy_serves_published_ports(make_host: Any) -> None:

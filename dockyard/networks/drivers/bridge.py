@@ -7,10 +7,12 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
+from dockyard.linux.loopback_guard import LoopbackGuard
 from dockyard.linux.netlink import (
     Link,
     Message,
@@ -103,6 +105,9 @@ class BridgeDriver:
     def __init__(self, mark: str, ip_forward: bool = True) -> None:
         self._mark = mark
         self._ip_forward = ip_forward
+        # the bridges to which 127.0.0.1 leads, and whose ports are guarded for that
+        self._routing: set[str] = set()
+        self._guard: LoopbackGuard | None = None
 
     def check(self, network: Network) -> None:
         for name in (MASQUERADE, ICC, INHIBIT_IPV4):
@@ -117,6 +122,7 @@ class BridgeDriver:
 
     def create(self, network: Network) -> None:
         name = network.bridge
+        self._routing.discard(name)
         with RouteSocket() as host:
             link = host.link(name)
             if link is None:
@@ -129,11 +135,48 @@ class BridgeDriver:
                 link = dataclasses.replace(link, alias=self._mark)
             elif link.alias.startswith(MARK) and not is_ours(link, self._mark):
                 raise Conflict(f"bridge {name} belongs to another engine ({link.alias})")
+            if is_ours(link, self._mark):
+                protect(name)
+                self._mend_loopback(network)
             self._address(host, link, network)
             if not link.up:
                 host.do(set_link(link.index, up=True))
-        # Published ports are reached from 127.0.0.1 too; the packet filter keeps containers from the host's loopback.
-        write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+
+    def _mend_loopback(self, network: Network) -> None:
+        """An earlier daemon may have let loopback addresses be routed, and guarded nothing."""
+        setting = Path(f"/proc/sys/net/ipv4/conf/{network.bridge}/route_localnet")
+        if setting.read_text(encoding="ascii").strip() == "1" and not self.routes_loopback(network):
+            setting.write_text("0", encoding="ascii")
+
+    def routes_loopback(self, network: Network) -> bool:
+        """Whether the packet filter may lead what is sent to 127.0.0.1 to containers of the network.
+
+        It may if the kernel routes such packets to the bridge, which it does from now on, and if it takes none from
+        containers, whatever becomes of the packet filter's rules.
+        """
+        name = network.bridge
+        if name not in self._routing:
+            try:
+                self._route_loopback(name)
+            except OSError as error:
+                self._routing.discard(name)
+                log.warning("ports of network %s are reached from 127.0.0.1 by the proxy: %s", network.name, error)
+                return False
+        return True
+
+    def _route_loopback(self, bridge: str) -> None:
+        with RouteSocket() as host:
+            link = host.link(bridge)
+            if link is None or not is_ours(link, self._mark):
+                raise OSError(errno.EPERM, f"bridge {bridge} is not ours to set up")
+            if self._guard is None:
+                self._guard = LoopbackGuard()
+            # Known first: a port that `attach` makes meanwhile is either among those seen here, or guarded there.
+            self._routing.add(bridge)
+            for port in host.links():
+                if port.master == link.index and is_ours(port, self._mark):
+                    self._guard.guard(host, port.index)
+        write_sysctl(f"net/ipv4/conf/{bridge}/route_localnet", "1")
 
     def _make(self, host: RouteSocket, network: Network) -> Link:
         """Make the network's bridge, still down. Its own name comes last: by then the mark is there."""
@@ -200,14 +243,32 @@ class BridgeDriver:
                     if error.errno != errno.EEXIST or attempt == 7:
                         raise SystemFailure(f"failed to create a veth pair: {error.strerror}") from error
                     state.host_interface = veth_name()
-            # Only now is it certain whose link the name means. One that a crash leaves without the mark goes with the
-            # namespace that has its other end.
-            host.do(set_alias(state.host_interface, self._mark), *self._port(plan))
-        try:
-            self._configure(namespace, plan)
-        except OSError as error:
-            self.detach(namespace, plan)
-            raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
+            try:
+                # Only now is it certain whose link the name means. One that a crash leaves without the mark goes with
+                # the namespace that has its other end.
+                host.do(set_alias(state.host_interface, self._mark), *self._port(plan))
+                self._keep_in(host, plan)
+                self._configure(namespace, plan)
+            except OSError as error:
+                self.detach(namespace, plan)
+                raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
+
+    def take_up(self, plan: Plan) -> bool:
+        """Bring the host's end of a running container's link into shape, as an earlier daemon made it; False if gone."""
+        with RouteSocket() as host:
+            link = host.link(plan.state.host_interface)
+            if link is None:
+                return False
+            if not link.alias:
+                host.do(set_alias(link.name, self._mark))
+            self._keep_in(host, plan)
+        return True
+
+    def _keep_in(self, host: RouteSocket, plan: Plan) -> None:
+        """Let nothing that a container sends by its link change the host's routes or reach its loopback addresses."""
+        protect(plan.state.host_interface)
+        if plan.network.bridge in self._routing and self._guard is not None:
+            self._guard.guard(host, socket.if_nametoindex(plan.state.host_interface))
 
     def _port(self, plan: Plan) -> list[Message]:
         """What the bridge has to know of the endpoint's port, besides that it is there."""
@@ -281,14 +342,36 @@ class BridgeDriver:
                         raise
 
 
+def protect(link: str) -> None:
+    """Let a link of the host, to which containers can send, accept neither routers nor redirects (CVE-2020-13401)."""
+    for name in (
+        "net/ipv6/conf/{}/accept_ra",
+        "net/ipv6/conf/{}/accept_redirects",
+        "net/ipv4/conf/{}/accept_redirects",
+    ):
+        write_sysctl(name.format(link), "0")
+
+
+def isolated_bridges(links: Sequence[Link]) -> list[Link]:
+    """The bridges that lead to containers and virtual machines only, and to nothing outside."""
+    outside = {link.master for link in links if link.kind not in ("veth", "tun")}
+    return [link for link in links if link.kind == "bridge" and link.index not in outside]
+
+
 def forward_ipv6() -> None:
-    """Let the host route IPv6. Links that take their routes from advertisements go on doing so (accept_ra 2)."""
+    """Let the host route IPv6. Links that lead outside and take their routes from advertisements go on doing so."""
     conf = Path("/proc/sys/net/ipv6/conf")
     if (conf / "all/forwarding").read_text(encoding="ascii").strip() == "1":
         return
-    for setting in conf.glob("*/accept_ra"):
-        if setting.parent.name != "all" and setting.read_text(encoding="ascii").strip() == "1":
-            write_sysctl(f"net/ipv6/conf/{setting.parent.name}/accept_ra", "2")
+    with RouteSocket() as host:
+        links = host.links()
+    inside = {link.name for link in isolated_bridges(links)}
+    for link in links:
+        setting = conf / link.name / "accept_ra"
+        if link.kind in ("veth", "tun") or link.name in inside or not setting.exists():
+            continue
+        if setting.read_text(encoding="ascii").strip() == "1":
+            write_sysctl(f"net/ipv6/conf/{link.name}/accept_ra", "2")
     write_sysctl("net/ipv6/conf/default/forwarding", "1")
     write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
