@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiohttp import web
 
+from dockyard import web
 from dockyard.api import networks as resource
 from dockyard.api.router import Route, Router, json_response
 from tests.networks.conftest import Host
@@ -44,7 +44,7 @@ async def docker(host: Host) -> AsyncIterator[Client]:
 
     operations = [Route("GET", "/_ping", ping), Route("HEAD", "/_ping", ping), *resource.routes(services)]
     router = Router(operations, on_disk=host.database.on_disk)
-    server = web.Server(router)
+    server = web.Server(router, router.refusal)
     path = str(host.root / "api.sock")
     running = await asyncio.get_running_loop().create_unix_server(server, path)
     yield Client(path)

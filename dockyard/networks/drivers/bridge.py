@@ -254,7 +254,7 @@ class BridgeDriver:
                 raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
 
     def take_up(self, plan: Plan) -> bool:
-        """Bring the host's end of a running container's link into shape, as an earlier daemon made it; False if gone."""
+        """Bring a running container's link, which an earlier daemon made, into shape; False when it is gone."""
         with RouteSocket() as host:
             link = host.link(plan.state.host_interface)
             if link is None:
