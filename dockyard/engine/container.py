@@ -107,7 +107,8 @@ class Container:
     shim: Shim | None = None
     # clients that attached before the start, to be handed to the shim with it
     waiting: list[Attachment] = field(default_factory=list)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced at every exit
+    # set and replaced at every exit, when all that the run held is given back
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     watcher: "asyncio.Task[None] | None" = None
     restarter: "asyncio.Task[None] | None" = None

@@ -11,9 +11,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.checkpoint import Checkpoint
-from dockyard.engine.container import RESTART_DELAY, Container, Record
+from dockyard.engine.container import RESTART_DELAY, Container, Record, State
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
@@ -162,49 +164,57 @@ class Lifecycle:
             await self.on_exit(container, status)
 
     async def on_exit(self, container: Container, status: ExitStatus) -> None:
-        """Record the end, tell everyone, give back what the run held, then restart or remove."""
+        """Record the end, give back what the run held, tell everyone, then restart or remove.
+
+        Until that is given back the container counts as running: whoever hears of the end may want its port, address,
+        volume or network at once.
+        """
         record, shim = container.record, container.shim
-        container.shim = None
         if container.prober is not None:
             container.prober.cancel()
             container.prober = None
-        state = record.state
-        started = nanoseconds(state.started_at)
-        state.status, state.pid, state.exit_code = "exited", 0, status.code
-        state.finished_at = timestamp(status.exited_at_ns)
         self._oom.forget(container)
         told, container.oom_kills = container.oom_kills, 0
-        state.oom_killed = status.oom_killed or told > 0
-        if state.health is not None:
-            state.health.status = "unhealthy"
-        again = self.restarts(record, status.code) and not container.removing
-        if again:
-            state.status = "restarting"
-        self._save_surely(container)
-        if status.oom_killed and not told:
-            self._index.emit(container, "oom")
-        duration = max(status.exited_at_ns - started, 0) // 10**9 if started else 0
-        self._index.emit(container, "die", exitCode=str(status.code), execDuration=str(duration))
-        exited, container.exited = container.exited, asyncio.Event()
+        started = nanoseconds(record.state.started_at)
+        running, ended = record.state, msgspec.structs.replace(record.state, pid=0, exit_code=status.code)
+        ended.finished_at = timestamp(status.exited_at_ns)
+        ended.oom_killed = status.oom_killed or told > 0
+        self._settle(container, ended, status)
+        self._save_surely(container)  # on disk it has ended: a daemon that dies before the rest must not lose the code
+        record.state = running
         for execution in container.exec_ids:
             for gone in self.exec_gone:
                 gone(execution)
         container.exec_ids.clear()
-        if record.host_config.auto_remove and not container.removing and not container.restarting:
-            container.removing = True
-            exited.set()
-            await self._runs.end(container, shim)
-            self._tell_stop(container)
-            await self._removal.delete(container, volumes=True)
-            return
-        exited.set()
+        remove = record.host_config.auto_remove and not container.removing and not container.restarting
+        container.removing |= remove
         await self._runs.end(container, shim)
+        container.shim = None
+        again = self._settle(container, ended, status)
+        if ended.health is not None:
+            ended.health.status = "unhealthy"
         self._save_surely(container)
         self._index.hasten()
-        if again and not self.restarts_held:
+        exited, container.exited = container.exited, asyncio.Event()
+        exited.set()
+        if status.oom_killed and not told:
+            self._index.emit(container, "oom")
+        duration = max(status.exited_at_ns - started, 0) // 10**9 if started else 0
+        self._index.emit(container, "die", exitCode=str(status.code), execDuration=str(duration))
+        if remove:
+            self._tell_stop(container)
+            await self._removal.delete(container, volumes=True)
+        elif again and not self.restarts_held:
             if status.exited_at_ns - started > GOOD_RUN * 1e9:
                 container.restart_delay = RESTART_DELAY
             container.restarter = asyncio.ensure_future(self._restart_later(container))
+
+    def _settle(self, container: Container, ended: State, status: ExitStatus) -> bool:
+        """Let the container be in the state `ended`; whether it is to run again, which a stop may change meanwhile."""
+        again = self.restarts(container.record, status.code) and not container.removing
+        ended.status = "restarting" if again else "exited"
+        container.record.state = ended
+        return again
 
     def _save_surely(self, container: Container) -> None:
         """Save what has happened whether or not it can be written down now (the disk may be full)."""

@@ -45,21 +45,18 @@ class Stopping:
             timeout = DEFAULT_TIMEOUT
         try:
             await self._resume(container, shim)
-            async with asyncio.timeout(max(timeout, 1) if timeout >= 0 else None):
-                await shim.signal(signo)
+            await shim.signal(signo)
             self._index.emit(container, "kill", signal=str(signo))
-            await asyncio.wait_for(exited.wait(), timeout if timeout >= 0 else None)
+            await asyncio.wait_for(shim.wait(), timeout if timeout >= 0 else None)
         except (TimeoutError, Unavailable, NotFound, RuntimeFailure, SystemFailure):
             with suppress(NotFound):
                 await shim.signal(signal.SIGKILL)
                 self._index.emit(container, "kill", signal=str(int(signal.SIGKILL)))
-            if not await self._has_ended(container, shim, exited):
+            if not await self._has_ended(container, shim):
                 raise SystemFailure(
                     f"cannot stop container: {container.id}: tried to kill container, but did not receive an exit event"
                 ) from None
-        # whoever stops and starts at once must find all given back
-        async with container.lock:
-            pass
+        await exited.wait()  # whoever stops and starts at once must find all given back
 
     async def _resume(self, container: Container, shim: Shim) -> None:
         """A frozen process takes no signal."""
@@ -71,13 +68,13 @@ class Stopping:
                 self._index.emit(container, "unpause")
 
     @staticmethod
-    async def _has_ended(container: Container, shim: Shim, exited: asyncio.Event) -> bool:
+    async def _has_ended(container: Container, shim: Shim) -> bool:
         """Whether a container ends that was killed; a shim that says nothing of it is killed as well."""
         for patience in (LAST_PATIENCE, LAST_PATIENCE):
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(exited.wait(), 0.3)
+                    await asyncio.wait_for(shim.wait(), 0.3)
                     return True
                 if container.state.status == "paused":  # since the signal; cgroup version 1 holds even the dying
                     with suppress(NotFound, Unavailable, SystemFailure, RuntimeFailure):
@@ -102,8 +99,8 @@ class Stopping:
         except NotFound:
             raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running") from None
         self._index.emit(container, "kill", signal=str(signo))
-        if signo == signal.SIGKILL:
-            await self._has_ended(container, shim, exited)
+        if signo == signal.SIGKILL and await self._has_ended(container, shim):
+            await exited.wait()
 
     def _live(self, reference: str) -> tuple[Container, Shim]:
         try:

@@ -29,6 +29,7 @@ from dockyard.linux import memory_files, syscalls
 from dockyard.runtime import record as records
 from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.existing import Existing
 from dockyard.shim import protocol, zygote
 from dockyard.shim.connection import Shim, status_of
 from dockyard.shim.orders import ExitStatus, Runtime, StartRequest
@@ -134,9 +135,22 @@ class Shims:
         return self.exec_root / "shims" / container_id
 
     def _shim(self, container_id: str, peer: socket.socket) -> Shim:
-        shim = Shim(container_id, self._directory(container_id), peer, lambda: self._lost(container_id))
+        shim = Shim(
+            container_id,
+            self._directory(container_id),
+            peer,
+            lambda: self._lost(container_id),
+            lambda signo: self._signal(container_id, signo),
+        )
         self._live.add(shim)
         return shim
+
+    def _signal(self, container_id: str, signo: int) -> None:
+        """Signal a container's first process past its shim. Raises NotFound when it has ended."""
+        try:
+            (self.other_container(container_id) or Existing.load(str(self.state_root), container_id)).kill(signo)
+        except RuntimeFailure as failure:
+            raise NotFound(f"container {container_id} is not running") from failure
 
     async def start(self, request: StartRequest) -> Shim:
         """Start a container. Raises RuntimeFailure(message, exit_code): 127 command not found, 126 not executable."""

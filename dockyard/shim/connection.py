@@ -30,7 +30,8 @@ log = logging.getLogger("dockyard.shims")
 PATIENCE = 5.0
 # A shim answers in milliseconds; on a machine that is overwhelmed in seconds. One that does not is stopped or stuck.
 ANSWER_PATIENCE = 10.0
-# SIGKILL must work all the same: a shim that does not pass it on in this time is killed itself, and with it all it ran.
+# Signals must work all the same: one that a shim does not pass on in this time is sent without it, and of SIGKILL it
+# dies itself, and with it all it ran.
 KILL_PATIENCE = 3.0
 REMEMBERED_CODES = 1000
 _decode = msgspec.msgpack.Decoder(protocol.Notice).decode
@@ -81,7 +82,15 @@ class Shim:
     does not answer.
     """
 
-    def __init__(self, container_id: str, directory: Path, peer: socket.socket, lost: Callable[[], ExitStatus]) -> None:
+    def __init__(
+        self,
+        container_id: str,
+        directory: Path,
+        peer: socket.socket,
+        lost: Callable[[], ExitStatus],
+        signal_without: Callable[[int], None],
+    ) -> None:
+        """`lost` tells how the container ended when the shim has; `signal_without` signals it past one that hangs."""
         self.container_id = container_id
         self.pid = 0  # the container's own process, as the host numbers it
         self.execs: dict[str, ExecProcess] = {}  # those that run, also after a restart of the daemon
@@ -91,6 +100,7 @@ class Shim:
         self._directory = directory
         self._socket = peer
         self._lost = lost
+        self._signal_without = signal_without
         self._loop = asyncio.get_running_loop()
         self._inbox = protocol.Inbox()
         self._sequence = 0
@@ -179,13 +189,18 @@ class Shim:
         return process
 
     async def signal(self, signo: int, all: bool = False) -> None:
-        """Signal PID 1, or everything inside. SIGKILL ends the container even when the shim is stuck."""
-        message = protocol.Signal(self.number(), signo, all)
+        """Signal PID 1, or everything inside, also when the shim is stuck; SIGKILL then ends it as well."""
         if signo != signal.SIGKILL:
-            await self.request(message)
+            latest = time.monotonic_ns() + int(KILL_PATIENCE * 1e9)
+            try:
+                await self.request(protocol.Signal(self.number(), signo, all, "", latest), patience=KILL_PATIENCE)
+            except Unavailable:
+                if all:
+                    raise
+                await self._loop.run_in_executor(None, self._signal_without, signo)
             return
         try:
-            await self.request(message, patience=KILL_PATIENCE)
+            await self.request(protocol.Signal(self.number(), signo, all), patience=KILL_PATIENCE)
         except Unavailable:
             log.warning("the shim of container %s does not answer; it is killed", self.container_id)
             self.destroy()

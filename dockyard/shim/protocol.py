@@ -111,6 +111,7 @@ class Signal(msgspec.Struct, frozen=True, array_like=True, tag=True):
     signo: int
     everyone: bool
     exec_id: str = ""
+    before_ns: int = 0
 
 
 class Freeze(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -273,7 +273,7 @@ class Shim:
     def _do(self, connection: Connection, request: protocol.Request, descriptors: list[int]) -> protocol.Reply | None:
         """Do it; None when the reply comes later."""
         match request:
-            case protocol.Attach() | protocol.Execute() | protocol.Freeze() if (
+            case protocol.Attach() | protocol.Execute() | protocol.Freeze() | protocol.Signal() if (
                 0 < request.before_ns < time.monotonic_ns()
             ):
                 raise LookupError("the request has come too late")

@@ -83,4 +83,4 @@ def test_a_stop_is_told_before_the_removal_that_follows(engine: EngineProcess) -
             engine.docker("rm", "stopped")
         while "stopped" in engine.docker("ps", "-a", "--format", "{{.Names}}").split():
             time.sleep(0.05)
-        assert [event["Action"] for event in told(engine, begin)][-4:] == ["die", "disconnect", "stop", "destroy"]
+        assert [event["Action"] for event in told(engine, begin)][-4:] == ["disconnect", "die", "stop", "destroy"]

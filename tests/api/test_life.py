@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.api_client import Api
 from tests.engine_process import EngineProcess
 
 
@@ -208,3 +209,27 @@ def test_a_failed_start_is_told_once(engine: EngineProcess) -> None:
         assert b"Error waiting for container" not in done.stderr
         assert done.stderr.count(b"no-such-program") == 1
     engine.docker("container", "prune", "-f")
+
+
+@pytest.mark.parametrize("told_by", ["wait", "die", "inspect", "list"])
+def test_who_hears_of_an_end_can_have_what_the_container_held(engine: EngineProcess, told_by: str) -> None:
+    """Its port, for one: `docker wait a && docker start b`."""
+    api = Api(engine.socket)
+    given: dict[str, Any] = {
+        "host": {"PortBindings": {"80/tcp": [{"HostPort": "18087"}]}},
+        "ExposedPorts": {"80/tcp": {}},
+    }
+    first, second = api.create("sleep", "0.05", **given), api.create("sleep", "0.05", **given)
+    told: dict[str, Callable[[str, float], Any]] = {
+        "wait": lambda container, _: str(api.wait(container)),
+        "die": lambda container, begin: "die" in actions(engine, container, begin),
+        "inspect": lambda container, _: not api.inspect(container)["State"]["Running"],
+        "list": lambda container, _: not api.get("/containers/json", filters=json.dumps({"id": [container]})),
+    }
+    for container in [first, second] * 8:
+        begin = time.time()
+        api.post(f"/containers/{container}/start")
+        while not told[told_by](container, begin):
+            pass
+    api.remove(first)
+    api.remove(second)

@@ -288,15 +288,6 @@ def test_an_image_of_another_platform_is_not_the_one_that_is_wanted(engine: Engi
     engine.docker("rm", answer["Id"])
 
 
-def test_an_exec_for_a_user_that_is_not_there_fails_when_it_starts(engine: EngineProcess) -> None:
-    engine.docker("run", "-d", "--name", "nouser", "busybox", "sleep", "100")
-    done = engine.run_docker("exec", "-u", "nosuch", "nouser", "true")
-    assert done.returncode == 126
-    assert (done.stdout + done.stderr).strip() == b"unable to find user nosuch: no matching entries in passwd file"
-    assert engine.run_docker("exec", "-d", "-u", "nosuch", "nouser", "true").returncode == 1
-    engine.docker("rm", "-f", "nouser")
-
-
 def test_a_start_with_settings_is_refused(engine: EngineProcess) -> None:
     container = engine.docker("create", "busybox", "true").strip()
     status, answer = engine.api("POST", f"/containers/{container}/start", {"Binds": ["/tmp:/x"]})

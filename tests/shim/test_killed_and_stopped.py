@@ -166,6 +166,22 @@ def test_stop_and_removal_end_a_container_whose_shim_is_stopped(crashing: Engine
     api.remove(first)
 
 
+def test_the_stop_signal_and_the_grace_period_do_not_depend_on_the_shim(crashing: EngineProcess, api: Api) -> None:
+    """A machine that is overwhelmed may hold up a shim for longer than that."""
+    script = "trap 'sleep 1; echo well > /ended; exit 0' TERM; echo > /ready; while :; do sleep 0.1; done"
+    container = api.run("sh", "-c", script)
+    assert eventually(lambda: crashing.run_docker("exec", container, "test", "-e", "/ready").returncode == 0)
+    pid = api.inspect(container)["State"]["Pid"]
+    with stopped(shim_of(pid)):
+        stopping = threading.Thread(target=lambda: api.post(f"/containers/{container}/stop", t=25))
+        stopping.start()
+        assert eventually(lambda: state_of(pid) == "Z", 15)
+    stopping.join()
+    assert api.inspect(container)["State"]["ExitCode"] == 0
+    assert crashing.docker("cp", f"{container}:/ended", "-", timeout=10)
+    api.remove(container)
+
+
 @pytest.mark.slow
 def test_daemons_start_and_end_although_a_shim_is_stopped(crashing: EngineProcess, api: Api) -> None:
     container = api.run("sh", "-c", "sleep 3; exit 9")
