@@ -21,6 +21,10 @@ from dockyard.errors import Conflict, InvalidParameter
 LONGEST_EMPTY_BODY = 7  # that clients send for no body: {} or null, with a line's end
 
 
+class UpdateRequest(HostConfig, kw_only=True):
+    """The body of POST /containers/{id}/update: limits and the restart policy."""
+
+
 def routes(services: Services) -> list[Route]:
     """Operations on containers."""
     api = Containers(services)
@@ -131,7 +135,7 @@ class Containers:
         return no_content()
 
     async def update(self, call: Call) -> web.StreamResponse:
-        warnings = await self._containers.update(call.params["id"], await call.body(HostConfig))
+        warnings = await self._containers.update(call.params["id"], await call.body(UpdateRequest))
         return json_response({"Warnings": warnings or None})
 
     async def resize(self, call: Call) -> web.StreamResponse:

@@ -5,6 +5,7 @@ generic router is made for; this one knows both. A handler has the bare connecti
 (api/streams.py).
 """
 
+import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -292,8 +293,18 @@ class Router:
             log.debug("%s %s: the client has gone", http.method, http.path)
             return error_response(error)
         except Exception as error:
+            if _is_odd_name(error):
+                log.debug("%s %s: %s", http.method, http.path, error)
+                return json_response({"message": errors.words(error)}, 400)
             log.exception("%s %s failed", http.method, http.path)
             return error_response(error)
+
+
+def _is_odd_name(error: Exception) -> bool:
+    """Whether a name that a client has given was more than the kernel takes: it has a NUL, or is too long."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+    return isinstance(error, ValueError) and "embedded null" in str(error)
 
 
 def _clean(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dockyard import errors, web
-from dockyard.api.router import Call, error_response
+from dockyard.api.router import Call
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
@@ -133,9 +133,7 @@ class ProgressStream:
         error = task.exception()
         if error is not None:
             if self._response is None and not errors_in_stream:
-                if isinstance(error, errors.DockyardError):
-                    raise error
-                return error_response(error if isinstance(error, Exception) else RuntimeError(str(error)))
+                raise error
             message = errors.words(error)
             detail: dict[str, Any] = {"message": message}
             code = getattr(error, "exit_code", None)

@@ -441,6 +441,8 @@ class Repository:
                 url = path if path.startswith("http") else candidate.url + path
                 try:
                     response = await self._authorized(method, url, headers, candidate, body, scopes)
+                except (aiohttp.InvalidURL, UnicodeError) as error:  # a name that no host can have
+                    raise InvalidParameter(f'"{url}" is not a valid address: {error}') from None
                 except (aiohttp.ClientConnectionError, TimeoutError, ssl.SSLError) as error:
                     failure = error
                     reached = reached or not isinstance(error, aiohttp.ClientConnectorError | ssl.SSLError)

@@ -153,7 +153,7 @@ def inject(spec: Spec, requests: Sequence[DeviceRequest], directories: Sequence[
         names = _names(request, catalogue)
         missing = [name for name in names if name not in catalogue.devices]
         if missing:
-            raise SystemFailure(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}")
+            raise InvalidParameter(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}")
         done: list[Specification] = []
         for name in names:
             specification, device = catalogue.devices[name]
@@ -172,7 +172,7 @@ def _names(request: DeviceRequest, catalogue: Catalogue) -> list[str]:
             raise InvalidParameter("unexpected options in CDI device request")
         for name in request.device_ids or []:
             if _QUALIFIED.fullmatch(name) is None:
-                raise SystemFailure(f"CDI device injection failed: unresolvable CDI devices {name}")
+                raise InvalidParameter(f"CDI device injection failed: unresolvable CDI devices {name}")
         return request.device_ids or []
     names = _gpus(request, catalogue)
     if names is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from dockyard.engine.checkpoint import Checkpoint, partial_of, sweep
 from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.runtime import checkpoint, criu
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import ProgramMissing, RuntimeFailure
 from dockyard.runtime.existing import Existing
 from dockyard.shim.client import Shims
 
@@ -36,20 +36,20 @@ class CheckpointService:
     async def create(self, reference: str, name: str, directory: str, *, leave_running: bool) -> None:
         """Write a running container's processes down; they end by that, unless `leave_running`.
 
-        Raises SystemFailure, as Docker does for everything: it does not run, the name is taken or none, CRIU's reason.
+        Raises Conflict when it does not run or the name is taken, SystemFailure for what CRIU can't do.
         """
         container = self._containers.get(reference)
         if not container.state.running:
-            raise SystemFailure(f"Container {reference} not running")
+            raise Conflict(f"Container {reference} not running")
         if NAME.fullmatch(name) is None:
-            raise SystemFailure(f"Invalid checkpoint ID ({name}), only {NAME_CHARACTERS} are allowed")
+            raise InvalidParameter(f"Invalid checkpoint ID ({name}), only {NAME_CHARACTERS} are allowed")
         place = self._root(container, directory) / name
         async with container.lock:
             if place.exists():
                 taken = f"checkpoint with name {name} already exists for container {container.name}"
                 if not place.is_dir():
                     taken = f"{place} exists and is not a directory"
-                raise SystemFailure(f"cannot checkpoint container {reference}: {taken}")
+                raise Conflict(f"cannot checkpoint container {reference}: {taken}")
             exited, stopped = container.exited, container.record.stopped_by_user
 
             async def on_written() -> None:
@@ -59,10 +59,10 @@ class CheckpointService:
 
             try:
                 await self.write(container, place, leave_running=leave_running, on_written=on_written)
-            except SystemFailure as failure:
+            except (SystemFailure, NotImplementedHere) as failure:
                 container.record.stopped_by_user = stopped
                 self._containers.save(container)
-                raise SystemFailure(f"Cannot checkpoint container {reference}: {failure.message}") from failure
+                raise type(failure)(f"Cannot checkpoint container {reference}: {failure.message}") from failure
         if not leave_running:
             await exited.wait()
         self._containers.emit(container, "checkpoint")
@@ -80,11 +80,11 @@ class CheckpointService:
 
         `on_written` is awaited when all is written, while the processes stand still; if it raises, or this daemon dies
         before it is over, they go on. `to_move`: another container is to go on from it.
-        Raises SystemFailure with the reason; then nothing is left.
+        Raises SystemFailure or NotImplementedHere with the reason; then nothing is left.
         """
         if container.record.ids is not None:
             # made before the network, which belongs to it: CRIU makes one anew, from which that network is out of reach
-            raise SystemFailure("it has a user namespace of its own, into which CRIU cannot restore it")
+            raise NotImplementedHere("it has a user namespace of its own, into which CRIU cannot restore it")
         partial = partial_of(place)
         shutil.rmtree(partial, ignore_errors=True)
         loop = asyncio.get_running_loop()
@@ -101,6 +101,8 @@ class CheckpointService:
         except BaseException as failure:
             for left in (partial, place):
                 shutil.rmtree(left, ignore_errors=True)
+            if isinstance(failure, ProgramMissing):
+                raise NotImplementedHere(failure.message) from None
             if isinstance(failure, RuntimeFailure | OSError):
                 raise SystemFailure(failure.message if isinstance(failure, RuntimeFailure) else str(failure)) from None
             raise
@@ -132,28 +134,28 @@ class CheckpointService:
         return criu.time_stopped(directory)
 
     def list(self, reference: str, directory: str) -> list[str]:
-        """The names. Raises SystemFailure for a directory that is not there."""
+        """The names. Raises NotFound for a directory that is not there."""
         container = self._containers.get(reference)
         root = self._root(container, directory)
         if not root.is_dir():
             if directory:
-                raise SystemFailure(f"checkpoint  does not exist for container {container.name}")  # Docker's words
+                raise NotFound(f"checkpoint  does not exist for container {container.name}")  # Docker's words
             return []
         return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
     async def remove(self, reference: str, name: str, directory: str) -> None:
-        """Remove one. Raises SystemFailure when it is not there."""
+        """Remove one. Raises NotFound when it is not there."""
         place = Path(self.find(reference, name, directory).directory)
         # first by its name, so that a crash leaves no half of one
         os.rename(place, partial_of(place))
         await asyncio.to_thread(shutil.rmtree, partial_of(place))
 
     def find(self, reference: str, name: str, directory: str) -> Checkpoint:
-        """The checkpoint. Raises SystemFailure when it is not there."""
+        """The checkpoint. Raises NotFound when it is not there."""
         container = self._containers.get(reference)
         place = self._root(container, directory) / name
         if NAME.fullmatch(name) is None or not place.is_dir():
-            raise SystemFailure(f"checkpoint {name} does not exist for container {container.name}")
+            raise NotFound(f"checkpoint {name} does not exist for container {container.name}")
         return Checkpoint(str(place))
 
     def _root(self, container: Container, directory: str) -> Path:

@@ -267,8 +267,8 @@ class ContainerService:
             if container.shim is not None:
                 try:
                     await translated(container.shim.update(runtime_spec.encode(limits.resources(host))))
-                except SystemFailure as failure:
-                    raise SystemFailure(f"Cannot update container {container.id}: {failure.message}") from failure
+                except (SystemFailure, InvalidParameter) as failure:
+                    raise type(failure)(f"Cannot update container {container.id}: {failure.message}") from failure
             container.record.host_config = host
             self.save(container)
         await self._index.on_disk()

@@ -14,7 +14,7 @@ from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
-from dockyard.engine.start_failures import CannotRun, RuntimeBroke
+from dockyard.engine.start_failures import CannotRun, Refused, RuntimeBroke, StartFailure, is_hosts_fault
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process
@@ -235,7 +235,9 @@ class ExecService:
             execution.exit_code = failure.exit_code if failure.exit_code in (126, 127) else 126
             execution.ended.set()
             text = "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
-            kind = CannotRun if failure.exit_code in (126, 127) else RuntimeBroke
+            kind: type[StartFailure] = RuntimeBroke if is_hosts_fault(failure.message) else Refused
+            if failure.exit_code in (126, 127):
+                kind = CannotRun
             raise kind(text, execution.exit_code) from failure
         finally:
             execution.launched.set()

@@ -26,7 +26,7 @@ from dockyard.engine.layers import LayerStore
 from dockyard.engine.namespace_modes import joined
 from dockyard.engine.start_failures import StartFailure
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.snapshots import trees
 
 CHECKPOINT = ".fork"
@@ -108,9 +108,9 @@ class ForkService:
                     checkpoint = Checkpoint(str(place), moved=True)
                     stopped = self._checkpoints.time_stopped(checkpoint.directory)
                     return
-                except SystemFailure as failure:
+                except (SystemFailure, NotImplementedHere) as failure:
                     if memory or copying:
-                        raise SystemFailure(f"cannot fork the memory of container {reference}: {failure}") from failure
+                        raise type(failure)(f"cannot fork the memory of container {reference}: {failure}") from failure
                     warnings.append(f"{FILES_ONLY}: {failure}")
             since = time.monotonic()
             async with self._standing_still(source):

@@ -42,7 +42,7 @@ from dockyard.errors import DockyardError, Forbidden, InvalidParameter, NotFound
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import Index, Manifest, host, parse_platform
-from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
+from dockyard.oci.reference import DEFAULT_DOMAIN, Reference, is_domain
 
 log = logging.getLogger("dockyard.images")
 
@@ -316,6 +316,8 @@ class ImageService:
         domain = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
         if domain in ("", "index.docker.io", "registry-1.docker.io"):
             domain = DEFAULT_DOMAIN
+        elif not is_domain(domain):
+            raise InvalidParameter(f'"{server}" is not a valid registry address')
         return await self.registry.login(domain, Credentials(username, password, identity_token))
 
     async def distribution(self, text: str, *, auth: Credentials | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from dockyard.errors import SystemFailure
+from dockyard.errors import Unavailable, words
 from dockyard.shim.log_senders import Identity, make_sender
 
 log = logging.getLogger("dockyard.logs")
@@ -31,7 +31,7 @@ class LogForwarding:
         self._ended: set[str] = set()
 
     async def check(self, order: Mapping[str, Any]) -> None:
-        """See whether the log server is there, where the driver can tell. Raises SystemFailure in Docker's words."""
+        """See whether the log server is there, where the driver can tell. Raises Unavailable in Docker's words."""
         options: Mapping[str, str] = order["options"]
         address = next((options[name] for name in options if name.endswith("-address")), "")
         if address.partition(":")[0] in CONNECTIONLESS or options.get("fluentd-async", "") in ("1", "t", "true"):
@@ -40,8 +40,8 @@ class LogForwarding:
         try:
             await asyncio.to_thread(sender.connect)
         except OSError as error:
-            reason = "journald is not enabled on this host" if order["driver"] == "journald" else str(error)
-            raise SystemFailure(
+            reason = "journald is not enabled on this host" if order["driver"] == "journald" else words(error)
+            raise Unavailable(
                 f"failed to create task for container: failed to initialize logging driver: {reason}"
             ) from error
         finally:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from dockyard.engine.container import Container
-from dockyard.errors import SystemFailure
+from dockyard.errors import InvalidParameter
 
 DEFAULT = "{{.ID}}"
 
@@ -45,7 +45,7 @@ def render(template: str, container: Container, attributes: Mapping[str, str]) -
     try:
         return Template(template, "log-tag").render(info)
     except (TemplateError, ExecutionError) as error:
-        raise SystemFailure(
+        raise InvalidParameter(
             f"failed to create task for container: failed to initialize logging driver: {error}"
         ) from None
 

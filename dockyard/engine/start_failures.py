@@ -1,5 +1,7 @@
 """Why a container's program could not be started, and with what exit code that ends a command line."""
 
+import errno
+import os
 from collections.abc import Coroutine
 from typing import Any
 
@@ -19,8 +21,28 @@ class CannotRun(StartFailure, InvalidParameter):
     """The program is not there or may not be executed."""
 
 
+class Refused(StartFailure, InvalidParameter):
+    """The runtime or the kernel refuses what the container is asked to be."""
+
+
 class RuntimeBroke(StartFailure, SystemFailure):
-    """The container could not be made."""
+    """The container could not be made, through no fault of whoever asked."""
+
+
+# What the kernel says when the host is at fault: all else that the runtime fails at is what it was asked for.
+HOST_FAULTS = tuple(
+    os.strerror(number).lower()
+    for number in (
+        *(errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOSYS),
+        *(errno.EUCLEAN, errno.EUSERS),
+    )
+)
+
+
+def is_hosts_fault(message: str) -> bool:
+    """Whether a failure of the runtime is the host's (or ours), by what it says: an errno does not travel with it."""
+    said = message.lower()
+    return any(fault in said for fault in HOST_FAULTS) or "its maker ended" in said
 
 
 def start_failure(failure: RuntimeFailure, *, restored: bool = False) -> StartFailure:
@@ -36,14 +58,19 @@ def start_failure(failure: RuntimeFailure, *, restored: bool = False) -> StartFa
     )
     if failure.exit_code in (126, 127):
         return CannotRun(text, failure.exit_code)
-    return RuntimeBroke(text, 128)
+    return RuntimeBroke(text, 128) if is_hosts_fault(failure.message) else Refused(text, 128)
 
 
 async def translated(work: Coroutine[Any, Any, None]) -> None:
-    """Await a request to a shim; what the runtime refuses is a failure of the system, an ended container a conflict."""
+    """Await a request to a shim.
+
+    Raises InvalidParameter for what the runtime or the kernel refuses, SystemFailure for what the host fails at, and
+    Conflict for a container that has ended.
+    """
     try:
         await work
     except RuntimeFailure as failure:
-        raise SystemFailure(failure.message) from failure
+        kind = SystemFailure if is_hosts_fault(failure.message) else InvalidParameter
+        raise kind(failure.message) from failure
     except NotFound:
         raise Conflict("container is not running") from None

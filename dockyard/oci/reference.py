@@ -90,6 +90,11 @@ class Reference:
         return self.full()
 
 
+def is_domain(text: str) -> bool:
+    """Whether `text` may be a registry's name, with or without a port."""
+    return _DOMAIN.fullmatch(text) is not None
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     """What comes before the first slash is a domain when it looks like a host."""
     first, slash, rest = name.partition("/")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from dockyard.linux.cgroups import path_of
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import ProgramMissing, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ class Criu:
                         pass_fds=(theirs.fileno(), *keep),
                     )
                 except OSError as error:
-                    missing = f"CRIU is not installed: {self.program} not found"
-                    reason = missing if isinstance(error, FileNotFoundError) else f"{self.program}: {error.strerror}"
-                    raise RuntimeFailure(reason) from None
+                    if isinstance(error, FileNotFoundError):
+                        raise ProgramMissing(f"CRIU is not installed: {self.program} not found") from None
+                    raise RuntimeFailure(f"{self.program}: {error.strerror}") from None
             try:
                 yield ours, process.pid
             finally:

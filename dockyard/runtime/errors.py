@@ -13,3 +13,7 @@ class RuntimeFailure(Exception):
         self.message = message
         self.exit_code = exit_code
         self.inside = inside  # whether it happened to the container's process, not to us who made it
+
+
+class ProgramMissing(RuntimeFailure):
+    """It takes a program that is not installed on this host."""

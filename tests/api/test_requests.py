@@ -40,6 +40,94 @@ def test_a_body_that_is_not_json_is_refused(engine: EngineProcess) -> None:
     assert _post(engine, "/containers/create", b"", "application/json")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("{", "unexpected EOF"),
+        ('{"a" 1}', "invalid character '1' after object key"),
+        ('{"a":1 "b"}', "invalid character '\"' after object key:value pair"),
+        ('{"a":tru}', "invalid character '}' in literal true (expecting 'e')"),
+        ('{"a":1.}', "invalid character '}' after decimal point in numeric literal"),
+        ("{a:1}", "invalid character 'a' looking for beginning of object key string"),
+        ("[1,]", "invalid character ']' looking for beginning of value"),
+        ("[1 2]", "invalid character '2' after array element"),
+        ('"a\nb"', r"invalid character '\n' in string literal"),
+        (r'"\x"', "invalid character 'x' in string escape code"),
+        ("nulL", "invalid character 'L' in literal null (expecting 'l')"),
+        ("<html>", "invalid character '<' looking for beginning of value"),
+        ("[" * 10_001, "exceeded max depth"),
+        ("[]", "json: cannot unmarshal array into Go value of type container.CreateRequest"),
+        ('{"Image":1}', "json: cannot unmarshal number into Go struct field CreateRequest.Image of type string"),
+        ('{"Cmd":[1]}', "json: cannot unmarshal array into Go struct field CreateRequest.Cmd of type string"),
+    ],
+)
+def test_a_body_is_refused_in_gos_words(engine: EngineProcess, body: str, words: str) -> None:
+    status, answer = _post(engine, "/containers/create", body.encode(), "application/json")
+    assert (status, answer["message"]) == (400, f"invalid JSON: {words}")
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "field", "kind"),
+    [
+        ('{"HostConfig":{"Memory":"1g"}}', "string", "HostConfig.HostConfig.Memory", "int64"),
+        (f'{{"HostConfig":{{"Memory":{1 << 63}}}}}', f"number {1 << 63}", "HostConfig.HostConfig.Memory", "int64"),
+        (
+            '{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":80}]}}}',
+            "number",
+            "PortBinding.HostConfig.PortBindings.HostPort",
+            "string",
+        ),
+        ('{"HostConfig":{"Binds":"/a:/b"}}', "string", "HostConfig.HostConfig.Binds", "[]string"),
+        (
+            '{"HostConfig":{"RestartPolicy":"always"}}',
+            "string",
+            "HostConfig.HostConfig.RestartPolicy",
+            "container.RestartPolicy",
+        ),
+        ('{"Healthcheck":{"Interval":"1s"}}', "string", "HealthcheckConfig.Healthcheck.Interval", "time.Duration"),
+        ('{"ExposedPorts":["80/tcp"]}', "array", "CreateRequest.ExposedPorts", "nat.PortSet"),
+    ],
+)
+def test_a_value_of_another_type_is_named_in_gos_words(
+    engine: EngineProcess, body: str, value: str, field: str, kind: str
+) -> None:
+    status, answer = _post(engine, "/containers/create", body.encode(), "application/json")
+    words = f"invalid JSON: json: cannot unmarshal {value} into Go struct field {field} of type {kind}"
+    assert (status, answer["message"]) == (400, words)
+
+
+def test_what_is_no_unicode_is_read_as_go_reads_it(engine: EngineProcess) -> None:
+    status, answer = _post(
+        engine, "/volumes/create", b'{"Name":"odd","Labels":{"a":"\\ud800","b":"\xff"}} }', "application/json"
+    )
+    assert (status, answer["Labels"]) == (201, {"a": "\ufffd", "b": "\ufffd"})
+    engine.docker("volume", "rm", "odd")
+
+
+@pytest.mark.parametrize(
+    ("host", "created"),
+    [
+        ({"Binds": ["/tmp/a\0b:/x"]}, 400),
+        ({"Binds": [f"/tmp/{'x' * 300}:/x"]}, 400),
+        ({"Memory": 1 << 63}, 400),
+        ({"CpuShares": 1 << 31}, 201),
+        ({"MaskedPaths": ["not/absolute"]}, 201),
+        ({"CpuRealtimeRuntime": 2}, 201),
+        ({"LogConfig": {"Type": "json-file", "Config": {"tag": "{{.Nothing}}"}}}, 201),
+    ],
+)
+def test_what_the_kernel_or_the_runtime_refuses_is_the_clients_mistake(
+    engine: EngineProcess, host: dict[str, Any], created: int
+) -> None:
+    status, answer = engine.api("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": host})
+    assert status == created, answer
+    if status == 201:
+        status, said = engine.api("POST", f"/containers/{answer['Id']}/start")
+        engine.docker("rm", "-f", answer["Id"])
+        assert status == 400, said
+    assert "Traceback" not in engine.log()
+
+
 def test_an_exec_is_framed_as_its_start_asks(engine: EngineProcess) -> None:
     engine.docker("run", "-d", "--name", "framed", "busybox", "sleep", "100")
     for tty, expected in ((False, b"\1\0\0\0\0\0\0\4hi\r\n"), (True, b"hi\r\n")):

@@ -8,7 +8,7 @@ import pytest
 
 from dockyard.engine.cdi import inject, read_catalogue
 from dockyard.engine.container_config import DeviceRequest
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import InvalidParameter
 from dockyard.oci.runtime_spec import Process, Spec
 from tests.engine_process import EngineProcess
 
@@ -76,7 +76,7 @@ def test_a_later_directory_replaces_a_device_and_a_conflict_removes_it(directori
     assert environment(directories, request) == ["VENDOR=here", "WHICH=other"]
     (Path(directories[1]) / "again.json").write_text(json.dumps(replaced))
     assert read_catalogue(directories).problems
-    with pytest.raises(SystemFailure, match=r"unresolvable CDI devices vendor\.com/device=null"):
+    with pytest.raises(InvalidParameter, match=r"unresolvable CDI devices vendor\.com/device=null"):
         environment(directories, request)
 
 

@@ -1,0 +1,71 @@
+"""What Docker's own source calls the types of request bodies: its JSON decoder names them when a value does not fit."""
+
+# by module and class; (github.com/docker/docker/api/types/…)
+STRUCTS = {
+    "checkpoints.CheckpointRequest": "checkpoint.CreateOptions",
+    "container_config.BindOptions": "mount.BindOptions",
+    "container_config.DeviceMapping": "container.DeviceMapping",
+    "container_config.DeviceRequest": "container.DeviceRequest",
+    "container_config.DriverConfig": "mount.Driver",
+    "container_config.EndpointSettings": "network.EndpointSettings",
+    "container_config.HostConfig": "container.HostConfig",
+    "container_config.IPAMConfig": "network.EndpointIPAMConfig",
+    "container_config.LogSettings": "container.LogConfig",
+    "container_config.MountSpec": "mount.Mount",
+    "container_config.PortBinding": "nat.PortBinding",
+    "container_config.RestartPolicy": "container.RestartPolicy",
+    "container_config.ThrottleRate": "blkiodev.ThrottleDevice",
+    "container_config.TmpfsOptions": "mount.TmpfsOptions",
+    "container_config.Ulimit": "units.Ulimit",
+    "container_config.VolumeOptions": "mount.VolumeOptions",
+    "container_config.WeightOf": "blkiodev.WeightDevice",
+    "container_create.CreateRequest": "container.CreateRequest",
+    "container_create.NetworkingConfig": "network.NetworkingConfig",
+    "containers.UpdateRequest": "container.UpdateConfig",
+    "execs.ExecCreate": "container.ExecOptions",
+    "execs.ExecStart": "container.ExecStartOptions",
+    "image_config.ContainerConfig": "container.CreateRequest",
+    "image_config.Healthcheck": "v1.HealthcheckConfig",
+    "networks.ConfigFromBody": "network.ConfigReference",
+    "networks.ConnectBody": "network.ConnectOptions",
+    "networks.CreateBody": "network.CreateRequest",
+    "networks.DisconnectBody": "network.DisconnectOptions",
+    "networks.EndpointBody": "network.EndpointSettings",
+    "networks.EndpointIpam": "network.EndpointIPAMConfig",
+    "networks.IpamBody": "network.IPAM",
+    "networks.IpamConfigBody": "network.IPAMConfig",
+    "system.Credentials": "registry.AuthConfig",
+    "volumes.CreateRequest": "volume.CreateOptions",
+}
+# Fields whose type has a name of its own, or another size than int64, by their name in JSON.
+FIELDS = {
+    **dict.fromkeys(("Retries", "MaximumRetryCount", "Count", "StopTimeout", "OomScoreAdj", "GwPriority"), "int"),
+    **dict.fromkeys(("IPPrefixLen", "GlobalIPv6PrefixLen"), "int"),
+    **dict.fromkeys(("BlkioWeight", "Weight"), "uint16"),
+    **dict.fromkeys(("Rate", "IOMaximumIOps", "IOMaximumBandwidth"), "uint64"),
+    **dict.fromkeys(("Interval", "Timeout", "StartPeriod", "StartInterval"), "time.Duration"),
+    "Mode": "fs.FileMode",
+    "ConsoleSize": "[2]uint",
+    "NetworkMode": "container.NetworkMode",
+    "IpcMode": "container.IpcMode",
+    "PidMode": "container.PidMode",
+    "UTSMode": "container.UTSMode",
+    "UsernsMode": "container.UsernsMode",
+    "CgroupnsMode": "container.CgroupnsMode",
+    "Isolation": "container.Isolation",
+    "Cgroup": "container.CgroupSpec",
+    "PortBindings": "nat.PortMap",
+    "ExposedPorts": "nat.PortSet",
+}
+INTEGERS = {
+    "int": (-(1 << 63), (1 << 63) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+    "time.Duration": (-(1 << 63), (1 << 63) - 1),
+    "uint": (0, (1 << 64) - 1),
+    "uint16": (0, (1 << 16) - 1),
+    "uint64": (0, (1 << 64) - 1),
+    "fs.FileMode": (0, (1 << 32) - 1),
+}
+# Lists of strings that may be written as one string (strslice.StrSlice); and one of that name that may not.
+STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell", "CapAdd", "CapDrop"})
+NO_STRING = frozenset({("execs.ExecCreate", "Cmd")})
