@@ -40,6 +40,7 @@ from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter
+from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
 from dockyard.snapshots.driver import choose
@@ -73,10 +74,11 @@ class Engine:
         self._registry = RegistryClient(config.registry_mirrors, config.insecure_registries)
         images = ImageService(self._layers, self._registry, database, events)
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
-        self._networks = NetworkService(exec_root, database, events, network_options(config))
+        claims = AddressClaims()
+        self._networks = NetworkService(exec_root, database, events, network_options(config), claims)
         self._shims = Shims(exec_root)
         self._apparmor = AppArmor(exec_root)
-        index = ContainerIndex(root / "containers", database, events)
+        index = ContainerIndex(root / "containers", database, events, claims)
         self._containers = ContainerService(
             config,
             index,

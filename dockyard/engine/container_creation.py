@@ -14,6 +14,7 @@ from dockyard.engine.container_config import ContainerConfig, EndpointSettings, 
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_settings import check_config, merge_image_config, settle
+from dockyard.engine.endpoints import check_endpoint, endpoint_config
 from dockyard.engine.image import Image
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
@@ -198,9 +199,14 @@ class ContainerMaker:
             return {}
         found: dict[str, EndpointSettings] = {}
         for reference, settings in (networks or {host.network_mode: EndpointSettings()}).items():
-            name = reference
+            name, network = reference, None
             with suppress(NotFound):
-                name = self._networks.get(reference).name
+                network = self._networks.get(reference)
+                name = network.name
+            try:
+                check_endpoint(name, network, endpoint_config(settings))
+            except InvalidParameter as error:
+                raise InvalidParameter(f"invalid config for network {reference}: {error.message}") from None
             found[name] = settings
         return found
 

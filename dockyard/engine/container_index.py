@@ -10,6 +10,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.networks.claims import AddressClaims
 from dockyard.shim.connection import Shim
 
 DOCUMENT = "container.json"  # in a container's folder: all but what changes with every run
@@ -22,7 +23,9 @@ def _without_state(record: Record) -> Record:
 class ContainerIndex:
     """Finds containers, keeps their records and tells what happens to them. Readers need no lock."""
 
-    def __init__(self, root: Path, database: Database, events: Events) -> None:
+    def __init__(self, root: Path, database: Database, events: Events, claims: AddressClaims) -> None:
+        """`claims` are kept in step: the addresses that containers have been given by `--ip`."""
+        self._claims = claims
         self.root = root
         self.root.mkdir(mode=0o710, exist_ok=True)
         self._database = database
@@ -37,6 +40,7 @@ class ContainerIndex:
         for container_id, record in list(self._rows.all()):
             self._containers[container_id] = Container(record)
             self._names[record.name] = container_id
+            self._claim(record)
         self._documents.put_all((key, _without_state(container.record)) for key, container in self._containers.items())
 
     # -- finding
@@ -116,6 +120,17 @@ class ContainerIndex:
         self._rows.put(container.id, container.record, lazy=container.passing)
         self._documents.put(container.id, _without_state(container.record))
         self._containers[container.id] = container
+        self._claim(container.record)
+
+    def _claim(self, record: Record) -> None:
+        addresses = [
+            (network, address)
+            for network, settings in record.networks.items()
+            if settings.ipam_config is not None
+            for address in (settings.ipam_config.ipv4_address, settings.ipam_config.ipv6_address)
+            if address
+        ]
+        self._claims.put(record.id, addresses)
 
     async def on_disk(self) -> None:
         """Until everything kept so far survives a power cut; containers that do not (`passing`) are not waited for."""
@@ -130,12 +145,14 @@ class ContainerIndex:
         if container.id in self._containers:
             self._rows.put(container.id, container.record, lazy=lazy or container.passing)
             self._documents.put(container.id, _without_state(container.record))
+            self._claim(container.record)
 
     def remove(self, container: Container) -> None:
         """Forget a container and its name."""
         self._documents.delete(container.id)
         self._rows.delete(container.id, lazy=container.passing)
         del self._containers[container.id]
+        self._claims.drop(container.id)
         self.free(container.name)
 
     def emit(self, container: Container, action: str, **further: str) -> None:

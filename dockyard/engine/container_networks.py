@@ -2,6 +2,7 @@
 
 from dockyard.engine.container_config import EndpointSettings, IPAMConfig
 from dockyard.engine.containers import ContainerService
+from dockyard.engine.endpoints import check_endpoint
 from dockyard.engine.networks import EndpointConfig, NetworkService
 from dockyard.errors import Conflict, Forbidden
 
@@ -32,7 +33,7 @@ class ContainerNetworks:
                     f"Container {container.id} is marked for removal and cannot be connected or disconnected to the "
                     "network"
                 )
-            self._networks.check_endpoint(network, config)
+            check_endpoint(network.name, network, config)
             settings = _settings(config)
             settings.network_id = network.id
             if container.state.running:

@@ -12,6 +12,7 @@ from dockyard.engine.container import Container, MountPoint, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_spec import SpecMaker
+from dockyard.engine.endpoints import endpoint_config
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
 from dockyard.engine.log_forwarding import LogForwarding
@@ -22,7 +23,7 @@ from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import DockyardError, NotFound
-from dockyard.networks.model import EndpointConfig, JoinRequest, Sandbox
+from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim.client import Shims
@@ -164,7 +165,7 @@ class ContainerRuns:
             hostname=record.config.hostname,
             domainname=record.config.domainname,
             mode=mode,
-            endpoints={name: _endpoint_config(settings) for name, settings in record.networks.items()},
+            endpoints={name: endpoint_config(settings) for name, settings in record.networks.items()},
             port_bindings={
                 port: [(binding.host_ip, binding.host_port) for binding in bindings or [PortBinding()]]
                 for port, bindings in (host.port_bindings or {}).items()
@@ -288,20 +289,6 @@ def _note_networks(record: Record, sandbox: Sandbox) -> None:
         settings.ipv6_gateway, settings.global_ipv6_address = state.ipv6_gateway, state.ipv6
         settings.global_ipv6_prefix_len = state.ipv6_prefix_len
         settings.dns_names = state.dns_names or None
-
-
-def _endpoint_config(settings: EndpointSettings) -> EndpointConfig:
-    addresses = settings.ipam_config
-    return EndpointConfig(
-        aliases=settings.aliases or [],
-        links=settings.links or [],
-        ipv4_address=addresses.ipv4_address if addresses else "",
-        ipv6_address=addresses.ipv6_address if addresses else "",
-        mac_address=settings.mac_address if not settings.endpoint_id else "",
-        link_local_ips=addresses.link_local_ips or [] if addresses else [],
-        driver_opts=settings.driver_opts or {},
-        gw_priority=settings.gw_priority,
-    )
 
 
 def _console_size(host: HostConfig) -> tuple[int, int] | None:

@@ -12,14 +12,18 @@ from datetime import UTC, datetime
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
+import msgspec
+
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
+from dockyard.engine.endpoints import check_endpoint
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
 from dockyard.networks.addresses import DEFAULT_GATEWAY
+from dockyard.networks.claims import AddressClaims
 from dockyard.networks.controller import Controller
 from dockyard.networks.drivers.bridge import (
     DEFAULT_BRIDGE,
@@ -96,7 +100,15 @@ class NetworkService:
     container uses any more; at the end `close()`, which leaves running containers' networking in the kernel.
     """
 
-    def __init__(self, exec_root: Path, database: Database, events: Events, options: NetworkOptions) -> None:
+    def __init__(
+        self,
+        exec_root: Path,
+        database: Database,
+        events: Events,
+        options: NetworkOptions,
+        claims: AddressClaims | None = None,
+    ) -> None:
+        """`claims`: addresses that are kept for containers."""
         self._options = options
         self._events = events
         self._database = database
@@ -131,7 +143,7 @@ class NetworkService:
             dns_options=tuple(options.dns_options),
         )
         try:
-            self._controller = Controller(exec_root, settings)
+            self._controller = Controller(exec_root, settings, claims or AddressClaims())
         except NftablesMissing as error:
             raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
 
@@ -433,9 +445,9 @@ class NetworkService:
         given = [pool for pool in network.pools if pool.subnet]
         versions = {ip_network(pool.subnet, strict=False).version for pool in given}
         if network.ipv4 and 4 not in versions:
-            given.insert(0, Pool(subnet=str(self._subnets.choose(taken))))
+            given.insert(0, Pool(subnet=str(self._subnets.choose(taken)), chosen=True))
         if network.ipv6 and 6 not in versions:
-            given.append(Pool(subnet=str(self._subnets.choose(taken, 6, network.id))))
+            given.append(Pool(subnet=str(self._subnets.choose(taken, 6, network.id)), chosen=True))
         for pool in given:
             subnet = ip_network(pool.subnet, strict=False)
             if (subnet.version == 6 and not network.ipv6) or (subnet.version == 4 and not network.ipv4):
@@ -444,7 +456,7 @@ class NetworkService:
                 raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
             gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
             settled.append(
-                Pool(subnet=str(subnet), gateway=gateway, ip_range=pool.ip_range, auxiliary=dict(pool.auxiliary))
+                msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
             )
         return settled
 
@@ -558,20 +570,8 @@ class NetworkService:
                 f"({private[0]}) mode"
             )
         for network, config in wanted.values():
-            self.check_endpoint(network, config)
+            check_endpoint(network.name, network, config)
         return list(wanted.values())
-
-    def check_endpoint(self, network: Network, config: EndpointConfig) -> None:
-        """Raise InvalidParameter when an endpoint cannot be as wished on this kind of network."""
-        if network.name in PREDEFINED:
-            if config.ipv4_address or config.ipv6_address:
-                raise InvalidParameter(
-                    "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
-                )
-            if config.aliases and network.name != "bridge":
-                raise InvalidParameter(
-                    "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
-                )
 
     async def leave(self, container_id: str) -> None:
         """Take down what `join` made; no error when there is nothing."""
@@ -602,7 +602,7 @@ class NetworkService:
             raise Conflict(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )
-        self.check_endpoint(found, config)
+        check_endpoint(found.name, found, config)
         await self._make_again(found)
         state = await self._controller.connect(container_id, found, config)
         self._emit("connect", found, container_id)

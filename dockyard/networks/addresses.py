@@ -1,6 +1,7 @@
 """Which addresses of which network are taken, and by whom they may be."""
 
 import logging
+from collections.abc import Set
 from ipaddress import ip_address, ip_network
 
 from dockyard.errors import Conflict, DockyardError, InvalidParameter
@@ -39,20 +40,22 @@ class Addresses:
         """Know a network no more."""
         del self._pools[network.id]
 
-    def take(self, network: Network, config: EndpointConfig, state: EndpointState) -> None:
-        """Give the endpoint `state` its addresses and gateways: those wished for, or the lowest free ones.
+    def take(
+        self, network: Network, config: EndpointConfig, state: EndpointState, avoid: Set[Address] = frozenset()
+    ) -> None:
+        """Give the endpoint `state` its addresses and gateways: those wished for, or the lowest free ones but `avoid`.
 
         Raises Conflict when a wish is taken, InvalidParameter when it is outside, Unavailable when a pool is full;
         then the endpoint has none.
         """
         try:
             for version, wanted in ((4, config.ipv4_address), (6, config.ipv6_address)):
-                self._take_one(network, version, wanted, state)
+                self._take_one(network, version, wanted, state, avoid)
         except DockyardError:
             self.free(state)
             raise
 
-    def _take_one(self, network: Network, version: int, wanted: str, state: EndpointState) -> None:
+    def _take_one(self, network: Network, version: int, wanted: str, state: EndpointState, avoid: Set[Address]) -> None:
         pools = [pool for pool in self._pools[network.id] if pool.subnet.version == version]
         if not pools:
             if wanted:
@@ -61,7 +64,7 @@ class Addresses:
                     "configured subnets"
                 )
             return
-        pool, taken = _take(pools, wanted)
+        pool, taken = _take(pools, wanted, avoid)
         gateway = "" if network.internal else _gateway(network, pool)
         if version == 4:
             state.ip, state.prefix_len, state.gateway = str(taken), pool.subnet.prefixlen, gateway
@@ -89,7 +92,7 @@ class Addresses:
                         log.warning("address %s is in use by two containers", text)
 
 
-def _take(pools: list[AddressPool], wanted: str) -> tuple[AddressPool, Address]:
+def _take(pools: list[AddressPool], wanted: str, avoid: Set[Address]) -> tuple[AddressPool, Address]:
     if wanted:
         taken = address(wanted)
         for pool in pools:
@@ -101,7 +104,7 @@ def _take(pools: list[AddressPool], wanted: str) -> tuple[AddressPool, Address]:
     failure: DockyardError | None = None
     for pool in pools:
         try:
-            return pool, pool.take()
+            return pool, pool.take(avoid=avoid)
         except DockyardError as error:
             failure = error
     assert failure is not None

@@ -7,7 +7,6 @@ per container, so that a slow kernel holds up nobody else.
 import asyncio
 import functools
 import logging
-import re
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -20,10 +19,11 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, sandboxes
 from dockyard.networks.addresses import Addresses
+from dockyard.networks.claims import AddressClaims
 from dockyard.networks.dns import DnsServer, DnsSockets, open_sockets
 from dockyard.networks.dns_forwarding import Forwarder, Upstream
 from dockyard.networks.drivers import BridgeDriver, Driver, HostDriver, NullDriver, Plan
@@ -76,8 +76,9 @@ class Active:
 class Controller:
     """The Container Network Model's controller: networks by driver, sandboxes by container."""
 
-    def __init__(self, exec_root: Path, settings: Settings) -> None:
+    def __init__(self, exec_root: Path, settings: Settings, claims: AddressClaims) -> None:
         self._settings = settings
+        self._claims = claims
         self._directory = exec_root / "netns"
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="network")
         # names are asked for while networks are made, however long that takes
@@ -319,6 +320,8 @@ class Controller:
 
     def _allocate(self, active: Active, network: Network, config: EndpointConfig) -> EndpointState:
         request = active.request
+        if network.id not in self._networks:  # removed while this start was on its way
+            raise NotFound(f"network {network.name} not found")
         state = EndpointState(
             network_id=network.id,
             endpoint_id=secrets.token_hex(32),
@@ -343,16 +346,15 @@ class Controller:
             self._addresses.free(kept)
             wanted4, wanted6 = config.ipv4_address or kept.ip, config.ipv6_address or kept.ipv6
             config = msgspec.structs.replace(config, ipv4_address=wanted4, ipv6_address=wanted6)
-        wish = config.mac_address.replace("-", ":").lower()
-        if wish and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", wish):
-            raise InvalidParameter(f"invalid MAC address: {config.mac_address}")
+        claimed = self._claims.on(network)
         try:
-            self._addresses.take(network, _preferring(config, *request.preferred.get(network.id, ("", ""))), state)
+            preferring = _preferring(config, *request.preferred.get(network.id, ("", "")))
+            self._addresses.take(network, preferring, state, claimed)
         except DockyardError:
             if network.id not in request.preferred:
                 raise
-            self._addresses.take(network, config, state)
-        state.mac = wish or _mac_of(state.ip)
+            self._addresses.take(network, config, state, claimed)
+        state.mac = config.mac_address.replace("-", ":").lower() or _mac_of(state.ip)
         return state
 
     def _plan(self, active: Active, name: str) -> Plan:

@@ -1,6 +1,6 @@
 """Addresses: which subnet a network gets, and which address of it an endpoint gets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from dockyard.errors import Conflict, InvalidParameter, Unavailable
@@ -43,8 +43,11 @@ class AddressPool:
         """How many addresses are taken."""
         return len(self._used)
 
-    def take(self, wanted: Address | None = None) -> Address:
-        """Take `wanted`, or the lowest free address. Raises Conflict, InvalidParameter, or Unavailable when full."""
+    def take(self, wanted: Address | None = None, avoid: Set[Address] = frozenset()) -> Address:
+        """Take `wanted`, or the lowest free address that is none of `avoid`.
+
+        Raises Conflict, InvalidParameter, or Unavailable when there is none.
+        """
         kind = IPv4Address if self.subnet.version == 4 else IPv6Address
         if wanted is not None:
             if wanted not in self.subnet:
@@ -55,13 +58,15 @@ class AddressPool:
                 raise Conflict("Address already in use")
             self._used.add(int(wanted))
             return wanted
+        passed_over = {int(one) for one in avoid if one.version == self.subnet.version}
         number = self._hint
-        while number in self._used:
+        while number in self._used or number in passed_over:
             number += 1
         if number > self._last:
             raise Unavailable(f"no available IPv{self.subnet.version} addresses on this network's address pools")
         self._used.add(number)
-        self._hint = number + 1
+        # what is passed over now may be free for somebody later
+        self._hint = min((one for one in passed_over - self._used if self._hint <= one < number), default=number + 1)
         return kind(number)
 
     def free(self, address: Address) -> None:

@@ -7,12 +7,16 @@ PortBindings = dict[str, list[tuple[str, str]]]
 
 
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One address pool of a network, in CIDR and address notation; empty means: choose, or none."""
+    """One address pool of a network, in CIDR and address notation; empty means: choose, or none.
+
+    `chosen`: we have, and may another time choose another subnet; users can't give addresses of it.
+    """
 
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
     auxiliary: dict[str, str] = {}
+    chosen: bool = False
 
 
 class Network(msgspec.Struct, kw_only=True, omit_defaults=True):

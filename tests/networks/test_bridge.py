@@ -383,9 +383,8 @@ async def test_two_daemons_share_a_host(make_host: Any) -> None:
 
 
 async def test_fixed_addresses_and_interfaces_by_order(host: Host) -> None:
-    await host.create("lan")
-    subnet = host.service.get("lan").pools[0].subnet
-    base = subnet.rpartition(".")[0]
+    base = f"10.252.{host.number}"
+    await host.create("lan", pools=[Pool(subnet=f"{base}.0/24")])
     wish = EndpointConfig(
         ipv4_address=f"{base}.77", mac_address="02:42:ac:11:22:33", aliases=["db"], link_local_ips=["169.254.8.8"]
     )
