@@ -91,10 +91,12 @@ def _tcp(address: str, place: str, config: Config) -> tuple[socket.socket, ssl.S
         port = "2376" if secure else "2375"
     if not port.isdigit() or int(port) > 65535:
         raise InvalidParameter(f"invalid bind address ({address}): invalid port")
-    if not secure and not _is_loopback(host) and config.tls is not False:
+    # containers reach every address of the host but its loopback ones
+    if not config.tlsverify and not _is_loopback(host) and config.tls is not False and config.tlsverify is not False:
+        missing, allowed = ("a client's certificate", "--tlsverify=false") if secure else ("TLS", "--tls=false")
         raise InvalidParameter(
-            f"refusing to listen on {address} without TLS: whoever reaches it is root on this host; "
-            "use --tlsverify, or say --tls=false to allow it"
+            f"refusing to listen on {address} without {missing}: whoever reaches it is root on this host; "
+            f"use --tlsverify, or say {allowed} to allow it"
         )
     context = tls_context(config) if secure else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -109,6 +111,8 @@ def _tcp(address: str, place: str, config: Config) -> tuple[socket.socket, ssl.S
     listener.listen(1024)
     if context is None and not _is_loopback(host):
         log.warning("[DEPRECATION NOTICE]: API is accessible on %s without encryption: this is root access", address)
+    elif not config.tlsverify:
+        log.warning("API is accessible on %s without a client's certificate: this is root access", address)
     return listener, context
 
 

@@ -213,11 +213,11 @@ class System:
 
     def _warnings(self) -> list[str] | None:
         config, apparmor = self._services.system.config, self._services.system.apparmor
-        secure = config.tls or config.tlsverify
+        missing = "TLS client verification" if config.tls else "encryption"
         found = [
-            f"[DEPRECATION NOTICE]: API is accessible on {address} without encryption."
+            f"[DEPRECATION NOTICE]: API is accessible on {address} without {missing}."
             for address in config.hosts
-            if address.startswith("tcp://") and not secure
+            if address.startswith("tcp://") and not config.tlsverify
         ]
         if apparmor.enabled and not apparmor.confines:
             found.append(f"WARNING: {NO_PARSER}")

@@ -266,12 +266,16 @@ def _forward(ours: list[BridgeRules]) -> list[str]:
     for rules in ours:
         name = f'"{rules.bridge}"'
         lines.append(f" chain to-{rules.bridge} {{")
-        lines.append("  ct state established,related accept")
         if not rules.internal:
             lines.append("  ct status dnat accept")
         if rules.icc:
             lines.append(f"  iifname {name} accept")
-        lines += ["  drop", " }"]
+        # No answer comes from another network of ours, except from a published port: a container there could send what
+        # looks like one, under the address of whom ours has asked.
+        others = ", ".join(f'"{other.bridge}"' for other in ours if other is not rules)
+        if others:
+            lines.append(f"  iifname {{ {others} }} drop")
+        lines += ["  ct state established,related accept", "  drop", " }"]
     lines += [" chain forward {", "  type filter hook forward priority filter;"]
     for rules in ours:
         if rules.internal:

@@ -28,10 +28,7 @@ def router_advertisement(mac: bytes) -> bytes:
     said += struct.pack("!BB6s", 1, 1, mac)
     said += struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 7200, 3600, 0, prefix)
     pseudo = source + everyone + struct.pack("!II", len(said), 58) + said
-    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    said = said[:2] + struct.pack("!H", ~total & 0xFFFF) + said[4:]
+    said = said[:2] + struct.pack("!H", internet_sum(pseudo)) + said[4:]
     head = struct.pack("!IHBB", 6 << 28, len(said), 58, 255) + source + everyone
     return bytes.fromhex("333300000001") + mac + struct.pack("!H", 0x86DD) + head + said
 
@@ -152,9 +149,11 @@ def _syn_with_priority_tag_is_answered(path: str, bridge: str) -> bool:
                 source = socket.inet_aton(any_of_ours.getsockname()[0])
             target = socket.inet_aton("127.0.0.2")
             tcp = struct.pack("!HHIIBBHHH", 40000, 18998, 1, 0, 0x50, 2, 65535, 0, 0)
-            tcp = tcp[:16] + struct.pack("!H", _sum(source + target + struct.pack("!HH", 6, 20) + tcp)) + tcp[18:]
+            tcp = (
+                tcp[:16] + struct.pack("!H", internet_sum(source + target + struct.pack("!HH", 6, 20) + tcp)) + tcp[18:]
+            )
             head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 1, 0, 64, 6, 0) + source + target
-            head = head[:10] + struct.pack("!H", _sum(head)) + head[12:]
+            head = head[:10] + struct.pack("!H", internet_sum(head)) + head[12:]
             raw.send(gateway + own + struct.pack("!HHH", 0x8100, 0, 0x0800) + head + tcp)
             while True:
                 try:
@@ -171,7 +170,8 @@ def _gateway_of(path: str) -> bytes:
     return socket.inet_aton(run_in(path, "ip", "route", "show", "default").decode().split()[2])
 
 
-def _sum(data: bytes) -> int:
+def internet_sum(data: bytes) -> int:
+    """The checksum of IPv4, TCP and ICMPv6 (RFC 1071)."""
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
