@@ -1,7 +1,9 @@
 """What every test may ask for: a running engine of its own, and the check that the run leaves nothing behind."""
 
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         yield process
     finally:
         process.clean_up()
+
+
+@pytest.fixture(scope="session")
+def prober(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of prober.c, which needs no library."""
+    program = tmp_path_factory.mktemp("prober") / "prober"
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, Path(__file__).with_name("prober.c")], check=True)
+    return program

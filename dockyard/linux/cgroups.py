@@ -177,6 +177,11 @@ class Cgroup:
                     raise
                 _write(f"{self.layout.tops['']}{path_of(like)['']}/cgroup.procs", str(pid))
 
+    def step_out(self, pid: int) -> None:
+        """Move the process `pid` to where the caller is, as far as processes are counted there."""
+        for name in {"pids"} & self.layout.tops.keys() or {""} & self.layout.tops.keys():
+            _write(f"{self.layout.tops[name]}{path_of('self')[name]}/cgroup.procs", str(pid))
+
     def give(self, uid: int) -> None:
         """Let the user `uid` manage the group (v2): what the kernel names as safe to delegate becomes theirs."""
         directory = self.directory("")

@@ -11,7 +11,7 @@ import os
 from dockyard.linux import syscalls
 
 MAGIC = 0x9FA0
-_ROOT_INODE = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
+ROOT_INODE = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
 
 
 def open_own(path: str, flags: int) -> int:
@@ -38,7 +38,7 @@ def open_root() -> int:
     if proc >= 0:
         return proc
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if syscalls.file_system_type(proc) != MAGIC or os.fstat(proc).st_ino != _ROOT_INODE:
+    if syscalls.file_system_type(proc) != MAGIC or os.fstat(proc).st_ino != ROOT_INODE:
         os.close(proc)
         raise OSError(5, "/proc is not a procfs", "/proc")
     return proc

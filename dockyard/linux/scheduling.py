@@ -1,6 +1,6 @@
 """How the kernel schedules a process: CPU policy, IO priority, NUMA memory policy, execution domain.
 
-sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2); each acts on the calling thread.
+sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2).
 """
 
 import ctypes
@@ -53,12 +53,19 @@ _SCHED_SETATTR, _IOPRIO_SET, _SET_MEMPOLICY = _NUMBERS.get(platform.machine(), _
 
 
 def set_scheduler(
-    policy: int, flags: int = 0, nice: int = 0, priority: int = 0, runtime: int = 0, deadline: int = 0, period: int = 0
+    policy: int,
+    flags: int = 0,
+    nice: int = 0,
+    priority: int = 0,
+    runtime: int = 0,
+    deadline: int = 0,
+    period: int = 0,
+    pid: int = 0,
 ) -> None:
-    """sched_setattr(2); runtime, deadline and period in ns. Raises OSError."""
-    recorder.note("sched_setattr", policy, flags, nice, priority, runtime, deadline, period)
+    """sched_setattr(2) of the thread `pid` (0: the caller); runtime, deadline and period in ns. Raises OSError."""
+    recorder.note("sched_setattr", pid, policy, flags, nice, priority, runtime, deadline, period)
     attributes = struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)
-    syscalls.call(_SCHED_SETATTR, ctypes.c_int(0), attributes, ctypes.c_uint(0))
+    syscalls.call(_SCHED_SETATTR, ctypes.c_int(pid), attributes, ctypes.c_uint(0))
 
 
 def set_io_priority(kind: int, level: int) -> None:

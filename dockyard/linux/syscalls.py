@@ -122,10 +122,24 @@ _OLDER = {
         "capget": 90, "capset": 91, "clone": 220, "action": 134,
     },
 }  # fmt: skip
-_older = _OLDER.get(platform.machine(), _OLDER["aarch64"])  # aarch64's are the generic numbers
+MACHINE = platform.machine()
+_older = _OLDER.get(MACHINE, _OLDER["aarch64"])  # aarch64's are the generic numbers
 SYS_PIVOT_ROOT, SYS_SECCOMP, SYS_BPF = _older["pivot_root"], _older["seccomp"], _older["bpf"]
 SYS_KEYCTL, SYS_CAPSET, SYS_CLONE = _older["keyctl"], _older["capset"], _older["clone"]
 SYS_RT_SIGACTION, SYS_CAPGET = _older["action"], _older["capget"]
+
+# What a process of ours still calls when its program's filter may be loaded already.
+_CALLS = {
+    "x86_64": {
+        "clone": 56, "sendmsg": 46, "recvmsg": 47, "exit_group": 231, "setsid": 112, "ioctl": 16, "prlimit64": 302,
+        "gettid": 186, "getpid": 39, "mmap": 9, "munmap": 11, "brk": 12, "futex": 202, "close": 3,
+    },
+    "aarch64": {
+        "clone": 220, "sendmsg": 211, "recvmsg": 212, "exit_group": 94, "setsid": 157, "ioctl": 29, "prlimit64": 261,
+        "gettid": 178, "getpid": 172, "mmap": 222, "munmap": 215, "brk": 214, "futex": 98, "close": 57,
+    },
+}  # fmt: skip
+NUMBERS = {**_CALLS.get(MACHINE, _CALLS["aarch64"]), "close_range": SYS_CLOSE_RANGE}
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)

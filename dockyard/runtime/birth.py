@@ -2,7 +2,8 @@
 
 Only a process's children get into a PID namespace that it makes or joins, and what belongs to a user namespace must be
 made by somebody in it. So with a user namespace there is a go-between: forked by the runtime, it joins what is to be
-joined, enters the user namespace, forks PID 1 as its sibling, and is gone.
+joined, enters the user namespace, forks PID 1 as its sibling, and is gone. Where a PID namespace is joined the first
+process is born outside of it, as the go-between if there is one, and gets there by its last fork (last_fork.py).
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dockyard.linux import namespaces, syscalls
 from dockyard.linux.syscalls import CLONE_NEWPID, CLONE_NEWUSER, CLONE_PARENT
 from dockyard.oci.runtime_spec import Spec
-from dockyard.runtime import channel, init
+from dockyard.runtime import channel, init, labels
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.init import Birth
@@ -68,15 +69,12 @@ def fork_first(
 
 
 def _directly(birth: Birth, ours: socket.socket, theirs: socket.socket, parent: int) -> int:
-    """Go to the PID namespace, fork, and come back."""
+    """Go to the PID namespace that is to be made, fork, and come back."""
     flags = birth.flags & CLONE_NEWPID
-    joined = [fd for fd, flag in birth.joined if flag == CLONE_NEWPID]
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if flags or joined else -1
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if flags else -1
     try:
         if flags:
             syscalls.unshare(flags)
-        for fd in joined:
-            syscalls.setns(fd, CLONE_NEWPID)
         pid = namespaces.fork_into(parent) if parent else os.fork()
         if pid == 0:
             ours.close()
@@ -101,6 +99,7 @@ def _by_go_between(
                 ours.close()
                 here.close()
                 _go_between(birth, there, theirs)
+        pid = -1
         try:
             while True:
                 message, _ = channel.receive(here)
@@ -109,7 +108,8 @@ def _by_go_between(
                 if message.kind == "error":
                     raise RuntimeFailure(message.text, message.exit_code)
                 if message.kind == "born":
-                    return message.pid
+                    pid = message.pid or helper
+                    return pid
                 try:
                     map_ids(helper)
                 except OSError as error:
@@ -117,7 +117,7 @@ def _by_go_between(
                 channel.send(here, Message("done"))
         finally:
             here.close()
-            if not parent:
+            if not parent and pid != helper:
                 os.waitpid(helper, 0)
 
 
@@ -125,6 +125,11 @@ def _go_between(birth: Birth, runtime: socket.socket, theirs: socket.socket) -> 
     """Never returns."""
     try:
         init.leave_host(birth)
+        joins_user = any(flag == CLONE_NEWUSER for _, flag in birth.joined)
+        if joins_user or os.geteuid() == 0:
+            init.hide()  # from who is there already; else only once the mappings are written, by who may then see us
+        if birth.crosses and birth.spec.process is not None:
+            labels.of_next_program(birth.spec.process)
         # Its own root may not be allowed to go to its directory, but it can begin there.
         with contextlib.suppress(OSError):
             os.chdir(init.root_path(birth.bundle, birth.spec))
@@ -133,6 +138,7 @@ def _go_between(birth: Birth, runtime: socket.socket, theirs: socket.socket) -> 
             syscalls.unshare(CLONE_NEWUSER)
             channel.send(runtime, Message("mapped"))
             channel.expect(runtime, "done", "setting up id mappings")
+            init.hide()
         for fd, flag in rest:
             if flag == CLONE_NEWUSER:
                 syscalls.setns(fd, CLONE_NEWUSER)
@@ -140,11 +146,16 @@ def _go_between(birth: Birth, runtime: socket.socket, theirs: socket.socket) -> 
         for fd, flag in rest:
             if flag != CLONE_NEWUSER:
                 syscalls.setns(fd, flag)
+        made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
+        born = dataclasses.replace(birth, flags=made, joined=())
+        if birth.crosses:
+            channel.send(runtime, Message("born"))
+            runtime.close()
+            init.be_born(born, theirs)
         pid = namespaces.fork_into(CLONE_PARENT | birth.flags & CLONE_NEWPID)
         if pid == 0:
             runtime.close()
-            made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
-            init.be_born(dataclasses.replace(birth, flags=made, joined=()), theirs)
+            init.be_born(born, theirs)
         channel.send(runtime, Message("born", pid=pid))
     except BaseException as failure:
         channel.send_failure(runtime, failure)

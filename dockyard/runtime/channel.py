@@ -13,7 +13,10 @@ INT = 4  # bytes of a descriptor
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """`kind` is console, hooks, limits, cgroup, mapped, born, ids, seccomp, created, start, done or error."""
+    """`kind` is one of those below, or start, done or error.
+
+    console, hooks, limits, clocks, cgroup, crowded, mapped, born, ids, seccomp, created
+    """
 
     kind: str
     text: str = ""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Linux, Process, Spec
@@ -25,6 +27,7 @@ from dockyard.runtime import (
     hooks,
     init,
     intel_rdt,
+    labels,
     midwife,
     mount_sources,
     process,
@@ -62,11 +65,19 @@ class Started:
 class Joining:
     """A process on its way into a container: a child of ours, until its execve. Readable when `advance` has work."""
 
-    def __init__(self, pid: int, pidfd: int, runtime: socket.socket, attendance: midwife.Attendance) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
+    def __init__(self, runtime: socket.socket, attendance: midwife.Attendance) -> None:
         self._runtime = runtime
         self._attendance = attendance
+
+    @property
+    def pid(self) -> int:
+        """Its number here. Another one's after the last fork, over which `advance` goes."""
+        return self._attendance.pid
+
+    @property
+    def maker(self) -> int:
+        """Who was on the way until the last fork, and has ended or does now; 0 before that."""
+        return self._attendance.maker
 
     def fileno(self) -> int:
         """To be watched for input."""
@@ -82,7 +93,7 @@ class Joining:
         if message is not None:
             raise RuntimeFailure(message.text, message.exit_code)
         console = self._attendance.console
-        return Started(self.pid, self.pidfd, console if console >= 0 else None)
+        return Started(self.pid, self._attendance.pidfd, console if console >= 0 else None)
 
     def release(self) -> None:
         """Close the channel, once the program runs."""
@@ -91,8 +102,8 @@ class Joining:
     def abandon(self) -> None:
         """Kill it and let go of all but the duty to reap it."""
         with contextlib.suppress(ProcessLookupError):
-            syscalls.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        os.close(self.pidfd)
+            syscalls.pidfd_send_signal(self._attendance.pidfd, signal.SIGKILL)
+        os.close(self._attendance.pidfd)
         self._attendance.abandon()
         self._runtime.close()
 
@@ -154,7 +165,8 @@ class Container(Existing):
                 undo.callback(start_gate.close)
             flags, joined = birth.of_spec(spec, undo)
             users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
-            sources = mount_sources.open_all(spec, bundle, users, undo)
+            pids = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWPID), -1)
+            sources = mount_sources.open_all(spec, bundle, users, undo, pids)
             group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)
             born = Birth(
                 container_id=container_id,
@@ -174,6 +186,7 @@ class Container(Existing):
                 gate=start_gate,
                 tell=tell,
                 rootless=rootless,
+                crosses=pids >= 0,
             )
             if tell is not None:
                 kinds = ", ".join(name for name, flag in namespaces.CLONE_FLAGS.items() if flag & flags)
@@ -202,8 +215,23 @@ class Container(Existing):
             owner = groups.owner(spec, flags)
             if owner is not None:
                 group.give(owner)
-            pidfd = os.pidfd_open(pid)
-            undo.callback(os.close, pidfd)
+            attendance = midwife.Attendance(
+                ours,
+                os.pidfd_open(pid),
+                pid,
+                spec.process,
+                filter_,
+                born.state("creating", pid),
+                lambda: _run_hooks(born, pid),
+                on_console,
+                lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
+                join_cgroup=lambda child: groups.join(group, child),
+                make_room=group.step_out,
+                spec=spec,
+                parent=os.getppid() if sibling else os.getpid(),
+                crosses=born.crosses,
+            )
+            undo.callback(lambda: os.close(attendance.pidfd))
             resctrl: list[str] = []
             if spec.linux.intel_rdt is not None:
                 resctrl = intel_rdt.join(spec.linux.intel_rdt, container_id, pid)
@@ -231,27 +259,31 @@ class Container(Existing):
             text = text or runtime_spec.encode(spec)
             if not gate:  # nobody else may start it: it may be found while its process is on its way
                 records.save(root, record, text, group)
-            if meanwhile is not None:
-                meanwhile(pid, pidfd)
-            state = born.state("creating", pid)
-            console = midwife.attend(
-                ours,
-                pidfd,
-                pid,
-                spec.process,
-                filter_,
-                state,
-                lambda: _run_hooks(born, pid),
-                on_console,
-                lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
-            )
+            if meanwhile is not None and not born.crosses:
+                meanwhile(pid, attendance.pidfd)
+            midwife.attend(attendance)
+            if born.crosses:
+                undo.callback(_reap, attendance.pid)
+                if attendance.keeper < 0:
+                    _bury(attendance.maker)
+                record = msgspec.structs.replace(record, pid=attendance.pid, started=records.start_time(attendance.pid))
+                if not gate:
+                    records.save(root, record, text, group)
+                if meanwhile is not None:
+                    meanwhile(attendance.pid, attendance.pidfd)
             container = Container(root, record)
-            container.process = Started(pid, pidfd, console if console >= 0 else None)
+            console = attendance.console
+            container.process = Started(attendance.pid, attendance.pidfd, console if console >= 0 else None)
             container._runtime = ours
             container._spec = spec
             container._seccomp = seccomp_program
             if gate:
                 records.save(root, record, text, group)
+            if start_gate is not None and attendance.keeper >= 0:
+                with socket.socket(fileno=attendance.keeper) as keeper:
+                    socket.send_fds(keeper, [b"."], [*start_gate.descriptors(), ours.fileno()])
+                container._runtime = None
+                ours.close()
             undo.pop_all()
             if start_gate is not None:
                 start_gate.close()
@@ -297,6 +329,8 @@ class Container(Existing):
             while (started := joining.advance()) is None:
                 pass
             joining.release()
+            if joining.maker:
+                _bury(joining.maker)
             return started
         except BaseException:
             joining.abandon()
@@ -330,11 +364,14 @@ class Container(Existing):
         ours, theirs = channel.pair()
         try:
             flags = self._flags_to_join(pidfd)
+            crosses = bool(flags & syscalls.CLONE_NEWPID)
+            if crosses and filter_ is not None:
+                filter_.lets_cross()  # here, where it is still known the next time
             if self.record.userns and stdio is not None:
                 _give_stdio(stdio, wanted, self.record.pid)
             if os.geteuid() == 0:
                 init.hide()  # and so the child from its first moment: whoever is in there may be waiting for it
-            pid, left = self._fork_to_join(pidfd, flags)
+            pid = _fork()
             if pid == 0:
                 ours.close()
                 _join(
@@ -343,7 +380,7 @@ class Container(Existing):
                     stdio,
                     self.group,
                     pidfd,
-                    left,
+                    flags,
                     filter_,
                     keep_fds,
                     self.record,
@@ -351,45 +388,26 @@ class Container(Existing):
                     tell,
                     self.spec.linux,
                 )
-            # a child of ours that nobody has reaped yet: the number is its own
-            child = os.pidfd_open(pid)
             attendance = midwife.Attendance(
                 ours,
-                child,
+                os.pidfd_open(pid),  # a child of ours that nobody has reaped yet: the number is its own
                 pid,
                 wanted,
                 filter_,
                 self.state("running"),
                 on_console=on_console,
-                join_cgroup=lambda: groups.join(self.group, pid),
+                join_cgroup=lambda child: groups.join(self.group, child),
+                make_room=self.group.step_out if groups_to_join is None else None,
+                spec=self.spec,
+                crosses=crosses,
             )
-            return Joining(pid, child, ours, attendance)
+            return Joining(ours, attendance)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
             os.close(pidfd)
-
-    def _fork_to_join(self, pidfd: int, flags: int) -> tuple[int, int]:
-        """Fork; only children move to the PID namespace, and we come back as soon as there is one.
-
-        Returns the child's PID, and the namespaces that it still has to join.
-        """
-        if not flags & syscalls.CLONE_NEWPID:
-            return _fork(), flags
-        if flags & syscalls.CLONE_NEWUSER and os.geteuid() != 0:
-            return _fork_from_inside(pidfd), flags & ~(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID)
-        home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        pid = -1
-        try:
-            namespaces.setns(pidfd, syscalls.CLONE_NEWPID)
-            pid = _fork()
-        finally:
-            if pid != 0:
-                namespaces.setns(home, syscalls.CLONE_NEWPID)
-            os.close(home)
-        return pid, flags & ~syscalls.CLONE_NEWPID
 
     def _flags_to_join(self, pidfd: int) -> int:
         """The namespaces of PID 1 that are not the caller's own already."""
@@ -425,40 +443,6 @@ def _bear(born: Birth, parent: int) -> tuple[int, socket.socket]:
     return pid, ours
 
 
-def _fork_from_inside(pidfd: int) -> int:
-    """Fork a child that is in the user and the PID namespace of `pidfd`'s process, as root there.
-
-    Who is not root may enter a PID namespace only as root of the user namespace that it belongs to, from which there is
-    no way back: a go-between does, and its child is ours by CLONE_PARENT.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    helper = _fork()
-    if helper == 0:
-        pid = -1
-        try:
-            namespaces.setns(pidfd, syscalls.CLONE_NEWUSER)
-            init.become_root()
-            namespaces.setns(pidfd, syscalls.CLONE_NEWPID)
-            pid = namespaces.fork_into(syscalls.CLONE_PARENT)
-            if pid:
-                os.write(writer, str(pid).encode())
-        finally:
-            if pid:
-                os._exit(0)  # the go-between; only its child goes on
-        os.close(reader)
-        os.close(writer)
-        return 0
-    os.close(writer)
-    try:
-        said = os.read(reader, 16)
-    finally:
-        os.close(reader)
-        os.waitpid(helper, 0)
-    if not said:
-        raise RuntimeFailure("cannot enter the container's user namespace")
-    return int(said)
-
-
 def _join(
     runtime: socket.socket,
     wanted: Process,
@@ -474,6 +458,7 @@ def _join(
     linux: Linux,
 ) -> None:
     """The child of `join`: enter the container and become the program. Never returns."""
+    crosses = bool(flags & syscalls.CLONE_NEWPID)
     try:
         if tell is not None:
             tell("child process in init()")
@@ -497,32 +482,54 @@ def _join(
         process.set_oom_score(wanted)
         init.hide()
         setgroups = not record.userns or init.may_set_groups(record.pid)
+        if crosses:
+            labels.of_next_program(wanted)
+        if wanted.selinux_label:
+            labels.of_next_key(wanted.selinux_label)
         init.import_nothing_more()
         if flags:
-            syscalls.setns(pidfd, flags)
+            _enter(pidfd, flags)
         os.close(pidfd)
         if record.userns:
             init.become_root()
         os.chdir("/")
-        init.own_keyring(record.id, wanted, userns=record.userns)
+        init.own_keyring(record.id, userns=record.userns)
         if wanted.terminal:
             process.take_terminal(_open_terminal(wanted, runtime))
+            if not crosses:
+                process.control_terminal()
         else:
             init.take_stdio(stdio, wanted)
-        init.set_limits(wanted, runtime)
+        init.set_limits(wanted, runtime, crosses=crosses)
         if linux.personality is not None:
             scheduling.apply_personality(linux.personality)
         if linux.memory_policy is not None:
             scheduling.apply_memory_policy(linux.memory_policy)
-        ready = init.become_ready(wanted, linux, filter_, last_capability, runtime, setgroups=setgroups)
-        channel.send(runtime, Message("created"))
+        ready = init.become_ready(wanted, linux, filter_, last_capability, setgroups=setgroups, crosses=crosses)
         if tell is not None:
             tell(f"setns_init: about to exec {ready.program}")
-        process.reset_signals()
+        if crosses:
+            ready = init.cross(ready, runtime, keep_fds=keep_fds)
+        ready = init.with_listener(ready, runtime)
+        channel.send(runtime, Message("created"))
+        if not crosses:
+            process.reset_signals()
         init.become_program(ready, runtime, keep_fds=keep_fds)
     except BaseException as failure:
         channel.send_failure(runtime, failure)
     os._exit(1)
+
+
+def _enter(pidfd: int, flags: int) -> None:
+    """Join the container's namespaces, the PID namespace by the next fork.
+
+    Who is not root is let in only as root of the user namespace that they belong to.
+    """
+    if flags & syscalls.CLONE_NEWUSER and os.geteuid() != 0:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
+        init.become_root()
+        flags &= ~syscalls.CLONE_NEWUSER
+    syscalls.setns(pidfd, flags)
 
 
 def _open_terminal(wanted: Process, runtime: socket.socket) -> int:
@@ -576,6 +583,12 @@ def _fork() -> int:
         return os.fork()
     except OSError as error:
         raise RuntimeFailure(f"cannot fork into the container: {error.strerror}") from error
+
+
+def _bury(maker: int) -> None:
+    """Reap who has ended after the last fork, unless it is our parent's."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(maker, 0)
 
 
 def _reap(pid: int) -> None:

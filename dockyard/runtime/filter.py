@@ -1,13 +1,19 @@
 """A process's system call filter: compiled, with how it is loaded and who decides what it leaves open."""
 
+import functools
 import os
 import socket
 from dataclasses import dataclass
 
-from dockyard.linux import seccomp, syscalls
+from dockyard.linux import filter_answers, seccomp, syscalls
 from dockyard.oci.runtime_spec import Seccomp
-from dockyard.runtime import kept_filters
+from dockyard.runtime import kept_filters, last_fork
 from dockyard.runtime.errors import RuntimeFailure
+
+
+@functools.lru_cache(maxsize=4)
+def _lets_cross(program: bytes) -> bool:
+    return filter_answers.allows(program, last_fork.CALLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,13 @@ class Filter:
         if self.notifies:
             return self.flags | syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER
         return self.flags & ~syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+
+    def lets_cross(self) -> bool:
+        """Whether it can be loaded before the last fork (last_fork.py).
+
+        One that asks an agent can't: that is told of the process that it is to decide for.
+        """
+        return not self.notifies and _lets_cross(self.program)
 
     def load(self, runtime: socket.socket) -> None:
         """Have the kernel apply it to the caller from now on. Raises RuntimeFailure.

@@ -42,12 +42,21 @@ class Gate:
         """Tell whoever said start what has gone wrong."""
         text = failure.message if isinstance(failure, RuntimeFailure) else repr(failure)
         code = failure.exit_code if isinstance(failure, RuntimeFailure) else 1
-        os.write(self._done, quick_json.dumps({"text": text, "exit_code": code}).encode() + b"\n")
+        tell(self._done, text, code)
+
+    def descriptors(self) -> list[int]:
+        """`go` and `done`, for who waits in PID 1's place."""
+        return [self._go, self._done]
 
     def close(self) -> None:
         """For the process that has made it, when it has handed it on."""
         os.close(self._go)
         os.close(self._done)
+
+
+def tell(done: int, text: str, exit_code: int) -> None:
+    """Say to whoever said start, through `done`, why the program does not run."""
+    os.write(done, quick_json.dumps({"text": text, "exit_code": exit_code}).encode() + b"\n")
 
 
 def is_waiting(directory: str) -> bool:

@@ -1,17 +1,19 @@
 """A container's PID 1 from its birth to its execve, told in order.
 
-Runs in a freshly forked, single-threaded process that is already in its PID namespace. What it must know it gets as a
-`Birth`; it talks to the runtime through `channel` and ends either by becoming the container's program or with _exit.
+Runs in a freshly forked, single-threaded process that is already in its PID namespace, unless that is another
+container's: who `crosses` enters it by the last fork (last_fork.py). What it must know it gets as a `Birth`; it talks
+to the runtime through `channel` and ends either by becoming the container's program or with _exit.
 """
 
 import os
+import select
 import socket
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockyard.linux import capabilities, cgroups, loopback, namespaces, syscalls
+from dockyard.linux import capabilities, cgroups, descriptors, loopback, namespaces, syscalls
 from dockyard.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
@@ -21,7 +23,19 @@ from dockyard.linux.syscalls import (
     CLONE_NEWUSER,
 )
 from dockyard.oci.runtime_spec import VERSION, Linux, Process, Spec, State
-from dockyard.runtime import channel, groups, hooks, labels, limits, process, rootfs, scheduling, sysctls
+from dockyard.runtime import (
+    channel,
+    gate,
+    groups,
+    hooks,
+    labels,
+    last_fork,
+    limits,
+    process,
+    rootfs,
+    scheduling,
+    sysctls,
+)
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
@@ -65,6 +79,7 @@ class Birth:
     gate: Gate | None  # where any process may let the program start; None: the channel does
     tell: Callable[[str], None] | None = None  # each step, for who looks for a mistake
     rootless: bool = False  # the caller may be allowed no cgroup
+    crosses: bool = False  # whether it joins a PID namespace: others are there already
 
     def state(self, status: str, pid: int) -> State:
         """What a hook reads."""
@@ -88,7 +103,7 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
         ready = _be_born(birth, runtime)
         if birth.spec.hooks is None:
             process.reset_signals()  # now, while whoever is to start us is busy
-        if birth.gate is None:
+        if birth.gate is None or birth.crosses:  # at the gate of one that crosses its maker waits
             channel.expect(runtime, "start", "waiting for start")
         else:
             runtime.close()
@@ -96,11 +111,11 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
         channel.send_failure(runtime, failure)
         os._exit(1)
     try:
-        if birth.gate is not None:
+        if birth.gate is not None and not birth.crosses:
             birth.gate.wait()
         _start(birth, ready, runtime)
     except BaseException as failure:
-        if birth.gate is not None:
+        if birth.gate is not None and not birth.crosses:
             birth.gate.fail(failure)
         else:
             channel.send_failure(runtime, failure)
@@ -141,10 +156,13 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     os.setsid()
     if not birth.user_namespace:
         leave_host(birth)
-    _enter_namespaces(birth)
+        hide()
+    _enter_namespaces(birth, runtime)
     hide()
     if birth.own_keyring:
-        own_keyring(birth.container_id, wanted, userns=birth.user_namespace)
+        if wanted is not None and wanted.selinux_label:
+            labels.of_next_key(wanted.selinux_label)
+        own_keyring(birth.container_id, userns=birth.user_namespace)
     sysctls.apply(spec.linux.sysctl)
     setgroups = not birth.user_namespace or may_set_groups("self")
     if spec.hooks is not None:
@@ -160,6 +178,8 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     if wanted is not None and wanted.cwd:
         os.close(root.make_directory(wanted.cwd))
     root.protect(spec)
+    if birth.crosses and wanted is not None and _joins_pids(birth):
+        labels.of_next_program(wanted)
     import_nothing_more()
     if not birth.has(CLONE_NEWNS):
         root.enter_by_chroot()
@@ -170,6 +190,8 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     root.close()
     if slave >= 0:
         process.take_terminal(slave)
+        if not birth.crosses:
+            process.control_terminal()
     elif wanted is not None:
         take_stdio(birth.stdio, wanted)
     if spec.hostname:
@@ -182,8 +204,15 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
         scheduling.apply_memory_policy(spec.linux.memory_policy)
     ready = None
     if wanted is not None:
-        set_limits(wanted, runtime)
-        ready = become_ready(wanted, spec.linux, birth.filter, birth.last_capability, runtime, setgroups=setgroups)
+        set_limits(wanted, runtime, crosses=birth.crosses)
+        _join_pids(birth)
+        crosses = birth.crosses
+        ready = become_ready(
+            wanted, spec.linux, birth.filter, birth.last_capability, setgroups=setgroups, crosses=crosses
+        )
+        if crosses:
+            ready = cross(ready, runtime, stay=_keep_gate if birth.gate is not None else None, keep_fds=birth.keep_fds)
+        ready = with_listener(ready, runtime)
     if birth.tell is not None:
         birth.tell("init: closing the pipe to signal completion")
     channel.send(runtime, Message("created"))
@@ -202,12 +231,12 @@ def leave_host(birth: Birth) -> None:
         process.set_oom_score(birth.spec.process)
 
 
-def _enter_namespaces(birth: Birth) -> None:
-    """Join, then make. PID and user namespaces are there already: we were forked into them."""
+def _enter_namespaces(birth: Birth, runtime: socket.socket) -> None:
+    """Join, then make. PID and user namespaces are there already, or come with the last fork."""
     for fd, flag in birth.joined:
         if flag != CLONE_NEWPID:
             syscalls.setns(fd, flag)
-        os.close(fd)
+            os.close(fd)
     # The cgroup namespace's root is where the process is now: in the container's cgroup.
     made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
     if made:
@@ -215,29 +244,76 @@ def _enter_namespaces(birth: Birth) -> None:
     if made & CLONE_NEWNET:
         loopback.up()
     if made & CLONE_NEWTIME:
-        _enter_time_namespace(birth.spec)
+        _enter_time_namespace(birth, runtime)
 
 
-def _enter_time_namespace(spec: Spec) -> None:
+def _joins_pids(birth: Birth) -> bool:
+    """Whether we are the ones who join the PID namespace; a go-between has done it for a user namespace's root."""
+    return any(flag == CLONE_NEWPID for _, flag in birth.joined)
+
+
+def _join_pids(birth: Birth) -> None:
+    """Have the next fork go to the joined PID namespace."""
+    for fd, flag in birth.joined:
+        if flag == CLONE_NEWPID:
+            syscalls.setns(fd, flag)
+
+
+def _keep_gate(runtime: int) -> None:
+    """Wait at the gate for the child, who shall have nothing of it: what the runtime gives us for that is all we know.
+
+    Ends with the child, and with the runtime if that gives nothing: then nobody knows of the container.
+    """
+    with socket.socket(fileno=runtime) as end:
+        data, passed = descriptors.receive(end, 1, 3)
+    if not data:
+        return
+    go, done, channel_to_child = passed
+    with socket.socket(fileno=channel_to_child) as child:
+        poll = select.poll()
+        poll.register(go, select.POLLIN)
+        poll.register(child, 0)  # its end alone is told
+        if child.fileno() in dict(poll.poll()):
+            return
+        os.close(go)
+        channel.send(child, Message("start"))
+        message, _ = channel.receive(child)
+        if message is not None:
+            gate.tell(done, message.text, message.exit_code)
+
+
+def _enter_time_namespace(birth: Birth, runtime: socket.socket) -> None:
     """unshare(2) puts only children there, for before somebody is in its clocks can be set (time_namespaces(7))."""
-    offsets = spec.linux.time_offsets
-    if offsets:
-        # A change of user closes our own files in /proc to us; the root of a user namespace can't get past that.
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        text = "".join(f"{clock} {offset.secs} {offset.nanosecs}\n" for clock, offset in offsets.items())
-        try:
-            fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, text.encode())
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise RuntimeFailure(f"failed to set time namespace offsets: {error.strerror}") from error
+    if birth.spec.linux.time_offsets:
+        if any(kind.type == "user" and kind.path for kind in birth.spec.linux.namespaces):
+            # to open our own files in /proc to us would be to open them to who is there already
+            channel.send(runtime, Message("clocks"))
+            channel.expect(runtime, "done", "setting time namespace offsets")
+        else:
+            if birth.user_namespace:
+                # Our own files in /proc are closed to us, and the root of a user namespace can't get past that.
+                syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+            set_clocks("self", birth.spec)
+            hide()
     fd = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     try:
         syscalls.setns(fd, CLONE_NEWTIME)
     finally:
         os.close(fd)
+
+
+def set_clocks(pid: int | str, spec: Spec) -> None:
+    """Write the offsets of the time namespace that the process's children are to be in. Raises RuntimeFailure."""
+    offsets = spec.linux.time_offsets or {}
+    text = "".join(f"{clock} {offset.secs} {offset.nanosecs}\n" for clock, offset in offsets.items())
+    try:
+        fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise RuntimeFailure(f"failed to set time namespace offsets: {error.strerror}") from error
 
 
 def may_set_groups(pid: int | str) -> bool:
@@ -254,10 +330,8 @@ def root_path(bundle: str, spec: Spec) -> str:
     return os.path.realpath(os.path.join(bundle, spec.root.path))
 
 
-def own_keyring(container_id: str, wanted: Process | None, *, userns: bool) -> None:
+def own_keyring(container_id: str, *, userns: bool) -> None:
     """Join the container's session keyring, made if need be: that of the runtime's session would be open to it."""
-    if wanted is not None and wanted.selinux_label:
-        labels.of_next_key(wanted.selinux_label)
     try:
         keyring = syscalls.keyctl_join_session_keyring(f"_ses.{container_id}")
         search = SEARCH_BY_OTHERS if userns else SEARCH_BY_OWNER
@@ -302,10 +376,16 @@ def hand_over(runtime: socket.socket, master: int) -> None:
     channel.expect(runtime, "done", "handing over the terminal")
 
 
-def set_limits(wanted: Process, runtime: socket.socket) -> None:
-    """The process's rlimits, if need be by the runtime, which is privileged outside of the user namespace."""
+def set_limits(wanted: Process, runtime: socket.socket, *, crosses: bool = False) -> None:
+    """The process's rlimits, if need be by the runtime, which is privileged outside of the user namespace.
+
+    `crosses`: the last fork is yet to come, and some are set after it.
+    """
     try:
-        limits.apply(wanted.rlimits)
+        if crosses:
+            last_fork.set_early_limits(wanted)
+        else:
+            limits.apply(wanted.rlimits)
     except PermissionError:
         channel.send(runtime, Message("limits"))
         channel.expect(runtime, "done", "setting rlimits")
@@ -385,15 +465,22 @@ def become_ready(
     linux: Linux,
     filter_: Filter | None,
     last_capability: int,
-    runtime: socket.socket,
     *,
     setgroups: bool,
+    crosses: bool = False,
 ) -> Ready:
-    """The way from root in the container, `linux`, to its user with the program found. Raises RuntimeFailure."""
+    """The way from root in the container, `linux`, to its user with the program found. Raises RuntimeFailure.
+
+    `crosses`: the last fork is yet to come. Then the scheduler is set after it, and the labels have been set before the
+    container's /proc, where the caller is not, came into sight.
+    """
     if not wanted.args:
         raise RuntimeFailure("args must not be empty")
-    labels.of_next_program(wanted)
-    scheduling.apply(wanted, linux.resources)
+    if crosses:
+        scheduling.apply_io_priority(wanted)
+    else:
+        labels.of_next_program(wanted)
+        scheduling.apply(wanted, linux.resources)
     environment = process.environment_of(wanted)
     early: RuntimeFailure | None = None
     try:
@@ -409,13 +496,29 @@ def become_ready(
     if not environment.get("HOME"):
         environment["HOME"] = _home(wanted.user.uid)
     program = process.find_program(wanted.args, environment)
-    if filter_ is not None and filter_.notifies:
-        # now, while there is somebody to take the listener
-        filter_.load(runtime)
-        if sets is not None:
-            capabilities.apply(sets)
-        filter_ = sets = None
     return Ready(wanted, program, environment, filter_, sets)
+
+
+def cross(
+    ready: Ready,
+    runtime: socket.socket,
+    *,
+    keep_fds: Sequence[int] = (),
+    stay: Callable[[int], None] | None = None,
+) -> Ready:
+    """The last fork of a process that joins a PID namespace; see last_fork.cross. Raises RuntimeFailure."""
+    process.reset_signals()
+    if ready.filter is not None and ready.filter.lets_cross():
+        ready = filtered(ready, runtime)
+    last_fork.cross(runtime, ready.wanted, keep_fds=keep_fds, stay=stay)
+    return ready
+
+
+def with_listener(ready: Ready, runtime: socket.socket) -> Ready:
+    """`ready` with its filter loaded if that notifies: now, while there is somebody to take the listener."""
+    if ready.filter is not None and ready.filter.notifies:
+        return filtered(ready, runtime)
+    return ready
 
 
 def filtered(ready: Ready, runtime: socket.socket) -> Ready:

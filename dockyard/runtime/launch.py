@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dockyard.linux import syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
-from dockyard.runtime import quick_start, sub_cgroups
+from dockyard.runtime import environment, quick_start, sub_cgroups
 from dockyard.runtime.command import Session
 from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
@@ -195,6 +195,7 @@ def _make(
     on_console: Callable[[int], None] | None = None,
 ) -> Container:
     name = launch.name or flags.arguments[0]
+    environment.forget()
     _warn_of_capabilities(session, spec.process)
     check_name(name)
     container = Container.create(
@@ -258,6 +259,7 @@ def execute(session: Session, flags: Flags) -> int:
     process = _wanted(flags, container.spec)
     launch.check_terminal(process)
     descriptors = launch.descriptors(process)
+    environment.forget()
     foreground = None
     if not launch.detach:
         from dockyard.runtime.foreground import Foreground

@@ -44,5 +44,13 @@ def apply(wanted: Sequence[Rlimit], pid: int = 0) -> None:
             raise RuntimeFailure(f"error setting rlimit type {limit.type}: {error}") from error
 
 
+def raise_hard(wanted: Rlimit, pid: int = 0) -> None:
+    """As `apply`, but only raise the hard limit, if need be: whoever lowers it later needs no right for that."""
+    number = NUMBERS[wanted.type]
+    soft, hard = resource.prlimit(pid, number)
+    if hard != resource.RLIM_INFINITY and (wanted.hard > hard):
+        resource.prlimit(pid, number, (soft, _bound(wanted.hard)))
+
+
 def _bound(value: int) -> int:
     return resource.RLIM_INFINITY if value >= INFINITY else value

@@ -5,8 +5,8 @@ import socket
 from collections.abc import Callable
 
 from dockyard.linux import syscalls
-from dockyard.oci.runtime_spec import VERSION, ContainerProcessState, Process, State, encode
-from dockyard.runtime import channel, limits
+from dockyard.oci.runtime_spec import VERSION, ContainerProcessState, Process, Spec, State, encode
+from dockyard.runtime import channel, init, last_fork, limits, record, scheduling
 from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
@@ -15,7 +15,10 @@ from dockyard.runtime.filter import Filter
 class Attendance:
     """Answers the process at the other end of `process` until it says that it is created.
 
-    `state` is the container's as its seccomp agent shall see it. `console` is the terminal's master, or -1.
+    `pid` and `pidfd` (to be closed by whoever has this) are that process's; if it `crosses`, in the end those of the
+    child that goes on in its place (last_fork.py), a child of `parent`'s (0: ours), and `maker` is who it was then.
+    `state` is the container's as its seccomp agent shall see it, `spec` its specification. `console` is the terminal's
+    master, or -1, `keeper` where the child's maker waits for what it needs to keep the gate, or -1.
     """
 
     def __init__(
@@ -29,13 +32,25 @@ class Attendance:
         run_hooks: Callable[[], None] | None = None,
         on_console: Callable[[int], None] | None = None,
         map_ids: Callable[[int, int], None] | None = None,
-        join_cgroup: Callable[[], None] | None = None,
+        join_cgroup: Callable[[int], None] | None = None,
+        make_room: Callable[[int], None] | None = None,
+        spec: Spec | None = None,
+        parent: int = 0,
+        crosses: bool = False,
     ) -> None:
         self.created = False
-        self.console = -1
+        self.console = self.keeper = -1
+        self.pid = pid
+        self.maker = 0
+        self.pidfd = pidfd
         self._process = process
-        self._pidfd = pidfd
-        self._pid = pid
+        self._spec = spec
+        self._parent = parent or os.getpid()
+        self._crosses = crosses
+        self._since = record.start_time(pid) if crosses else 0
+        self._crossed = False
+        self._crowded = False
+        self._make_room = make_room
         self._wanted = wanted
         self._filter = filter_
         self._state = state
@@ -66,41 +81,54 @@ class Attendance:
             finally:
                 os.close(fd)
         elif message.kind == "cgroup" and self._join_cgroup is not None:
-            self._join_cgroup()
+            self._join_cgroup(self.pid)
+        elif message.kind == "crowded" and self._make_room is not None:
+            self._make_room(self.pid)
+            self._crowded = True
+        elif message.kind == "born" and self._crosses and not self._crossed:
+            self._go_on_with(message.pid, fd)
+        elif message.kind == "clocks" and self._spec is not None:
+            init.set_clocks(self.pid, self._spec)
         elif message.kind == "limits" and self._wanted is not None:
             # only the host's root may raise a hard limit, not that of a user namespace
-            limits.apply(self._wanted.rlimits, self._pid)
+            if self._crosses:
+                last_fork.set_early_limits(self._wanted, self.pid)
+            else:
+                limits.apply(self._wanted.rlimits, self.pid)
         elif message.kind == "seccomp" and self._filter is not None:
-            _tell_agent(self._pidfd, self._pid, message.pid, self._filter, self._state)
+            _tell_agent(self.pidfd, self.pid, message.pid, self._filter, self._state)
         channel.send(self._process, Message("done"))
 
+    def _go_on_with(self, child: int, keeper: int) -> None:
+        """The process has forked for the last time: from now on its child is meant."""
+        self._crossed = True
+        self.keeper = keeper
+        last_fork.check(child, self._parent, self._since)
+        self.maker, self.pid = self.pid, child
+        os.close(self.pidfd)
+        self.pidfd = os.pidfd_open(child)
+        if self._crowded and self._join_cgroup is not None:
+            self._join_cgroup(child)
+        if self._wanted is not None:
+            resources = self._spec.linux.resources if self._spec is not None else None
+            scheduling.apply_scheduler(self._wanted, resources, child)
+
     def abandon(self) -> None:
-        """Let go of the terminal."""
-        if self.console >= 0:
-            os.close(self.console)
-            self.console = -1
+        """Let go of the terminal, and of who waits."""
+        for fd in (self.console, self.keeper):
+            if fd >= 0:
+                os.close(fd)
+        self.console = self.keeper = -1
 
 
-def attend(
-    process: socket.socket,
-    pidfd: int,
-    pid: int,
-    wanted: Process | None,
-    filter_: Filter | None,
-    state: State,
-    run_hooks: Callable[[], None] | None = None,
-    on_console: Callable[[int], None] | None = None,
-    map_ids: Callable[[int, int], None] | None = None,
-) -> int:
-    """Answer a process until it is created; its terminal's master, or -1. Raises RuntimeFailure."""
-    attendance = Attendance(process, pidfd, pid, wanted, filter_, state, run_hooks, on_console, map_ids)
+def attend(attendance: Attendance) -> None:
+    """Answer a process until it is created. Raises RuntimeFailure; then `abandon` has been called."""
     try:
         while not attendance.created:
             attendance.step()
     except BaseException:
         attendance.abandon()
         raise
-    return attendance.console
 
 
 def _tell_agent(pidfd: int, pid: int, number: int, filter_: Filter, state: State) -> None:

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from dockyard.linux import idmaps, syscalls
-from dockyard.linux.syscalls import AT_EMPTY_PATH, AT_RECURSIVE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MS_SLAVE
+from dockyard.linux.syscalls import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    FSCONFIG_SET_FD,
+    FSCONFIG_SET_FLAG,
+    FSCONFIG_SET_STRING,
+    MS_SLAVE,
+)
 from dockyard.oci.runtime_spec import Mount, Spec
 from dockyard.runtime import mount_options
 from dockyard.runtime.errors import RuntimeFailure
@@ -31,16 +38,24 @@ def clone(wanted: Mount, options: Options, bundle: str) -> int:
         raise
 
 
-def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> Mapping[int, int]:
-    """Clones for the bind mounts that the container can't clone itself, by their place in the list.
+def open_all(
+    spec: Spec, bundle: str, user_namespace: int, undo: ExitStack, pid_namespace: int = -1
+) -> Mapping[int, int]:
+    """What the container can't mount itself, by its place in the list: clones, and /proc of a joined namespace.
 
-    `user_namespace` is the descriptor of the one that the container joins, -1 if it makes its own or has none. Closing
-    is left to `undo`. Raises RuntimeFailure.
+    `user_namespace` is the descriptor of the one that the container joins, -1 if it makes its own or has none;
+    `pid_namespace` likewise. Closing is left to `undo`. Raises RuntimeFailure.
     """
     userns = any(namespace.type == "user" for namespace in spec.linux.namespaces)
     sources: dict[int, int] = {}
     for number, wanted in enumerate(spec.mounts):
         options = mount_options.parse(wanted.options)
+        if pid_namespace >= 0 and wanted.type == "proc" and not options.bind:
+            from dockyard.runtime import joined_proc  # a container that joins nothing does without
+
+            sources[number] = joined_proc.mount(pid_namespace, wanted, options)
+            undo.callback(_close, sources[number])
+            continue
         if not options.bind and wanted.type != "bind":
             continue
         mapped = is_mapped(wanted, options)
@@ -52,10 +67,10 @@ def open_all(spec: Spec, bundle: str, user_namespace: int, undo: ExitStack) -> M
             source = clone(wanted, options, bundle)
         except PermissionError:
             if mapped:
-                raise _failure(wanted, "the caller may not clone mounts") from None
+                raise failure(wanted, "the caller may not clone mounts") from None
             continue  # an ordinary user's runtime: the container is root in its own namespaces and does it itself
         except OSError as error:
-            raise _failure(wanted, error.strerror) from error
+            raise failure(wanted, error.strerror) from error
         undo.callback(_close, source)
         sources[number] = source
         # What is mounted here later may show up there, but nothing from there here.
@@ -96,13 +111,13 @@ def map_ids(wanted: Mount, options: Options, source: int, spec: Spec, user_names
         idmaps.map_mount(source, namespace, recursive=options.idmap_recursive)
     except OSError as error:
         reason = "its file system has no id-mapped mounts" if error.errno == errno.EINVAL else error.strerror
-        raise _failure(wanted, f"failed to set MOUNT_ATTR_IDMAP: {reason}") from error
+        raise failure(wanted, f"failed to set MOUNT_ATTR_IDMAP: {reason}") from error
     finally:
         if namespace >= 0:
             os.close(namespace)
 
 
-def _failure(wanted: Mount, reason: str | None) -> RuntimeFailure:
+def failure(wanted: Mount, reason: str | None) -> RuntimeFailure:
     return RuntimeFailure(f'error mounting "{wanted.source}" to rootfs at "{wanted.destination}": {reason}')
 
 
@@ -113,8 +128,11 @@ def _close(fd: int) -> None:
         pass  # handed on and closed already
 
 
-def new_file_system(wanted: Mount, options: Options, data: str) -> int:
-    """A new file system, mounted nowhere yet; its descriptor. Raises OSError, in the kernel's own words if any."""
+def new_file_system(wanted: Mount, options: Options, data: str, files: Mapping[str, int] | None = None) -> int:
+    """A new file system, mounted nowhere yet; its descriptor. Raises OSError, in the kernel's own words if any.
+
+    `files` are options whose value is a descriptor.
+    """
     context = syscalls.fsopen(wanted.type)
     try:
         try:
@@ -128,6 +146,8 @@ def new_file_system(wanted: Mount, options: Options, data: str) -> int:
                     syscalls.fsconfig(context, FSCONFIG_SET_STRING, name, value.strip('"'))
                 else:
                     syscalls.fsconfig(context, FSCONFIG_SET_FLAG, name)
+            for name, fd in (files or {}).items():
+                syscalls.fsconfig(context, FSCONFIG_SET_FD, name, auxiliary=fd)
             syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
         except OSError as error:
             said = _log(context)

@@ -61,12 +61,16 @@ def set_size(terminal: int, height: int, width: int) -> None:
 
 
 def take_terminal(slave: int) -> None:
-    """Make `slave` the controlling terminal of the caller's new session, and its stdio."""
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    """Make the terminal `slave` the caller's stdio."""
     for fd in (0, 1, 2):
         os.dup2(slave, fd)
     if slave > 2:
         os.close(slave)
+
+
+def control_terminal() -> None:
+    """Make the terminal that is our stdin the controlling one of the session that we lead."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def set_oom_score(process: Process) -> None:

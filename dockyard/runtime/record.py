@@ -88,8 +88,14 @@ def remove_files(directory: str) -> None:
 
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot."""
+    return parentage(pid)[1]
+
+
+def parentage(pid: int) -> tuple[int, int]:
+    """The PID of the process's parent, and its own start time. Raises OSError when there is no such process."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+        fields = file.read().rpartition(b")")[2].split()
+    return int(fields[1]), int(fields[19])
 
 
 def is_alive(pid: int, started: int) -> bool:

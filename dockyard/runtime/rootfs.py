@@ -186,9 +186,10 @@ class Rootfs:
         elif options.bind or wanted.type == "bind":
             self._bind(wanted, options, source, lambda clone: map_ids(number, clone))
         else:
-            self._mount(wanted, options)
+            self._mount(wanted, options, source)
 
-    def _mount(self, wanted: Mount, options: Options) -> None:
+    def _mount(self, wanted: Mount, options: Options, made: int) -> None:
+        """Mount it; `made` is the file system if the runtime has made it, else -1."""
         pseudo = wanted.type in ("proc", "sysfs")
         there = wanted.type == "tmpfs" and self._is_there(wanted.destination)
         try:
@@ -210,8 +211,8 @@ class Rootfs:
                 data = f"mode={stat.S_IMODE(os.fstat(target).st_mode):o},{data}".rstrip(",")
             if not pseudo and wanted.type != "mqueue":
                 data = labels.mount_data(data, self._label)
-            if late or options.needs_descriptor():
-                self._mount_by_descriptor(wanted, options, data, target, late)
+            if made >= 0 or late or options.needs_descriptor():
+                self._mount_by_descriptor(wanted, options, data, target, late, made)
             else:
                 mount(
                     wanted.source or wanted.type,
@@ -230,8 +231,11 @@ class Rootfs:
             return False
         return True
 
-    def _mount_by_descriptor(self, wanted: Mount, options: Options, data: str, target: int, late: bool) -> None:
-        made = mount_sources.new_file_system(wanted, options, data)
+    def _mount_by_descriptor(
+        self, wanted: Mount, options: Options, data: str, target: int, late: bool, made: int
+    ) -> None:
+        if made < 0:
+            made = mount_sources.new_file_system(wanted, options, data)
         keep = False
         try:
             if options.copy_up:

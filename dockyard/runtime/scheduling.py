@@ -85,26 +85,38 @@ def apply(process: Process, limits: Resources | None) -> None:
 
     `limits` are the container's, which may forbid a scheduler.
     """
+    apply_scheduler(process, limits)
+    apply_io_priority(process)
+
+
+def apply_scheduler(process: Process, limits: Resources | None, pid: int = 0) -> None:
+    """As `apply`, the scheduler alone, for the thread `pid` (0: the caller)."""
     wanted = process.scheduler
-    if wanted is not None:
-        flags = 0
-        for flag in wanted.flags:
-            flags |= scheduling.FLAGS[flag]
-        try:
-            scheduling.set_scheduler(
-                scheduling.POLICIES[wanted.policy],
-                flags,
-                wanted.nice,
-                wanted.priority,
-                wanted.runtime,
-                wanted.deadline,
-                wanted.period,
-            )
-        except OSError as error:
-            if error.errno == errno.EPERM and limits is not None and limits.cpu is not None and limits.cpu.cpus:
-                # sched_setattr(2): a deadline is promised on all of the CPUs or not at all
-                raise RuntimeFailure("process scheduler can't be used together with AllowedCPUs") from error
-            raise RuntimeFailure(f"error setting scheduler: {error.strerror}") from error
+    if wanted is None:
+        return
+    flags = 0
+    for flag in wanted.flags:
+        flags |= scheduling.FLAGS[flag]
+    try:
+        scheduling.set_scheduler(
+            scheduling.POLICIES[wanted.policy],
+            flags,
+            wanted.nice,
+            wanted.priority,
+            wanted.runtime,
+            wanted.deadline,
+            wanted.period,
+            pid,
+        )
+    except OSError as error:
+        if error.errno == errno.EPERM and limits is not None and limits.cpu is not None and limits.cpu.cpus:
+            # sched_setattr(2): a deadline is promised on all of the CPUs or not at all
+            raise RuntimeFailure("process scheduler can't be used together with AllowedCPUs") from error
+        raise RuntimeFailure(f"error setting scheduler: {error.strerror}") from error
+
+
+def apply_io_priority(process: Process) -> None:
+    """As `apply`, the IO priority alone."""
     if process.io_priority is not None:
         kind = scheduling.IO_CLASSES[process.io_priority.class_]
         try:

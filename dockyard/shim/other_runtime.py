@@ -28,7 +28,8 @@ TIMEOUT = 60.0
 SHORT_DIRECTORY = "/run"  # for sockets: their paths may have 107 bytes
 # What Python ignores a program has by default.
 _IGNORED = [getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGINT") if hasattr(signal, name)]
-_PASSED_ON = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "HOME")
+# Of the daemon's environment, for programs of others' and for what containers start as: the rest may hold secrets.
+PASSED_ON = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "HOME")
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -196,7 +197,7 @@ def _run(argv: list[str], ends: tuple[int, ...], reap: bool) -> int:
 
     Raises RuntimeFailure when there is no such program or it hangs.
     """
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     # copies above the three, so that none is overwritten before it is used
     copies = [os.dup(fd) for fd in ends]

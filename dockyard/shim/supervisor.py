@@ -413,6 +413,7 @@ class Shim:
         channel = joining.fileno()
         try:
             started = joining.advance()
+            process.pid = joining.pid  # by the last fork; the new one goes on only now, and can't have ended
             if started is None:
                 return
         except (OSError, RuntimeFailure) as error:

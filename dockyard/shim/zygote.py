@@ -1,7 +1,8 @@
 """The zygote: a small process with everything imported that forks shims and starters for the daemon's containers.
 
-It runs from a sealed copy of the interpreter in memory. Until its execve a container's first process is a fork of this
-one, and what it could reach as /proc/self/exe can't be written (runc CVE-2019-5736).
+Until its execve a process of a container's is a fork of this one, and a container may see what that has: so it runs
+from a sealed copy of the interpreter in memory (runc CVE-2019-5736: /proc/self/exe), is started where every file is on
+a read-only mount (/proc/<pid>/map_files leads to the libraries), and has nearly nothing of the daemon's environment.
 """
 
 import gc
@@ -12,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dockyard.linux import memory_files, syscalls
+from dockyard.shim.other_runtime import PASSED_ON
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,8 +26,8 @@ POOL, POOL_HEADER = 1 << 14, 48
 MOST_FILLERS = 1000  # of a size, should another allocator look otherwise
 
 
-def main() -> None:
-    """Serve the daemon at descriptor 0 until it hangs up."""
+def main(home: int = -1, root: int = -1) -> None:
+    """Serve the daemon at descriptor 0 until it hangs up. `home` and `root` are where it lives, if not we too."""
     # here and not above: the daemon, which starts us, has no use for them
     import traceback
 
@@ -40,7 +42,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for shims
     syscalls.set_process_name("dockyard-zygote")
-    os.chdir("/")
     os.umask(0o022)
     try:
         unit.leave_the_daemons()
@@ -52,6 +53,9 @@ def main() -> None:
     else:
         from dockyard.runtime import resources_v1  # noqa: F401
     capabilities.last_known_to_kernel()
+    if home >= 0:
+        _come_home(home, root)
+    os.chdir("/")
     gc.disable()
     try:
         rehearsal.rehearse(f"/run/dockyard-rehearsal-{os.getpid()}")
@@ -92,20 +96,60 @@ def _fill_holes() -> list[bytes]:
 
 def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """Start a zygote: its process and our end of the connection."""
-    import subprocess  # not for the zygote: `threading`, which it imports, touches 0.4 MB of memory after each fork
+    import threading  # not for the zygote: it touches 0.4 MB of memory after each fork
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    started: list[subprocess.Popen[bytes]] = []
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            started.append(_start(theirs))
+        except BaseException as failure:
+            failures.append(failure)
+
+    # a thread for it alone, which is then in a mount namespace of its own
+    with theirs:
+        thread = threading.Thread(target=start, name="zygote")
+        thread.start()
+        thread.join()
+    if failures:
+        ours.close()
+        raise failures[0]
+    return started[0], ours
+
+
+def _start(daemon: socket.socket) -> "subprocess.Popen[bytes]":
+    """Start it where all files are read-only, and so are those that it maps: the interpreter's libraries."""
+    import subprocess
+
     interpreter = memory_files.copy("dockyard", os.path.realpath(sys.executable))
+    home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-c", "from dockyard.shim.zygote import main; main()"],
-                executable=f"/proc/self/fd/{interpreter}",
-                pass_fds=(interpreter,),
-                stdin=theirs.fileno(),
-                cwd="/",
-                start_new_session=True,
-            )
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        # what is unmounted on the host shall be gone here too
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.mount_setattr(syscalls.AT_FDCWD, "/", syscalls.AT_RECURSIVE, set_=syscalls.MOUNT_ATTR_RDONLY)
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from dockyard.shim.zygote import main; main({home}, {root})"],
+            executable=f"/proc/self/fd/{interpreter}",
+            pass_fds=(interpreter, home, root),
+            stdin=daemon.fileno(),
+            cwd="/",
+            start_new_session=True,
+            env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        )
     finally:
-        os.close(interpreter)
-    return process, ours
+        for fd in (interpreter, home, root):
+            os.close(fd)
+
+
+def _come_home(home: int, root: int) -> None:
+    """Go from the mount namespace of our start to the daemon's, and to its root."""
+    syscalls.setns(home, syscalls.CLONE_NEWNS)
+    if not os.path.samestat(os.fstat(root), os.stat("/")):
+        os.fchdir(root)
+        os.chroot(".")
+    os.close(home)
+    os.close(root)

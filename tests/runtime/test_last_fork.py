@@ -1,0 +1,242 @@
+"""Processes that join a PID namespace where others are: they come by a last fork, and miss nothing for it."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockyard.linux import filter_answers, seccomp, syscalls
+from dockyard.oci.runtime_spec import (
+    Hook,
+    Hooks,
+    Namespace,
+    Pids,
+    Resources,
+    Rlimit,
+    Scheduler,
+    Seccomp,
+    SeccompRule,
+    Spec,
+)
+from dockyard.runtime import last_fork, mount_sources
+from dockyard.runtime.container import Container, RuntimeFailure
+from dockyard.runtime.existing import Existing
+from tests.processes import children_of, eventually, gone
+from tests.runtime.bundle import Bundle, Result, apart, execute, process, with_user_namespace
+from tests.runtime.conftest import Runtime
+
+BIRTHS = 12
+
+
+def joining(bundle: Bundle, container: Container, *args: str) -> Spec:
+    """A container's spec that shares another's PID namespace."""
+    spec = bundle.spec(*args)
+    spec.linux.namespaces = [kind for kind in spec.linux.namespaces if kind.type != "pid"]
+    spec.linux.namespaces.append(Namespace(type="pid", path=f"/proc/{container.record.pid}/ns/pid"))
+    return spec
+
+
+@contextlib.contextmanager
+def host(bundle: Bundle, spec: Spec | None = None) -> Iterator[Container]:
+    """A container that others join."""
+    with bundle.running(spec or bundle.spec("sleep", "100")) as (container, _):
+        yield container
+
+
+def run(bundle: Bundle, spec: Spec, **options: bool) -> Result:
+    """Run a second container to its end, in the process of the first."""
+    with bundle.created(spec, **options) as (container, output):
+        container.start()
+        status = os.waitstatus_to_exitcode(os.waitpid(container.record.pid, 0)[1])
+        return Result(status, os.pread(output, 1 << 16, 0).decode())
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("users", ["none", "new", "joined"])
+def test_a_container_that_joins_has_the_others_processes_in_its_proc(bundle: Bundle, gate: bool, users: str) -> None:
+    def act() -> Result:
+        first = bundle.spec("sleep", "100")
+        with host(bundle, with_user_namespace(first) if users == "joined" else first) as container:
+            spec = joining(bundle, container, "sh", "-c", "cat /proc/1/cmdline; echo; id -u; echo $$")
+            if users == "new":
+                with_user_namespace(spec)
+            elif users == "joined":
+                spec.linux.namespaces.append(Namespace(type="user", path=f"/proc/{container.record.pid}/ns/user"))
+            return run(bundle, spec, gate=gate)
+
+    command, user, number = apart(act).lines
+    assert (command, user) == ("sleep\x00100\x00", "0")
+    assert int(number) > 1
+
+
+def test_a_program_that_is_not_there_is_told_whoever_waits_at_the_gate(bundle: Bundle) -> None:
+    def act() -> None:
+        with host(bundle) as first:
+            spec = joining(bundle, first, "/bin/broken")
+            (bundle.root / "bin/broken").write_text("#!/nothing\n")
+            (bundle.root / "bin/broken").chmod(0o755)
+            with bundle.created(spec, gate=True) as (container, _):
+                Existing.load(bundle.state, container.record.id).start()
+
+    with pytest.raises(RuntimeFailure, match="exec /bin/broken: no such file") as failure:
+        apart(act)
+    assert failure.value.exit_code == 127
+
+
+def test_who_waits_at_the_gate_and_the_process_end_with_each_other(bundle: Bundle) -> None:
+    def act() -> list[bool]:
+        ended = []
+        with host(bundle) as first:
+            for victim in ("keeper", "process"):
+                with bundle.created(joining(bundle, first, "true"), gate=True) as (container, _):
+                    assert container.status() == "created"
+                    others = {first.record.pid, container.record.pid}
+                    (keeper,) = [pid for pid in children_of(os.getpid()) if pid not in others and not gone(pid)]
+                    dies, follows = keeper, container.record.pid
+                    if victim == "process":
+                        dies, follows = follows, dies
+                    os.kill(dies, signal.SIGKILL)
+                    ended.append(eventually(lambda pid=follows: gone(pid)))
+                    assert container.status() == "stopped"
+        return ended
+
+    assert apart(act) == [True, True]
+
+
+def test_hooks_that_have_the_hosts_files_are_not_seen_by_the_others(bundle: Bundle, tmp_path: Path) -> None:
+    def act() -> tuple[int, str]:
+        with host(bundle) as first:
+            spec = joining(bundle, first, "true")
+            look = ["sh", "-c", f"readlink /proc/self/ns/pid >{tmp_path}/seen"]
+            spec.hooks = Hooks(create_container=[Hook(path="/bin/sh", args=look, env=["PATH=/bin:/usr/bin"])])
+            return run(bundle, spec).status, os.readlink(f"/proc/{first.record.pid}/ns/pid")
+
+    status, namespace = apart(act)
+    assert status == 0
+    assert (tmp_path / "seen").read_text().strip() not in ("", namespace)
+
+
+def test_an_exec_finds_room_in_a_full_cgroup_and_is_counted_there(bundle: Bundle) -> None:
+    def act() -> list[str]:
+        spec = bundle.spec("sleep", "100")
+        spec.linux.resources = Resources(pids=Pids(limit=1))
+        with host(bundle, spec) as container:
+            look = execute(container, process("grep", "pids\\|^0:", "/proc/self/cgroup"))
+            return look.lines
+
+    assert [row.partition(":")[2] for row in apart(act)] in (["pids:/", ":/"], [":/"])  # of its own cgroup namespace
+
+
+def test_the_limit_of_a_user_is_his_to_use_up(bundle: Bundle) -> None:
+    def act() -> Result:
+        with host(bundle) as container:
+            wanted = process("cat", "/proc/self/limits")
+            wanted.user.uid = 4321
+            wanted.rlimits = [Rlimit(type="RLIMIT_NPROC", soft=1, hard=2)]
+            return execute(container, wanted)
+
+    (row,) = [row for row in apart(act).lines if row.startswith("Max processes")]
+    assert row.split()[2:4] == ["1", "2"]
+
+
+@pytest.mark.parametrize("policy", ["SCHED_BATCH", "SCHED_DEADLINE"])
+def test_a_scheduler_that_a_fork_would_lose_is_there(bundle: Bundle, policy: str) -> None:
+    scheduler = Scheduler(policy=policy)
+    if policy == "SCHED_BATCH":
+        scheduler.flags = ["SCHED_FLAG_RESET_ON_FORK"]
+    else:
+        scheduler.runtime, scheduler.deadline, scheduler.period = 10_000_000, 30_000_000, 30_000_000
+
+    def act() -> Result:
+        with host(bundle) as container:
+            wanted = process("cat", "/proc/self/stat")
+            wanted.scheduler = scheduler
+            return execute(container, wanted)
+
+    fields = apart(act).output.rpartition(")")[2].split()
+    assert int(fields[38]) == {"SCHED_BATCH": 3, "SCHED_DEADLINE": 6}[policy]
+
+
+def test_an_exec_by_the_command_line_shows_nothing(runtime: Runtime, prober: Path, tmp_path: Path) -> None:
+    secret, folder = "of-the-engines-environment", tmp_path / "p"
+    folder.mkdir()
+    shutil.copy(prober, folder / "prober")
+    (folder / "file").write_text("of the host's")
+
+    def change(config: dict[str, Any]) -> None:
+        words = f"exec /p/prober {secret[::-1]} {folder}/file mnt:{os.readlink('/proc/self/ns/mnt')[4:]} >/p/found"
+        config["process"]["args"] = ["sh", "-c", words]
+        for names in config["process"]["capabilities"].values():
+            names.append("CAP_SYS_PTRACE")
+        config["mounts"].append({"destination": "/p", "type": "bind", "source": str(folder), "options": ["bind"]})
+
+    runtime.config(change)
+    environment = {**os.environ, "DOCKYARD_TEST_SECRET": secret}
+    assert runtime("run", "-d", "one", env=environment).returncode == 0
+    eventually(lambda: (folder / "found").read_text())
+    for _ in range(BIRTHS):
+        assert runtime("exec", "one", "true", env=environment).returncode == 0
+    (folder / "stop").touch()
+    eventually(lambda: runtime.status("one") == "stopped")
+    _, *found, count = (folder / "found").read_text().splitlines()
+    assert not found, "\n".join(found)
+    assert int(count.split()[-2]) > BIRTHS / 3, "hardly one was seen on its way"
+
+
+def test_a_proc_is_had_of_a_kernel_that_makes_none_for_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_file_system = mount_sources.new_file_system
+
+    def as_before_6_17(*given: Any) -> int:
+        if given[3:]:
+            raise OSError(errno.EINVAL, "Unknown parameter 'pidns'")
+        return new_file_system(*given)
+
+    monkeypatch.setattr(mount_sources, "new_file_system", as_before_6_17)
+
+    def act() -> Result:
+        with host(bundle) as first:
+            return run(bundle, joining(bundle, first, "cat", "/proc/1/cmdline"))
+
+    assert apart(act).output == "sleep\x00100\x00"
+
+
+# -- filters
+
+
+def profile(*names: str, action: str = "SCMP_ACT_ERRNO") -> Seccomp:
+    return Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=[SeccompRule(names=list(names), action=action)])
+
+
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+@pytest.mark.parametrize("name", ["clone", "setsid", "recvmsg", "mkdir"])
+def test_a_filter_need_not_allow_what_the_runtime_does(bundle: Bundle, name: str, no_new_privileges: bool) -> None:
+    def act() -> list[Result]:
+        spec = bundle.spec("sleep", "100")
+        spec.linux.seccomp = profile(name, action="SCMP_ACT_KILL_PROCESS")
+        with host(bundle, spec) as container:
+            wanted = process("grep", "Seccomp:\\|CapPrm\\|CapBnd", "/proc/self/status")
+            wanted.no_new_privileges = no_new_privileges
+            other = joining(bundle, container, *wanted.args)
+            other.linux.seccomp = spec.linux.seccomp
+            other.process.no_new_privileges = no_new_privileges  # type: ignore[union-attr]
+            return [execute(container, wanted), run(bundle, other)]
+
+    for result in apart(act):
+        permitted, bounding, filters = (row.split()[1] for row in result.lines)
+        assert permitted == bounding
+        assert filters == "2"
+
+
+def test_the_answers_of_a_filter_are_known_without_loading_it() -> None:
+    def allows(wanted: Seccomp) -> bool:
+        return filter_answers.allows(seccomp.compile_profile(wanted), last_fork.CALLS)
+
+    assert allows(profile("mkdir"))
+    assert allows(profile("setsid", action="SCMP_ACT_LOG"))
+    assert not any(allows(profile(name)) for name in syscalls.NUMBERS)
