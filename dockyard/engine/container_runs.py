@@ -22,7 +22,7 @@ from dockyard.engine.security import security_options
 from dockyard.engine.start_failures import start_failure
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime.errors import RuntimeFailure
@@ -73,7 +73,7 @@ class ContainerRuns:
             }
         request.prepared_netns = await self._user_namespace(container)
         mounting = asyncio.ensure_future(self._layers.mount(container.id))
-        joining = asyncio.ensure_future(self._networks.join(request))
+        joining = asyncio.ensure_future(self._join(request))
         try:
             await asyncio.gather(mounting, joining)
         except BaseException:
@@ -131,6 +131,13 @@ class ContainerRuns:
         self._index.save(container)
         self._index.emit(container, "start")
 
+    async def _join(self, request: JoinRequest) -> Sandbox:
+        """Give the container its networking; what is wrong with that is told as such."""
+        try:
+            return await self._networks.join(request)
+        except DockyardError as error:
+            raise type(error)(f"failed to set up container networking: {error}") from error
+
     async def _source(self, container: Container, point: MountPoint) -> str:
         """Where on the host the volume is that the container has there, or the part of it that is wanted."""
         volume = await self._volumes.mount(point.name, container.id)
@@ -155,7 +162,7 @@ class ContainerRuns:
         mode = host.network_mode
         joined_netns = joined_files = ""
         if mode.startswith("container:"):
-            other, shim = self._index.running(mode.removeprefix("container:"))
+            other, shim = self._networked(mode.removeprefix("container:"))
             mode = f"container:{other.id}"
             joined_netns = f"/proc/{shim.pid}/ns/net"
             joined_files = self._index.folder(other)
@@ -181,6 +188,19 @@ class ContainerRuns:
             joined_netns=joined_netns,
             joined_files_dir=joined_files,
         )
+
+    def _networked(self, reference: str) -> tuple[Container, Shim]:
+        """The running container whose network another one joins."""
+        try:
+            other = self._index.get(reference)
+        except NotFound as error:
+            raise NotFound(f"joining network namespace of container: {error}") from error
+        if not other.state.running or other.shim is None:
+            raise Conflict(
+                "cannot join network namespace of a non running container: "
+                f"container {other.name} is {other.state.status}"
+            )
+        return other, other.shim
 
     async def take_up(self, container: Container, shim: Shim) -> None:
         """Hold again what a container holds that ran on while the daemon was down."""

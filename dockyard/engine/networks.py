@@ -410,8 +410,12 @@ class NetworkService:
             return
         network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
         driver.check(network)
-        if any(other.bridge == network.bridge for other in self._by_id.values()):
-            raise Forbidden(f"bridge name {network.bridge} is already used by another network")
+        for other in self._by_id.values():
+            if other.bridge == network.bridge:
+                raise Forbidden(
+                    f"cannot create network {network.id} ({network.bridge}): "
+                    f"conflicts with network {other.id} ({other.bridge}): networks have same bridge name"
+                )
         network.pools = self._settle_pools(network)
         self._check_subnets(network)
         await self._before_ipv6_is_forwarded(network)

@@ -30,10 +30,6 @@ class HeldPort:
     host_port: int
     socket: socket.socket | None
 
-    def display(self) -> str:
-        """As Docker writes it in errors: 0.0.0.0:80, [::]:80."""
-        return _display(self.host_ip, self.host_port)
-
 
 class HostPorts:
     """Hands out host ports; remembers those given, to tell a clash between containers from one with other programs."""
@@ -42,17 +38,18 @@ class HostPorts:
         self._given: dict[tuple[str, int], set[str]] = {}
         self._next = 0
 
-    def take(self, protocol: str, host_ips: list[str], wanted: str) -> list[HeldPort]:
+    def take(self, protocol: str, host_ips: list[str], wanted: str, target: str) -> list[HeldPort]:
         """Take one port number on all of `host_ips`: "8080" that one, "8000-8010" the first free, "" or "0" any.
 
+        `target` ("172.17.0.2:80") is where it is to lead, for errors to say.
         Raises SystemFailure in Docker's words when it is taken, InvalidParameter when `wanted` is no port.
         """
         first, last = _parse(wanted)
         if first == 0:
-            return self._take_first(protocol, host_ips, self._ephemeral())
+            return self._take_first(protocol, host_ips, self._ephemeral(), target)
         if first == last:
-            return self._take_exactly(protocol, host_ips, first)
-        return self._take_first(protocol, host_ips, iter(range(first, last + 1)))
+            return self._take_exactly(protocol, host_ips, first, target)
+        return self._take_first(protocol, host_ips, iter(range(first, last + 1)), target)
 
     def release(self, held: HeldPort) -> None:
         """Give a port back."""
@@ -74,41 +71,42 @@ class HostPorts:
             self._next = number + 1
             yield number
 
-    def _take_first(self, protocol: str, host_ips: list[str], numbers: Iterator[int]) -> list[HeldPort]:
+    def _take_first(self, protocol: str, host_ips: list[str], numbers: Iterator[int], target: str) -> list[HeldPort]:
         failure: SystemFailure | None = None
         for number in numbers:
             try:
-                return self._take_exactly(protocol, host_ips, number)
+                return self._take_exactly(protocol, host_ips, number, target)
             except SystemFailure as error:
                 failure = error
         raise failure or SystemFailure("all ports are allocated")
 
-    def _take_exactly(self, protocol: str, host_ips: list[str], number: int) -> list[HeldPort]:
+    def _take_exactly(self, protocol: str, host_ips: list[str], number: int, target: str) -> list[HeldPort]:
         held: list[HeldPort] = []
         try:
             for host_ip in host_ips:
-                held.append(self._hold(protocol, host_ip, number))
+                held.append(self._hold(protocol, host_ip, number, target))
         except SystemFailure:
             for port in held:
                 self.release(port)
             raise
         return held
 
-    def _hold(self, protocol: str, host_ip: str, number: int) -> HeldPort:
+    def _hold(self, protocol: str, host_ip: str, number: int, target: str) -> HeldPort:
         address = ip_address(host_ip)
         owners = self._given.setdefault((protocol, number), set())
         for owner in owners:
             other = ip_address(owner)
             overlap = other.is_unspecified or address.is_unspecified or other == address
             if other.version == address.version and overlap:
-                raise SystemFailure(f"Bind for {_display(host_ip, number)} failed: port is already allocated")
+                raise SystemFailure(f"Bind for {display(host_ip, number)} failed: port is already allocated")
         try:
             held = HeldPort(protocol, host_ip, number, _bind(protocol, host_ip, number, address.version))
         except OSError as error:
             if not owners:
                 del self._given[protocol, number]
             words = "address already in use" if error.errno == errno.EADDRINUSE else (error.strerror or "").lower()
-            raise SystemFailure(f"failed to bind host port {_display(host_ip, number)}/{protocol}: {words}") from error
+            place = f"{display(host_ip, number)}:{target}/{protocol}"
+            raise SystemFailure(f"failed to bind host port for {place}: {words}") from error
         owners.add(host_ip)
         return held
 
@@ -158,5 +156,6 @@ def _parse(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _display(host_ip: str, number: int) -> str:
+def display(host_ip: str, number: int) -> str:
+    """An address and a port as Docker writes them in errors: 0.0.0.0:80, [::]:80."""
     return f"[{host_ip}]:{number}" if ":" in host_ip else f"{host_ip}:{number}"

@@ -11,7 +11,7 @@ from dockyard.networks.drivers.bridge import HOST_BINDING
 from dockyard.networks.firewall import PublishedPort
 from dockyard.networks.ipam import address
 from dockyard.networks.model import EndpointState, JoinRequest, Network, PortBindings, Settings
-from dockyard.networks.ports import HeldPort, HostPorts, split_port
+from dockyard.networks.ports import HeldPort, HostPorts, display, split_port
 from dockyard.networks.proxy import TcpProxy, UdpProxy
 
 log = logging.getLogger("dockyard.networks")
@@ -58,7 +58,8 @@ class Publisher:
                 number, protocol = split_port(key)
                 bound = ports[f"{number}/{protocol}"] = []
                 for host_ip, host_port in wanted[key] or [("", "")]:
-                    for held in self._take(protocol, host_ip, host_port, network):
+                    target = display(state.ip or state.ipv6, number)
+                    for held in self._take(protocol, host_ip, host_port, network, target):
                         publications.append(self._publication(held, network, state, number))
                         bound.append((held.host_ip, str(held.host_port)))
         except DockyardError as error:
@@ -78,7 +79,7 @@ class Publisher:
             number, protocol = split_port(key)
             for host_ip, host_port in bound:
                 try:
-                    held = self._ports.take(protocol, [host_ip], host_port)[0]
+                    held = self._ports.take(protocol, [host_ip], host_port, display(state.ip or state.ipv6, number))[0]
                 except DockyardError as error:
                     # its traffic is led to the container by the packet filter all the same
                     log.warning("cannot hold published port %s of %s: %s", host_port, name, error)
@@ -113,14 +114,14 @@ class Publisher:
             self._ports.release(publication.held)
         publications.clear()
 
-    def _take(self, protocol: str, host_ip: str, host_port: str, network: Network) -> list[HeldPort]:
+    def _take(self, protocol: str, host_ip: str, host_port: str, network: Network, target: str) -> list[HeldPort]:
         if host_ip:
-            return self._ports.take(protocol, [str(address(host_ip))], host_port)
+            return self._ports.take(protocol, [str(address(host_ip))], host_port, target)
         default = network.options.get(HOST_BINDING) or self._settings.host_binding
         both = [default]
         if default == "0.0.0.0" and self._host_has_ipv6 and (network.ipv6 or self._settings.userland_proxy):
             both.append("::")
-        return self._ports.take(protocol, both, host_port)
+        return self._ports.take(protocol, both, host_port, target)
 
     def _publication(self, held: HeldPort, network: Network, state: EndpointState, number: int) -> Publication:
         target = state.ip

@@ -1,5 +1,6 @@
 """Lesson 11 and 12 as a user types them."""
 
+import socket
 import time
 import urllib.request
 from typing import Any
@@ -109,3 +110,40 @@ def test_other_networks_beside_the_hosts_are_refused(engine: EngineProcess) -> N
     engine.docker("rm", made["Id"])
     assert status == 409
     assert "cannot be connected to any other network" in answer["message"]
+
+
+def test_a_start_that_fails_for_its_network_says_so_in_dockers_words(engine: EngineProcess) -> None:
+    engine.docker("network", "create", "--subnet", "10.246.9.0/24", "sub")
+    engine.docker("run", "-d", "--name", "first", "-p", "18085:80", "busybox", "sleep", "1000")
+    engine.docker("run", "-d", "--name", "fixed", "--network", "sub", "--ip", "10.246.9.9", "busybox", "sleep", "1000")
+    engine.docker("create", "--name", "idle", "busybox", "true")
+    networking = "failed to set up container networking: "
+    connectivity = "driver failed programming external connectivity on endpoint second ("
+    with socket.create_server(("0.0.0.0", 18086)):
+        for options, said in (
+            (("-p", "18085:80"), (networking + connectivity, "): Bind for 0.0.0.0:18085 failed: port is already allo")),
+            (
+                ("-p", "18086:80"),
+                (networking + connectivity, "failed to bind host port for 0.0.0.0:18086:10.", ":80/tcp: address alrea"),
+            ),
+            (("--network", "nowhere"), (networking + "network nowhere not found",)),
+            (("--network", "sub", "--ip", "10.246.9.9"), (networking + "Address already in use",)),
+            (
+                ("--network", "container:idle"),
+                ("daemon: cannot join network namespace of a non running container: container idle is created",),
+            ),
+            (
+                ("--network", "container:gone"),
+                ("daemon: joining network namespace of container: No such container: gone",),
+            ),
+        ):
+            done = engine.run_docker("run", "--name", "second", *options, "busybox", "true")
+            assert done.returncode == 125
+            assert all(part in done.stderr.decode() for part in said), done.stderr
+            if said[0].startswith(networking):
+                state = engine.inspect("second")["State"]
+                assert (state["Status"], state["ExitCode"]) == ("created", 128)
+                assert state["Error"].startswith(networking)
+            engine.docker("rm", "second")
+    engine.docker("rm", "-f", "first", "fixed", "idle")
+    engine.docker("network", "rm", "sub")

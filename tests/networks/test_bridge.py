@@ -287,7 +287,10 @@ async def test_datagrams_to_the_same_port_of_others_are_not_disturbed(host: Host
         lines = Path("/proc/self/net/nf_conntrack").read_text().splitlines()
         return [line for line in lines if f"dst={neighbour.address}" in line and f"dport={port}" in line]
 
-    assert tracked()
+    deadline = time.monotonic() + 5
+    while not tracked():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
     await host.join("one", port_bindings={"53/udp": [("", str(port))]})
     await host.service.leave(host.id_of("one"))
     assert tracked()
