@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Dockyard version {VERSION}")
             return 0
         if line.validate:
+            _check(config)
             print("configuration OK")
             return 0
         if os.geteuid() != 0:
@@ -66,6 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DockyardError as error:
         print(f"dockyardd: {error}", file=sys.stderr)
         return 1
+
+
+def _check(config: Config) -> None:
+    """Refuse what can be refused before there is anything of the daemon. Raises InvalidParameter, SystemFailure."""
+    from dockyard.engine import assembly
+
+    if config.tls or config.tlsverify:
+        listeners.tls_context(config)
+    assembly.check(config)
 
 
 def _recover(config: Config) -> int:
@@ -120,9 +130,9 @@ def _set_level(config: Config) -> None:
 async def _run(line: CommandLine, config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
     from dockyard.api.app import build_server
-    from dockyard.engine.assembly import Engine, check
+    from dockyard.engine.assembly import Engine
 
-    check(config)  # before there is a socket: who can connect may count on an engine
+    _check(config)  # before there is a socket: who can connect may count on an engine
     # Every container costs the daemon a few descriptors, every client one.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20), hard))

@@ -34,6 +34,7 @@ from dockyard.engine.networks import NetworkOptions, NetworkService
 from dockyard.engine.plugins import PluginService
 from dockyard.engine.rebuild import Rebuilder
 from dockyard.engine.reconfigure import Reconfigurer
+from dockyard.engine.security import seccomp_profile, seccomp_text
 from dockyard.engine.state_copies import StateCopies
 from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
@@ -155,7 +156,11 @@ class Engine:
 
 
 def check(config: Config) -> None:
-    """Refuse what can be refused before anything is opened. Raises InvalidParameter."""
+    """Refuse what can be refused before anything is opened. Raises InvalidParameter, SystemFailure."""
+    if config.seccomp_profile not in ("", "builtin", "unconfined"):
+        seccomp_profile(seccomp_text(config.seccomp_profile), [])
+    if config.userns_remap not in ("", "default"):  # which is made when it is needed
+        remap_range(config.userns_remap)
     try:
         log_options.check(config.log_driver, config.log_opts)
     except InvalidParameter as error:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from dockyard.config import Config
 from dockyard.engine import cdi, host_mounts, runtimes
@@ -13,7 +12,7 @@ from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
 from dockyard.engine.links import link_environment
 from dockyard.engine.seccomp_filters import SeccompFilters
-from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
+from dockyard.engine.security import granted_capabilities, seccomp_profile, seccomp_text, security_options
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.users import find_user
 from dockyard.errors import InvalidParameter
@@ -149,12 +148,7 @@ class SpecMaker:
             return None
         if _is_builtin(wanted):
             return defaults.default_seccomp(granted)
-        if not wanted.lstrip().startswith("{"):
-            try:
-                wanted = Path(wanted).read_text()
-            except OSError as error:
-                raise InvalidParameter(f"opening seccomp profile ({wanted}) failed: {error.strerror}") from None
-        return seccomp_profile(wanted, granted)
+        return seccomp_profile(seccomp_text(wanted), granted)
 
     def runtime(self, container: Container) -> Runtime | None:
         """Which runtime makes it; None is ours. Raises InvalidParameter when the one it was made for is gone."""
@@ -173,7 +167,7 @@ def _writable_cgroups(wanted: bool | None, record: Record) -> bool:
     if record.ids is not None:
         if wanted is not None:
             raise InvalidParameter("option WritableCgroups conflicts with user namespaces and rootless mode")
-        return True  # a read-only mount can't be made in a user namespace; the host's root alone may write there
+        return False
     return record.host_config.privileged if wanted is None else wanted
 
 

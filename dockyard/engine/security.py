@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -36,9 +37,7 @@ def _capability_names(field: str, given: Sequence[str] | None) -> list[str]:
     names = []
     for word in given or []:
         name = word.upper()
-        if name in ("ALL", "CAP_ALL"):
-            name = "ALL"
-        else:
+        if name != "ALL":  # CAP_ALL is none
             name = name if name.startswith("CAP_") else f"CAP_{name}"
             if name not in capabilities.NUMBERS:
                 raise InvalidParameter(f'invalid {field}: unknown capability: "{name}"')
@@ -143,6 +142,17 @@ _MACHINES = {
     "riscv64": ("riscv64",),
     "s390x": ("s390x",),
 }
+
+
+def seccomp_text(wanted: str) -> str:
+    """A profile's JSON, given as that or by the path of its file. Raises InvalidParameter."""
+    if wanted.lstrip().startswith("{"):
+        return wanted
+    try:
+        return Path(wanted).read_text()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidParameter(f"opening seccomp profile ({wanted}) failed: {reason}") from None
 
 
 def seccomp_profile(text: str, granted: Sequence[str]) -> Seccomp:

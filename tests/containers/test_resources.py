@@ -151,6 +151,8 @@ def test_capabilities_are_added_and_dropped_by_any_of_their_names() -> None:
     assert "CAP_CHOWN" not in granted_capabilities(["ALL"], ["CHOWN"], False)
     with pytest.raises(InvalidParameter, match='invalid CapDrop: unknown capability: "CAP_NOPE"'):
         granted_capabilities(None, ["nope"], False)
+    with pytest.raises(InvalidParameter, match='invalid CapAdd: unknown capability: "CAP_ALL"'):
+        granted_capabilities(["cap_all"], None, False)
 
 
 def test_tmpfs_options_override_their_opposites() -> None:

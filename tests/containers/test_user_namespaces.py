@@ -41,6 +41,12 @@ def test_root_inside_is_nobody_outside_and_master_of_its_own(engine: EngineProce
     assert int(outside) > 65536
 
 
+def test_cgroups_are_read_only_there_too(engine: EngineProcess) -> None:
+    mounts = auto(engine, "busybox", "grep", "cgroup", "/proc/mounts").splitlines()
+    assert mounts
+    assert not [row for row in mounts if " ro," not in row]
+
+
 def test_every_container_has_a_range_of_its_own_and_gives_it_back(engine: EngineProcess) -> None:
     start(engine, "one")
     start(engine, "two")
