@@ -131,7 +131,7 @@ def _external(container: Existing) -> list[Value]:
         places = outside.mounts(spec, container.group, container.record.bundle, root)
     finally:
         root.close()
-    found: list[Value] = [f"mnt[{place}]:{place}" for place in places]
+    found: list[Value] = [f"mnt[{place}]:{outer.name}" for place, outer in places.items()]
     found += [f"mnt[{path}]:{outside.MASK}" for path in outside.masks(spec, pid)]
     return found + list(outside.namespaces_left(spec))
 

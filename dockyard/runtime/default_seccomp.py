@@ -81,8 +81,13 @@ WITH_CAPABILITY = {
 NEW_NAMESPACES = 0x7E020000
 # PER_LINUX, PER_LINUX32, UNAME26, both, and the question "which one?" (personality(2)).
 PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
-# AF_ALG (38) and AF_VSOCK (40) are left out: the first has had holes, the second reaches the hypervisor.
-SOCKET_FAMILIES = (("SCMP_CMP_LT", 38), ("SCMP_CMP_EQ", 39), ("SCMP_CMP_GT", 40))
+# AF_ALG (38) and AF_VSOCK (40) are left out: the first has had holes, the second reaches the hypervisor. As (bits that
+# count, family): to compare the whole argument would let 40 + (1 << 32) pass, of which the kernel takes the lower half
+# (podman CVE-2026-123876).
+SOCKET_FAMILIES = (
+    (0xFFFFFFE0, 0), (0xFFFFFFFC, 32), (0xFFFFFFFE, 36), (0xFFFFFFFF, 39), (0xFFFFFFFF, 41), (0xFFFFFFFE, 42),
+    (0xFFFFFFFC, 44),
+)  # fmt: skip
 
 ALLOW = "SCMP_ACT_ALLOW"
 
@@ -91,8 +96,12 @@ def default_profile(capabilities: list[str]) -> Seccomp:
     """The default profile for a container whose bounding set is `capabilities` (names like CAP_SYS_ADMIN)."""
     rules = [SeccompRule(names=ALWAYS + PER_MACHINE, action=ALLOW)]
     rules += [
-        SeccompRule(names=["socket"], action=ALLOW, args=[SeccompArg(index=0, value=family, op=operator)])
-        for operator, family in SOCKET_FAMILIES
+        SeccompRule(
+            names=["socket"],
+            action=ALLOW,
+            args=[SeccompArg(index=0, value=mask, value_two=family, op="SCMP_CMP_MASKED_EQ")],
+        )
+        for mask, family in SOCKET_FAMILIES
     ]
     rules += [
         SeccompRule(names=["personality"], action=ALLOW, args=[SeccompArg(index=0, value=value)])

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import struct
+from dataclasses import dataclass
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.rooted import Root
@@ -27,24 +28,47 @@ EXTERNAL = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 JOINED = {"ipc": "ipc", "uts": "uts", "user": "user", "mount": "mnt", "time": "time"}
 
 
-def mounts(spec: Spec, group: Cgroup, bundle: str, root: Root) -> dict[str, str]:
-    """The sources of mounts by their places in the tree `root`, symlinks resolved as far as it has them."""
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """A mount whose `source` is outside, and the name by which a dump and a restore mean the same one.
+
+    The name is the destination as config.json has it, and not the place that this leads to in the container's tree, by
+    links that the image, and the running container, choose (runc CVE-2026-119101).
+    """
+
+    name: str
+    source: str
+
+
+def mounts(spec: Spec, group: Cgroup, bundle: str, root: Root) -> dict[str, Outer]:
+    """Mounts from outside by their places in the tree `root`, symlinks resolved as far as it has them.
+
+    Raises RuntimeFailure for a path that CRIU would take for several things.
+    """
     found = {}
     for mount in spec.mounts:
         place = os.path.normpath(root.resolve(mount.destination))
         if is_bind(mount):
-            found[place] = os.path.realpath(os.path.join(bundle, mount.source))  # CRIU follows no link
+            source = os.path.realpath(os.path.join(bundle, mount.source))  # CRIU follows no link
+            found[place] = Outer(mount.destination, source)
         elif mount.type == "cgroup" and group.version == 1 and not has_namespace(spec, "cgroup"):
             for name, directory in group.paths.items():
                 if name:
-                    found[f"{place}/{os.path.basename(group.layout.tops[name])}"] = directory
+                    below = os.path.basename(group.layout.tops[name])
+                    found[f"{place}/{below}"] = Outer(f"{mount.destination}/{below}", directory)
     if has_namespace(spec, "user"):
         # who is root only there may make no devices: the host's are bound
         for path in (
             *(device.path for device in spec.linux.devices),
             *(f"/dev/{name}" for name, _, _ in devices.DEFAULTS),
         ):
-            found.setdefault(path, path)
+            found.setdefault(path, Outer(path, path))
+    for place, outer in found.items():
+        # it finds an option "mnt[KEY]:VALUE" by its beginning
+        if "]" in place or "]" in outer.name:
+            raise RuntimeFailure(
+                f"a container with a mount at {place!r} can't be checkpointed: there is a ] in its name"
+            )
     return found
 
 

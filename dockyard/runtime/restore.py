@@ -186,14 +186,15 @@ def _wanted(
         outside.make_places(root, spec, bundle)
     except OSError as error:
         raise RuntimeFailure(f"cannot make a place to mount on: {error.filename}: {error.strerror}") from error
-    mounts = {**outside.mounts(spec, group, bundle, root), outside.MASK: outside.MASK}
+    mounts = {outer.name: outer.source for outer in outside.mounts(spec, group, bundle, root).values()}
+    mounts[outside.MASK] = outside.MASK
     inherited = outside.namespaces_given(spec, undo) + _streams_given(streams, stdio, undo)
     wanted = checkpoint.common(options, spec) | {
         "root": top,
         "log_file": LOG,
         "rst_sibling": True,
         "evasive_devices": True,
-        "external": [f"mnt[{place}]:{source}" for place, source in mounts.items()],
+        "external": [f"mnt[{name}]:{source}" for name, source in mounts.items()],
         "inherit_fd": list(inherited),
         "join_ns": list(outside.namespaces_joined(spec)),
     }

@@ -221,6 +221,41 @@ def test_places_to_mount_on_are_made_again(bundle: Bundle) -> None:
     assert bundle.runc("exec", bundle.name, "cat", "/real/in/file", stdout=subprocess.PIPE).stdout == b"within"
 
 
+def test_links_of_the_tree_give_no_mount_the_source_of_another(bundle: Bundle) -> None:
+    """runc CVE-2026-119101: what is read-only must not come back where the container may write."""
+    for name in ("secret", "own"):
+        (bundle.folder / name).mkdir()
+        (bundle.root / f"at-{name}").mkdir()
+        (bundle.root / name).symlink_to(f"/at-{name}")
+    mounts = [
+        {"destination": f"/{name}", "source": str(bundle.folder / name), "type": "bind", "options": ["bind", *options]}
+        for name, options in (("secret", ["ro"]), ("own", []))
+    ]
+    bundle.write({"mounts": mounts})
+    bundle.runc("run", "--detach", bundle.name, **NOWHERE)
+    time.sleep(0.3)
+    bundle.runc("checkpoint", bundle.name)
+    for name, other in (("secret", "own"), ("own", "secret")):
+        (bundle.root / name).unlink()
+        (bundle.root / name).symlink_to(f"/at-{other}")
+    bundle.runc("restore", "--detach", bundle.name, **NOWHERE)
+    bundle.runc("exec", bundle.name, "sh", "-c", "echo > /at-own/file")
+    assert os.listdir(bundle.folder / "own") == ["file"]
+    assert os.listdir(bundle.folder / "secret") == []
+
+
+def test_a_link_whose_target_reads_like_two_options_is_refused(bundle: Bundle) -> None:
+    (bundle.folder / "source").mkdir()
+    (bundle.root / "x]:" / "etc").mkdir(parents=True)
+    (bundle.root / "data").symlink_to("/x]:/etc")
+    mount = {"destination": "/data", "source": str(bundle.folder / "source"), "type": "bind", "options": ["bind"]}
+    bundle.write({"mounts": [mount]})
+    bundle.runc("run", "--detach", bundle.name, **NOWHERE)
+    done = bundle.runc("checkpoint", bundle.name, check=False, stderr=subprocess.PIPE)
+    assert b"there is a ] in its name" in done.stderr
+    bundle.runc("exec", bundle.name, "sh", "-c", "exit 0")
+
+
 def test_a_container_with_a_user_namespace_goes_on(bundle: Bundle) -> None:
     bundle.write()
     path = bundle.folder / "config.json"

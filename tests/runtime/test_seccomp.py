@@ -1,14 +1,19 @@
 """Seccomp: actions, compared arguments, agents."""
 
+import ctypes
+import errno
 import json
 import os
+import platform
 import socket
+import struct
 import tempfile
 import threading
 from typing import Any
 
 import pytest
 
+from dockyard.linux import seccomp
 from dockyard.oci.runtime_spec import (
     Mount,
     Seccomp,
@@ -17,6 +22,7 @@ from dockyard.oci.runtime_spec import (
     Spec,
 )
 from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.defaults import DEFAULT_CAPABILITIES, default_seccomp
 from tests.runtime.bundle import (
     Bundle,
     apart,
@@ -81,6 +87,30 @@ def test_arguments_of_calls_are_compared(bundle: Bundle) -> None:
         rule = SeccompRule(names=["chmod"], action="SCMP_ACT_ERRNO", args=[argument])
         result = bundle.run(filtered(bundle, rule, "chmod", "700", "/root"))
         assert (result.status != 0) == refused, (operator, value)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the call's number is x86-64's")
+def test_the_families_of_sockets_that_are_kept_out_cannot_be_disguised() -> None:
+    """The kernel takes the lower half of the argument: so must the filter (podman CVE-2026-123876)."""
+
+    def attempts() -> dict[int, int]:
+        library = ctypes.CDLL(None, use_errno=True)
+        program = ctypes.create_string_buffer(seccomp.compile_profile(default_seccomp(list(DEFAULT_CAPABILITIES))))
+        filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(program))
+        assert library.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+        assert library.prctl(22, 2, filter_) == 0  # PR_SET_SECCOMP, with a filter
+        found = {}
+        for family in range(48):
+            for above in (0, 1 << 32, 0xFFFFFFFF << 32):
+                fd = library.syscall(41, ctypes.c_ulong(family + above), 1, 0)  # socket, on x86-64
+                found[family + above] = ctypes.get_errno() if fd < 0 else 0
+        return found
+
+    found = apart(attempts)
+    for family in (socket.AF_ALG, socket.AF_VSOCK):
+        assert [found[family + above] for above in (0, 1 << 32, 0xFFFFFFFF << 32)] == [errno.EPERM] * 3
+    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, 39, 41, 45):
+        assert [found[family + above] for above in (0, 1 << 32)] != [errno.EPERM] * 2
 
 
 def test_a_call_newer_than_the_profile_does_not_exist(bundle: Bundle) -> None:
