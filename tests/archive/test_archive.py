@@ -2,6 +2,8 @@
 
 import io
 import os
+import sys
+import sysconfig
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator
@@ -187,3 +189,43 @@ async def test_a_stream_that_fails_at_once_leaves_nothing_open(room: Room, tmp_p
     for _ in range(3):
         await unpacked(broken())
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+async def test_nothing_of_the_container_is_imported_or_executed(room: Room, tmp_path: Path, mode: Any) -> None:
+    """CVE-2019-14271, CVE-2026-41567: who works on a container's files must load its own libraries and programs only.
+
+    Every module of the standard library lies in wait in every place that Python looks at, and programs in every place
+    of the PATH; all would write where the container itself could not.
+    """
+    traps = {"sitecustomize", "encodings", "zstandard", "isal", "msgspec", "dockyard", *sys.stdlib_module_names}
+    for place in {*sys.path, "/", "/usr/lib", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}:
+        folder = room.root / place.lstrip("/")
+        if place:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in traps:
+                (folder / f"{name}.py").write_text("open('/sprung', 'w').close()\n")
+    for place in ("bin", "usr/bin", "sbin", "usr/sbin", "usr/local/bin"):
+        (room.root / place).mkdir(parents=True, exist_ok=True)
+        for name in ("xz", "unxz", "gzip", "unpigz", "bzip2", "zstd", "tar", "docker-tar"):
+            program = room.root / place / name
+            program.write_text("#!/bin/sh\n: > /sprung\n")
+            program.chmod(0o755)
+
+    async def packed(*members: tarfile.TarInfo, damaged: bool = False) -> AsyncIterator[bytes]:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode=mode) as tar:
+            for member in members:
+                tar.addfile(member, io.BytesIO(b"x" * member.size) if member.isfile() else None)
+        data = buffer.getvalue()
+        yield data[: len(data) // 2] + b"?" * 9 if damaged else data
+
+    odd = entry("\udcff\u00fc.\N{SNOWMAN}", uid=1 << 20)
+    odd.pax_headers = {"SCHILY.xattr.user.k\u00fc": "v\u00fc", "mtime": "1.5"}
+    await room.service.write("c", "/etc", packed(odd, entry("link", tarfile.SYMTYPE, "/etc")))
+    with pytest.raises(DockyardError):
+        await room.service.write("c", "/etc", packed(*(entry(f"f{number}") for number in range(99)), damaged=True))
+    with pytest.raises(DockyardError):
+        await room.service.write("c", "/etc", packed(entry("../../../x/y", tarfile.LNKTYPE, "/nowhere")))
+    assert "etc/link" in await room.read("/etc")
+    assert not (room.root / "sprung").exists()

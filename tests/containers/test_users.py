@@ -1,6 +1,7 @@
 """Whom `--user` and its like mean: a number is the number, whatever names an image has (CVE-2016-3697)."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,56 @@ def test_an_unknown_user_or_group_of_an_exec_is_refused_when_it_is_created(engin
         assert engine.inspect("known")["ExecIDs"] is None
     finally:
         engine.docker("rm", "-f", "known")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "rm -f /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group",
+        "rm -f /etc/passwd /etc/group; mknod /etc/passwd c 1 5; ln -s passwd /etc/group",
+        "rm -f /etc/passwd /etc/group; truncate -s 1000G /etc/passwd; truncate -s 1000G /etc/group",
+        "rm -f /etc/passwd /etc/group; mkdir /etc/passwd; ln -s group /etc/group",
+        "yes root:x:5:root | head -c 40000000 > /etc/group; yes a:x:1:1::/:/bin/sh | head -c 40000000 > /etc/passwd",
+    ],
+)
+def test_names_without_end_hold_nobody_up(engine: EngineProcess, made: str) -> None:
+    """GHSA-72x6-4j93-7w86: names are looked up in files that the container has made, and those may never end."""
+    engine.docker("run", "-d", "--name", "endless", "busybox", "top")
+    try:
+        engine.docker("exec", "endless", "sh", "-c", made)
+        for user in ("1234", "nobody-known", "root", "1234:staff"):
+            begin = time.monotonic()
+            engine.run_docker("exec", "-u", user, "endless", "true")
+            assert time.monotonic() - begin < 20
+        assert engine.docker("exec", "-u", "1234", "endless", "stat", "-L", "-c", "%u", "/proc/self") == "1234\n"
+        engine.docker("restart", "-t", "0", "endless")
+        assert engine.process is not None
+        usage = Path(f"/proc/{engine.process.pid}/status").read_text()
+        assert int(next(line.split()[1] for line in usage.splitlines() if line.startswith("VmRSS"))) < 400_000
+    finally:
+        engine.docker("rm", "-f", "endless")
+
+
+def test_what_an_image_says_of_itself_gives_it_no_rights(engine: EngineProcess) -> None:
+    """Labels were taken for settings: CVE-2026-94603 and CVE-2026-53488 of others."""
+    labels = {
+        "io.podman.annotations.privileged": "TRUE", "io.podman.annotations.label": "disable",
+        "io.podman.annotations.seccomp": "unconfined", "io.podman.annotations.apparmor": "unconfined",
+        "run.oci.keep_original_groups": "1", "run.oci.hooks.stderr": "/tmp/x", "org.systemd.property.TasksMax": "1",
+        "org.criu.config": "/etc/passwd", "containerd.io/restart.logpath": "binary:///bin/sh?-c=touch%20/tmp/x",
+        "cdi.k8s.io/x": "vendor.com/class=all", "io.kubernetes.cri-o.Devices": "/dev/mem:/dev/mem:rwm",
+        "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.forwarding=1",
+    }  # fmt: skip
+    text = "FROM busybox\n" + "".join(f'LABEL {name}="{value}"\n' for name, value in labels.items())
+    engine.docker("build", "-q", "-t", "boasting", "-", input=text.encode())
+    look = "grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status; cat /proc/self/attr/current; id; ls /dev"
+    try:
+        plain = engine.docker("run", "--rm", "busybox", "sh", "-c", look)
+        assert engine.docker("run", "--rm", "boasting", "sh", "-c", look) == plain
+        engine.docker("create", "--name", "boaster", "boasting")
+        host = engine.inspect("boaster")["HostConfig"]
+        assert not host["Privileged"]
+        assert not host.get("Annotations")
+    finally:
+        engine.docker("rm", "-f", "boaster", check=False)
+        engine.docker("rmi", "-f", "boasting")

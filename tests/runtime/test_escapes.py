@@ -1,5 +1,6 @@
 """Attacks that have broken containers open, tried on ours."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -118,6 +119,24 @@ def test_a_path_swapped_for_a_link_while_mounts_are_made_keeps_them_in_the_tree(
         marked = [line.split()[4] for line in look_file.read_text().splitlines() if " - tmpfs marked " in line]
         assert len(marked) == 2
         assert all(point.startswith(str(bundle.root) + "/") for point in marked), marked
+
+
+@pytest.mark.parametrize("name", ["dev", "sys", "tmp", "etc"])
+def test_a_directory_of_the_image_that_is_a_link_leads_nowhere(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    """runc CVE-2026-41579: devices, links and places to mount on were made where an image's /dev led to."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    before = outside.stat()
+    if (bundle.root / name).exists():
+        (bundle.root / name).rename(bundle.root / f"former-{name}")
+    (bundle.root / name).symlink_to("../../../../../../../.." + str(outside))
+    spec = bundle.spec("true")
+    spec.mounts += [bind("/etc/hostname", "/etc/hostname"), Mount(destination="/tmp", type="tmpfs", source="tmpfs")]
+    with contextlib.suppress(RuntimeFailure):
+        bundle.run(spec)
+    after = outside.stat()
+    assert list(outside.iterdir()) == []
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
 
 
 def test_proc_is_not_mounted_through_a_link(bundle: Bundle) -> None:
