@@ -21,7 +21,7 @@ import msgspec
 
 from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.linux.netlink import RouteSocket, delete_link
-from dockyard.networks import files, identity, sandboxes
+from dockyard.networks import files, identity, legacy_links, sandboxes
 from dockyard.networks.addresses import Addresses
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.dns import DnsServer, DnsSockets, open_sockets
@@ -29,15 +29,17 @@ from dockyard.networks.dns_forwarding import Forwarder, Upstream
 from dockyard.networks.drivers import BridgeDriver, Driver, HostDriver, NullDriver, Plan
 from dockyard.networks.drivers.bridge import (
     DEFAULT_BRIDGE,
+    ICC,
     INTERFACE_NAME,
     PREFIX,
     UNFINISHED,
     is_ours,
     mark_of,
+    option_flag,
     rules_of,
     veth_name,
 )
-from dockyard.networks.firewall import BridgeRules, Firewall
+from dockyard.networks.firewall import BridgeRules, Firewall, LinkedPort
 from dockyard.networks.ipam import address
 from dockyard.networks.model import (
     EndpointConfig,
@@ -71,6 +73,7 @@ class Active:
     publications: list[Publication] = field(default_factory=list)
     dns: DnsServer | None = None
     gateway_network: str = ""
+    linked_ports: list[LinkedPort] = field(default_factory=list)
 
 
 class Controller:
@@ -246,6 +249,7 @@ class Controller:
             # from here on its networks cannot be removed
             self._active[request.container_id] = active
             undo.callback(self._active.pop, request.container_id, None)
+            self._note_links(active)
             self._hold_ports(active, _wanted_ports(request))
             undo.callback(self._publisher.release, active.publications)
             building = self._do(self._build, active)
@@ -267,6 +271,7 @@ class Controller:
         rules = port_rules(active.publications)
         if rules:
             await self._do(self.firewall.unpublish, rules)
+        await self._do(self._close_links, active)
 
     def join_host(self, request: JoinRequest) -> Sandbox:
         """Let a container share the host's network."""
@@ -392,9 +397,26 @@ class Controller:
             if rules:
                 self.firewall.publish(rules)
                 undo.callback(self.firewall.unpublish, rules)
+            if active.linked_ports:
+                undo.callback(self._close_links, active)
+                self._open_links(active)
             sockets = _open_dns(active.namespace) if self._names_wanted(active) else None
             undo.pop_all()
         return sockets
+
+    def _open_links(self, active: Active) -> None:
+        """Let linked containers reach each other on a bridge that keeps them apart. Runs in a worker thread."""
+        network = self._separating_bridge()
+        if network is not None and active.linked_ports:
+            self.firewall.link(active.linked_ports)
+            self._bridge.route_between(network, True)
+
+    def _close_links(self, active: Active) -> None:
+        """Undo `_open_links`, and what others have opened to this container. Runs in a worker thread."""
+        network = self._separating_bridge()
+        state = active.sandbox.endpoints.get(network.name) if network is not None else None
+        if network is not None and state is not None and self.firewall.unlink(state.ip):
+            self._bridge.route_between(network, False)
 
     def _mend(self, active: Active) -> None:
         """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
@@ -420,6 +442,7 @@ class Controller:
         rules = port_rules(active.publications)
         if rules:
             self.firewall.unpublish(rules)
+        self._close_links(active)
         for plan in plans:
             self._drivers[plan.network.driver].vacate(namespace, plan)
         sandboxes.destroy(namespace)
@@ -487,6 +510,9 @@ class Controller:
                 await self._move_ports(active)
             if active.dns is None and self._names_wanted(active):
                 self._serve_names(active, await self._do(_open_dns, namespace, True))
+            self._note_links(active)
+            if active.linked_ports:
+                await self._do(self._open_links, active)
             identity.connected(active.request, state)
             self._update_resolvers(active)
             self._names.add(state)
@@ -504,6 +530,8 @@ class Controller:
                 "to any other network"
             )
         plan = self._plan(active, network.name)
+        if network is self._separating_bridge():
+            await self._do(self._close_links, active)
         self._names.remove(state)
         del active.sandbox.endpoints[network.name]
         await self._do(self._drivers[network.driver].detach, namespace, plan)
@@ -639,45 +667,41 @@ class Controller:
             self._settings,
             embedded_dns=self._names_wanted(active),
             gateway=self._settings.host_gateway or self._default_gateway(),
-            linked=self._linked(active),
+            linked=legacy_links.hosts_entries(active.request, self._everybody()),
         )
 
     def _update_resolvers(self, active: Active) -> bool:
         wanted = self._names_wanted(active)
         return identity.update_resolvers(active.request, active.sandbox, self._settings, embedded_dns=wanted)
 
-    def _linked(self, active: Active) -> list[tuple[str, str]]:
-        """Containers that this one is linked to on the default bridge (Docker's --link).
-
-        By alias, host name and name, as in Docker (moby daemon/container_operations_unix.go).
-        """
-        entries = []
-        for other, alias in self._linked_by(active):
-            words = dict.fromkeys([alias, other.request.hostname, other.request.name])
-            for state in other.sandbox.endpoints.values():
-                entries += [(where, " ".join(words)) for where in (state.ip, state.ipv6) if where]
-        return entries
-
-    def _linked_by(self, active: Active) -> Iterator[tuple[Active, str]]:
-        """The running containers that this one is linked to, each with what it calls them."""
-        for link in active.request.links:
-            wanted, _, alias = link.partition(":")
-            for other in self._active.values():
-                if wanted in (other.request.container_id, other.request.name):
-                    yield other, alias or wanted
+    def _everybody(self) -> Iterator[legacy_links.Member]:
+        return ((active.request, active.sandbox) for active in self._active.values())
 
     def _tell_linking(self, active: Active) -> None:
         """A container may have come back under another address; those that are linked to it go on finding it."""
         for parent in self._active.values():
-            for other, alias in self._linked_by(parent):
-                if other is not active or not parent.request.files_dir:
-                    continue
+            if not parent.request.links or not parent.request.files_dir:
+                continue
+            for _, alias in legacy_links.linked(parent.request, [(active.request, active.sandbox)]):
                 for state in active.sandbox.endpoints.values():
                     for where in filter(None, (state.ip, state.ipv6)):
                         try:
                             files.move_host(parent.request.files_dir, alias, where)
                         except OSError as error:
                             log.warning("the hosts file of container %s stays: %s", parent.request.name, error)
+
+    def _separating_bridge(self) -> Network | None:
+        """The default bridge, if it keeps containers apart (--icc=false): there alone links are more than names."""
+        for network in self._networks.values():
+            if _is_default(network):
+                return None if option_flag(network, ICC, True) else network
+        return None
+
+    def _note_links(self, active: Active) -> None:
+        network = self._separating_bridge()
+        if network is not None and self._settings.firewall:
+            member = (active.request, active.sandbox)
+            active.linked_ports = legacy_links.linked_ports(member, self._everybody(), network.name)
 
     def _default_gateway(self) -> str:
         for network in self._networks.values():
@@ -708,6 +732,8 @@ class Controller:
             network = self._networks[state.network_id]
             active.publications = self._publisher.retake(network, state, sandbox.ports, request.name)
         self.firewall.adopt(port_rules(active.publications))
+        self._note_links(active)
+        self.firewall.adopt_links(active.linked_ports)
         if self._firewall_current:
             await self._do(self.firewall.rewrite)
         asked = self._names_wanted(active) or identity.asks_embedded_server(request)

@@ -51,6 +51,16 @@ class PublishedPort:
         return ip_address(self.ip).version
 
 
+@dataclass(frozen=True, slots=True)
+class LinkedPort:
+    """A container at `source` may reach `port` of the one at `target`, although their bridge keeps containers apart."""
+
+    source: str
+    target: str
+    protocol: str
+    port: int
+
+
 class Firewall:
     """Keeps one daemon's tables (`ip NAME`, and `ip6 NAME` where a network has IPv6) as they should be.
 
@@ -61,6 +71,7 @@ class Firewall:
         self.name = name
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: set[PublishedPort] = set()
+        self._links: set[LinkedPort] = set()
         self._nft = Nftables(lasting=True) if enabled else None
         self._families: set[int] = set()
         self._lock = threading.RLock()
@@ -101,6 +112,35 @@ class Firewall:
                     # somebody flushed the table under us: write down what is left
                     self.rewrite()
             self._forget_flows(removed)
+
+    def link(self, links: Iterable[LinkedPort]) -> None:
+        """Let these through; IPv4 alone, as in Docker."""
+        with self._lock:
+            added = set(links) - self._links
+            if self._nft is not None and added:
+                self._run(self._linked("add", added))
+            self._links |= added
+
+    def unlink(self, address: str) -> bool:
+        """Undo `link` for all from and to `address`; whether the last of all links has gone with them."""
+        with self._lock:
+            removed = {link for link in self._links if address in (link.source, link.target)}
+            self._links -= removed
+            if self._nft is not None and removed:
+                try:
+                    self._run(self._linked("delete", removed))
+                except SystemFailure:
+                    self.rewrite()
+            return bool(removed) and not self._links
+
+    def adopt_links(self, links: Iterable[LinkedPort]) -> None:
+        """Count `links` among those let through, without telling the kernel; see `rewrite`."""
+        with self._lock:
+            self._links.update(links)
+
+    def _linked(self, act: str, links: Iterable[LinkedPort]) -> str:
+        entries = ", ".join(f"{link.source} . {link.target} . {link.protocol} . {link.port}" for link in links)
+        return f"{act} element ip {self.name} linked {{ {entries} }}\n" if entries else ""
 
     def _forget_flows(self, ports: Iterable[PublishedPort]) -> None:
         """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway.
@@ -188,6 +228,7 @@ class Firewall:
             f" map published {{ type inet_proto . inet_service : {kind} . inet_service; }}",
             f" map published_at {{ type {kind} . inet_proto . inet_service : {kind} . inet_service; }}",
             " set proxied { type inet_proto . inet_service; }",
+            *([" set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }"] if version == 4 else []),
             " chain publish {",
             f"  {ports_only} dnat {family} to {family} daddr . meta l4proto . th dport map @published_at",
             f"  {ports_only} dnat {family} to meta l4proto . th dport map @published",
@@ -206,9 +247,10 @@ class Firewall:
         ]
         lines += _raw(ours, family, version)
         lines += _postrouting(ours, family, version)
-        lines += _forward(ours)
+        lines += _forward(ours, version)
         lines.append("}")
-        return "\n".join(lines) + "\n" + self._elements("add", ports)
+        linked = self._linked("add", self._links) if version == 4 else ""
+        return "\n".join(lines) + "\n" + self._elements("add", ports) + linked
 
 
 def has_table(name: str) -> bool:
@@ -261,7 +303,7 @@ def _postrouting(ours: list[BridgeRules], family: str, version: int) -> list[str
     return [*lines, " }"]
 
 
-def _forward(ours: list[BridgeRules]) -> list[str]:
+def _forward(ours: list[BridgeRules], version: int) -> list[str]:
     lines = []
     for rules in ours:
         name = f'"{rules.bridge}"'
@@ -270,6 +312,8 @@ def _forward(ours: list[BridgeRules]) -> list[str]:
             lines.append("  ct status dnat accept")
         if rules.icc:
             lines.append(f"  iifname {name} accept")
+        elif version == 4:
+            lines.append(f"  iifname {name} ip saddr . ip daddr . meta l4proto . th dport @linked accept")
         # No answer comes from another network of ours, except from a published port: a container there could send what
         # looks like one, under the address of whom ours has asked.
         others = ", ".join(f'"{other.bridge}"' for other in ours if other is not rules)

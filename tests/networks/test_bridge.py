@@ -113,6 +113,55 @@ async def test_icc_off_keeps_containers_apart(make_host: Any) -> None:
         await in_thread(ask_in_vain, one.endpoints["bridge"].ip, 80, two.netns_path)
 
 
+async def test_a_link_opens_the_exposed_ports_where_icc_is_off_and_nothing_else(make_host: Any) -> None:
+    host = await make_host(icc=False)
+    exposed = {"80/tcp", "53/udp"}
+    child = await host.join("child", exposed_ports=exposed)
+    link = [f"{host.id_of('child')}:db"]
+    parent = await host.join("parent", links=link)
+    third = await host.join("third")
+
+    async def reached(address: str, port: int, path: str | None) -> bool:
+        try:
+            return bool(await in_thread(ask_in_vain, address, port, path))
+        except OSError:
+            return False
+
+    async def check() -> None:
+        address = child.endpoints["bridge"].ip
+        with serving(child.netns_path), serving(child.netns_path, 81), serving(parent.netns_path):
+            assert await in_thread(ask, address, 80, parent.netns_path)
+            assert not await reached(address, 81, parent.netns_path)
+            assert not await reached(address, 80, third.netns_path)
+            assert not await reached(parent.endpoints["bridge"].ip, 80, child.netns_path)
+            assert not await reached(parent.endpoints["bridge"].ip, 80, third.netns_path)
+
+    await check()
+    # it comes back under another address
+    await host.service.leave(host.id_of("child"))
+    thief = await host.join("thief", exposed_ports=exposed)
+    with serving(thief.netns_path):
+        assert not await reached(thief.endpoints["bridge"].ip, 80, parent.netns_path)
+    child = await host.join("child", exposed_ports=exposed)
+    assert child.endpoints["bridge"].ip != thief.endpoints["bridge"].ip
+    await check()
+    # with a new daemon
+    await host.kill()
+    await host.open()
+    for name, sandbox, request in (("child", child, {"exposed_ports": exposed}), ("parent", parent, {"links": link})):
+        await host.service.restore(host.id_of(name), sandbox, host.request(name, **request))
+    for name, sandbox in (("third", third), ("thief", thief)):
+        await host.service.restore(host.id_of(name), sandbox, host.request(name))
+    await host.service.sweep()
+    await check()
+    await host.service.leave(host.id_of("parent"))
+    assert Path(f"/proc/sys/net/ipv4/conf/{host.bridge}/proxy_arp_pvlan").read_text() == "0\n"
+    heir = await host.join("heir")
+    assert heir.endpoints["bridge"].ip == parent.endpoints["bridge"].ip
+    with serving(child.netns_path):
+        assert not await reached(child.endpoints["bridge"].ip, 80, heir.netns_path)
+
+
 async def test_networks_are_isolated_from_each_other(host: Host) -> None:
     await host.create("lan")
     one, two = await host.join("one"), await host.join("two", mode="lan")
@@ -580,8 +629,10 @@ async def test_what_was_made_ahead_follows_the_hosts_settings(host: Host) -> Non
         values = [run_in(path, "cat", str(setting)) for path in (one.netns_path, other.path)]
         sandboxes.destroy(other)
         assert values[0] == values[1]
+        async with asyncio.timeout(10):
+            while ahead & set(os.listdir(host.root / "exec/netns")):  # noqa: ASYNC110  # removed by such threads, too
+                await asyncio.sleep(0.01)
         await filled()
-        assert not ahead & set(os.listdir(host.root / "exec/netns"))
     finally:
         setting.write_text(before)
     # and when nothing changes they are used

@@ -303,6 +303,15 @@ class BridgeDriver:
             acts += [default_route(link.index, ip_address(gw)) for gw in (state.gateway, state.ipv6_gateway) if gw]
         route.do(*acts)
 
+    @staticmethod
+    def route_between(network: Network, wanted: bool) -> None:
+        """Let containers on isolated ports reach each other by way of the host, whose packet filter decides.
+
+        The host answers who asks for a neighbour's address (RFC 3069), and does not tell them of a shorter way.
+        """
+        write_sysctl(f"net/ipv4/conf/{network.bridge}/send_redirects", "0" if wanted else "1")
+        write_sysctl(f"net/ipv4/conf/{network.bridge}/proxy_arp_pvlan", "1" if wanted else "0")
+
     def detach(self, namespace: Namespace, plan: Plan) -> None:
         try:
             with RouteSocket() as host:
