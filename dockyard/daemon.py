@@ -44,6 +44,7 @@ LEVELS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `dockyardd` command. Returns its exit status; what stops it from starting is one line on stderr."""
+    _keep_from_children()
     try:
         line, config = load(sys.argv[1:] if arguments is None else arguments)
         if line.show_help:
@@ -84,6 +85,13 @@ def _recover(config: Config) -> int:
 
     recover(config, print)
     return 0
+
+
+def _keep_from_children() -> None:
+    """Let no PYTHONPATH, PYTHONHOME and the like, which our launcher has passed over, reach our interpreters."""
+    if sys.flags.ignore_environment:
+        for name in [name for name in os.environ if name.startswith("PYTHON")]:
+            del os.environ[name]
 
 
 class PidFile:

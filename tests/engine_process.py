@@ -39,6 +39,7 @@ class EngineProcess:
             *arguments,
         ]
         self.prefix: tuple[str, ...] = ()  # a command that the daemon is started by
+        self.program: tuple[str, ...] = (sys.executable, "-m", "dockyard.daemon")
         self.process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -64,7 +65,7 @@ class EngineProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "dockyard.daemon", "--debug", *self.arguments],
+                [*self.prefix, *self.program, "--debug", *self.arguments],
                 stdout=log,
                 stderr=log,
             )

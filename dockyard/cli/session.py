@@ -119,7 +119,7 @@ class Session:
         import time
 
         program = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "dockyardd")
-        command = [program] if os.access(program, os.X_OK) else [sys.executable, "-m", "dockyard.daemon"]
+        command = [program] if os.access(program, os.X_OK) else [sys.executable, "-EP", "-m", "dockyard.daemon"]
         os.makedirs(os.path.dirname(LOG), mode=0o711, exist_ok=True)
         with open(LOG, "ab") as log:
             daemon = subprocess.Popen(
