@@ -1,5 +1,6 @@
 """GET /events: what happened, as a stream of JSON objects."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,12 @@ from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
 from dockyard.engine import moments
-from dockyard.engine.events import Event
+from dockyard.engine.events import Event, Lagging
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.oci.reference import Reference
+
+log = logging.getLogger("dockyard.api")
 
 # The objects whose events a filter of their kind's name selects, by name or id or the beginning of either.
 KINDS = ("config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume")
@@ -58,6 +61,10 @@ def routes(services: Services) -> list[Route]:
                     await response.write(begin + msgspec.json.encode(event_json(event, call.version)) + b"\n")
         except ConnectionError:
             return response
+        except Lagging as failure:
+            # the head is out: that the stream is cut, and not ended, is all that can be told
+            log.warning("events: %s", failure)
+            return web.TakenOver()
         await response.write_eof()
         return response
 

@@ -102,6 +102,8 @@ class Recovery:
         last, owned = record.state.status, record.host_config.auto_remove or record.scratch
         if last == "removing" or (owned and last != "created") or record.scratch:
             await self._removal.remove(container.id, force=True, volumes=owned)
+        elif last == "exited":
+            await self._runs.send_rest(container)
 
     async def _sweep(self) -> None:
         """Remove what a crash left: what belongs to no container, and what one that does not run still holds."""

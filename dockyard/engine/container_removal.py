@@ -109,7 +109,7 @@ class Removal:
             # if the daemon dies before the last line, the next one finishes
             self._volumes.mark(container.nameless_volumes, container.id)
         await self._layers.release(container.id)
-        await self._logs.sent(container.id)
+        await self._logs.remove(container.id)
         self._index.remove(container)
         host_mounts.unmount_all(self._index.folder(container))
         shutil.rmtree(self._index.folder(container), ignore_errors=True)

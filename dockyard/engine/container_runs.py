@@ -228,7 +228,9 @@ class ContainerRuns:
                 log.error("container %s runs on, but not all that it uses is there: %s", container.id, failure)
 
     async def send_rest(self, container: Container) -> None:
-        """Send what a container has logged that ended while the daemon was down."""
+        """Send what a container that has ended had logged and the last daemon had not sent."""
+        if log_options.is_sent(container, self._index.folder(container)):
+            return
         if await self._forward_again(container):
             self._logs.end(container.id)
 

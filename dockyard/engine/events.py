@@ -6,10 +6,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
+from dockyard.errors import SystemFailure
+
 # Docker keeps the last 256 events for `--since` (moby daemon/events).
 REMEMBERED = 256
-# A listener that lets more than this pile up is cut off rather than let it grow without bound.
+# A listener that lets more than this pile up is cut off, and told, rather than let it grow without bound.
 BACKLOG = 16384
+
+
+class Lagging(SystemFailure):
+    """A listener has not kept up: events are missing from here on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class Events:
 
     def __init__(self) -> None:
         self._recent: deque[Event] = deque(maxlen=REMEMBERED)
-        self._queues: set[asyncio.Queue[Event | None]] = set()
+        self._queues: set[asyncio.Queue[Event | Lagging | None]] = set()
 
     def emit(self, type: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None) -> None:
         """Tell every subscriber that `action` happened to the object `actor_id` of kind `type`; never blocks."""
@@ -38,7 +44,7 @@ class Events:
         for queue in list(self._queues):
             if queue.qsize() >= BACKLOG:
                 self._queues.discard(queue)
-                queue.put_nowait(None)
+                queue.put_nowait(Lagging(f"more than {BACKLOG} events wait for this listener"))
             else:
                 queue.put_nowait(event)
 
@@ -51,9 +57,9 @@ class Events:
         """Yield past events from `since_ns` on, then new ones up to `until_ns` (both UNIX ns; None: none, for ever).
 
         With an end and no beginning, all remembered events come first (moby daemon/events, loadBufferedEvents).
-        A subscriber that falls `BACKLOG` events behind is ended.
+        Raises Lagging when the subscriber is `BACKLOG` events behind.
         """
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        queue: asyncio.Queue[Event | Lagging | None] = asyncio.Queue()
         self._queues.add(queue)
         try:
             if since_ns is not None or until_ns is not None:
@@ -75,6 +81,8 @@ class Events:
                         return
                 if received is None:
                     return
+                if isinstance(received, Lagging):
+                    raise received
                 if until_ns is not None and received.time_ns > until_ns:
                     return
                 if matches(received):

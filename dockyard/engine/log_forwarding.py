@@ -64,12 +64,24 @@ class LogForwarding:
             self._ended.add(container_id)
             self._tell({"id": container_id, "ended": True})
 
-    async def sent(self, container_id: str) -> None:
-        """Wait, for a moment, until the log of a container that has ended is sent."""
+    async def remove(self, container_id: str) -> None:
+        """The log of a container that has ended is about to be removed: wait, for a moment, until it is sent."""
         event = self._sent.get(container_id)
-        if event is not None and container_id in self._ended:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), PATIENCE)
+        if event is None or container_id not in self._ended:
+            return
+        try:
+            await asyncio.wait_for(event.wait(), PATIENCE)
+        except TimeoutError:
+            log.warning("container %s is removed before its log server has taken the rest of its log", container_id)
+            self._forget(container_id)
+            self._tell({"id": container_id, "removed": True})
+
+    def _forget(self, container_id: str) -> None:
+        self._orders.pop(container_id, None)
+        self._ended.discard(container_id)
+        event = self._sent.pop(container_id, None)
+        if event is not None:
+            event.set()
 
     async def close(self) -> None:
         """End the process; the next one goes on where it was."""
@@ -105,11 +117,7 @@ class LogForwarding:
         while line := await process.stdout.readline():
             container_id = line.decode().strip()
             if container_id in self._ended:
-                self._orders.pop(container_id, None)
-                self._ended.discard(container_id)
-                event = self._sent.pop(container_id, None)
-                if event is not None:
-                    event.set()
+                self._forget(container_id)
         if process is self._process and self._orders:
             log.warning("the log forwarder has ended; starting it again")
             await asyncio.sleep(0.2)

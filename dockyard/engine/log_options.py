@@ -4,11 +4,14 @@ Whatever the driver, the shim writes one file in the container's folder, bounded
 for a driver that sends elsewhere another process follows that file (shim/log_forwarder.py).
 """
 
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from dockyard.engine import log_tags
 from dockyard.engine.container import Container
@@ -253,6 +256,18 @@ def blocks(driver: str, options: Mapping[str, str]) -> bool:
 def sent_note(folder: str) -> str:
     """Where the forwarder notes how far it has sent the log of the container of that folder."""
     return f"{folder}/forwarded.json"
+
+
+def is_sent(container: Container, folder: str) -> bool:
+    """Whether nothing is left to send of the log of a container that has ended."""
+    try:
+        log = os.stat(container.record.log_path)
+        with open(sent_note(folder), "rb") as note:
+            return (log.st_ino, log.st_size) == msgspec.json.decode(note.read(), type=tuple[int, int])
+    except FileNotFoundError:
+        return not os.path.exists(container.record.log_path)
+    except (OSError, msgspec.MsgspecError):
+        return False
 
 
 def forwarding(container: Container, folder: str) -> dict[str, object] | None:

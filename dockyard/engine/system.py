@@ -24,7 +24,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Facts of the machine that do not change while the daemon runs; `memory` is in bytes."""
+    """Facts of the machine, now; `memory` is in bytes."""
 
     name: str
     kernel: str
@@ -43,7 +43,6 @@ class SystemService:
         self.config = config
         self.events = events
         self.apparmor = apparmor
-        self.host = read_host()
         self.started_ns = time.time_ns()
         identities = database.collection("identity", Identity)
         identity = identities.get("engine")
@@ -51,6 +50,11 @@ class SystemService:
             identity = Identity(str(uuid.uuid4()))
             identities.put("engine", identity)
         self.id = identity.id
+
+    @property
+    def host(self) -> Host:
+        """The machine as it is now: its name, processors and memory may change."""
+        return read_host()
 
     def reload(self, config: Config) -> None:
         """Take up new settings and say so to event listeners."""

@@ -7,7 +7,8 @@ for a server that does not take it, and when the files are full the container wa
 non-blocking all but the newest `buffer` bytes are passed over.
 
 It reads JSON objects, a line each, on stdin: {"id", "path", "checkpoint", "driver", "options", "buffer", "identity"} to
-begin, {"id", "ended": true} when a container writes no more; and writes an id a line to stdout when its log is sent.
+begin, {"id", "ended": true} when a container writes no more, {"id", "removed": true} when its log is gone; and writes
+an id a line to stdout when its log is sent.
 """
 
 import json
@@ -23,7 +24,6 @@ from dockyard.shim.log_senders import Entry, Identity, Sender, make_sender
 
 INTERVAL = 0.1  # how often a log is looked at, s
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # between attempts to reach a server, s
-LAST_CHANCE = 20.0  # for a server that does not answer, once the container has ended, s
 BLOCK = 1 << 20
 NOTED = 256 << 10  # after how many bytes it is noted how far has been sent, however much there is still to send
 NOTE_SIZE = 64
@@ -43,7 +43,6 @@ class Follower:
         self._done = done
         self._ended = threading.Event()
         self._quit = threading.Event()
-        self._late = 0.0
         self._file: BinaryIO | None = None
         self._position = 0
         self._saved = (0, 0)
@@ -55,7 +54,7 @@ class Follower:
         self._ended.set()
 
     def quit(self) -> None:
-        """Stop soon; the next forwarder goes on from here."""
+        """Stop soon; the next forwarder goes on from here, if there is still something to send."""
         self._quit.set()
         self._ended.set()
 
@@ -202,9 +201,7 @@ class Follower:
             try:
                 self._sender.send(entry)
             except OSError as error:
-                if self._ended.is_set():
-                    self._late += pause
-                if self._quit.is_set() or self._late > LAST_CHANCE:
+                if self._quit.is_set():
                     print(f"log of {self.id[:12]}: not sent: {error}", file=sys.stderr, flush=True)
                     return False
                 if self._buffer and self._file is not None:
@@ -214,7 +211,6 @@ class Follower:
                 self._quit.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                self._late = 0.0
                 return True
 
     def _save(self) -> None:
@@ -254,7 +250,10 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         follower = followers.get(order["id"])
-        if "ended" in order:
+        if "removed" in order:
+            if follower is not None:
+                follower.quit()
+        elif "ended" in order:
             if follower is not None:
                 follower.end()
         else:

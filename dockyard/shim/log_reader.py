@@ -16,6 +16,7 @@ from dockyard.generators import closing
 BLOCK = 1 << 20
 # How often a log that is followed is looked at; cheaper than a watch per reader, and no one sees the difference.
 INTERVAL = 0.05
+GZIP_NAME = 8  # RFC 1952, FNAME, of the flags for what lies between head and data
 
 
 class LogEntry(msgspec.Struct):
@@ -242,10 +243,12 @@ class _Files:
 
     def forget_up_to(self, seen: BinaryIO) -> None:
         """Leave out what is not newer than a file that has been read."""
-        inodes = [os.fstat(file.fileno()).st_ino for file in self.older]
         inode = os.fstat(seen.fileno()).st_ino
-        # one that is not there has been compressed: then what has come between can't be told, nor be much
-        known = inodes.index(inode) + 1 if inode in inodes else len(inodes)
+        # That number is not another's as long as the file is open; of compressed files an older one may have had it.
+        # When none is it, it has been rotated away, and all are newer. Of one compressed by an earlier release it is
+        # not known what it was: such ones were there before.
+        places = [place for place, file in enumerate(self.older, 1) if _inode_of(file) in (inode, 0)]
+        known = places[-1] if places else 0
         for file in self.older[:known]:
             file.close()
         del self.older[:known]
@@ -255,6 +258,16 @@ class _Files:
         for file in self.older:
             file.close()
         self.older = []
+
+
+def _inode_of(file: BinaryIO) -> int:
+    """A log's, also when it is compressed by now (log_writer._compress); 0: unknown."""
+    if not _is_compressed(file):
+        return os.fstat(file.fileno()).st_ino
+    head = os.pread(file.fileno(), 64, 0)
+    named = head[3] & 0x1C == GZIP_NAME if len(head) > 10 else False
+    name = head[10:].partition(b"\0")[0] if named else b""
+    return int(name) if name.isdigit() else 0
 
 
 def _inode(path: str) -> int:

@@ -269,7 +269,12 @@ class JsonFile:
 def _compress(source: int, target: str) -> None:
     import gzip  # in the process that needs it only
 
-    with open(source, "rb") as plain, gzip.open(target, "wb", compresslevel=4) as packed:
+    with (
+        open(source, "rb") as plain,
+        open(target, "wb") as file,
+        # named after the file it was: who follows the log has to know which one that is
+        gzip.GzipFile(str(os.fstat(source).st_ino), "wb", compresslevel=4, fileobj=file) as packed,
+    ):
         while data := plain.read(1 << 20):
             packed.write(data)
 

@@ -1,8 +1,12 @@
 """What is told of what happens, beside what Docker's engine tells of the same."""
 
+import http.client
 import json
+import socket
 import time
 from typing import Any
+
+import pytest
 
 from tests.engine_process import EngineProcess
 
@@ -84,3 +88,23 @@ def test_a_stop_is_told_before_the_removal_that_follows(engine: EngineProcess) -
         while "stopped" in engine.docker("ps", "-a", "--format", "{{.Names}}").split():
             time.sleep(0.05)
         assert [event["Action"] for event in told(engine, begin)][-4:] == ["disconnect", "die", "stop", "destroy"]
+
+
+@pytest.mark.slow
+def test_a_listener_that_lags_far_behind_is_cut_off_and_can_tell(engine: EngineProcess) -> None:
+    """A stream that ended as others do would say that nothing more has happened."""
+    engine.docker("run", "-d", "-t", "--name", "talkative", "busybox", "sleep", "600")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as wire:
+        listener.connect(str(engine.socket))
+        listener.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+        wire.connect(str(engine.socket))
+        client = http.client.HTTPConnection("engine")
+        client.sock = wire
+        for _ in range(20_000):  # more than are kept, and than the sockets hold
+            client.request("POST", "/containers/talkative/resize?h=20&w=80")
+            client.getresponse().read()
+        answer = http.client.HTTPResponse(listener)
+        answer.begin()
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            answer.read()
+    engine.docker("rm", "-f", "talkative")

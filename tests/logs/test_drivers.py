@@ -1,7 +1,9 @@
 """Log drivers: what arrives at log servers, what stays readable, what the options do."""
 
+import asyncio
 import gzip
 import json
+import os
 import shutil
 import socket
 import struct
@@ -16,6 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from dockyard.generators import closing
+from dockyard.shim.log_reader import read_logs
+from dockyard.shim.log_writer import JsonFile
 from tests.engine_process import EngineProcess
 
 
@@ -175,6 +180,40 @@ def test_following_goes_on_across_rotations(engine: EngineProcess) -> None:
     engine.docker("rm", "turning")
 
 
+def test_a_slow_follower_gets_what_was_rotated_and_compressed_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = JsonFile(str(path), 20_000, 50, {}, compress=True)
+
+    def reap() -> None:
+        """As the shim does when it is told of an end."""
+        if log._compressor[0]:
+            log.child_ended(*os.waitpid(log._compressor[0], 0))
+
+    def write(first: int, last: int) -> None:
+        for number in range(first, last):
+            log.write(1, b"line %d\n" % number)
+            if number % 100 == 0:
+                reap()
+
+    async def follow() -> list[str]:
+        ended = asyncio.Event()
+        found = []
+        async with closing(read_logs(str(path), follow=True, ended=ended)) as entries:
+            async for entry in entries:
+                found.append(entry.log.strip())
+                if len(found) == 50:
+                    write(100, 3000)  # many files, while this one is busy with the first
+                    assert len(list(tmp_path.glob("log.*.gz"))) > 5
+                    ended.set()
+        return found
+
+    write(0, 100)
+    assert asyncio.run(follow()) == [f"line {number}" for number in range(3000)]
+    log.close()
+    while log._compressor[0]:
+        reap()
+
+
 def test_syslog_gets_lines_in_the_format_asked_for(engine: EngineProcess) -> None:
     with server() as udp, server(kind=socket.SOCK_STREAM) as tcp:
         engine.docker(
@@ -281,6 +320,39 @@ def test_a_log_server_that_goes_gets_the_rest_when_it_is_back(engine: EngineProc
         numbers = [int(row.rpartition(b" ")[2]) for row in second.text.splitlines()[:-1]]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         engine.docker("rm", "-f", "gap")
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "daemon-restarted"])
+def test_a_log_server_gets_the_rest_of_a_container_that_has_ended(engine: EngineProcess, restarted: bool) -> None:
+    with server(kind=socket.SOCK_STREAM) as first:
+        port = first.port
+        engine.docker(
+            "run", "-d", "--name", "over", "--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}",
+            "busybox", "sh", "-c",
+            "echo n 0; sleep 2; i=1; while [ $i -lt 100 ]; do echo n $i; i=$((i+1)); usleep 9000; done",
+        )  # fmt: skip
+        until(lambda: b"n 0\n" in first.text)
+    engine.docker("wait", "over")
+    if restarted:
+        engine.kill()
+        engine.start()
+    time.sleep(1)
+    with server(("127.0.0.1", port), kind=socket.SOCK_STREAM) as second:
+        until(lambda: b"n 99\n" in second.text, 20)
+        # what the first one was sent last may have got lost on the way
+        assert {row.rpartition(b" ")[2] for row in second.text.splitlines()} >= {b"%d" % n for n in range(20, 100)}
+    engine.docker("rm", "over")
+    assert "removed before its log server" not in engine.log()
+
+
+def test_a_removal_says_what_its_log_server_has_not_taken(engine: EngineProcess) -> None:
+    with server(kind=socket.SOCK_STREAM) as log_server:
+        address = f"syslog-address=tcp://127.0.0.1:{log_server.port}"
+        engine.docker("run", "-d", "--name", "unsent", "--log-driver", "syslog", "--log-opt", address, "busybox",
+                      "sh", "-c", "sleep 1; i=0; while [ $i -lt 9 ]; do echo n $i; i=$((i+1)); done")  # fmt: skip
+    engine.docker("wait", "unsent")
+    container = engine.docker("rm", "unsent") and engine.log().rpartition("removed before its log server")[0]
+    assert container.rpartition("container ")[2].strip()
 
 
 def _flood(engine: EngineProcess, name: str, port: int, *options: str) -> None:
