@@ -21,7 +21,8 @@ import msgspec
 
 from dockyard import listeners
 from dockyard.config import RELOADABLE, CommandLine, Config, help_text, load, merge
-from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
+from dockyard.errors import DockyardError, InvalidParameter, SystemFailure, words
+from dockyard.folders import own_folder
 from dockyard.linux import shutdown
 from dockyard.tls import TlsFront
 from dockyard.version import VERSION
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _recover(config)
             asyncio.run(_run(line, config))
         return 0
-    except DockyardError as error:
-        print(f"dockyardd: {error}", file=sys.stderr)
+    except (DockyardError, OSError) as error:
+        print(f"dockyardd: {words(error)}", file=sys.stderr)
         return 1
 
 
@@ -102,7 +103,10 @@ class PidFile:
 
     def __enter__(self) -> None:
         os.makedirs(os.path.dirname(self._path), mode=0o711, exist_ok=True)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SystemFailure(f"cannot write the PID file: {words(error)}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,8 +149,8 @@ async def _run(line: CommandLine, config: Config) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20), hard))
     os.umask(0o022)
-    for root in (config.data_root, config.exec_root):
-        os.makedirs(root, mode=0o711, exist_ok=True)
+    own_folder(config.data_root, 0o710)
+    own_folder(config.exec_root, 0o711)  # the socket's users must be able to reach it
     loop = asyncio.get_running_loop()
     # Enough that a few calls that hang (a volume on a dead NFS server) leave room for all others.
     loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="blocking"))

@@ -10,6 +10,7 @@ from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import RAW_STREAM, hijack
 from dockyard.engine.container_config import MountSpec, PortBinding
+from dockyard.engine.fsck import Finding
 from dockyard.engine.leases import Lease
 from dockyard.engine.reconfigure import Changes
 from dockyard.errors import InvalidParameter
@@ -38,6 +39,8 @@ def routes(services: Services) -> list[Route]:
         Route("POST", "/dockyard/containers/{id}/reconfigure", api.reconfigure),
         Route("POST", "/dockyard/containers/{id}/fork", api.fork),
         Route("POST", "/dockyard/leases", api.lease),
+        Route("GET", "/dockyard/fsck", api.check),
+        Route("POST", "/dockyard/fsck", api.repair),
         Route("HEAD", "/dockyard/archive", api.stat_files),
         Route("GET", "/dockyard/archive", api.read_files),
         Route("PUT", "/dockyard/archive", api.write_files),
@@ -100,6 +103,14 @@ class Extensions:
         leases.keep(lease, connection, msgspec.json.encode({"Id": lease.id}) + b"\n")
         return response
 
+    # -- damage in the data root
+
+    async def check(self, call: Call) -> web.StreamResponse:
+        return _findings(await self._services.fsck.check(content=call.flag("content")))
+
+    async def repair(self, call: Call) -> web.StreamResponse:
+        return _findings(await self._services.fsck.repair(content=call.flag("content")))
+
     # -- files of containers and volumes: `of` is a container, or volume:NAME
 
     async def stat_files(self, call: Call) -> web.StreamResponse:
@@ -123,3 +134,18 @@ class Extensions:
 
     async def glob(self, call: Call) -> web.StreamResponse:
         return json_response({"Matches": await self._services.archive.glob(call.text("of"), call.text("path"))})
+
+
+def _findings(found: list[Finding]) -> web.Response:
+    rows = [
+        {
+            "Kind": finding.kind,
+            "Name": finding.name,
+            "Problem": finding.problem,
+            "Remedy": finding.remedy,
+            "Mendable": finding.mend is not None or finding.kind == "lost",
+            "Mended": finding.mended,
+        }
+        for finding in found
+    ]
+    return json_response({"Findings": rows})

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the modules are wired by the composition root; here only th
     from dockyard.engine.events import Events
     from dockyard.engine.execs import ExecService
     from dockyard.engine.forks import ForkService
+    from dockyard.engine.fsck import Fsck
     from dockyard.engine.images import ImageService
     from dockyard.engine.layers import LayerStore
     from dockyard.engine.leases import LeaseService
@@ -44,6 +45,7 @@ class Services:
     reconfigurer: "Reconfigurer"
     leases: "LeaseService"
     forks: "ForkService"
+    fsck: "Fsck"
     checkpoints: "CheckpointService"
     # returns when all that has been changed so far survives a power cut
     on_disk: Callable[[], Awaitable[None]]

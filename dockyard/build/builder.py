@@ -44,6 +44,7 @@ from dockyard.engine.images import ImageService
 from dockyard.engine.layers import EMPTY, Layer, LayerStore
 from dockyard.engine.moments import timestamp
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
+from dockyard.folders import own_folder
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.reference import Reference
 
@@ -115,8 +116,7 @@ class Builder:
         self.layers = layers
         self.runner = runner
         self.cache = BuildCache(images, database)
-        self.folder = Path(root)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = own_folder(root)
         self.architecture = architecture
         self._events = events
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}

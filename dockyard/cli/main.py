@@ -30,7 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "volume": {"volume": "create inspect ls prune rm"},
     "network": {"network": "connect create disconnect inspect ls prune rm"},
-    "system": {"disk": "df prune", "system": "events dial-stdio", "about": "info"},
+    "system": {"disk": "df prune", "system": "events dial-stdio", "about": "info", "check": "fsck"},
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},
     "context": {"context": "create export import inspect ls rm show update use"},

@@ -26,6 +26,7 @@ from dockyard.engine.data_root import open_database
 from dockyard.engine.events import Events
 from dockyard.engine.execs import ExecService
 from dockyard.engine.forks import ForkService
+from dockyard.engine.fsck import Fsck
 from dockyard.engine.id_ranges import IdRange, remap_range
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
@@ -41,6 +42,7 @@ from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter
+from dockyard.folders import own_folder
 from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
@@ -119,6 +121,7 @@ class Engine:
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
             leases=self._leases,
             checkpoints=checkpoints,
+            fsck=Fsck(root, database, self._layers, images, volumes, index),
             forks=ForkService(self._containers, checkpoints, self._layers, volumes),
             on_disk=database.on_disk,
         )
@@ -138,6 +141,8 @@ class Engine:
         self._leases.open()
         self._undo.push_async_callback(self._leases.close)
         self._undo.push_async_callback(self.services.builder.close)
+        naming = asyncio.ensure_future(self.services.fsck.name_at_start())
+        self._undo.callback(naming.cancel)
 
     async def stop_containers(self) -> None:
         """Stop every running container in its own way and start none any more; `close` comes next."""
@@ -179,11 +184,8 @@ def _remapped(config: Config, ids: IdRange) -> Config:
 
     Its files have the container's own ids: it needs no copy of the images, but moby has made one, and tools look there.
     """
-    outer = Path(config.data_root)
-    outer.mkdir(mode=0o711, parents=True, exist_ok=True)
-    root = outer / f"{ids.uid}.{ids.gid}"
-    root.mkdir(mode=0o710, exist_ok=True)
-    os.chown(root, 0, ids.gid)
+    root = own_folder(own_folder(config.data_root, 0o710) / f"{ids.uid}.{ids.gid}", 0o710)
+    os.chown(root, 0, 0)
     return msgspec.structs.replace(config, data_root=str(root))
 
 

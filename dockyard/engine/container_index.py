@@ -10,6 +10,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.folders import own_folder
 from dockyard.networks.claims import AddressClaims
 from dockyard.shim.connection import Shim
 
@@ -26,8 +27,7 @@ class ContainerIndex:
     def __init__(self, root: Path, database: Database, events: Events, claims: AddressClaims) -> None:
         """`claims` are kept in step: the addresses that containers have been given by `--ip`."""
         self._claims = claims
-        self.root = root
-        self.root.mkdir(mode=0o710, exist_ok=True)
+        self.root = own_folder(root, 0o710)
         self._database = database
         self._rows = database.collection("containers", Record)
         self._documents = Documents(lambda container_id: self.root / container_id / DOCUMENT, Record)
@@ -42,6 +42,14 @@ class ContainerIndex:
             self._names[record.name] = container_id
             self._claim(record)
         self._documents.put_all((key, _without_state(container.record)) for key, container in self._containers.items())
+
+    def lost(self) -> set[str]:
+        """The containers on the disk that are no leftovers of a crash, but not known to the database, by id.
+
+        Where the database has rows that can't be read, that may be any.
+        """
+        folders = (folder for folder in self.root.iterdir() if folder.name not in self._containers)
+        return {folder.name for folder in folders if self._database.unreadable or (folder / DOCUMENT).exists()}
 
     # -- finding
 

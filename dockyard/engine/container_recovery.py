@@ -11,7 +11,7 @@ import time
 
 from dockyard.engine import host_mounts, namespace_modes
 from dockyard.engine.container import Container
-from dockyard.engine.container_index import DOCUMENT, ContainerIndex
+from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_lifecycle import Lifecycle
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
@@ -107,26 +107,26 @@ class Recovery:
 
     async def _sweep(self) -> None:
         """Remove what a crash left: what belongs to no container, and what one that does not run still holds."""
-        running = {container.id for container in self._index.all() if container.state.running}
+        lost = self._index.lost()
+        for container_id in lost:
+            log.warning("container %s is whole, but the database does not know it: it is kept", container_id)
+        running = {container.id for container in self._index.all() if container.state.running} | lost
         await self._shims.end_strays(running)
-        lost = set()  # by the database; what has never been whole is no loss
         for folder in self._index.root.iterdir():
+            if not folder.is_dir():
+                continue  # no container's: somebody else has put it there
             if folder.name not in running:
                 host_mounts.unmount_all(str(folder))
-            if folder.name in self._index:
-                continue
-            if (folder / DOCUMENT).exists():
-                log.warning("container %s is whole, but the database does not know it: it is kept", folder.name)
-                lost.add(folder.name)
-            else:
+            if folder.name not in self._index and folder.name not in lost:
                 shutil.rmtree(folder, ignore_errors=True)
-        await self._layers.unmount_idle()
+        await self._layers.unmount_idle(lost)
         for container_id in self._layers.container_ids():
             if container_id not in self._index and container_id not in lost:
                 self._lifecycle.spawn(self._layers.release(container_id))
         self._user_namespaces.sweep(running)
-        await self._volumes.sweep({container.id for container in self._index.all()})
-        await self._networks.sweep()
+        await self._volumes.sweep({container.id for container in self._index.all()} | lost)
+        if not lost:
+            await self._networks.sweep()
 
     def _start_those_to_run(self) -> None:
         """Start what its restart policy wants to run with the daemon, each after those whose namespaces it joins."""

@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from dockyard.engine import schema, state_copies
-from dockyard.errors import SystemFailure
+from dockyard.errors import SystemFailure, words
 from dockyard.linux import syscalls
 from dockyard.linux.durability import sync_paths
 
@@ -67,11 +67,17 @@ class Collection(Generic[T]):
     def put(self, key: str, document: T, *, lazy: bool = False) -> None:
         """Insert or replace the document under `key`; see `Database.write`. Raises SystemFailure."""
         self._database.write(self._put, (key, self._encode(document)), lazy=lazy)
+        if self._database.unreadable:
+            self._database.unreadable.pop((self.name, key), None)
 
     def get(self, key: str) -> T | None:
-        """The document under `key`, or None."""
+        """The document under `key`, or None; what can't be read is noted in `unreadable`, and None."""
         row = self._database.connection.execute(self._get, (key,)).fetchone()
-        return None if row is None else self._decode(row[0])
+        try:
+            return None if row is None else self._decode(row[0])
+        except (msgspec.DecodeError, TypeError) as error:
+            self.note(key, error)
+            return None
 
     def delete(self, key: str, *, lazy: bool = False) -> None:
         """Remove the document under `key`; no error when there is none."""
@@ -83,10 +89,16 @@ class Collection(Generic[T]):
             try:
                 decoded = self._decode(document)
             except (msgspec.DecodeError, TypeError) as error:
-                self._database.unreadable.append(Unreadable(self.name, str(key), str(error)))
-                log.error("what the state database has under %s in %s cannot be read: %s", key, self.name, error)
+                self.note(key, error)
                 continue
             yield key, decoded
+
+    def note(self, key: object, error: Exception | str) -> None:
+        """What is under `key` can't be used."""
+        row = Unreadable(self.name, str(key), str(error))
+        if self._database.unreadable.get((row.collection, row.key)) != row:
+            self._database.unreadable[row.collection, row.key] = row
+            log.error("what the state database has under %s in %s cannot be read: %s", key, self.name, error)
 
 
 class Database:
@@ -97,7 +109,7 @@ class Database:
         self.path = str(path)
         fresh = not os.path.exists(self.path)
         # What is in it and could not be read; while there is anything, nothing may be removed for not being in it.
-        self.unreadable: list[Unreadable] = []
+        self.unreadable: dict[tuple[str, str], Unreadable] = {}
         self.connection = _opened(self.path)
         # Held open to the end: closing a file of the database lets go of SQLite's locks on it (fcntl(2), F_SETLK).
         self._files = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in (self.path, f"{self.path}-wal")]
@@ -173,6 +185,14 @@ class Database:
         tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return not any(self.connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables)
 
+    def take_out(self, row: Unreadable) -> bytes:
+        """Remove a row that can't be read and return what it held. Raises SystemFailure."""
+        found = self.connection.execute(f"SELECT document FROM {row.collection} WHERE key = ?", (row.key,)).fetchone()
+        self.write(f"DELETE FROM {row.collection} WHERE key = ?", (row.key,))
+        self.unreadable.pop((row.collection, row.key), None)
+        held = found[0] if found is not None else b""
+        return held if isinstance(held, bytes) else str(held).encode()
+
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""
         return Collection(self, name, kind)
@@ -198,6 +218,7 @@ class Database:
 
 def _opened(path: str) -> sqlite3.Connection:
     """The database at `path`, ours alone, found whole and brought up to date."""
+    _make_private(path)
     try:
         # autocommit: every statement is its own transaction unless `transaction()` opens a larger one
         # copies of it are taken in another thread; SQLite lets one thread in at a time
@@ -225,6 +246,21 @@ def _opened(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: str) -> None:
+    """Have the file, for root's eyes only: SQLite would make it for everyone's. Its further files are made like it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SystemFailure(f"cannot open the state database {words(error)}") from error
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.chmod(f"{path}{suffix}", 0o600)
 
 
 def _what_is_wrong(path: str, error: sqlite3.OperationalError) -> str:

@@ -38,7 +38,8 @@ from dockyard.engine.image_removal import ImageRemover
 from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
-from dockyard.errors import DockyardError, Forbidden, InvalidParameter, NotFound, Unavailable
+from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, Unavailable
+from dockyard.folders import own_folder
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import Index, Manifest, host, parse_platform
@@ -82,14 +83,16 @@ class ImageService:
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
         self._rows = database.collection("images", ImageRow)
-        folder = layers.images_root / "imagedb"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = own_folder(layers.images_root / "imagedb")
         self._documents = Documents(lambda image_id: folder / f"{image_id.removeprefix('sha256:')}.json", ImageRow)
         self._images: dict[str, _Stored] = {}
         self._children: dict[str, set[str]] = {}
         self._remover = ImageRemover(self)
         rows = dict(self._rows.all())
         for image_id, row in rows.items():
+            if image_id != f"sha256:{hashlib.sha256(row.config).hexdigest()}":
+                self._rows.note(image_id, "its configuration is not the one that its ID stands for")
+                continue
             stored = self._read(row)
             if stored.chain_id is not None and stored.chain_id not in layers:
                 continue  # of another storage driver, or a layer was lost: the image comes back with its layers
@@ -99,7 +102,7 @@ class ImageService:
                 log.warning("image sha256:%s is not known to the database any more: its layers are kept", path.stem)
                 self._hold_layers_of(row)
         layers.sweep()
-        self._documents.put_all(rows.items())
+        self._documents.put_all((image_id, rows[image_id]) for image_id in self._images)
 
     def _hold_layers_of(self, row: ImageRow) -> None:
         """Keep the layers of an image that the database has lost."""
@@ -130,6 +133,25 @@ class ImageService:
         self._images[image_id] = stored
         if stored.parent is not None:
             self._children.setdefault(stored.parent, set()).add(image_id)
+
+    def stacks(self) -> list[tuple[str, str, list[str]]]:
+        """(ID, a name or the ID, chain IDs from the bottom up) of every image of the database, whole or not."""
+        found = []
+        for image_id, row in self._rows.all():
+            with suppress(InvalidParameter):
+                chains = chains_of(decode_config(row.config).rootfs.diff_ids)
+                names = self.names.tags_of(image_id)
+                found.append((image_id, names[0] if names else image_id, chains))
+        return found
+
+    def forget_lost(self, image_id: str) -> None:
+        """Drop the row and the names of an image whose layers are not all there. Raises Conflict for one that is."""
+        if image_id in self._images:
+            raise Conflict(f"image {image_id} is whole")
+        self._documents.delete(image_id)
+        self._rows.delete(image_id)
+        for name in self.names.of(image_id):
+            self.names.delete(name)
 
     # -- finding
 

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.folders import own_folder
 from dockyard.generators import closing
 from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots import trees
@@ -148,15 +149,16 @@ class LayerStore:
         self.driver = driver
         self.archives = archives
         self.images_root = Path(root) / "image"
-        self._records = self.images_root / driver.name / "layerdb"
-        self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own_folder(self.images_root)
+        own_folder(self.images_root / driver.name)
+        self._records = own_folder(self.images_root / driver.name / "layerdb")
         self._documents = Documents(lambda snapshot: self._records / f"{snapshot}.json", LayerDocument)
         self._container_documents = Documents(lambda owner: self._records / f"{owner}.container.json", ContainerRow)
         # for archives that must be unpacked before anyone knows what is in them; on the layers' own file system
-        self.scratch = Path(root) / "tmp"
-        self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.scratch = own_folder(Path(root) / "tmp")
         self._rows = database.collection(f"layers_{driver.name}", LayerRow)
         self._container_rows = database.collection(f"container_layers_{driver.name}", ContainerRow)
+        self._database = database
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._settling: asyncio.Future[None] | None = None
         self._layers: dict[str, LayerRow] = dict(self._whole_layers())
@@ -192,6 +194,9 @@ class LayerStore:
 
     def sweep(self) -> None:
         """Remove what nobody holds and what a crash left behind. Called once at start, after the images are loaded."""
+        if self._database.unreadable:
+            log.warning("no layer is removed as long as there are rows in the state database that cannot be read")
+            return
         for chain_id in list(self._layers):
             if chain_id in self._layers and not self._holds[chain_id]:
                 self._forget(chain_id)
@@ -205,7 +210,7 @@ class LayerStore:
             log.info("removed %d leftover snapshots", len(swept))
         for record in self._records.iterdir():
             if record.name.partition(".")[0] not in known:
-                record.unlink()
+                trees.remove_tree(str(record))
         self._documents.put_all((row.snapshot, _document(chain_id, row)) for chain_id, row in self._layers.items())
         self._container_documents.put_all((key, container.row) for key, container in self._containers.items())
         for leftover in self.scratch.iterdir():
@@ -239,6 +244,18 @@ class LayerStore:
     def all(self) -> dict[str, Layer]:
         """Every layer by chain ID."""
         return {chain_id: Layer(chain_id, row.diff_id, row.size, row.parent) for chain_id, row in self._layers.items()}
+
+    def snapshots(self) -> dict[str, tuple[str, str | None]]:
+        """{chain ID: (the snapshot that holds the layer's files, the chain ID below it)}, parents before children."""
+        return {chain_id: (row.snapshot, row.parent) for chain_id, row in self._layers.items()}
+
+    def container_layers(self) -> dict[str, str | None]:
+        """{container ID: the chain ID its layer stands on}."""
+        return {container_id: container.row.chain_id for container_id, container in self._containers.items()}
+
+    def has_record(self, snapshot: str) -> bool:
+        """Whether a layer's archive can be made again."""
+        return self._record(snapshot).is_file()
 
     def total_size(self, chain_id: str | None) -> int:
         """Bytes of the layer and all below it."""
@@ -535,11 +552,11 @@ class LayerStore:
         """The containers that have a layer here; to release, at start, those that nobody knows any more."""
         return list(self._containers)
 
-    async def unmount_idle(self) -> None:
+    async def unmount_idle(self, but: Collection[str] = ()) -> None:
         """Unmount what a crash has left mounted. Called at start, when running containers have mounted theirs again."""
         for container_id in await self._run(self.driver.mounted):
             container = self._containers.get(container_id)
-            if container is not None and not container.users:
+            if container is not None and not container.users and container_id not in but:
                 log.info("unmounting the file system of container %s, which does not run", container_id)
                 async with container.lock:
                     if not container.users:

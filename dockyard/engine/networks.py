@@ -19,6 +19,7 @@ from dockyard.engine.documents import Documents
 from dockyard.engine.endpoints import check_endpoint
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from dockyard.folders import own_folder
 from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
@@ -113,8 +114,7 @@ class NetworkService:
         self._events = events
         self._database = database
         self._store = database.collection("networks", Network)
-        folder = Path(database.path).with_name("networks")
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = own_folder(Path(database.path).with_name("networks"))
         self._documents = Documents(lambda network_id: folder / f"{network_id}.json", Network)
         self._subnets = Subnets(options.default_address_pools)
         self._by_id: dict[str, Network] = {}

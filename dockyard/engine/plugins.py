@@ -19,6 +19,7 @@ import msgspec
 from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.folders import own_folder
 from dockyard.oci.reference import Reference
 
 LARGEST_CONFIG = 1 << 20
@@ -38,13 +39,12 @@ class PluginService:
     """Every plugin of this engine."""
 
     def __init__(self, root: Path, database: Database, events: Events) -> None:
-        self._root = root
-        self._root.mkdir(mode=0o700, exist_ok=True)
+        self._root = own_folder(root)
         self._rows = database.collection("plugins", Plugin)
         self._events = events
         self._plugins = dict(self._rows.all())
         for folder in self._root.iterdir():  # what a crash has left
-            if folder.name not in self._plugins:
+            if folder.name not in self._plugins and not database.unreadable:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def all(self) -> list[Plugin]:

@@ -11,7 +11,8 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections import abc
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from dockyard.engine import image_names, schema, state_copies
 from dockyard.engine.container import Record, State
 from dockyard.engine.container_index import DOCUMENT
 from dockyard.engine.data_root import DATABASE, DRIVERS, container_folders, snapshots
-from dockyard.engine.database import Database
+from dockyard.engine.database import Collection, Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.image_names import NameRow
 from dockyard.engine.images import ImageRow
@@ -34,7 +35,7 @@ log = logging.getLogger("dockyard.database")
 
 T = TypeVar("T")
 
-Keys = Collection[tuple[str, str]]  # (collection, key)
+Keys = abc.Collection[tuple[str, str]]  # (collection, key)
 Rows = dict[str, dict[str, bytes]]  # {collection: {key: document}}
 
 
@@ -155,11 +156,16 @@ class Rebuilder:
 class Adoption:
     """Enters into a database what the documents on the disk speak of and it does not know, or not for certain."""
 
-    def __init__(self, root: Path, database: Database, doubtful: Keys = ()) -> None:
-        """`doubtful` are rows that may be out of date."""
+    def __init__(self, root: Path, database: Database, doubtful: Keys = (), *, dry: bool = False) -> None:
+        """`doubtful` are rows that may be out of date; `dry`: only say what would be entered."""
         self._root = root
         self._database = database
         self._doubtful = doubtful
+        self._dry = dry
+
+    def _enter(self, rows: Collection[T], key: str, document: T) -> None:
+        if not self._dry:
+            rows.put(key, document)
 
     def adopt(self) -> Iterator[str]:
         """A line for each thing that is known again."""
@@ -187,14 +193,14 @@ class Adoption:
             if not ready:
                 break
             for chain_id in ready:
-                rows.put(chain_id, found.pop(chain_id))
+                self._enter(rows, chain_id, found.pop(chain_id))
                 known.add(chain_id)
                 yield f"layer {chain_id} is known again"
         containers = self._database.collection(f"container_layers_{driver}", ContainerRow)
         for path, container in _documents(sorted(records.glob("*.container.json")), ContainerRow):
             container_id = path.name.partition(".")[0]
             if container_id in there and containers.get(container_id) is None:
-                containers.put(container_id, container)
+                self._enter(containers, container_id, container)
 
     def _images(self) -> Iterator[str]:
         folder = self._root / "image"
@@ -203,7 +209,7 @@ class Adoption:
             image_id = f"sha256:{path.stem}"
             present = rows.get(image_id)
             if hashlib.sha256(image.config).hexdigest() == path.stem and self._wanted("images", image_id, present):
-                rows.put(image_id, image)
+                self._enter(rows, image_id, image)
                 if present is None:
                     yield f"image {image_id} is known again"
         names = self._database.collection("image_names", NameRow)
@@ -211,7 +217,7 @@ class Adoption:
             for name, image_id in given.items():
                 present_name = names.get(name)
                 if rows.get(image_id) is not None and self._wanted("image_names", name, present_name):
-                    names.put(name, NameRow(image_id))
+                    self._enter(names, name, NameRow(image_id))
                     if present_name is None:
                         yield f"image {image_id} is called {name} again"
 
@@ -220,7 +226,7 @@ class Adoption:
         names = {network.name for _, network in rows.all()}
         for _, network in _documents(sorted((self._root / "networks").glob("*.json")), Network):
             if rows.get(network.id) is None and network.name not in names:
-                rows.put(network.id, network)
+                self._enter(rows, network.id, network)
                 names.add(network.name)
                 yield f"network {network.name} is known again"
 
@@ -236,7 +242,7 @@ class Adoption:
             # how its last run ended only the database knew; if it runs, its shim says so
             ended = State(status="exited", finished_at=timestamp(path.stat().st_mtime_ns))
             record.state = present.state if present is not None else ended
-            rows.put(record.id, record)
+            self._enter(rows, record.id, record)
             names[record.name] = record.id
             if present is None:
                 yield f"container {record.id} is known again, as {record.name}"

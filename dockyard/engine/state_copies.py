@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dockyard.errors import SystemFailure
+from dockyard.folders import own_folder
 
 if TYPE_CHECKING:  # which tells of our copies when it is damaged
     from dockyard.engine.database import Database
@@ -109,7 +110,7 @@ class StateCopies:
     def take(self) -> None:
         """Take a copy. May run in another thread than the database's. Raises OSError, sqlite3.Error, SystemFailure."""
         folder = folder_of(self._database.path)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        own_folder(folder)
         newest = folder / f"{Path(self._database.path).name}.1"
         fresh = newest.with_suffix(".new")
         fresh.unlink(missing_ok=True)

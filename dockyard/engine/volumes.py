@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import re
 import secrets
@@ -111,6 +112,11 @@ class VolumeService:
             self._rows.put(name, row)
             self._volumes[name] = _Held(row)
             log.info("found volume %s on disk", name)
+
+    def missing(self) -> builtins.list[tuple[str, str]]:
+        """(name, path) of those whose directory has gone since they were found or made."""
+        held = [(name, self._drivers.get(held.row.driver)) for name, held in self._volumes.items()]
+        return [(name, driver.path(name)) for name, driver in held if driver is not None and not driver.exists(name)]
 
     @property
     def drivers(self) -> list[str]:

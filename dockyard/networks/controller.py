@@ -20,6 +20,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from dockyard.errors import Conflict, DockyardError, NotFound
+from dockyard.folders import own_folder
 from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, legacy_links, sandboxes
 from dockyard.networks.addresses import Addresses
@@ -107,7 +108,7 @@ class Controller:
 
     async def open(self) -> None:
         """Get ready for joins."""
-        self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        own_folder(self._directory, 0o711)
         self._found = {str(path) for path in self._directory.iterdir()}
 
     async def close(self) -> None:

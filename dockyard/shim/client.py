@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.folders import own_folder
 from dockyard.linux import memory_files, syscalls
 from dockyard.runtime import record as records
 from dockyard.runtime.container import Container
@@ -61,8 +62,8 @@ class Shims:
 
     async def open(self) -> None:
         """Start the zygote. It is started anew whenever it dies."""
-        (self.exec_root / "shims").mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.state_root.mkdir(mode=0o700, exist_ok=True)
+        own_folder(self.exec_root / "shims")
+        own_folder(self.state_root)
         self._spawn()
 
     async def close(self) -> None:

@@ -125,6 +125,15 @@ class Driver(Protocol):
     def metadata(self, id: str) -> dict[str, str]:
         """GraphDriver.Data of `docker inspect`."""
 
+    def problem(self, id: str, parent: str | None) -> str | None:
+        """What is wrong with how the snapshot lies on the disk, on `parent`, if anything is; in words with a path."""
+
+    def mendable(self, id: str) -> bool:
+        """Whether `mend` can put right what is wrong with it: its files are there."""
+
+    def mend(self, id: str, parent: str | None) -> None:
+        """Make anew what the driver keeps about a snapshot. Raises OSError."""
+
     def sweep(self, known: Collection[str]) -> list[str]:
         """Remove every snapshot not in `known` and whatever a crash left half done; return their names."""
 
@@ -169,3 +178,7 @@ def _holds_layers(home: str) -> bool:
         return any(name != "l" for name in os.listdir(home))
     except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        raise SystemFailure(
+            f"{home} is in the way: a storage driver would keep its layers there; move it away"
+        ) from None

@@ -27,7 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
-from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure
+from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure, words
+from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls, userns
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Fixture, Ids
@@ -75,8 +76,8 @@ class Overlay2:
             )
         self.home = home
         self._links = os.path.join(home, "l")
-        os.makedirs(home, 0o710, exist_ok=True)
-        os.makedirs(self._links, 0o700, exist_ok=True)
+        own_folder(home, 0o710)
+        own_folder(self._links)
         self._volatile_works = True
         self._options = _base_options()
         self._backing = file_system_name(home)
@@ -294,6 +295,52 @@ class Overlay2:
         except OSError as error:
             log.warning("cannot remove %s yet: %s", directory, error)
 
+    def problem(self, id: str, parent: str | None) -> str | None:
+        directory = self.layer_path(id)
+        if not os.path.isdir(f"{directory}/diff"):
+            return f"{directory}/diff, its files, is missing"
+        try:
+            link = _read_if_there(f"{directory}/link")
+            if not link:
+                return f"{directory}/link is missing or empty"
+            if self._target(link) != f"../{id}/diff":
+                return f"{self._links}/{link} does not lead to {directory}/diff"
+            if parent is None:
+                return None
+            if not os.path.isdir(f"{directory}/work"):
+                return f"{directory}/work is missing"
+            if _read_if_there(f"{directory}/lower") != self._lower_of_child(parent):
+                return f"{directory}/lower does not lead to the layers below"
+        except FileNotFoundError:
+            return None  # of the one below, which is told of itself
+        except OSError as error:
+            return words(error)
+        return None
+
+    def _target(self, link: str) -> str:
+        try:
+            return os.readlink(f"{self._links}/{link}")
+        except OSError:  # none, or no symlink
+            return ""
+
+    def mendable(self, id: str) -> bool:
+        return os.path.isdir(f"{self.layer_path(id)}/diff")
+
+    def mend(self, id: str, parent: str | None) -> None:
+        directory = self.layer_path(id)
+        link = _read_if_there(f"{directory}/link") if os.path.isfile(f"{directory}/link") else None
+        if not link or len(link) != LINK_LENGTH or not link.isalnum():
+            # the name that others know it by, if that is still to be found
+            known = (name for name in os.listdir(self._links) if self._target(name) == f"../{id}/diff")
+            link = next(known, None) or _random_link()
+            _replace(f"{directory}/link", link)
+        if self._target(link) != f"../{id}/diff":
+            _unlink(f"{self._links}/{link}")
+            os.symlink(f"../{id}/diff", f"{self._links}/{link}")
+        if parent is not None:
+            os.makedirs(f"{directory}/work", 0o700, exist_ok=True)
+            _replace(f"{directory}/lower", self._lower_of_child(parent))
+
     def sweep(self, known: Collection[str]) -> list[str]:
         keep = set(known)
         mounted = {mount.target for mount in mounts.mount_table() if mount.target.startswith(self.home + "/")}
@@ -313,9 +360,8 @@ class Overlay2:
             else:
                 self._discard(name)
         for link in os.listdir(self._links):
-            path = f"{self._links}/{link}"
-            if os.readlink(path) not in targets:
-                os.unlink(path)
+            if self._target(link) not in targets:
+                trees.remove_tree(f"{self._links}/{link}")
         return swept
 
     def cleanup(self) -> None:
@@ -465,6 +511,11 @@ def _write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
+def _replace(path: str, text: str) -> None:
+    _unlink(path)
+    _write(path, text)
+
+
 def _read(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -476,7 +527,7 @@ def _read(path: str) -> str:
 def _read_if_there(path: str) -> str | None:
     try:
         return _read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

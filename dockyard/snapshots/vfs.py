@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
@@ -41,9 +42,9 @@ class Vfs:
         self._trees = os.path.join(home, "dir")
         # What a snapshot was copied from, as a symlink; needed to say later what it changed.
         self._parents = os.path.join(home, "parents")
-        os.makedirs(home, 0o710, exist_ok=True)
-        os.makedirs(self._trees, 0o700, exist_ok=True)
-        os.makedirs(self._parents, 0o700, exist_ok=True)
+        own_folder(home, 0o710)
+        own_folder(self._trees)
+        own_folder(self._parents)
         self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="vfs-remove")
 
     def status(self) -> list[tuple[str, str]]:
@@ -207,6 +208,15 @@ class Vfs:
 
     def metadata(self, id: str) -> dict[str, str]:
         return {}
+
+    def problem(self, id: str, parent: str | None) -> str | None:
+        return None if self.exists(id) else f"{self.layer_path(id)}, its files, is missing"
+
+    def mendable(self, id: str) -> bool:
+        return self.exists(id)
+
+    def mend(self, id: str, parent: str | None) -> None:
+        pass  # there is nothing beside the files
 
     def sweep(self, known: Collection[str]) -> list[str]:
         keep = set(known)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
 from dockyard.volumes import options as local_options
 
@@ -29,8 +30,7 @@ class LocalDriver:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """`root` is `<data root>/volumes`."""
-        self._root = Path(root)
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o701)
+        self._root = own_folder(root, 0o701)
 
     def check(self, name: str, options: Mapping[str, str]) -> None:
         """Raise InvalidParameter when the name or an option will not do."""
