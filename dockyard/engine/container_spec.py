@@ -1,13 +1,13 @@
 """One container's OCI runtime spec: its record, joined with what the host, its image and other containers say."""
 
 import os
+import shutil
 from collections.abc import Mapping
 
 from dockyard.config import Config
 from dockyard.engine import cdi, host_mounts, runtimes
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container, Record
-from dockyard.engine.container_config import HostConfig
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
 from dockyard.engine.links import link_environment
@@ -75,7 +75,7 @@ class SpecMaker:
             ),
             apparmor=record.apparmor,
             writable_cgroups=_writable_cgroups(options.writable_cgroups, record),
-            init_path=self._init_path(host),
+            init_path=self._init_path(container),
             rootfs_propagation=_propagation(record),
             ids=record.ids,
         )
@@ -100,13 +100,22 @@ class SpecMaker:
         path = self._cgroups_path(container)
         return systemd.scope_path(path) if self.systemd_cgroups else path
 
-    def _init_path(self, host: HostConfig) -> str:
+    def _init_path(self, container: Container) -> str:
+        """The container's own copy of docker-init, "" when it is to have none.
+
+        Its own: who may remount what is mounted read-only could write to the host's. Raises InvalidParameter.
+        """
+        host = container.host_config
         wanted = self._config.init if host.init is None else host.init
         if not wanted or host.pid_mode:  # in a PID namespace of others there is an init already
             return ""
         for path in (self._config.init_path, *INIT_PATHS):
             if path and os.access(path, os.X_OK):
-                return path
+                copy = f"{self._index.folder(container)}/docker-init"
+                shutil.copyfile(path, f"{copy}.new")
+                os.chmod(f"{copy}.new", 0o755)
+                os.rename(f"{copy}.new", copy)
+                return copy
         raise InvalidParameter("no docker-init on this host: install the package tini, or give its path by --init-path")
 
     def _namespaces(self, container: Container, sandbox: Sandbox) -> tuple[dict[str, str], set[str], str]:

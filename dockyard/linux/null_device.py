@@ -1,4 +1,4 @@
-"""A null device of one's own: who changes the owner and the mode of his streams does not reach the host's."""
+"""A null device of one's own: who changes the owner and the mode of his streams or masks does not reach the host's."""
 
 import os
 import stat
@@ -20,24 +20,35 @@ def open_own() -> int:
     The host's own where such a file system cannot be made. Raises OSError.
     """
     try:
-        directory = _tmpfs()
+        directory = file_system()
     except OSError:
         return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        os.mknod("null", stat.S_IFCHR | 0o666, NUMBER, dir_fd=directory)
-        os.chmod("null", 0o666, dir_fd=directory)  # whatever the umask is
         return os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
-    except PermissionError:  # devices may not be made, or those made may not be opened
+    except OSError:  # those made may not be opened
         return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     finally:
         os.close(directory)
 
 
-def _tmpfs() -> int:
+def file_system(label: str = "") -> int:
+    """A descriptor of a tmpfs, mounted nowhere yet, that has a device `null` and nothing else.
+
+    `label` is the SELinux label of all that is in there, if any. Raises OSError where devices may not be made.
+    """
     context = syscalls.fsopen("tmpfs")
     try:
-        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "size", "4k")
+        options = {"size": "4k", "nr_inodes": "2", **({"context": label} if label else {})}
+        for name, value in options.items():
+            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, name, value)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        return syscalls.fsmount(context, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
+        made = syscalls.fsmount(context, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
     finally:
         os.close(context)
+    try:
+        os.mknod("null", stat.S_IFCHR | 0o666, NUMBER, dir_fd=made)
+        os.chmod("null", 0o666, dir_fd=made)  # whatever the umask is
+    except BaseException:
+        os.close(made)
+        raise
+    return made

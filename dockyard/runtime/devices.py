@@ -129,6 +129,8 @@ def _bind(directory: int, name: str, device: Device) -> None:
         try:
             if stat.S_ISLNK(os.fstat(place).st_mode):
                 raise RuntimeFailure(f"error creating device nodes: {device.path} is there and is a link")
+            # which concerns the node itself, that is the host's: its owner, its mode
+            syscalls.mount_setattr(node, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
             syscalls.move_mount(node, place, "", syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH)
         finally:
             os.close(place)

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from dockyard.linux import syscalls
+from dockyard.linux import null_device, syscalls
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.rooted import Root
 from dockyard.oci import runtime_spec
@@ -72,7 +72,8 @@ def restore(
         with _mounted(directory, rootfs) as top, contextlib.ExitStack() as given:
             if options.moved:
                 given.enter_context(elsewhere.any_address(spec))
-            wanted, keep = _wanted(top, bundle, spec, group, streams, stdio, options, given)
+            mask = given.enter_context(_null_device(directory))
+            wanted, keep = _wanted(top, mask, bundle, spec, group, streams, stdio, options, given)
             places = given.enter_context(checkpoint.opened(images, work))
             Criu(options.program).ask(
                 Act.RESTORE, wanted | places, f"{work}/{LOG}", on_notice=restored.on_notice, keep=keep, enter=enter
@@ -169,8 +170,28 @@ def _let_read(images: str, spec: Spec) -> None:
     os.chmod(images, 0o750)
 
 
+@contextlib.contextmanager
+def _null_device(directory: str) -> Iterator[str]:
+    """A null device for the masks alone: the host's must not be the container's to change."""
+    place = f"{directory}/masks"
+    os.mkdir(place)
+    try:
+        made = null_device.file_system()
+        try:
+            syscalls.move_mount(made, syscalls.AT_FDCWD, place)
+        finally:
+            os.close(made)
+        try:
+            yield f"{place}/null"
+        finally:
+            syscalls.umount2(place, syscalls.MNT_DETACH)
+    finally:
+        os.rmdir(place)
+
+
 def _wanted(
     top: str,
+    mask: str,
     bundle: str,
     spec: Spec,
     group: Cgroup,
@@ -187,7 +208,7 @@ def _wanted(
     except OSError as error:
         raise RuntimeFailure(f"cannot make a place to mount on: {error.filename}: {error.strerror}") from error
     mounts = {outer.name: outer.source for outer in outside.mounts(spec, group, bundle, root).values()}
-    mounts[outside.MASK] = outside.MASK
+    mounts[outside.MASK] = mask
     inherited = outside.namespaces_given(spec, undo) + _streams_given(streams, stdio, undo)
     wanted = checkpoint.common(options, spec) | {
         "root": top,

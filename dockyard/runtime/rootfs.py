@@ -6,13 +6,14 @@ and what is mounted on is the descriptor found, not the path once more (runc CVE
 between the check and the mount). What is to be changed about a mount later is held by its descriptor too.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Mapping
 
 import msgspec
 
-from dockyard.linux import cgroups, mounts, procfs, syscalls
+from dockyard.linux import cgroups, mounts, null_device, procfs, syscalls
 from dockyard.linux.syscalls import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
@@ -332,8 +333,8 @@ class Rootfs:
     def protect(self, spec: Spec) -> None:
         """Make read-only and mask what the spec says.
 
-        Done before the change of root, so that a mask is the host's own null device: the container's /dev/null may be
-        anything by now (runc CVE-2025-31133).
+        A mask is a null device made for that, since the container's /dev/null may be anything by now (runc
+        CVE-2025-31133), and a change of the mode or owner of the host's would be one for the host.
         """
         for path in spec.linux.readonly_paths:
             self._make_readonly(path)
@@ -347,7 +348,8 @@ class Rootfs:
 
     def _mask(self, paths: list[str]) -> None:
         empty = -1
-        try:
+        with contextlib.ExitStack() as undo:
+            null = -1
             for path in dict.fromkeys(path.rstrip("/") for path in paths):
                 try:
                     fd = self.open(path, resolve=syscalls.RESOLVE_NO_MAGICLINKS)
@@ -356,20 +358,37 @@ class Rootfs:
                 place = f"/proc/self/fd/{fd}"
                 try:
                     if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                        mount("/dev/null", place, None, MS_BIND)
+                        if null < 0:
+                            null = self._null_device(undo)
+                        _bind_read_only(null, fd)
                     elif empty >= 0:
                         mount(f"/proc/self/fd/{empty}", place, None, MS_BIND)
                     else:
                         data = labels.mount_data("nr_blocks=1,nr_inodes=1", self._label)
                         mount("tmpfs", place, "tmpfs", MS_RDONLY, data)
                         empty = self.open(path)  # one empty file system serves all
+                        undo.callback(os.close, empty)
                 except OSError as error:
                     raise RuntimeFailure(f'can\'t mask path "{path}": {error.strerror}') from error
                 finally:
                     os.close(fd)
-        finally:
-            if empty >= 0:
-                os.close(empty)
+
+    def _null_device(self, undo: contextlib.ExitStack) -> int:
+        """An O_PATH descriptor of a null device that can be bound until `undo`. Raises OSError."""
+        try:
+            made = null_device.file_system(self._label)
+        except OSError:
+            # who is root only of a user namespace may make no devices: the host's, which read-only can't be changed
+            null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+            undo.callback(os.close, null)
+            return null
+        undo.callback(os.close, made)
+        # only what is mounted somewhere can be bound; whoever has a descriptor of the tree still sees what is below
+        syscalls.move_mount(made, self.fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+        undo.callback(syscalls.umount2, f"/proc/self/fd/{made}", MNT_DETACH)
+        null = os.open("null", os.O_PATH | os.O_CLOEXEC, dir_fd=made)
+        undo.callback(os.close, null)
+        return null
 
     def _make_readonly(self, path: str) -> None:
         try:
@@ -377,13 +396,7 @@ class Rootfs:
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            here = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
-            clone = syscalls.open_tree(fd, "", syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | here)
-            try:
-                mount_setattr(clone, "", here, set_=syscalls.MOUNT_ATTR_RDONLY)
-                syscalls.move_mount(clone, fd, "", syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH)
-            finally:
-                os.close(clone)
+            _bind_read_only(fd, fd, syscalls.AT_RECURSIVE)
         finally:
             os.close(fd)
 
@@ -436,6 +449,17 @@ class Rootfs:
                 continue  # went with what it was on
             except OSError:
                 mount("tmpfs", row.target, "tmpfs")
+
+
+def _bind_read_only(source: int, place: int, recursive: int = 0) -> None:
+    """Mount what `source` is, read-only, on what `place` is. Raises OSError."""
+    here = syscalls.AT_EMPTY_PATH | recursive
+    clone = syscalls.open_tree(source, "", syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | here)
+    try:
+        mount_setattr(clone, "", here, set_=syscalls.MOUNT_ATTR_RDONLY)
+        syscalls.move_mount(clone, place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    finally:
+        os.close(clone)
 
 
 def unmount(path: str) -> None:
