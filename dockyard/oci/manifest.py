@@ -83,6 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     def decode(cls, data: bytes) -> "Manifest":
         """Parse a manifest. Raises InvalidParameter, also for digests that are none."""
         found = _decode(data, cls)
+        _check_kind(data, found.media_type, MANIFESTS, ("manifests", "fsLayers"))
         for descriptor in (found.config, *found.layers):
             check_digest(descriptor.digest)
         return found
@@ -100,6 +101,7 @@ class Index(msgspec.Struct, frozen=True, rename="camel"):
     def decode(cls, data: bytes) -> "Index":
         """Parse an index. Raises InvalidParameter, also for digests that are none."""
         found = _decode(data, cls)
+        _check_kind(data, found.media_type, INDEXES, ("config", "layers", "fsLayers"))
         for descriptor in found.manifests:
             check_digest(descriptor.digest)
         return found
@@ -115,6 +117,18 @@ def _distance(found: Platform | None, wanted: Platform) -> tuple[bool, bool]:
     if found is None:
         return False, True
     return found.architecture != wanted.architecture, found.variant != wanted.variant
+
+
+def _check_kind(data: bytes, media_type: str, kinds: tuple[str, ...], of_others: tuple[str, ...]) -> None:
+    """Raise InvalidParameter for a document that another reader may take for one of another kind (CVE-2021-41190).
+
+    What was signed or scanned as one thing must not run as another.
+    """
+    fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    ambiguous = [name for name in of_others if name in fields and bytes(fields[name]) != b"null"]
+    if ambiguous or (media_type and media_type not in kinds):
+        reason = f"it has {' and '.join(ambiguous)}" if ambiguous else f"it calls itself {media_type}"
+        raise InvalidParameter(f"invalid {'index' if kinds is INDEXES else 'manifest'}: {reason}")
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -102,8 +102,12 @@ def _layer(**changes: Any) -> list[dict[str, Any]]:
         _manifest(layers=[]),
         _manifest(layers=_layer() * 2),
         _manifest(layers=_layer(digest=digest(RAW), size=len(RAW))),
+        # one reader's manifest, another's index (CVE-2021-41190)
+        _manifest(manifests=[_config()]),
+        _manifest(fsLayers=[]),
+        _manifest(mediaType="application/vnd.oci.image.index.v1+json"),
     ],
-    ids=range(18),
+    ids=range(21),
 )
 async def test_a_manifest_that_lies_is_refused_and_leaves_nothing(room: Connected, manifest: bytes) -> None:
     blobs = {digest(RAW): RAW, digest(PACKED): PACKED, digest(b"another"): b"not that one"}
