@@ -2,6 +2,7 @@
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
+PREFIX ?= /usr/local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # A suite's sources are in the directory that the variable of its name gives (docker-py: DOCKER_PY); without it it is left out.
@@ -11,7 +12,7 @@ $(if $($(call upper,$(1))),@$(SUDO) conformance/$(1) $($(call upper,$(1)))
 	)
 endef
 
-.PHONY: run test test-slow lint venv system test-vm bench bench-runtimes conformance clean help
+.PHONY: install uninstall deb run test test-slow lint venv system test-vm bench bench-runtimes conformance clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,16 @@ lint: venv ## ruff and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --quiet --check . || { echo 'run ruff format'; exit 1; }
 	@$(BIN)/mypy
+
+install: ## install for the whole system, below PREFIX (/usr/local): programs, units, completions, manual pages
+	@$(SUDO) packaging/system-packages run
+	@$(SUDO) packaging/install --prefix $(PREFIX) $(if $(DOCKER_ALIAS),--docker)
+
+uninstall: ## take that away again; containers, images and volumes stay
+	@$(SUDO) packaging/uninstall --prefix $(PREFIX)
+
+deb: ## build Debian packages into build/
+	@packaging/deb
 
 bench: venv ## the engines on this machine side by side, through the stock docker client
 	@$(SUDO) packaging/system-packages bench

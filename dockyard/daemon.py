@@ -24,6 +24,7 @@ from dockyard.config import RELOADABLE, CommandLine, Config, help_text, load, me
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure, words
 from dockyard.folders import own_folder
 from dockyard.linux import shutdown
+from dockyard.prerequisites import complaint
 from dockyard.tls import TlsFront
 from dockyard.version import VERSION
 
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if os.geteuid() != 0:
             raise SystemFailure("dockyardd needs to be started with root privileges")
+        lacking = complaint()
+        if lacking:
+            raise SystemFailure(lacking)
         _set_up_logging(config)
         with PidFile(config.pid_path):
             if line.recover:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from dockyard.cli.usage import Flags
 
-START_PATIENCE = 15.0  # seconds
-LOG = "/run/dockyard/dockyardd.log"
-
 
 class Failure(Exception):
     """A command ends with this message and exit status."""
@@ -113,29 +110,15 @@ class Session:
             connection.open().close()
             return
         except Unreachable:
-            if os.geteuid() != 0:
-                return
-        import subprocess
-        import time
+            from dockyard.client import local_engine
 
-        program = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "dockyardd")
-        command = [program] if os.access(program, os.X_OK) else [sys.executable, "-EP", "-m", "dockyard.daemon"]
-        os.makedirs(os.path.dirname(LOG), mode=0o711, exist_ok=True)
-        with open(LOG, "ab") as log:
-            daemon = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
-        print(f"Starting the engine (log: {LOG})", file=sys.stderr)
-        deadline = time.monotonic() + START_PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                connection.open().close()
-                return
-            except Unreachable:
-                if daemon.poll() is not None:
-                    break
-                time.sleep(0.02)
-        raise Failure(f"the engine did not start; see {LOG}")
+            if os.geteuid() == 0:
+                local_engine.start(lambda line: print(line, file=sys.stderr))
+            elif not os.path.exists(local_engine.SOCKET):
+                raise Failure(
+                    "No engine runs here. Start one with `sudo dockyard engine start`, or say where another is with "
+                    "-H or DOCKER_HOST."
+                ) from None
 
     def each(self, names: list[str], work: Callable[[str], object], *, forgiven: int = 0) -> int:
         """Do `work` for every name and print what fails; 1 when anything did, with another status than `forgiven`."""
