@@ -202,6 +202,7 @@ class CommandLine(msgspec.Struct):
     config_file: str = ""
     validate: bool = False
     recover: bool = False
+    reset: bool = False
     show_help: bool = False
     show_version: bool = False
 
@@ -237,6 +238,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
                 continue
             if flag == "recover":
                 line.recover = _boolean(shown, value if has_value else "true")
+                continue
+            if flag == "reset":
+                line.reset = _boolean(shown, value if has_value else "true")
                 continue
             if flag == "config-file":
                 line.config_file = value if has_value else _next(rest, shown)
@@ -459,6 +463,7 @@ def help_text() -> str:
     rows.append(("config-file", "", " string", f"Daemon configuration file (default {DEFAULT_FILE})"))
     rows.append(("validate", "", "", "Validate daemon configuration and exit"))
     rows.append(("recover", "", "", "Rebuild a lost or damaged state database from what is left, and exit"))
+    rows.append(("reset", "", "", "Remove all containers, images, volumes and networks, and exit"))
     rows.append(("help", "", "", "Print usage"))
     rows.append(("version", "v", "", "Print version information and quit"))
     lines = ["", "Usage:  dockyardd [OPTIONS]", "", "A self-sufficient runtime for containers.", "", "Options:"]

@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with PidFile(config.pid_path):
             if line.recover:
                 return _recover(config)
+            if line.reset:
+                return _reset(config)
             asyncio.run(_run(line, config))
         return 0
     except (DockyardError, OSError) as error:
@@ -89,6 +91,14 @@ def _recover(config: Config) -> int:
     from dockyard.engine.assembly import recover
 
     recover(config, print)
+    return 0
+
+
+def _reset(config: Config) -> int:
+    """Take away all that the engine has, saying on stdout what is done."""
+    from dockyard.engine.assembly import reset
+
+    asyncio.run(reset(config, print))
     return 0
 
 
@@ -123,7 +133,7 @@ class PidFile:
         os.write(self._fd, str(os.getpid()).encode())
 
     def __exit__(self, *failure: object) -> None:
-        os.unlink(self._path)
+        Path(self._path).unlink(missing_ok=True)
         os.close(self._fd)
 
 

@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "about": "info",
         "check": "fsck",
         "prerequisites": "check",
+        "engine": "reset",
     },
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},

@@ -121,6 +121,21 @@ def stop(patience: float = 60.0) -> bool:
     return True
 
 
+def reset() -> None:
+    """Remove everything that the engine of this host has made; it is stopped for that. Raises EngineFailed."""
+    import subprocess
+
+    if os.geteuid() != 0:
+        raise EngineFailed("only root may reset the engine: sudo dockyard system reset")
+    stop()
+    done = subprocess.run([*_program(), "--reset"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise EngineFailed(
+            f"the engine was not reset: {said[-1].removeprefix('dockyardd: ') if said else 'it says nothing'}"
+        )
+
+
 def _program() -> list[str]:
     """The daemon that belongs to the program that runs."""
     beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "dockyardd")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -41,8 +42,10 @@ from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
+from dockyard.linux.cgroups import Cgroup
+from dockyard.linux.mounts import mount_table
 from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
@@ -177,6 +180,49 @@ def recover(config: Config, told: Callable[[str], None]) -> None:
     remapped = remap_range(config.userns_remap) if config.userns_remap else None
     root = Path((_remapped(config, remapped) if remapped is not None else config).data_root)
     Rebuilder(root, told).rebuild()
+
+
+async def reset(config: Config, told: Callable[[str], None]) -> None:
+    """`dockyardd --reset`: remove all containers, images, volumes and networks, and every trace of the engine.
+
+    What an engine has elsewhere stays: its configuration, and what others put into the chain DOCKER-USER. Raises
+    SystemFailure when something is still mounted below its folders.
+    """
+    engine = Engine(config)
+    try:
+        await engine.open()
+        services = engine.services
+        for container in services.containers.all():
+            told(f"Removing container {container.name}")
+            await services.containers.remove(container.id, force=True, volumes=True)
+        await services.networks.abolish()
+    finally:
+        await engine.close()
+    group = Cgroup(f"/{(config.cgroup_parent or 'docker').strip('/')}")
+    if not config.systemd_cgroups and group.exists() and not group.pids():
+        group.remove()
+    for folder in (config.data_root, config.exec_root):
+        told(f"Removing {folder}")
+        _remove_folder(folder)
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove `folder`, but never what is mounted in it. Raises SystemFailure."""
+    inside = [
+        place for place in (mount.target for mount in mount_table()) if place.startswith(f"{folder.rstrip('/')}/")
+    ]
+    if inside:
+        raise SystemFailure(f"{inside[0]} is still mounted; unmount it and reset once more")
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # a mount of its own, which the host's table brings back
 
 
 def _remapped(config: Config, ids: IdRange) -> Config:

@@ -207,6 +207,10 @@ class NetworkService:
             await asyncio.gather(*(iptables.forget(self._chain, version) for version in (4, 6)))
         await self._controller.close()
 
+    async def abolish(self) -> None:
+        """Remove every network from the host, the default bridge too; `close` comes next."""
+        await self._controller.abolish()
+
     async def sweep(self) -> None:
         """Remove what earlier daemons left behind and no container uses."""
         await self._controller.sweep()

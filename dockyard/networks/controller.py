@@ -182,6 +182,11 @@ class Controller:
             if self._firewall_current:
                 await self._do(self.firewall.rewrite)
 
+    async def abolish(self) -> None:
+        """Remove every network from the kernel; nobody is on one any more. `close` does the rest."""
+        for network in self._networks.values():
+            await self.discard(network)
+
     async def discard(self, network: Network) -> None:
         """Remove from the kernel what there may be of a network that nobody knows."""
         await self._do(self.driver(network.driver).remove, network)

@@ -112,3 +112,27 @@ def test_what_is_missing_is_told_with_what_it_is_for_and_how_to_get_it() -> None
     assert "[FAIL] libnftables: missing; it is for networks and published ports" in done.stdout
     assert "status 1" in done.stdout
     assert "this host lacks libnftables" in done.stderr
+
+
+def test_a_reset_leaves_nothing_of_the_engine() -> None:
+    done = alone("""
+        dockyard run -d --name one busybox sleep 100 >/dev/null 2>&1
+        dockyard network create other >/dev/null
+        dockyard run -d --name two --network other -v data:/data -p 127.0.0.1:18080:80 busybox sleep 100 >/dev/null
+        dockyard system reset --force >/dev/null
+        [ -z "$(ls -A /var/lib/dockyard)" ] && echo "no data"
+        [ ! -e /run/dockyard ] && echo "no run-time files"
+        ip -o link | grep -E ': (docker|dockyard|br-|veth)' || echo "no links"
+        nft list ruleset | grep -i dockyard || echo "no rules"
+        dockyard engine status || true
+        dockyard run --rm hello-world | head -2 | tail -1
+        dockyard system reset --force >/dev/null
+    """)
+    assert done.stdout.splitlines() == [
+        "no data",
+        "no run-time files",
+        "no links",
+        "no rules",
+        "The engine does not run",
+        "Hello from Dockyard!",
+    ], done.stderr

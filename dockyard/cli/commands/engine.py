@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli.session import Failure, Session
+from dockyard.cli.session import Failure, Session, confirm
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import local_engine
 
@@ -105,3 +105,22 @@ def logs(session: Session, flags: Flags) -> int:
         raise Failure(f"there is no {local_engine.LOG}: the engine was not started by its clients")
     sys.stdout.flush()
     os.execvp(command[0], command)
+
+
+@usage(
+    """
+dockyard system reset [OPTIONS]
+
+Remove all containers, images, volumes and networks of the engine of this host, and all else that it has made
+
+Options:
+  -f, --force   Do not prompt for confirmation
+"""
+)
+def reset(session: Session, flags: Flags) -> int:
+    """Stops the engine, and has its daemon take everything away."""
+    warning = "WARNING! This will remove all containers, images, volumes and networks of the engine of this host."
+    if not flags.on("force") and not confirm(warning):
+        return 0
+    local_engine.reset()
+    return 0
