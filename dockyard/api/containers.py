@@ -14,6 +14,7 @@ from dockyard.api.container_json import inspect_json, list_entry
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
+from dockyard.api.terminal_size import terminal_size
 from dockyard.engine.container import Container
 from dockyard.engine.container_config import HostConfig
 from dockyard.errors import Conflict, InvalidParameter
@@ -139,7 +140,7 @@ class Containers:
         return json_response({"Warnings": warnings or None})
 
     async def resize(self, call: Call) -> web.StreamResponse:
-        await self._containers.resize(call.params["id"], call.integer("h"), call.integer("w"))
+        await self._containers.resize(call.params["id"], *terminal_size(call))
         return no_content(200)
 
     async def remove(self, call: Call) -> web.StreamResponse:

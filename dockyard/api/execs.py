@@ -12,6 +12,7 @@ from dockyard.api.attach import detach_keys
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from dockyard.api.terminal_size import terminal_size
 from dockyard.engine.start_failures import StartFailure
 from dockyard.shim.orders import DEFAULT_DETACH_KEYS, Attachment
 
@@ -109,7 +110,7 @@ class Execs:
         return response
 
     async def resize(self, call: Call) -> web.StreamResponse:
-        await self._execs.resize(call.params["id"], call.integer("h"), call.integer("w"))
+        await self._execs.resize(call.params["id"], *terminal_size(call))
         return no_content(200)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
@@ -138,4 +139,4 @@ class Execs:
 
 
 def _size(given: list[int] | None) -> tuple[int, int] | None:
-    return (given[0], given[1]) if given and len(given) == 2 and all(given) else None
+    return (given[0] & 0xFFFF, given[1] & 0xFFFF) if given and len(given) == 2 and all(given) else None

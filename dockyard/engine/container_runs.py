@@ -315,5 +315,5 @@ def _note_networks(record: Record, sandbox: Sandbox) -> None:
 
 def _console_size(host: HostConfig) -> tuple[int, int] | None:
     if len(host.console_size) == 2 and all(host.console_size):
-        return host.console_size[0], host.console_size[1]
+        return host.console_size[0] & 0xFFFF, host.console_size[1] & 0xFFFF
     return None

@@ -14,7 +14,7 @@ from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
-from dockyard.engine.start_failures import CannotRun, Refused, RuntimeBroke, StartFailure, is_hosts_fault
+from dockyard.engine.start_failures import CannotRun, Refused, StartFailure, exec_failure
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process
@@ -67,8 +67,11 @@ class ExecService:
         containers.when_exec_ends(self._gone)
 
     def get(self, exec_id: str) -> Execution:
-        """The exec of that id. Raises NotFound."""
+        """The exec of that id. Raises NotFound, also when its container is gone."""
         found = self._execs.get(exec_id) or self._find(exec_id)
+        if found is not None and found.container.removed.is_set():
+            del self._execs[exec_id]
+            found = None
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         if found.running and found.live is not None and found.live.code is not None:
@@ -183,11 +186,7 @@ class ExecService:
     def check_startable(self, exec_id: str) -> Execution:
         """The exec, if it can be started. Raises NotFound, Conflict."""
         execution = self.get(exec_id)
-        container = execution.container
-        if not container.state.running:
-            raise Conflict(f"container {container.id} is not running")
-        if container.state.status == "paused":
-            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        _check_running(execution.container)
         if execution.exit_code is not None:
             raise Conflict(f"exec command {exec_id} has already run")
         if execution.started:
@@ -224,21 +223,19 @@ class ExecService:
         )
         self._containers.emit(execution.container, f"exec_start: {execution.told}", execID=execution.id)
         try:
-            if execution.failure:
+            refusal = _refusal(execution)
+            if refusal is not None:
                 if attachment is not None:
                     os.close(attachment.fd)
-                execution.exit_code = 126
+                execution.exit_code = refusal.exit_code
                 execution.ended.set()
-                raise CannotRun(execution.failure, 126)
+                raise refusal
             execution.live = await shim.execute(request)
         except RuntimeFailure as failure:
-            execution.exit_code = failure.exit_code if failure.exit_code in (126, 127) else 126
+            refused = exec_failure(failure)
+            execution.exit_code = refused.exit_code
             execution.ended.set()
-            text = "OCI runtime exec failed: exec failed: unable to start container process: " + failure.message
-            kind: type[StartFailure] = RuntimeBroke if is_hosts_fault(failure.message) else Refused
-            if failure.exit_code in (126, 127):
-                kind = CannotRun
-            raise kind(text, execution.exit_code) from failure
+            raise refused from failure
         finally:
             execution.launched.set()
         execution.running = True
@@ -267,20 +264,49 @@ class ExecService:
             execution.ended.set()
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
-        """Set its terminal's size. Raises NotFound, Conflict when it does not run."""
+        """Set its terminal's size.
+
+        Raises NotFound when it has ended, InvalidParameter when it could not be started, Conflict when its container
+        does not run.
+        """
         execution = self.get(exec_id)
+        _check_running(execution.container)
         if execution.started:  # and perhaps on its way: whoever asks next, in the terminal, sees the new size
             await execution.launched.wait()
+            if execution.live is None:
+                raise InvalidParameter("exec process is not started")
         if execution.exit_code is not None:
-            raise NotFound(f"no such exec: {exec_id}")
+            raise _ended(exec_id)
         if execution.live is None or not execution.running:
             # a client may ask before the process is there: it then starts in that size
             execution.console_size = (height, width)
             return
         try:
             await execution.live.resize(height, width)
-        except (RuntimeFailure, NotFound) as failure:
+        except NotFound:
+            raise _ended(exec_id) from None
+        except RuntimeFailure as failure:
             raise SystemFailure(str(failure)) from failure
+
+
+def _check_running(container: Container) -> None:
+    if not container.state.running:
+        raise Conflict(f"container {container.id} is not running")
+    if container.state.status == "paused":
+        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+
+
+def _ended(exec_id: str) -> NotFound:
+    return NotFound(f"NotFound: process does not exist {exec_id}: not found")
+
+
+def _refusal(execution: Execution) -> StartFailure | None:
+    """Why it can't be started, as far as that is known without the container."""
+    if execution.failure:
+        return CannotRun(execution.failure, 126)
+    if not execution.process.cwd.startswith("/"):
+        return Refused("OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128)
+    return None
 
 
 def _command_of(pid: int) -> list[str]:

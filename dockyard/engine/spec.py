@@ -89,9 +89,10 @@ def process(config: ContainerConfig, host: HostConfig, around: Surroundings, gra
     args = [*(config.entrypoint or []), *(config.cmd or [])]
     if around.init_path:
         args = ["/sbin/docker-init", "--", *args]
+    size = [number & 0xFFFF for number in host.console_size]  # as much of it as a terminal takes
     return Process(
         terminal=config.tty,
-        console_size=Box(*host.console_size) if config.tty and any(host.console_size) else None,
+        console_size=Box(*size) if config.tty and any(size) else None,
         user=around.user,
         args=args,
         env=environment(

@@ -29,6 +29,11 @@ class RuntimeBroke(StartFailure, SystemFailure):
     """The container could not be made, through no fault of whoever asked."""
 
 
+WRONG_KIND = (
+    "Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
+
 # What the kernel says when the host is at fault: all else that the runtime fails at is what it was asked for.
 HOST_FAULTS = tuple(
     os.strerror(number).lower()
@@ -46,6 +51,7 @@ def is_hosts_fault(message: str) -> bool:
 
 
 def start_failure(failure: RuntimeFailure, *, restored: bool = False) -> StartFailure:
+    """`failure` of a container's start as clients know it."""
     if restored:
         return RuntimeBroke(
             "failed to create task for container: failed to create shim task: OCI runtime restore failed: "
@@ -56,9 +62,30 @@ def start_failure(failure: RuntimeFailure, *, restored: bool = False) -> StartFa
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"runc create failed: unable to start container process: {failure.message}"
     )
-    if failure.exit_code in (126, 127):
-        return CannotRun(text, failure.exit_code)
-    return RuntimeBroke(text, 128) if is_hosts_fault(failure.message) else Refused(text, 128)
+    return _failure(failure, text)
+
+
+def exec_failure(failure: RuntimeFailure) -> StartFailure:
+    """`failure` of a further process's start."""
+    text = f"OCI runtime exec failed: exec failed: unable to start container process: {failure.message}"
+    return _failure(failure, text)
+
+
+def _failure(failure: RuntimeFailure, text: str) -> StartFailure:
+    """By its exit code, and by its words, as in moby (daemon/errors.go, setExitCodeFromError), which adds to them."""
+    said = failure.message.lower()
+    code = failure.exit_code if failure.exit_code in (126, 127) else 128
+    if os.strerror(errno.EACCES).lower() in said:
+        code = 126
+    elif os.strerror(errno.EISDIR).lower() in said:
+        text, code = f"{text}: permission denied", 126  # clients look for that
+    elif os.strerror(errno.ENOTDIR).lower() in said:
+        text, code = f"{text}: {WRONG_KIND}", 127
+    elif os.strerror(errno.ENOENT).lower() in said:
+        code = 127
+    if code != 128:
+        return CannotRun(text, code)
+    return RuntimeBroke(text, code) if is_hosts_fault(failure.message) else Refused(text, code)
 
 
 async def translated(work: Coroutine[Any, Any, None]) -> None:

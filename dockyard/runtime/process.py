@@ -146,7 +146,7 @@ def enter_directory(process: Process) -> None:
         os.chdir(process.cwd)
     except OSError as error:
         failure = f'chdir to cwd ("{process.cwd}") set in config.json failed: {_lower(error)}'
-        raise RuntimeFailure(failure, 126) from error
+        raise RuntimeFailure(failure, 126 if error.errno in (errno.EACCES, errno.EPERM) else 127) from error
     # getcwd(2) of a directory outside the root begins with "(unreachable)", of which the C library makes ENOENT
     try:
         inside = os.getcwd()

@@ -265,6 +265,9 @@ class Shim:
             reply = protocol.failed(request.seq, "missing", str(missing.args[0]), 1)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             reply = protocol.failed(request.seq, "system", str(error), 1)
+        except Exception as error:  # a fault of ours; who has asked must not take it for silence
+            _note_failure(traceback.format_exc())
+            reply = protocol.failed(request.seq, "system", repr(error), 1)
         for fd in left:
             os.close(fd)
         if reply is not None:
