@@ -4,6 +4,7 @@ import ctypes
 import io
 import json
 import os
+import re
 import stat
 import tarfile
 import time
@@ -124,10 +125,21 @@ def test_who_has_no_ipv6_address_has_no_ipv6(engine: EngineProcess) -> None:
     assert [row for row in said.splitlines() if " lo" not in row] == []
 
 
-def test_variables_of_one_container_are_not_anothers(engine: EngineProcess) -> None:
-    """CVE-2021-21334, CVE-2020-14370: containers of one image shared them."""
+def test_variables_are_the_containers_own(engine: EngineProcess) -> None:
+    """CVE-2021-21334, CVE-2020-14370: containers of one image shared them. CVE-2021-3602: RUN had the host's."""
     engine.docker("run", "--rm", "-e", "SECRET=of-the-first", "busybox", "true")
     assert "SECRET" not in engine.docker("run", "--rm", "busybox", "env")
+    assert engine.process is not None
+    hosts = Path(f"/proc/{engine.process.pid}/environ").read_bytes().split(b"\0")
+    text = b"FROM busybox\nENV OF_THE_IMAGE=1\nRUN env > /env\n"
+    engine.docker("build", "-q", "--no-cache", "-t", "nosy", "-", input=text)
+    try:
+        had = {row.partition("=")[0] for row in engine.docker("run", "--rm", "nosy", "cat", "/env").splitlines()}
+    finally:
+        engine.docker("rmi", "-f", "nosy")
+    assert "OF_THE_IMAGE" in had
+    usual = {"PATH", "HOME", "HOSTNAME", "SHLVL", "PWD", "OLDPWD"}
+    assert not had & ({row.partition(b"=")[0].decode() for row in hosts if row} - usual)
 
 
 def test_secrets_are_not_logged(engine: EngineProcess) -> None:
@@ -201,3 +213,20 @@ async def test_the_url_of_a_git_context_is_no_command(tmp_path: Path, url: str) 
         await git_archive(url, tmp_path)
     assert not Path("/tmp/sprung").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flag", ["--mount=type=cache,target=/x", "--mount=type=bind,source=/,target=/x", "--security=insecure"]
+)
+def test_what_a_run_may_not_have_is_refused(engine: EngineProcess, flag: str) -> None:
+    """CVE-2024-1753, CVE-2024-9407, CVE-2024-9675, CVE-2024-23651, CVE-2024-23652, CVE-2024-23653."""
+    done = engine.run_docker("build", "-q", "-", input=f"FROM busybox\nRUN {flag} true\n".encode())
+    assert done.returncode == 1
+    assert b"requires BuildKit" in done.stderr
+
+
+def test_every_test_that_the_page_on_security_names_is_there() -> None:
+    page = Path(__file__).parents[2] / "docs" / "security.md"
+    named = set(re.findall(r"`(tests/[^`:]+)`", page.read_text()))
+    assert len(named) > 40
+    assert not [path for path in named if not (page.parents[1] / path).exists()]

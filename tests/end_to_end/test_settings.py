@@ -17,6 +17,7 @@ import pytest
         ({"tls": True, "tlscert": "/etc/passwd", "tlskey": "/etc/passwd"}, "could not load TLS files /etc/passwd"),
         ({"userns-remap": "nobody-of-that-name"}, 'user "nobody-of-that-name" does not exist'),
         ({"userns-remap": "root"}, 'no subordinate ids for user "root"'),
+        ({"authorization-plugins": ["who-would-guard"]}, "don't match any configuration option: authorization-plugins"),
         ({"log-driver": "none-of-that-name"}, "failed to set log opts"),
     ],
 )
