@@ -1,5 +1,6 @@
 """A dockyardd process for tests, with everything it keeps in a folder of its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -178,6 +179,18 @@ class EngineProcess:
             self.docker("rm", "-f", *containers)
         self.docker("network", "prune", "-f")
         self.stop()
+        self._take_away()
+
+    def abandon(self) -> None:
+        """Kill the daemon and its containers, whose data may be on a disk that fails, and take away what they had."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for shim in (self.run / "shims").glob("*/pid"):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(shim.read_text().split()[0]), signal.SIGKILL)
+        self._take_away()
+
+    def _take_away(self) -> None:
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
         _remove_cgroups(self.bridge)
         shutil.rmtree(self.run, ignore_errors=True)

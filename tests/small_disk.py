@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,10 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        for patience in range(50):  # processes that have been killed may still be ending
+            if subprocess.run(["umount", place], check=patience == 49, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
 
 
 def fill(ballast: Path) -> None:

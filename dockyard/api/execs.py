@@ -45,9 +45,9 @@ def routes(services: Services) -> list[Route]:
     """Operations on execs."""
     api = Execs(services)
     return [
-        Route("POST", "/containers/{id:path}/exec", api.create),
-        Route("POST", "/exec/{id}/start", api.start),
-        Route("POST", "/exec/{id}/resize", api.resize),
+        Route("POST", "/containers/{id:path}/exec", api.create, without_disk=True),
+        Route("POST", "/exec/{id}/start", api.start, without_disk=True),
+        Route("POST", "/exec/{id}/resize", api.resize, without_disk=True),
         Route("GET", "/exec/{id}/json", api.inspect),
     ]
 

@@ -191,12 +191,14 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 class Route:
     """An operation: method, path pattern without version, and who does it.
 
-    `{name}` stands for one path segment, `{name:path}` for one or more of them.
+    `{name}` stands for one path segment, `{name:path}` for one or more of them. With `without_disk` it is acknowledged
+    also when what it has changed cannot be written to the disk: the processes that it has ended or frozen are.
     """
 
     method: str
     pattern: str
     handler: Handler
+    without_disk: bool = False
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -230,21 +232,21 @@ class Router:
         """`on_disk` returns when all that has been changed so far survives a power cut."""
         self._on_disk = on_disk
         self._headers = {**COMMON_HEADERS, "Docker-Experimental": str(experimental).lower()}
-        # first segment -> [(method, segments, handler)]; a pattern with more fixed words stands before one with fewer
-        self._routes: dict[str, list[tuple[str, tuple[str, ...], Handler]]] = {}
+        # first segment -> [(segments, route)]; a pattern with more fixed words stands before one with fewer
+        self._routes: dict[str, list[tuple[tuple[str, ...], Route]]] = {}
         for route in routes:
             segments = tuple(route.pattern.strip("/").split("/"))
-            self._routes.setdefault(segments[0], []).append((route.method, segments, route.handler))
+            self._routes.setdefault(segments[0], []).append((segments, route))
         for entries in self._routes.values():
-            entries.sort(key=lambda entry: (-sum(not segment.startswith("{") for segment in entry[1]), len(entry[1])))
+            entries.sort(key=lambda entry: (-sum(not segment.startswith("{") for segment in entry[0]), len(entry[0])))
 
-    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
-        """The handler and path parameters for `segments`, or None: as in Docker also when only the method is wrong."""
-        for wanted, pattern, handler in self._routes.get(segments[0], ()):
-            if wanted == method:
+    def find(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+        """The route and path parameters for `segments`, or None: as in Docker also when only the method is wrong."""
+        for pattern, route in self._routes.get(segments[0], ()):
+            if route.method == method:
                 params = _match(pattern, segments)
                 if params is not None:
-                    return handler, params
+                    return route, params
         return None
 
     def refusal(self, status: int, why: str) -> web.Response:
@@ -258,6 +260,14 @@ class Router:
         if not response.prepared:
             response.headers.update(self._headers)
         return response
+
+    async def _reach_disk(self, route: Route) -> None:
+        try:
+            await self._on_disk()
+        except errors.SystemFailure as error:
+            if not route.without_disk:
+                raise
+            log.error("%s is done, but may be forgotten: %s", route.pattern, error)
 
     async def _respond(self, http: web.Request) -> web.StreamResponse:
         path = unescape(http.path)
@@ -278,11 +288,11 @@ class Router:
             return web.Response()
         if found is None:
             return json_response({"message": "page not found"}, 404)
-        handler, params = found
+        route, params = found
         try:
-            response = await handler(Call(http, params, version))
+            response = await route.handler(Call(http, params, version))
             if http.method not in UNCHANGING and not response.prepared:  # a stream has had its end
-                await self._on_disk()
+                await self._reach_disk(route)
             return response
         except errors.DockyardError as error:
             log.debug("%s %s: %s", http.method, http.path, error)
@@ -296,8 +306,15 @@ class Router:
             if _is_odd_name(error):
                 log.debug("%s %s: %s", http.method, http.path, error)
                 return json_response({"message": errors.words(error)}, 400)
-            log.exception("%s %s failed", http.method, http.path)
+            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+                log.error("%s %s: %s", http.method, http.path, errors.words(error))
+            else:
+                log.exception("%s %s failed", http.method, http.path)
             return error_response(error)
+
+
+# What a disk says that is full, read-only or broken: the host's fault, which needs no traceback.
+_OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _is_odd_name(error: Exception) -> bool:

@@ -1,5 +1,7 @@
 """Every container of this engine, by id and by name, in memory and in the database."""
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,10 +11,12 @@ from dockyard.engine.container import Container, Record, State
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
-from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.networks.claims import AddressClaims
 from dockyard.shim.connection import Shim
+
+log = logging.getLogger("dockyard.containers")
 
 DOCUMENT = "container.json"  # in a container's folder: all but what changes with every run
 
@@ -34,6 +38,7 @@ class ContainerIndex:
         self._events = events
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
+        self._unsaved: dict[str, asyncio.Task[None]] = {}
 
     def load(self) -> None:
         """Take over the containers of the database."""
@@ -129,6 +134,35 @@ class ContainerIndex:
         self._documents.put(container.id, _without_state(container.record))
         self._containers[container.id] = container
         self._claim(container.record)
+
+    def save_surely(self, container: Container) -> None:
+        """Store what has happened, or is about to, whether or not it can be written down now.
+
+        What ends or freezes processes must not depend on a disk that is full, or read-only since an error.
+        """
+        try:
+            self.save(container)
+        except SystemFailure as failure:
+            if container.id not in self._unsaved:
+                log.error("the state of container %s cannot be stored yet: %s", container.id, failure)
+                self._unsaved[container.id] = asyncio.ensure_future(self._save_later(container))
+
+    async def _save_later(self, container: Container) -> None:
+        while True:
+            await asyncio.sleep(1)
+            try:
+                async with container.lock:
+                    self.save(container)
+            except SystemFailure as failure:
+                log.debug("container %s: %s", container.id, failure)
+            else:
+                del self._unsaved[container.id]
+                return
+
+    def close(self) -> None:
+        """Give up what could not be stored."""
+        for saving in self._unsaved.values():
+            saving.cancel()
 
     def _claim(self, record: Record) -> None:
         addresses = [

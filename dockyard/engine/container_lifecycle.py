@@ -97,7 +97,7 @@ class Lifecycle:
             if record.state.status in ("restarting", "exited"):
                 record.state.status = "exited"
             await self._runs.end(container)
-            self._save_surely(container)
+            self._index.save_surely(container)
             container.exited.set()
             container.exited = asyncio.Event()
             if record.host_config.auto_remove:
@@ -180,7 +180,8 @@ class Lifecycle:
         ended.finished_at = timestamp(status.exited_at_ns)
         ended.oom_killed = status.oom_killed or told > 0
         self._settle(container, ended, status)
-        self._save_surely(container)  # on disk it has ended: a daemon that dies before the rest must not lose the code
+        # on disk it has ended: a daemon that dies before the rest must not lose the code
+        self._index.save_surely(container)
         record.state = running
         for execution in container.exec_ids:
             for gone in self.exec_gone:
@@ -193,7 +194,7 @@ class Lifecycle:
         again = self._settle(container, ended, status)
         if ended.health is not None:
             ended.health.status = "unhealthy"
-        self._save_surely(container)
+        self._index.save_surely(container)
         self._index.hasten()
         exited, container.exited = container.exited, asyncio.Event()
         exited.set()
@@ -203,11 +204,21 @@ class Lifecycle:
         self._index.emit(container, "die", exitCode=str(status.code), execDuration=str(duration))
         if remove:
             self._tell_stop(container)
-            await self._removal.delete(container, volumes=True)
+            await self._remove_ended(container)
         elif again and not self.restarts_held:
             if status.exited_at_ns - started > GOOD_RUN * 1e9:
                 container.restart_delay = RESTART_DELAY
             container.restarter = asyncio.ensure_future(self._restart_later(container))
+
+    async def _remove_ended(self, container: Container) -> None:
+        try:
+            await self._removal.delete(container, volumes=True)
+        except (SystemFailure, OSError) as failure:  # the disk is full or read-only; the next daemon tries again
+            log.error("container %s is not removed: %s", container.id, failure)
+            container.removing = False
+            container.state.status = "exited"
+            with suppress(NotFound):
+                await self._runs.unmount(container)
 
     def _settle(self, container: Container, ended: State, status: ExitStatus) -> bool:
         """Let the container be in the state `ended`; whether it is to run again, which a stop may change meanwhile."""
@@ -215,24 +226,6 @@ class Lifecycle:
         ended.status = "restarting" if again else "exited"
         container.record.state = ended
         return again
-
-    def _save_surely(self, container: Container) -> None:
-        """Save what has happened whether or not it can be written down now (the disk may be full)."""
-        try:
-            self._index.save(container)
-        except SystemFailure as failure:
-            log.error("the state of container %s cannot be stored yet: %s", container.id, failure)
-            self.spawn(self._save_later(container))
-
-    async def _save_later(self, container: Container) -> None:
-        while True:
-            await asyncio.sleep(1)
-            try:
-                async with container.lock:
-                    self._index.save(container)
-                return
-            except SystemFailure as failure:
-                log.debug("container %s: %s", container.id, failure)
 
     def restarts(self, record: Record, code: int) -> bool:
         """Whether its restart policy wants it to run again after this end."""
@@ -273,7 +266,7 @@ class Lifecycle:
             if container.restarter is not None:
                 container.record.stopped_by_user = True
                 container.cancel_restart()
-                self._index.save(container)
+                self._index.save_surely(container)
                 return
             raise NotModified("container already stopped")
         container.being_stopped = True
@@ -327,6 +320,7 @@ class Lifecycle:
         for task in list(self._tasks):
             task.cancel()
         self._oom.close()
+        self._index.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop_all(self) -> None:

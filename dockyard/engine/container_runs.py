@@ -209,10 +209,10 @@ class ContainerRuns:
             # died between the start of the shim and the row that says so
             record.state.status, record.state.pid = "running", shim.pid
             record.state.started_at = timestamp()
-            self._index.save(container)
+            self._index.save_surely(container)
         if record.state.status == "paused" and not shim.frozen and not shim.silent:
             record.state.status = "running"
-            self._index.save(container)
+            self._index.save_surely(container)
         elif shim.frozen and record.state.status != "paused":
             # of a pause that was never acknowledged, or for the time of a commit
             with suppress(RuntimeFailure, DockyardError):
@@ -267,7 +267,7 @@ class ContainerRuns:
         )
         # the mount goes after the shim, whose processes may still use it
         results += await asyncio.gather(
-            self._unmount(container),
+            self.unmount(container),
             *(self._volumes.unmount(name, container.id) for name in container.volume_names),
             return_exceptions=True,
         )
@@ -280,7 +280,8 @@ class ContainerRuns:
             if isinstance(result, Exception) and not isinstance(result, NotFound):
                 log.warning("cleaning up after container %s: %s", container.id, result)
 
-    async def _unmount(self, container: Container) -> None:
+    async def unmount(self, container: Container) -> None:
+        """Give back its file system."""
         if not container.removing:  # a removal unmounts and removes in one go
             await self._layers.unmount(container.id)
 

@@ -215,7 +215,7 @@ class ContainerService:
                 raise Conflict(f"container {container.id} is already paused")
             await translated(shim.pause())
             container.state.status = "paused"
-            self.save(container)
+            self._index.save_surely(container)
         self.emit(container, "pause")
 
     async def unpause(self, reference: str) -> None:
@@ -226,7 +226,7 @@ class ContainerService:
                 raise Conflict(f"Container {container.id} is not paused")
             await translated(container.shim.resume())
             container.state.status = "running"
-            self.save(container)
+            self._index.save_surely(container)
         self.emit(container, "unpause")
 
     async def resize(self, reference: str, height: int, width: int) -> None:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 # Room that the database's files have beyond their ends, whoever fills the disk: that containers end and are removed,
 # which makes room again, must always be possible to write down. The log is begun anew at every 4 MB.
 RESERVE = 8 << 20
+RESERVE_FILE = "-reserve"  # has it while no daemon runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Database:
         self.written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
+        Path(f"{self.path}{RESERVE_FILE}").unlink(missing_ok=True)
         self._reserve()
         if fresh:  # that the files are there at all, and their folder
             folder = os.path.dirname(os.path.realpath(self.path))
@@ -210,10 +212,18 @@ class Database:
         self.connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let go of it."""
+        """Fold the write-ahead log into the file and let go of it; its room is kept for the next one's."""
         self.connection.close()
         while self._files:
             os.close(self._files.pop())
+        try:
+            descriptor = os.open(f"{self.path}{RESERVE_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, 2 * RESERVE)  # each file has one
+            finally:
+                os.close(descriptor)
+        except OSError as error:  # full already, or read-only
+            log.debug("no room can be kept for the state database: %s", error.strerror)
 
 
 def _opened(path: str) -> sqlite3.Connection:

@@ -633,11 +633,12 @@ class LayerStore:
         async with container.lock:
             if container.unmounting is not None:
                 await container.unmounting
-            if self._containers.pop(container_id, None) is None:
+            if container_id not in self._containers:
                 return
-            container.vacated.set()
             self._container_documents.delete(container_id)
             self._container_rows.delete(container_id)
+            del self._containers[container_id]
+            container.vacated.set()
             self._snapshots_under_way.add(container_id)
             try:
                 await self._run(self._put_and_remove, container_id)

@@ -37,7 +37,7 @@ class Stopping:
         if shim is None:
             return
         container.record.stopped_by_user |= by_user
-        self._index.save(container)
+        self._index.save_surely(container)
         if timeout is None:
             timeout = container.config.stop_timeout
         signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
@@ -64,7 +64,7 @@ class Stopping:
             if container.state.status == "paused":
                 await shim.resume()
                 container.state.status = "running"
-                self._index.save(container)
+                self._index.save_surely(container)
                 self._index.emit(container, "unpause")
 
     @staticmethod
@@ -89,7 +89,7 @@ class Stopping:
         container, shim = self._live(reference)
         if by_user and signo in (signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")):
             container.record.stopped_by_user = True
-            self._index.save(container)
+            self._index.save_surely(container)
         exited = container.exited
         if signo == signal.SIGKILL and container.state.status == "paused":
             with suppress(NotFound, Unavailable):

@@ -78,8 +78,11 @@ class JsonFile:
         self._waiting = [b"", b"", b""]
         self._second = -1
         self._stamp = b""
-        self._fd = -1
-        self._open(os.O_APPEND)
+        self._fd, self._size = -1, 0
+        try:
+            self._open(os.O_APPEND)
+        except OSError:
+            pass  # full, read-only, or its folder has gone: tried anew for each row, and the container runs on
 
     def _open(self, how: int) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o640)
@@ -150,6 +153,8 @@ class JsonFile:
 
     def _append(self, rows: bytes) -> None:
         try:
+            if self._fd < 0:
+                self._open(os.O_APPEND)
             if self._size + len(rows) > self._limit:
                 self._append_rotating(rows)
             else:
@@ -362,7 +367,7 @@ def escape(text: bytes) -> bytes:
 
 
 def open_log(options: protocol.LogOptions) -> Log:
-    """The log that the options ask for. Raises OSError."""
+    """The log that the options ask for. One that can't be written now is no error: what does not fit is lost."""
     if options.driver == "none":
         return NoLog()
     return JsonFile(
