@@ -62,7 +62,12 @@ class Containers:
         asked = wanted(await call.body(CreateRequest), call.version)
         platform = call.text("platform") if call.version >= (1, 41) else ""
         container = await self._containers.create(
-            call.text("name"), asked.config, asked.host, asked.networks, platform=platform
+            call.text("name"),
+            asked.config,
+            asked.host,
+            asked.networks,
+            platform=platform,
+            read_only_once=call.version < (1, 44),
         )
         return json_response({"Id": container.id, "Warnings": [*container.warnings, *asked.warnings]}, 201)
 

@@ -121,7 +121,7 @@ class Engine:
             system=SystemService(config, database, events, self._apparmor),
             plugins=PluginService(root / "plugins", database, events),
             events=events,
-            reconfigurer=Reconfigurer(self._containers, self._networks, volumes),
+            reconfigurer=Reconfigurer(self._containers, self._networks, volumes, root),
             leases=self._leases,
             checkpoints=checkpoints,
             fsck=Fsck(root, database, self._layers, images, volumes, index),

@@ -52,7 +52,12 @@ class State(msgspec.Struct):
 
 
 class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
-    """A volume, bind or tmpfs of a container; `copy` says whether an empty volume is filled from the image."""
+    """A volume, bind or tmpfs of a container.
+
+    `copy`: an empty volume is filled from the image. `make`: a bind's source is made where it is missing.
+    `given_propagation`: a user has said so. `read_only` of a bind that is not `rw`: "" all the way down where the
+    kernel can, "once" without what is mounted below it.
+    """
 
     type: str
     name: str = ""
@@ -65,6 +70,9 @@ class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=Tr
     options: list[str] = []
     copy: bool = False
     subpath: str = ""
+    make: bool = False
+    given_propagation: bool = False
+    read_only: str = ""
 
 
 class Record(msgspec.Struct, kw_only=True):

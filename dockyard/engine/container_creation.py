@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from dockyard.config import Config
 from dockyard.engine import log_options, names, namespace_modes
@@ -59,7 +60,7 @@ class ContainerMaker:
         self._volumes = volumes
         self._networks = networks
         self._user_namespaces = user_namespaces
-        self._mounts = MountResolver(volumes, index.get)
+        self._mounts = MountResolver(volumes, index.get, Path(config.data_root))
         # each may refuse a new container by its labels
         self.label_checks: list[Callable[[Mapping[str, str]], None]] = []
 
@@ -76,6 +77,7 @@ class ContainerMaker:
         *,
         platform: str = "",
         scratch: bool = False,
+        read_only_once: bool = False,
         origin: Origin | None = None,
     ) -> Container:
         """Make a container: of the image that `config` names, or of `origin`.
@@ -84,6 +86,7 @@ class ContainerMaker:
 
         `platform`: what the image must run on ("": it is told in a warning when that is not this host).
         `scratch`: it is the engine's own, and is removed when a daemon finds it at its start.
+        `read_only_once`: see MountResolver.
         """
         name = names.check_name(name) if name else names.choose_name(self._index.names)
         wanted = parse_platform(platform) if platform else None
@@ -92,7 +95,9 @@ class ContainerMaker:
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:
-            made = await self._settled(container_id, name, config, host, networks, image, scratch, origin)
+            made = await self._settled(
+                container_id, name, config, host, networks, image, scratch, read_only_once, origin
+            )
             made.warnings[:0] = warnings
             return made
         except BaseException:
@@ -110,6 +115,7 @@ class ContainerMaker:
         networks: dict[str, EndpointSettings],
         image: Image | None,
         scratch: bool,
+        read_only_once: bool,
         origin: Origin | None,
     ) -> Container:
         if origin is None:
@@ -126,7 +132,7 @@ class ContainerMaker:
             parse_signal(config.stop_signal)
         ids, ids_of = self._user_namespaces.choose(container_id, host, self._index.all(), self._index.get)
         try:
-            points = await self._mounts.resolve(config, host, container_id)
+            points = await self._mounts.resolve(config, host, container_id, read_only_once=read_only_once)
             record = Record(
                 id=container_id,
                 name=name,
@@ -167,7 +173,7 @@ class ContainerMaker:
             elif fresh:
                 async with self._layers.mounted(container_id) as tree:
                     for point in fresh:
-                        await self._volumes.populate(point.name, tree.path, point.destination)
+                        await self._volumes.populate(point.name, tree.path, point.destination, point.subpath)
             for check in self.label_checks:
                 check(record.config.labels or {})
             self._index.add(container)

@@ -3,9 +3,13 @@
 import os
 import posixpath
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+import msgspec
+
+from dockyard.engine.bind_sources import make_directory, propagation_of
 from dockyard.engine.container import Container, MountPoint
-from dockyard.engine.container_config import ContainerConfig, HostConfig, MountSpec
+from dockyard.engine.container_config import BindOptions, ContainerConfig, HostConfig, MountSpec
 from dockyard.engine.id_ranges import EVERY_ID, IdRange, mount_rows
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter, NotFound, NotImplementedHere
@@ -27,12 +31,17 @@ MODES = (
 class MountResolver:
     """Finds out every mount of a container, making the volumes that are named but not there."""
 
-    def __init__(self, volumes: VolumeService, find: Callable[[str], Container]) -> None:
+    def __init__(self, volumes: VolumeService, find: Callable[[str], Container], data_root: Path) -> None:
         self._volumes = volumes
         self._find = find
+        self._data_root = data_root
 
-    async def resolve(self, config: ContainerConfig, host: HostConfig, owner: str) -> list[MountPoint]:
+    async def resolve(
+        self, config: ContainerConfig, host: HostConfig, owner: str, *, read_only_once: bool = False
+    ) -> list[MountPoint]:
         """The mounts by destination; what is asked for explicitly wins over what comes from elsewhere.
+
+        `read_only_once`: read-only binds leave what is mounted below them writable, as before API 1.44.
 
         The volumes are held, and those made for nobody else marked, for the container `owner`, which is not there yet.
         Raises InvalidParameter for a malformed one or two for one place.
@@ -48,10 +57,15 @@ class MountResolver:
         for wanted in host.mounts or []:
             _enter(explicit, await self._mount(wanted, host.volume_driver, owner))
         for destination in host.tmpfs or {}:
+            if posixpath.normpath(destination) in ("/", "//"):
+                raise InvalidParameter("invalid specification: destination can't be '/'")
             if not destination.startswith("/"):
                 raise InvalidParameter(f"invalid mount path: '{destination}' mount path must be absolute")
             if posixpath.normpath(destination) in explicit:
                 raise InvalidParameter(f"Duplicate mount point: {destination}")
+        if read_only_once:
+            for mount in explicit.values():
+                mount.read_only = "once" if mount.type == "bind" and not mount.rw else ""
         found.update(explicit)
         tmpfs = {posixpath.normpath(destination) for destination in host.tmpfs or {}}
         for destination in config.volumes or {}:
@@ -71,18 +85,8 @@ class MountResolver:
         except NotFound as missing:  # a client takes that for the image's absence
             raise InvalidParameter(str(missing)) from None
         for mount in other.record.mounts:
-            yield MountPoint(
-                type=mount.type,
-                name=mount.name,
-                source=mount.source,
-                destination=mount.destination,
-                driver=mount.driver,
-                mode=mode,
-                rw=mount.rw and "ro" not in mode.split(","),
-                propagation=mount.propagation,
-                options=mount.options,
-                subpath=mount.subpath,
-            )
+            rw = mount.rw and "ro" not in mode.split(",")
+            yield msgspec.structs.replace(mount, mode=mode, rw=rw, copy=False)
 
     async def _bind(self, text: str, driver: str, owner: str) -> MountPoint:
         """`[SOURCE:]DESTINATION[:MODE]`."""
@@ -107,18 +111,22 @@ class MountResolver:
                     f"invalid volume specification: '{text}': "
                     'invalid mount config for type "bind": field VolumeOptions must not be specified'
                 )
-            # `-v` makes a missing directory, `--mount` does not
-            if not os.path.lexists(source):
-                os.makedirs(source, 0o755, exist_ok=True)
-            return MountPoint(
+            source = _clean(source)
+            point = MountPoint(
                 type="bind",
                 source=source,
                 destination=destination,
                 mode=mode,
                 rw=writable,
-                propagation=propagation or "rprivate",
+                propagation=propagation_of(source, propagation, self._data_root),
+                given_propagation=bool(propagation),
                 options=["idmap"] if "idmap" in words else [],
+                make=True,
             )
+            # `-v` makes a missing directory, `--mount` does not
+            if not os.path.lexists(source):
+                make_directory(source)
+            return point
         mount = await self._volume(source, destination, driver, owner)
         mount.mode, mount.rw, mount.copy = mode, writable, not {"nocopy", "volume-nocopy"} & set(words)
         mount.options = ["idmap"] if "idmap" in words else []
@@ -133,6 +141,7 @@ class MountResolver:
             return self._bind_mount(wanted, destination)
         if wanted.type == "volume":
             told = wanted.volume_options
+            _check_volume(wanted, told.subpath if told else "")
             config = told.driver_config if told else None
             mount = await self._volume(
                 wanted.source,
@@ -153,10 +162,9 @@ class MountResolver:
             data = [f"size={size.size_bytes}"] if size and size.size_bytes else []
             data += [f"mode={size.mode:o}"] if size and size.mode else []
             return MountPoint(type="tmpfs", destination=destination, rw=not wanted.read_only, options=data)
-        raise InvalidParameter(f'invalid mount config for type "{wanted.type}": mount type unknown: "{wanted.type}"')
+        raise InvalidParameter(f'invalid mount config for type "{wanted.type}": mount type unknown')
 
-    @staticmethod
-    def _bind_mount(wanted: MountSpec, destination: str) -> MountPoint:
+    def _bind_mount(self, wanted: MountSpec, destination: str) -> MountPoint:
         if not wanted.source:
             raise InvalidParameter('invalid mount config for type "bind": field Source must not be empty')
         if not wanted.source.startswith("/"):
@@ -164,24 +172,32 @@ class MountResolver:
                 'invalid mount config for type "bind": '
                 f"invalid mount path: '{wanted.source}' mount path must be absolute"
             )
-        options = wanted.bind_options
-        if not os.path.lexists(wanted.source):
-            if options is None or not options.create_mountpoint:
-                raise InvalidParameter(
-                    'invalid mount config for type "bind": bind source path does not exist: ' + wanted.source
-                )
-            os.makedirs(wanted.source, 0o755, exist_ok=True)
-        propagation = options.propagation if options else ""
-        if propagation and propagation not in PROPAGATIONS:
-            raise InvalidParameter(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
-        return MountPoint(
+        options = wanted.bind_options or BindOptions()
+        if options.propagation and options.propagation not in PROPAGATIONS:
+            raise InvalidParameter(
+                f'invalid mount config for type "bind": invalid propagation mode: {options.propagation}'
+            )
+        _check_read_only(wanted, options)
+        source = _clean(wanted.source)
+        missing = not os.path.lexists(source)
+        if missing and not options.create_mountpoint:
+            raise InvalidParameter(
+                'invalid mount config for type "bind": bind source path does not exist: ' + wanted.source
+            )
+        point = MountPoint(
             type="bind",
-            source=wanted.source,
+            source=source,
             destination=destination,
             rw=not wanted.read_only,
-            propagation=propagation or "rprivate",
-            options=["bind"] if options and options.non_recursive else [],
+            propagation=propagation_of(source, options.propagation, self._data_root),
+            given_propagation=bool(options.propagation),
+            options=["bind"] if options.non_recursive else [],
+            read_only="once" if options.read_only_non_recursive else "",
+            make=options.create_mountpoint,
         )
+        if missing:
+            make_directory(source)
+        return point
 
     async def _volume(
         self,
@@ -215,6 +231,39 @@ def _check_mode(mode: str) -> None:
     known = all(any(word in kind for kind in MODES) for word in words)
     if not known or any(sum(word in kind for word in words) > 1 for kind in MODES):
         raise InvalidParameter(f"invalid mode: {mode}")
+
+
+def _check_volume(wanted: MountSpec, subpath: str) -> None:
+    about = f'invalid mount config for type "{wanted.type}": '
+    if subpath and not wanted.source:
+        raise InvalidParameter(f"{about}must not set Subpath when using anonymous volumes")
+    _check_subpath(wanted, subpath)
+    if wanted.read_only and not wanted.source:
+        raise InvalidParameter(f"{about}must not set ReadOnly mode when using anonymous volumes")
+
+
+def _check_subpath(wanted: MountSpec, subpath: str) -> None:
+    """By its words alone; whether symlinks lead out of the volume is seen at the start."""
+    if subpath and (subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == ".."):
+        raise InvalidParameter(
+            f'invalid mount config for type "{wanted.type}": subpath must be a relative path within the volume'
+        )
+
+
+def _check_read_only(wanted: MountSpec, options: BindOptions) -> None:
+    asked = {
+        "!ReadOnly": not wanted.read_only,
+        "BindOptions.ReadOnlyNonRecursive": options.read_only_non_recursive,
+        "BindOptions.ReadOnlyForceRecursive": options.read_only_force_recursive,
+    }
+    given = [name for name, so in asked.items() if so]
+    if len(given) > 1:
+        raise InvalidParameter(f"mount options conflict: {' && '.join(given[:2])}")
+
+
+def _clean(path: str) -> str:
+    """An absolute path without `.`, `..` and doubled slashes."""
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _check_target(wanted: MountSpec) -> None:
@@ -264,7 +313,7 @@ def spec_mounts(
         options = ["bind" if single else "rbind", point.propagation or "rprivate"]
         if not point.rw:
             # read-only all the way down where the kernel can (Linux 5.12), as Docker 25 and newer
-            options.append("ro" if single else "rro")
+            options.append("ro" if single or point.read_only == "once" else "rro")
         mount = Mount(point.destination, type="bind", source=source, options=options)
         if mapped:
             owner = os.stat(source) if "idmap" in point.options else None

@@ -2,12 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from dockyard.config import Config
 from dockyard.engine import cdi, host_mounts, runtimes
 from dockyard.engine import spec as specs
-from dockyard.engine.container import Container, Record
+from dockyard.engine.bind_sources import prepare
+from dockyard.engine.container import Container, MountPoint, Record
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import spec_mounts
 from dockyard.engine.links import link_environment
@@ -49,6 +51,7 @@ class SpecMaker:
         options = security_options(host.security_opt)
         granted = granted_capabilities(host.cap_add, host.cap_drop, host.privileged)
         folder = self._index.folder(container)
+        points = prepare(record.mounts, Path(self._config.data_root), record.ids)
         files_from = folder
         if host.network_mode.startswith("container:"):
             files_from = self._index.folder(self._index.get(host.network_mode.removeprefix("container:")))
@@ -66,7 +69,7 @@ class SpecMaker:
                 for name in ("resolv.conf", "hostname", "hosts")
                 if os.path.exists(f"{files_from}/{name}")
             ],
-            mounts=spec_mounts(record.mounts, dict(sources), record.ids, (user.uid, user.gid)),
+            mounts=spec_mounts(points, dict(sources), record.ids, (user.uid, user.gid)),
             shm_source=shm,
             link_variables=link_environment(self._index, container),
             seccomp=self._seccomp(options.seccomp, granted, host.privileged),
@@ -76,7 +79,7 @@ class SpecMaker:
             apparmor=record.apparmor,
             writable_cgroups=_writable_cgroups(options.writable_cgroups, record),
             init_path=self._init_path(container),
-            rootfs_propagation=_propagation(record),
+            rootfs_propagation=_propagation(points),
             ids=record.ids,
         )
         spec = specs.build(record.config, host, around)
@@ -180,9 +183,9 @@ def _writable_cgroups(wanted: bool | None, record: Record) -> bool:
     return record.host_config.privileged if wanted is None else wanted
 
 
-def _propagation(record: Record) -> str:
+def _propagation(points: Iterable[MountPoint]) -> str:
     """The root's propagation that the container's mounts need: shared mounts only work from a shared root."""
-    wanted = {mount.propagation for mount in record.mounts}
+    wanted = {point.propagation for point in points}
     if wanted & {"shared", "rshared"}:
         return "rshared"
     return "rslave" if wanted & {"slave", "rslave"} else ""

@@ -172,10 +172,20 @@ class ContainerService:
         *,
         platform: str = "",
         scratch: bool = False,
+        read_only_once: bool = False,
         origin: Origin | None = None,
     ) -> Container:
         """Make a container, see ContainerMaker.make."""
-        return await self._maker.make(name, config, host, networks, platform=platform, scratch=scratch, origin=origin)
+        return await self._maker.make(
+            name,
+            config,
+            host,
+            networks,
+            platform=platform,
+            scratch=scratch,
+            read_only_once=read_only_once,
+            origin=origin,
+        )
 
     async def start(self, reference: str, checkpoint: Checkpoint | None = None) -> None:
         """Start a container, see Lifecycle.start."""

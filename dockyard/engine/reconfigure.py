@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from dockyard.engine import host_mounts, live_mounts
+from dockyard.engine.bind_sources import prepare
 from dockyard.engine.container import Container, MountPoint, Record
 from dockyard.engine.container_config import HostConfig, MountSpec, PortBinding
 from dockyard.engine.container_mounts import MountResolver, spec_mounts
@@ -46,11 +48,14 @@ class Changes:
 class Reconfigurer:
     """Changes containers that are there already."""
 
-    def __init__(self, containers: ContainerService, networks: NetworkService, volumes: VolumeService) -> None:
+    def __init__(
+        self, containers: ContainerService, networks: NetworkService, volumes: VolumeService, data_root: Path
+    ) -> None:
         self._containers = containers
         self._networks = networks
         self._volumes = volumes
-        self._mounts = MountResolver(volumes, containers.get)
+        self._data_root = data_root
+        self._mounts = MountResolver(volumes, containers.get, data_root)
 
     async def change(self, reference: str, changes: Changes) -> bool:
         """Make the changes, all or none; returns whether the container was started anew for it.
@@ -149,7 +154,7 @@ class Reconfigurer:
         """Fill a new volume with what the image has at its place, as when a container is made."""
         if point.type == "volume" and point.copy and container.record.ids is None:
             async with self._containers.rootfs(container) as tree:
-                await self._volumes.populate(point.name, tree.path, point.destination)
+                await self._volumes.populate(point.name, tree.path, point.destination, point.subpath)
 
     async def _attach(self, container: Container, point: MountPoint) -> None:
         """Mount it, if the container runs."""
@@ -166,7 +171,8 @@ class Reconfigurer:
                 )
             record, pid = container.record, container.shim.pid
             user, _ = await asyncio.to_thread(find_user, f"/proc/{pid}/root", record.config.user, [])
-            mount = spec_mounts([point], sources, record.ids, (user.uid, user.gid))[0]
+            points = await asyncio.to_thread(prepare, [point], self._data_root, record.ids)
+            mount = spec_mounts(points, sources, record.ids, (user.uid, user.gid))[0]
             await asyncio.to_thread(live_mounts.attach, pid, container.id, mount, record.ids)
         except BaseException:
             if point.type == "volume" and point.name not in container.volume_names:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +20,10 @@ import msgspec
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
-from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, SystemFailure
 from dockyard.volumes.copy_up import copy_up
 from dockyard.volumes.driver import Driver
+from dockyard.volumes.subpath import open_subpath
 
 if TYPE_CHECKING:
     from dockyard.engine.container import MountPoint
@@ -391,14 +394,18 @@ class VolumeService:
             if not held.mounted_by:
                 await asyncio.to_thread(self._driver(held.row.driver).unmount, name, held.row.options)
 
-    async def populate(self, name: str, rootfs: str, path: str) -> None:
-        """Fill an empty volume with what is at `path` (absolute) in the container whose root is `rootfs`."""
+    async def populate(self, name: str, rootfs: str, path: str, subpath: str = "") -> None:
+        """Fill an empty volume with what is at `path` (absolute) in the container whose root is `rootfs`.
+
+        With `subpath` that part of the volume, if it is there; where it leads out of the volume, the start will say so.
+        Raises InvalidParameter when a whole volume is to be mounted over a file.
+        """
         held = self._held(name)
         user = f"populate-{secrets.token_hex(8)}"
         target = await self.mount(name, user)
         try:
             async with held.lock:
-                await asyncio.to_thread(copy_up, rootfs, path, target)
+                await asyncio.to_thread(_populate, rootfs, path, target, subpath)
         finally:
             await self.unmount(name, user)
 
@@ -408,6 +415,21 @@ class VolumeService:
         for volume in await self.list():
             usage.append((volume, await self.size(volume.name), len(self.users_of(volume.name))))
         return usage
+
+
+def _populate(rootfs: str, path: str, volume: str, subpath: str) -> None:
+    if not subpath:
+        copy_up(rootfs, path, volume)
+        return
+    try:
+        part = open_subpath(volume, subpath)
+    except (InvalidParameter, SystemFailure):
+        return
+    try:
+        if stat.S_ISDIR(os.fstat(part).st_mode):
+            copy_up(rootfs, path, f"/proc/self/fd/{part}")
+    finally:
+        os.close(part)
 
 
 def _check_filters(filters: Mapping[str, Any], known: Sequence[str]) -> None:

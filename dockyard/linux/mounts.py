@@ -26,6 +26,8 @@ class Mount:
     kind: str
     source: str
     super_options: str
+    shared: bool = False
+    slave: bool = False
 
 
 def mount_table(pid: int | str = "self") -> list[Mount]:
@@ -34,9 +36,13 @@ def mount_table(pid: int | str = "self") -> list[Mount]:
     with open(f"/proc/{pid}/mountinfo", "rb") as rows:
         for row in rows:
             fields, _, rest = os.fsdecode(row).rstrip("\n").partition(" - ")
-            _, _, _, root, target, options = fields.split(" ")[:6]
+            _, _, _, root, target, options, *optional = fields.split(" ")
             kind, source, super_options = rest.split(" ")[:3]
-            table.append(Mount(_plain(root), _plain(target), options, kind, _plain(source), super_options))
+            shared = any(tag.startswith("shared:") for tag in optional)
+            slave = any(tag.startswith("master:") for tag in optional)
+            table.append(
+                Mount(_plain(root), _plain(target), options, kind, _plain(source), super_options, shared, slave)
+            )
     return table
 
 

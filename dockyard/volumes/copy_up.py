@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from dockyard.errors import InvalidParameter
 from dockyard.linux import syscalls
 
 # Extended attributes that belong to a file's content; the rest is the host's business (labels, overlay's marks).
@@ -20,7 +21,7 @@ def copy_up(rootfs: str, path: str, destination: str) -> bool:
     """Copy the directory `path` of a container into the directory `destination` when that is empty.
 
     Ownership, mode, times and extended attributes of everything are kept, `destination`'s own too; hard links stay
-    linked. Returns whether there was anything to copy. Blocks.
+    linked. Returns whether there was anything to copy. Raises InvalidParameter when a file is at `path`. Blocks.
     """
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -28,6 +29,8 @@ def copy_up(rootfs: str, path: str, destination: str) -> bool:
             root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
         )
     except OSError as error:
+        if error.errno == errno.ENOTDIR and _is_there(root, path):
+            raise InvalidParameter(f"cannot mount volume over existing file, file exists {path}") from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
         raise
@@ -43,6 +46,17 @@ def copy_up(rootfs: str, path: str, destination: str) -> bool:
     finally:
         os.close(source)
         os.close(target)
+
+
+def _is_there(root: int, path: str) -> bool:
+    try:
+        found = syscalls.openat2(
+            root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        )
+    except OSError:
+        return False
+    os.close(found)
+    return True
 
 
 class _Links:
