@@ -236,7 +236,7 @@ def test_a_network_that_is_not_there_yet_is_missed_at_the_start(engine: EnginePr
     )
     assert status == 201
     status, answer = engine.api("POST", f"/containers/{created['Id']}/start")
-    assert (status, answer["message"]) == (404, "network to-come not found")
+    assert (status, answer["message"]) == (404, "failed to set up container networking: network to-come not found")
     engine.docker("network", "create", "to-come")
     assert engine.api("POST", f"/containers/{created['Id']}/start")[0] == 204
     engine.docker("rm", "-f", created["Id"])
