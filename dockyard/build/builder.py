@@ -396,7 +396,7 @@ class Build:
 
     async def download(self, url: str, destination: str, checksum: str) -> Source:
         """The file behind a URL, for ADD; `checksum` is what its digest has to be, "" for anything."""
-        file, _, name, time_ns = await contexts.download(url, self._builder.folder)
+        file, _, name, time_ns = await contexts.fetch(url, self._builder.folder)
         if checksum:
             digest = await self.in_thread(lambda: f"sha256:{_digest(file)}")
             if digest != checksum:

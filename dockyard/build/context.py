@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-
 from dockyard.build.archives import uncompressed
 from dockyard.build.dockerignore import IgnoreRules
 from dockyard.build.trees import ArchiveTree
-from dockyard.errors import Forbidden, InvalidParameter, NotFound, SystemFailure, Unauthorized
+from dockyard.content import download
+from dockyard.errors import InvalidParameter, SystemFailure, Unavailable
 
 DEFAULT = "Dockerfile"
 LARGEST_DOCKERFILE = 8 << 20
@@ -88,7 +90,7 @@ async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str],
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
     say(f"Downloading build context from remote url: {url}\n")
-    file, kind, _, _ = await download(url, folder)
+    file, kind, _, _ = await fetch(url, folder)
     file.seek(0)
     head = file.read(512)
     if not kind.startswith("text/plain") or head[257:262] == b"ustar":
@@ -103,43 +105,26 @@ async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str],
     return _context(tree, "")
 
 
-async def download(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
+async def fetch(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
     """Fetch a URL: (a file with it, its content type, the name to give it, its time in UNIX ns or 0)."""
     from email.utils import parsedate_to_datetime
 
-    try:
-        patience = aiohttp.ClientTimeout(None, connect=30, sock_read=60)
-        async with aiohttp.ClientSession(timeout=patience) as session, session.get(url) as response:
-            if response.status >= 400:
-                raise _status_error(url, response.status, response.reason or "")
-            name = posix_name(unquote(urlsplit(url).path))
-            if not name and response.content_disposition is not None:
-                name = posix_name(response.content_disposition.filename or "")
-            file = await spool(response.content.iter_chunked(1 << 18), folder)
-            time_ns = 0
-            if "Last-Modified" in response.headers:
-                try:
-                    moment = parsedate_to_datetime(response.headers["Last-Modified"])
-                    time_ns = int(moment.timestamp()) * 1_000_000_000
-                except ValueError:
-                    time_ns = 0
-            return file, response.content_type, name, time_ns
-    except aiohttp.ClientError as error:
-        raise SystemFailure(f"error downloading remote context {url}: {error}") from error
+    async with download.opened(url) as found:
+        name = posix_name(unquote(urlsplit(url).path)) or posix_name(found.file_name)
+        file = await spool(found.pieces(), folder)
+        time_ns = 0
+        if found.last_modified:
+            try:
+                time_ns = int(parsedate_to_datetime(found.last_modified).timestamp()) * 1_000_000_000
+            except ValueError:
+                time_ns = 0
+        return file, found.content_type, name, time_ns
 
 
 def posix_name(path: str) -> str:
     """The last component of a path that is a safe file name; "" when there is none."""
     name = path.rpartition("/")[2]
     return "" if name in (".", "..") or "\0" in name else name
-
-
-def _status_error(url: str, status: int, reason: str) -> Exception:
-    message = f"failed to GET {url} with status {status} {reason}"
-    kinds = {401: Unauthorized, 403: Forbidden, 404: NotFound}
-    if status in kinds:
-        return kinds[status](message)
-    return InvalidParameter(message) if status < 500 else SystemFailure(message)
 
 
 def is_git(url: str) -> bool:
@@ -164,27 +149,41 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
     if git is None:
         raise SystemFailure("unable to find 'git' on this host: it is needed for a git context")
     clone = Path(tempfile.mkdtemp(prefix="git-", dir=folder))
+    bounds = download.BOUNDS
     try:
-        await _git(git, clone, "init", "--quiet")
-        await _git(git, clone, "remote", "add", "origin", repository)
-        await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
-        await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
-        head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
-        if not head.startswith(commit):
-            raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
-        top = await asyncio.to_thread(_below, clone, directory)
-        file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
-        try:
-            left_out = [] if keep_git else ["--exclude=.git"]
-            tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), *left_out, "-c", ".", stdout=file)
-            if await tar.wait() != 0:
-                raise SystemFailure(f"cannot read the git context {url}")
-        except BaseException:
-            file.close()
-            raise
-        return cast(BinaryIO, file)
+        async with asyncio.timeout(bounds.whole):
+            await _git(git, clone, "init", "--quiet")
+            await _git(git, clone, "remote", "add", "origin", repository)
+            await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
+            await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+            head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
+            if not head.startswith(commit):
+                raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
+            top = await asyncio.to_thread(_below, clone, directory)
+            return await _packed(top, folder, keep_git=keep_git)
+    except TimeoutError:
+        raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:
         await asyncio.to_thread(shutil.rmtree, clone, True)
+
+
+async def _packed(top: Path, folder: Path, *, keep_git: bool) -> BinaryIO:
+    """The files of a checked out repository as a nameless tar archive in `folder`."""
+    file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
+    try:
+        left_out = [] if keep_git else ["--exclude=.git"]
+        tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), *left_out, "-c", ".", stdout=file)
+        try:
+            if await tar.wait() != 0:
+                raise SystemFailure("cannot read the git context")
+        except asyncio.CancelledError:
+            tar.kill()
+            await tar.wait()
+            raise
+    except BaseException:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
 
 
 def _below(clone: Path, directory: str) -> Path:
@@ -203,19 +202,34 @@ async def _git(git: str, clone: Path, *arguments: str) -> str:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
         "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+        "GIT_HTTP_LOW_SPEED_TIME": f"{download.BOUNDS.silence:.0f}",
     }
     process = await asyncio.create_subprocess_exec(
         git, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=environment, start_new_session=True,
     )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        printed, said = await process.communicate()
+        with contextlib.suppress(ProcessLookupError):  # it may have done already
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (download.BOUNDS.size, download.BOUNDS.size))
+        printed, said, _ = await asyncio.gather(_begin(process.stdout), _begin(process.stderr), process.wait())
     except BaseException:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
         await process.wait()
         raise
     if process.returncode != 0:
         host = urlsplit(arguments[-1]).hostname or ""
         raise InvalidParameter(f"error fetching {host}: {said.decode(errors='replace').strip()}")
     return printed.decode(errors="replace")
+
+
+async def _begin(stream: asyncio.StreamReader) -> bytes:
+    """The first 64 KiB of what comes, to its end: git hands on what a server says, as much as that is."""
+    kept = b""
+    while piece := await stream.read(1 << 16):
+        kept += piece[: (1 << 16) - len(kept)]
+    return kept

@@ -23,6 +23,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import aiohttp
 import msgspec
 
+from dockyard.content.download import LEADS_NOWHERE
 from dockyard.content.patience import PASSING, Patience, Tell, Tries
 from dockyard.content.registry_auth import Authorization, Credentials, Token, challenges, decode_token
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unauthorized, Unavailable
@@ -38,6 +39,10 @@ CERTIFICATES = ("/etc/dockyard/certs.d", "/etc/docker/certs.d")
 # A manifest is small; a registry that sends more is broken or hostile (moby's limit is the same).
 LARGEST_MANIFEST = 4 << 20
 CHUNK = 1 << 20
+# How many seconds the head of an answer may take, with all redirections before it, and a body that is kept in memory: a
+# byte now and then is not enough.
+PATIENCE_WITH_ANSWER = 120.0
+PATIENCE_WITH_LOGIN = 60.0
 MOST_PAGES = 10_000  # of a list of tags
 EMPTY = {"Content-Length": "0"}
 
@@ -176,7 +181,11 @@ class RegistryClient:
         """Check credentials; an identity token if the registry gave one, else "". Raises Unauthorized, Unavailable."""
         # not with a mirror, which may be content with any
         endpoints = self.endpoints(domain, push=True)
-        return await Repository(self, Reference(domain, "library/login"), credentials, endpoints, False).check()
+        try:
+            async with asyncio.timeout(PATIENCE_WITH_LOGIN):
+                return await Repository(self, Reference(domain, "library/login"), credentials, endpoints, False).check()
+        except TimeoutError:
+            raise Unavailable(f"login to {domain} has not ended for {PATIENCE_WITH_LOGIN:.0f} s") from None
 
 
 @dataclass
@@ -441,7 +450,7 @@ class Repository:
                 url = path if path.startswith("http") else candidate.url + path
                 try:
                     response = await self._authorized(method, url, headers, candidate, body, scopes)
-                except (aiohttp.InvalidURL, UnicodeError) as error:  # a name that no host can have
+                except LEADS_NOWHERE as error:
                     raise InvalidParameter(f'"{url}" is not a valid address: {error}') from None
                 except (aiohttp.ClientConnectionError, TimeoutError, ssl.SSLError) as error:
                     failure = error
@@ -483,14 +492,16 @@ class Repository:
         repeated = False
         while True:
             sent = await authorization.value((own, *scopes)) if ours else None
-            response = await self.client.session.request(
-                method,
-                url,
-                headers={**headers, "Authorization": sent} if sent else headers,
-                data=body,
-                ssl=_tls(endpoint),
-                allow_redirects=True,
-            )
+            # what we send may take as long as it takes
+            async with asyncio.timeout(None if isinstance(body, AsyncIterator) else PATIENCE_WITH_ANSWER):
+                response = await self.client.session.request(
+                    method,
+                    url,
+                    headers={**headers, "Authorization": sent} if sent else headers,
+                    data=body,
+                    ssl=_tls(endpoint),
+                    allow_redirects=True,
+                )
             if response.status != 401 or _origin(str(response.url)) != _origin(endpoint.url):
                 return response
             asked = challenges(response.headers.getall("WWW-Authenticate", []))
@@ -518,7 +529,7 @@ class Repository:
             if known.username:
                 query.append(("account", known.username))
             request = session.get(realm, params=query, headers=headers, ssl=_tls(endpoint))
-        async with request as response:
+        async with asyncio.timeout(PATIENCE_WITH_ANSWER), request as response:
             if response.status in (401, 403):
                 raise Unauthorized("unauthorized: incorrect username or password")
             if response.status != 200:
@@ -553,16 +564,22 @@ class Repository:
 
 
 async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
-    """A body that is kept in memory, compressed for the way or not. Raises InvalidParameter when it is too large."""
+    """A body that is kept in memory, compressed for the way or not.
+
+    Raises InvalidParameter when it is too large, Unavailable when it takes too long.
+    """
     content = b""
     inflate = zlib.decompressobj(wbits=31) if response.headers.get("Content-Encoding", "").lower() == "gzip" else None
-    while piece := await response.content.read(CHUNK):
-        try:
-            content += inflate.decompress(piece, LARGEST_MANIFEST + 1) if inflate is not None else piece
-        except zlib.error as error:
-            raise InvalidParameter(f"{what} is not the gzip stream that it is said to be: {error}") from None
-        if len(content) > LARGEST_MANIFEST:
-            raise InvalidParameter(f"{what} is too large")
+    try:
+        async with asyncio.timeout(PATIENCE_WITH_ANSWER):
+            while piece := await response.content.read(CHUNK):
+                content += inflate.decompress(piece, LARGEST_MANIFEST + 1) if inflate is not None else piece
+                if len(content) > LARGEST_MANIFEST:
+                    raise InvalidParameter(f"{what} is too large")
+    except zlib.error as error:
+        raise InvalidParameter(f"{what} is not the gzip stream that it is said to be: {error}") from None
+    except TimeoutError:
+        raise Unavailable(f"{response.url.host} takes too long to send a {what}") from None
     return content
 
 

@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from dockyard.build.configuring import changed
+from dockyard.content import download
 from dockyard.content.registry import RegistryClient
 from dockyard.content.registry_auth import Credentials
 from dockyard.engine.database import Database
@@ -38,7 +38,7 @@ from dockyard.engine.image_removal import ImageRemover
 from dockyard.engine.layer_blobs import LayerBlobs
 from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
-from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, Unavailable
+from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound
 from dockyard.folders import own_folder
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
@@ -358,10 +358,8 @@ class ImageService:
     async def download(self, url: str, progress: Send) -> AsyncIterator[bytes]:
         """The pieces of what lies at a URL, for `import_`. Raises InvalidParameter or Unavailable."""
         address = url if "://" in url else f"http://{url}"
-        if not address.startswith(("http://", "https://")):
-            raise InvalidParameter(f"cannot download {url}: only http and https are known")
         Progress(progress).status(f"Downloading from {address}")
-        return _downloaded(self.registry.session, address, Progress(progress))
+        return _downloaded(address, Progress(progress))
 
     # -- archives
 
@@ -485,15 +483,10 @@ class ImageService:
         return entries
 
 
-async def _downloaded(session: aiohttp.ClientSession, url: str, progress: Progress) -> AsyncIterator[bytes]:
+async def _downloaded(url: str, progress: Progress) -> AsyncIterator[bytes]:
     received = 0
-    try:
-        async with session.get(url) as response:
-            if response.status >= 400:
-                raise InvalidParameter(f"failed to GET {url} with status {response.status} {response.reason}")
-            async for piece in response.content.iter_any():
-                received += len(piece)
-                progress.bar("Importing", "", received, response.content_length or 0)
-                yield piece
-    except aiohttp.ClientError as error:
-        raise Unavailable(f"cannot download {url}: {error}") from error
+    async with download.opened(url) as found:
+        async for piece in found.pieces():
+            received += len(piece)
+            progress.bar("Importing", "", received, found.size)
+            yield piece
