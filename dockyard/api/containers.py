@@ -59,7 +59,10 @@ class Containers:
     # -- making and looking
 
     async def create(self, call: Call) -> web.StreamResponse:
-        asked = wanted(await call.body(CreateRequest), call.version)
+        body = await call.body(CreateRequest)
+        if not call.http.has_body:
+            raise InvalidParameter("invalid JSON: got EOF while reading request body")
+        asked = wanted(body, call.version)
         platform = call.text("platform") if call.version >= (1, 41) else ""
         container = await self._containers.create(
             call.text("name"),

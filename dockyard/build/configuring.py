@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
-import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dockyard.build import dockerfile, instructions
 from dockyard.build.instructions import Command, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.build.substitution import expand, expand_words
+from dockyard.engine.signals import parse_signal
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck
 
@@ -111,7 +110,7 @@ class Configuring:
             case "USER":
                 config.user = text
             case "STOPSIGNAL":
-                _check_signal(text)
+                parse_signal(text)
                 config.stop_signal = text
         return f"{step.word} {text}"
 
@@ -161,12 +160,3 @@ def _ports(words: Sequence[str]) -> list[str]:
             raise InvalidParameter(f"invalid containerPort: {text}")
         ports += [f"{port}/{protocol}" for port in range(int(first), int(last) + 1)]
     return ports
-
-
-def _check_signal(text: str) -> None:
-    name = text.upper().removeprefix("SIG")
-    known = {item.name.removeprefix("SIG") for item in signal.Signals}
-    if text.isdigit() and 0 < int(text) <= 64:
-        return
-    if name not in known and not re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", name):
-        raise InvalidParameter(f"invalid signal: {text}")

@@ -301,7 +301,7 @@ def updated(present: HostConfig, wanted: HostConfig) -> HostConfig:
         )
     changed = {name: getattr(wanted, name) for name in UPDATED if getattr(wanted, name) not in (None, 0, "")}
     if wanted.pids_limit is not None:
-        changed["pids_limit"] = wanted.pids_limit
+        changed["pids_limit"] = max(wanted.pids_limit, 0)  # none, as moby keeps it
     if wanted.restart_policy.name:
         if present.auto_remove and wanted.restart_policy.name != "no":
             raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")

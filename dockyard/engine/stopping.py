@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from dockyard.engine.container import Container
 from dockyard.engine.container_index import ContainerIndex
-from dockyard.engine.signals import parse_signal
-from dockyard.errors import Conflict, NotFound, SystemFailure, Unavailable
+from dockyard.engine.signals import parse_signal, signal_to_send
+from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim.connection import Shim
 
@@ -36,13 +36,16 @@ class Stopping:
         shim, exited = container.shim, container.exited
         if shim is None:
             return
-        container.record.stopped_by_user |= by_user
-        self._index.save_surely(container)
         if timeout is None:
             timeout = container.config.stop_timeout
-        signo = parse_signal(signal_name or container.config.stop_signal or "TERM")
+        try:
+            signo = parse_signal(signal_name) if signal_name else _stop_signal(container)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"cannot stop container: {container.id}: {error}") from None
         if timeout is None:
             timeout = DEFAULT_TIMEOUT
+        container.record.stopped_by_user |= by_user
+        self._index.save_surely(container)
         try:
             await self._resume(container, shim)
             await shim.signal(signo)
@@ -85,9 +88,12 @@ class Stopping:
 
     async def kill(self, reference: str, signal_name: str = "KILL", *, by_user: bool = True) -> None:
         """Send a signal; `by_user`: if that ends it, it is to stay stopped. Raises Conflict when it does not run."""
-        signo = parse_signal(signal_name or "KILL")
+        try:
+            signo = signal_to_send(signal_name or "KILL")
+        except InvalidParameter as error:
+            raise InvalidParameter(f"cannot kill container: {reference}: {error}") from None
         container, shim = self._live(reference)
-        if by_user and signo in (signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")):
+        if by_user and signo in (signal.SIGKILL, _stop_signal(container)):
             container.record.stopped_by_user = True
             self._index.save_surely(container)
         exited = container.exited
@@ -110,3 +116,11 @@ class Stopping:
         if not container.state.running or container.shim is None:
             raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running")
         return container, container.shim
+
+
+def _stop_signal(container: Container) -> int:
+    """The container's own; SIGTERM when that is none, as an earlier release took for one."""
+    try:
+        return parse_signal(container.config.stop_signal or "TERM")
+    except InvalidParameter:
+        return signal.SIGTERM

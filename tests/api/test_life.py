@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api_client import Api
+from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
 
 
@@ -233,3 +233,55 @@ def test_who_hears_of_an_end_can_have_what_the_container_held(engine: EngineProc
             pass
     api.remove(first)
     api.remove(second)
+
+
+REFUSED = [
+    "SIG42",
+    "0",
+    "-5",
+    "99",
+    "65",
+    "32",
+    "SIGRTMIN+99",
+    "RTMIN+16",
+    "RTMIN-1",
+    "RTMAX-15",
+    "SIGSIGHUP",
+    "x",
+    " 9",
+]
+
+
+def test_a_signal_that_does_not_exist_is_refused(engine: EngineProcess) -> None:
+    api = Api(engine.socket)
+    container = api.run("sleep", "600")
+    for name in REFUSED:
+        number = name.lstrip("-").isdigit() and name != "0"
+        words = f"the linux daemon does not support signal {name}" if number else f"invalid signal: {name}"
+        with pytest.raises(ApiError) as caught:
+            api.post(f"/containers/{container}/kill", signal=name)
+        assert str(caught.value) == f"400: cannot kill container: {container}: {words}"
+        if number:  # it can't be sent, so that the next one is, in Docker as well
+            continue
+        with pytest.raises(ApiError) as caught:
+            api.post(f"/containers/{container}/stop", signal=name)
+        assert str(caught.value) == f"400: cannot stop container: {container}: {words}"
+        with pytest.raises(ApiError) as caught:
+            api.create("true", StopSignal=name)
+        assert str(caught.value) == f"400: {words}"
+    assert api.inspect(container)["State"]["Running"]
+    for name in ("CHLD", "sigcld", "+17", "URG", "winch"):
+        api.post(f"/containers/{container}/kill", signal=name)
+    api.post(f"/containers/{container}/kill", signal="RTMIN+15")
+    api.remove(container)
+
+
+@pytest.mark.parametrize("first", [None, 0, -1, 5])
+def test_no_limit_of_processes_is_kept_as_docker_keeps_it(engine: EngineProcess, first: int | None) -> None:
+    api = Api(engine.socket)
+    container = api.run("sleep", "600", host={"PidsLimit": first})
+    assert api.inspect(container)["HostConfig"]["PidsLimit"] == (5 if first == 5 else None)
+    for wanted, kept in ((None, 5 if first == 5 else None), (-7, 0), (3, 3), (0, 0), (3, 3), (-1, 0)):
+        api.post(f"/containers/{container}/update", {"PidsLimit": wanted})
+        assert api.inspect(container)["HostConfig"]["PidsLimit"] == kept
+    api.remove(container)

@@ -383,3 +383,8 @@ def test_a_start_with_settings_is_refused(engine: EngineProcess) -> None:
     assert "non-empty request body" in answer["message"], answer
     assert engine.api("POST", f"/containers/{container}/start", {})[0] == 204
     engine.docker("rm", "-f", container)
+
+
+def test_a_create_without_a_body_is_refused_in_go_words(engine: EngineProcess) -> None:
+    status, answer = engine.api("POST", "/containers/create")
+    assert (status, answer["message"]) == (400, "invalid JSON: got EOF while reading request body")
