@@ -118,7 +118,7 @@ class PidFile:
     def __enter__(self) -> None:
         os.makedirs(os.path.dirname(self._path), mode=0o711, exist_ok=True)
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SystemFailure(f"cannot write the PID file: {words(error)}") from error
         try:

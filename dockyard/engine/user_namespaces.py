@@ -14,6 +14,7 @@ from dockyard.engine.container_config import HostConfig
 from dockyard.engine.id_ranges import IdRange, allocate, spans_for_containers, wanted_size
 from dockyard.engine.namespace_modes import joined
 from dockyard.errors import InvalidParameter, NotFound
+from dockyard.folders import own_folder
 from dockyard.linux import userns
 
 log = logging.getLogger("dockyard.containers")
@@ -78,7 +79,7 @@ class UserNamespaces:
 
     def make(self, container_id: str, ids: IdRange) -> str:
         """Make both, anew; returns the path of the network namespace. Blocking, below 1 ms. Raises OSError."""
-        self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        own_folder(self._directory)
         self.forget(container_id)
         with userns.held(ids.uids, ids.gids, network=True) as pid:
             userns.pin(pid, "user", self.path(container_id))

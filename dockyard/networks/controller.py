@@ -108,7 +108,7 @@ class Controller:
 
     async def open(self) -> None:
         """Get ready for joins."""
-        own_folder(self._directory, 0o711)
+        own_folder(self._directory)
         self._found = {str(path) for path in self._directory.iterdir()}
 
     async def close(self) -> None:
