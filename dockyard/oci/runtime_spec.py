@@ -10,7 +10,9 @@ import msgspec
 
 VERSION = "1.2.0"
 
-Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+# The number that is left over means "none" to the kernel: setresuid(2) would leave the id as it is.
+LARGEST_ID = (1 << 32) - 2
+Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
 """A user's or group's number."""
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -112,7 +114,7 @@ class IDMapping(Struct):
 
     container_id: Id = msgspec.field(name="containerID")
     host_id: Id = msgspec.field(name="hostID")
-    size: Id = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID + 1)] = 0
 
 
 class Mount(Struct):

@@ -8,7 +8,7 @@ import msgspec
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.syscalls import CLONE_NEWCGROUP, CLONE_NEWUSER
-from dockyard.oci.runtime_spec import IDMapping, Resources, Spec
+from dockyard.oci.runtime_spec import DeviceRule, IDMapping, Resources, Spec
 from dockyard.runtime import resources
 from dockyard.runtime.defaults import DEVICE_RULES
 from dockyard.runtime.errors import RuntimeFailure
@@ -59,18 +59,32 @@ def _make(group: Cgroup, spec: Spec, *, rootless: bool) -> None:
         group.create(tolerant=rootless and not spec.linux.cgroups_path)
     except OSError as error:
         raise _refused("mkdir", error) from error
-    if spec.linux.resources is not None and not group.unit:
+    if not group.unit:
         resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
 
 
-def _with_default_devices(wanted: Resources) -> Resources:
-    """`wanted`, and the devices that every container has may be used (runtime-spec, "Default Devices")."""
-    rules = wanted.devices
-    last = rules[-1] if rules else None
-    if last is None or (last.allow and last.type in ("a", "") and last.major is None):
+def _with_default_devices(wanted: Resources | None) -> Resources:
+    """`wanted`, and of devices only what it allows and every container has (runtime-spec, "Default Devices")."""
+    wanted = wanted or Resources()
+    rules = [plain for rule in wanted.devices for plain in _plain(rule)]
+    if rules and rules[-1].allow and _is_whole(rules[-1]):
         return wanted
-    missing = [rule for rule in DEVICE_RULES[1:] if rule not in rules]
-    return msgspec.structs.replace(wanted, devices=rules + missing) if missing else wanted
+    if not rules or not _is_whole(rules[0]):
+        rules.insert(0, DEVICE_RULES[0])  # a new group has what the one above it has
+    return msgspec.structs.replace(wanted, devices=rules + [rule for rule in DEVICE_RULES[1:] if rule not in rules])
+
+
+def _plain(rule: DeviceRule) -> list[DeviceRule]:
+    """The rule as the kernel has it: of devices of all types there it knows only every use of all."""
+    if rule.type in ("b", "c") or _is_whole(rule):
+        return [rule]
+    return [msgspec.structs.replace(rule, type=kind) for kind in ("b", "c")]
+
+
+def _is_whole(rule: DeviceRule) -> bool:
+    """Whether it is about every use of every device."""
+    numbered = any(number is not None and number >= 0 for number in (rule.major, rule.minor))
+    return rule.type in ("a", "") and not numbered and set(rule.access) == set("rwm")
 
 
 def start(group: Cgroup, spec: Spec, pid: int = 0, *, rootless: bool = False) -> None:
@@ -79,9 +93,10 @@ def start(group: Cgroup, spec: Spec, pid: int = 0, *, rootless: bool = False) ->
     from dockyard.runtime import systemd_properties
 
     assert isinstance(group, Scope)
-    systemd_properties.start(group, pid, spec)
-    if spec.linux.resources is not None:
-        resources.apply(group, _with_default_devices(spec.linux.resources), rootless=rootless)
+    limits = _with_default_devices(spec.linux.resources)
+    linux = msgspec.structs.replace(spec.linux, resources=limits)
+    systemd_properties.start(group, pid, msgspec.structs.replace(spec, linux=linux))
+    resources.apply(group, limits, rootless=rootless)
 
 
 def join(group: Cgroup, pid: int = 0, *, like: int = 0) -> None:

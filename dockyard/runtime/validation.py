@@ -4,9 +4,10 @@ One clear error, in the words runc uses where engines and their users know them.
 """
 
 import os
+from collections.abc import Sequence
 
 from dockyard.linux import namespaces
-from dockyard.oci.runtime_spec import Mount, Process, Seccomp, Spec
+from dockyard.oci.runtime_spec import LARGEST_ID, DeviceRule, Mount, Process, Seccomp, Spec
 from dockyard.runtime import devices, hooks, intel_rdt, labels, limits, mount_options, scheduling, sysctls
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.mount_options import PROPAGATION
@@ -47,6 +48,8 @@ def check(spec: Spec, bundle: str, *, pivot: bool = True) -> None:
         if not path.startswith("/"):
             raise RuntimeFailure(f"path {path!r} to be masked or read-only is not absolute")
     devices.check(spec.linux.devices)
+    if spec.linux.resources is not None:
+        check_device_rules(spec.linux.resources.devices)
     sysctls.check(spec)
     labels.check(spec)
     hooks.check(spec.hooks)
@@ -62,6 +65,17 @@ def check(spec: Spec, bundle: str, *, pivot: bool = True) -> None:
         check_process(spec.process)
 
 
+def check_device_rules(rules: Sequence[DeviceRule]) -> None:
+    """Raise RuntimeFailure for a rule that is not plain: what was taken for "everything" would allow everything."""
+    for number, rule in enumerate(rules):
+        if rule.type not in ("a", "b", "c", ""):
+            raise RuntimeFailure(f'invalid cgroup device type "{rule.type}"')
+        if not rule.access:
+            raise RuntimeFailure(f"device access at {number} field cannot be empty")
+        if not set(rule.access) <= set("rwm"):
+            raise RuntimeFailure(f'invalid cgroup device access "{rule.access}"')
+
+
 def _is_known_version(version: str) -> bool:
     """Whether it is `major.minor.patch`, perhaps with `-…` or `+…`, and of a specification that is compatible."""
     numbers = version.replace("+", "-").partition("-")[0].split(".")
@@ -70,6 +84,9 @@ def _is_known_version(version: str) -> bool:
 
 def check_process(process: Process) -> None:
     """As `check`, for a process: a container's first or a later one."""
+    user = process.user
+    if any(not 0 <= wanted <= LARGEST_ID for wanted in (user.uid, user.gid, *user.additional_gids)):
+        raise RuntimeFailure(f"uids and gids must be in range 0-{LARGEST_ID}")
     labels.check_process(process)
     scheduling.check_process(process)
     limits.check(process.rlimits)
@@ -121,6 +138,12 @@ def _check_mount(wanted: Mount, *, userns: bool) -> None:
         raise RuntimeFailure(f'mountpoint "{wanted.destination}" is on the top of rootfs')
     if bind and not wanted.source:
         raise RuntimeFailure(f"invalid mount on {wanted.destination}: a bind mount needs a source")
+    if bind and options.data:
+        # the kernel would not look at them, and "readonly" is none of its words
+        raise RuntimeFailure(
+            f"invalid mount on {wanted.destination}: bind mounts cannot have any filesystem-specific options applied: "
+            f"{options.data}"
+        )
     if not bind and not wanted.type:
         raise RuntimeFailure(f"invalid mount on {wanted.destination}: it has no type")
     if is_mapped(wanted, options):

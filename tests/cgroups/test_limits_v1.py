@@ -18,7 +18,7 @@ def test_every_limit_reaches_its_file(v1: Cgroup) -> None:
             memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB, swappiness=10, kernel_tcp=8 * MIB),
             cpu=Cpu(shares=512, quota=50_000, period=200_000, burst=10_000, cpus="0", mems="0", idle=0),
             pids=Pids(limit=33),
-            devices=[DeviceRule(allow=False, type="a"), DeviceRule(allow=True, type="c", major=1, minor=3)],
+            devices=[DeviceRule(allow=False, type="a", access="rwm"), DeviceRule(allow=True, type="c", major=1, minor=3)],
         ),
     )
     assert v1.number("memory", "memory.limit_in_bytes") == 64 * MIB
@@ -106,6 +106,6 @@ def test_without_a_cgroup_a_limit_is_refused_and_nothing_else() -> None:
     nowhere = Cgroup("/dockyard-test/none", paths={"none": "/nowhere"})
     if nowhere.version != 1:
         pytest.skip("this host has cgroup version 2 alone")
-    resources.apply(nowhere, Resources(memory=Memory(), devices=[DeviceRule(allow=False)]), rootless=True)
+    resources.apply(nowhere, Resources(memory=Memory(), devices=[DeviceRule(allow=False, access="rwm")]), rootless=True)
     with pytest.raises(RuntimeFailure, match="cannot set pids limit: container could not join or create cgroup"):
         resources.apply(nowhere, Resources(pids=Pids(limit=5)), rootless=True)
