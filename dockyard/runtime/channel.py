@@ -13,7 +13,7 @@ INT = 4  # bytes of a descriptor
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """`kind` is one of those below, or start, done or error.
+    """`kind` is one of those below, or recorded, start, done or error.
 
     console, hooks, limits, clocks, cgroup, crowded, mapped, born, ids, seccomp, created
     """

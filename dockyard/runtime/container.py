@@ -195,6 +195,27 @@ class Container(Existing):
                     tell(f"seccomp filter flags: {filter_.load_flags}")
             if spare is not None:  # it reads while we make the cgroup
                 spare.give(born, text := text or runtime_spec.encode(spec))
+            record = Record(
+                id=container_id,
+                bundle=bundle,
+                pid=0,
+                started=0,
+                cgroup=group.path if group.paths else "",
+                created_ns=0,
+                oci_version=spec.oci_version,
+                rootfs=init.root_path(bundle, spec),
+                annotations=spec.annotations,
+                late_hooks=spec.hooks is not None and bool(spec.hooks.poststart or spec.hooks.poststop),
+                own_mounts=any(namespace.type == "mount" for namespace in spec.linux.namespaces),
+                own_pids=any(namespace.type == "pid" and not namespace.path for namespace in spec.linux.namespaces),
+                userns=born.user_namespace,
+                gated=gate,
+                cgroup_paths=groups.unusual_paths(group),
+                unit=group.unit,
+                rootless=rootless,
+            )
+            if not sibling:  # else the shim that is to be its parent knows all this, and takes it away
+                records.save_plan(root, record)
             groups.make(group, spec, rootless=rootless)
             # what runs at the end of a container also runs at the end of one that came as far as its namespaces
             born_at_all: list[Birth] = []
@@ -236,25 +257,14 @@ class Container(Existing):
             if spec.linux.intel_rdt is not None:
                 resctrl = intel_rdt.join(spec.linux.intel_rdt, container_id, pid)
                 undo.callback(intel_rdt.leave, resctrl)
-            record = Record(
-                id=container_id,
-                bundle=bundle,
+            record = msgspec.structs.replace(
+                record,
                 pid=pid,
                 started=records.start_time(pid),
-                cgroup=group.path if group.paths else "",
-                created_ns=time.time_ns(),
-                oci_version=spec.oci_version,
-                rootfs=init.root_path(bundle, spec),
-                annotations=spec.annotations,
-                late_hooks=spec.hooks is not None and bool(spec.hooks.poststart or spec.hooks.poststop),
-                own_mounts=any(namespace.type == "mount" for namespace in spec.linux.namespaces),
-                own_pids=any(namespace.type == "pid" and not namespace.path for namespace in spec.linux.namespaces),
-                userns=born.user_namespace,
-                gated=gate,
-                resctrl=resctrl,
+                cgroup=group.path if group.paths else "",  # it may have been allowed none
                 cgroup_paths=groups.unusual_paths(group),
-                unit=group.unit,
-                rootless=rootless,
+                created_ns=time.time_ns(),
+                resctrl=resctrl,
             )
             text = text or runtime_spec.encode(spec)
             if not gate:  # nobody else may start it: it may be found while its process is on its way
@@ -279,6 +289,7 @@ class Container(Existing):
             container._seccomp = seccomp_program
             if gate:
                 records.save(root, record, text, group)
+                channel.send(ours, Message("recorded"))
             if start_gate is not None and attendance.keeper >= 0:
                 with socket.socket(fileno=attendance.keeper) as keeper:
                     socket.send_fds(keeper, [b"."], [*start_gate.descriptors(), ours.fileno()])

@@ -38,6 +38,12 @@ class Existing:
         """The container that another process created. Raises RuntimeFailure."""
         return cls(root, records.load(root, container_id))
 
+    @classmethod
+    def load_remains(cls, root: str, container_id: str) -> "Existing | None":
+        """What there may be of one whose maker was killed before it was recorded, or whose record is damaged."""
+        plan = records.load_plan(root, container_id)
+        return cls(root, plan) if plan is not None else None
+
     @property
     def directory(self) -> str:
         """Where its state is kept."""

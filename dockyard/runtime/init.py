@@ -106,6 +106,8 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
         if birth.gate is None or birth.crosses:  # at the gate of one that crosses its maker waits
             channel.expect(runtime, "start", "waiting for start")
         else:
+            # who has no record yet is known to nobody, should the runtime be killed now
+            channel.expect(runtime, "recorded", "being recorded")
             runtime.close()
     except BaseException as failure:
         channel.send_failure(runtime, failure)

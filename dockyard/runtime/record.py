@@ -17,6 +17,8 @@ SPEC = "spec.json"
 # For the launcher's shell, of a container that needs only the usual at its start and end: PID and start time, the
 # file that says whether it is frozen, then the cgroup's directories, a line each.
 PLAIN = "plain"
+# A record of what is about to be made, for who is to take it away should its maker be killed; or state.json be damaged.
+PLAN = "plan.json"
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -54,6 +56,24 @@ def load(root: str, container_id: str) -> Record:
             return _decode(file.read())
     except FileNotFoundError:
         raise RuntimeFailure("container does not exist") from None
+    except ValueError as error:
+        raise RuntimeFailure(
+            f"the state of container {container_id} is damaged ({error}): delete --force it"
+        ) from error
+
+
+def load_plan(root: str, container_id: str) -> Record | None:
+    """What was planned of a container that `load` finds no record of, or a damaged one; None without a plan."""
+    try:
+        with open(os.path.join(root, container_id, PLAN), "rb") as file:
+            return _decode(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def save_plan(root: str, record: Record) -> None:
+    """Write down what will be made; the PID is not known yet."""
+    _write(os.path.join(root, record.id, PLAN), record)
 
 
 def save(root: str, record: Record, spec: bytes, group: Cgroup) -> None:
@@ -68,7 +88,10 @@ def save(root: str, record: Record, spec: bytes, group: Cgroup) -> None:
             file.write("\n".join(lines) + "\n")
     with open(os.path.join(directory, SPEC), "wb") as file:
         file.write(spec)
-    path = os.path.join(directory, STATE)
+    _write(os.path.join(directory, STATE), record)
+
+
+def _write(path: str, record: Record) -> None:
     with open(path + ".tmp", "wb") as file:
         file.write(msgspec.json.encode(record))
     os.rename(path + ".tmp", path)

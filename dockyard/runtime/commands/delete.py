@@ -27,15 +27,16 @@ def command(session: Session, flags: Flags) -> None:
     from dockyard.runtime.existing import Existing
 
     name, force = flags.arguments[0], flags.on("force")
+    container: Existing | None
     try:
         container = Existing.load(session.root, name)
-    except RuntimeFailure as failure:
-        if failure.message == "container does not exist":
-            # a `create` that was killed can leave the directory alone
+    except RuntimeFailure:
+        if not force or "/" in name or name in ("", ".", ".."):
+            raise
+        container = Existing.load_remains(session.root, name)
+        if container is None:  # killed before it had made anything else, if there is anything
             shutil.rmtree(os.path.join(session.root, name), ignore_errors=True)
-            if force:
-                return
-        raise
+            return
     container.delete(force=force)
     for warning in container.warnings:
         session.log.warning(warning)
