@@ -18,7 +18,10 @@ def test_every_limit_reaches_its_file(v1: Cgroup) -> None:
             memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB, swappiness=10, kernel_tcp=8 * MIB),
             cpu=Cpu(shares=512, quota=50_000, period=200_000, burst=10_000, cpus="0", mems="0", idle=0),
             pids=Pids(limit=33),
-            devices=[DeviceRule(allow=False, type="a", access="rwm"), DeviceRule(allow=True, type="c", major=1, minor=3)],
+            devices=[
+                DeviceRule(allow=False, type="a", access="rwm"),
+                DeviceRule(allow=True, type="c", major=1, minor=3),
+            ],
         ),
     )
     assert v1.number("memory", "memory.limit_in_bytes") == 64 * MIB
