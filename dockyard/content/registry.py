@@ -598,8 +598,16 @@ async def _decoded(response: aiohttp.ClientResponse, what: str, kind: type[T]) -
 
 
 def _reason(failure: Exception | None) -> str:
+    """What went wrong on the way, in the words of Go's net package."""
     if isinstance(failure, TimeoutError):
         return "net/http: request canceled while waiting for connection (timeout)"
+    if isinstance(failure, aiohttp.ClientConnectorDNSError):
+        return f"dial tcp: lookup {failure.host}: {failure.os_error.strerror or failure.os_error}"
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        return f"tls: failed to verify certificate: {failure.certificate_error}"
+    if isinstance(failure, aiohttp.ClientConnectorError):
+        said = str(failure.os_error.strerror or failure.os_error)
+        return f"dial tcp {failure.host}:{failure.port}: {said[:1].lower() + said[1:]}"
     return str(failure)
 
 
