@@ -606,8 +606,8 @@ def _reason(failure: Exception | None) -> str:
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
         return f"tls: failed to verify certificate: {failure.certificate_error}"
     if isinstance(failure, aiohttp.ClientConnectorError):
-        said = str(failure.os_error.strerror or failure.os_error)
-        return f"dial tcp {failure.host}:{failure.port}: {said[:1].lower() + said[1:]}"
+        said = os.strerror(failure.os_error.errno) if failure.os_error.errno else str(failure.os_error)
+        return f"dial tcp {failure.host}:{failure.port}: connect: {said[:1].lower() + said[1:]}"
     return str(failure)
 
 

@@ -393,6 +393,6 @@ async def test_a_registry_that_cannot_be_reached_is_told_of_in_plain_words(room:
     with pytest.raises(Unavailable) as refused:
         await room.pull(f"localhost:{port}/a/box:1")
     assert str(refused.value).startswith(f'Get "http://localhost:{port}/v2/": dial tcp localhost:{port}: ')
-    with pytest.raises(Unavailable, match="dial tcp: lookup no.such.invalid: "):
+    with pytest.raises(Unavailable, match=r"dial tcp: lookup no\.such\.invalid: "):
         await room.pull("no.such.invalid/a/box:1")
     assert "ssl:" not in str(refused.value)
