@@ -11,6 +11,7 @@ begin, {"id", "ended": true} when a container writes no more, {"id", "removed": 
 an id a line to stdout when its log is sent.
 """
 
+import binascii
 import json
 import os
 import sys
@@ -235,12 +236,12 @@ def _entry(row: bytes) -> Entry | None:
         found = json.loads(row)
         text: str = found["log"]
         whole, _, fraction = found["time"].removesuffix("Z").partition(".")
+        line = binascii.a2b_base64(found["raw"]) if "raw" in found else text.encode("utf-8", "surrogatepass")
         seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     time_ns = seconds * 10**9 + int((fraction + "0" * 9)[:9])
-    line = text.encode("utf-8", "surrogatepass").removesuffix(b"\n")
-    return Entry(line, found.get("stream", "stdout"), time_ns, partial=not text.endswith("\n"))
+    return Entry(line.removesuffix(b"\n"), found.get("stream", "stdout"), time_ns, partial=not text.endswith("\n"))
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Reads json-file logs back: the last lines or all, from a time or up to one, and on as they come."""
 
 import asyncio
+import binascii
 import gzip
 import os
 import time
@@ -20,16 +21,22 @@ GZIP_NAME = 8  # RFC 1952, FNAME, of the flags for what lies between head and da
 
 
 class LogEntry(msgspec.Struct):
-    """A row of the log; `log` ends in a newline unless it is a part of a longer line."""
+    """A row of the log; `log` ends in a newline unless it is a part of a longer line.
+
+    `raw` has in base64 what is not UTF-8 as it was written, of drivers that keep that.
+    """
 
     log: str = ""
     stream: str = "stdout"
     time: str = ""
     attrs: dict[str, str] = {}
+    raw: str = ""
 
     @property
     def line(self) -> bytes:
-        """The bytes that were written, as far as they were UTF-8."""
+        """The bytes that were written, as far as they were UTF-8 or the driver keeps them."""
+        if self.raw:
+            return binascii.a2b_base64(self.raw)
         return self.log.encode("utf-8", "surrogateescape")
 
     @property

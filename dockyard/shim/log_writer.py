@@ -4,8 +4,12 @@
 
 What cannot be held back belongs here too: a line of more than 16 KiB becomes several rows of which only the last ends
 in a newline. A whole read is turned into rows with a few passes of bytes.replace, not line by line.
+
+JSON has no place for what is not UTF-8. Docker's json-file replaces it; its other drivers have the bytes as they came,
+and so have ours: such a row has them in base64 as well, as "raw".
 """
 
+import binascii
 import os
 import re
 import time
@@ -66,8 +70,14 @@ class JsonFile:
         attributes: dict[str, str],
         compress: bool = False,
         sent: str = "",
+        *,
+        exact: bool = False,
     ) -> None:
-        """`sent`: a forwarder's note; what that has not sent yet is never rotated away, the process waits instead."""
+        """`sent`: a forwarder's note; what that has not sent yet is never rotated away, the process waits instead.
+
+        `exact`: keep the bytes of what is not UTF-8.
+        """
+        self._exact = exact
         self._path = path
         self._compress = compress
         self._compressor = (0, -1)  # the process that is at it; the file, open: or its inode might become another's
@@ -138,6 +148,11 @@ class JsonFile:
 
     def _rows(self, stream: int, text: bytes) -> None:
         """Write whole lines of up to 16 KiB each, or one line of any length, perhaps without its newline."""
+        if self._exact and not _is_utf8(text):
+            lines = _pieces(text) if len(text) > LONGEST and text.find(b"\n", 0, LONGEST) < 0 else _lines(text)
+            for line in lines:
+                self._append(self._raw_row(stream, line))
+            return
         head = b'{"log":"'
         tail = b'","stream":"%s",%s"time":"%s"}\n' % (_NAMES[stream], self._attributes, self._now())
         newline = b"\\n" + tail + head
@@ -150,6 +165,13 @@ class JsonFile:
             parts.append(head + (rows[: -len(head)] if piece.endswith(b"\n") else rows + tail))
         for part in parts:
             self._append(part)
+
+    def _raw_row(self, stream: int, line: bytes) -> bytes:
+        """A line's row, with its bytes if need be."""
+        raw = b"" if _is_utf8(line) else b'"raw":"%s",' % binascii.b2a_base64(line, newline=False)
+        shown = escape(line).replace(b"\n", b"\\n")
+        rest = b'"stream":"%s",%s"time":"%s"}\n' % (_NAMES[stream], self._attributes, self._now())
+        return b'{"log":"%s",%s%s' % (shown, raw, rest)
 
     def _append(self, rows: bytes) -> None:
         try:
@@ -312,6 +334,15 @@ class NoLog:
 _NAMES = (b"stdin", b"stdout", b"stderr")
 
 
+def _is_utf8(text: bytes) -> bool:
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
 def _has_long_line(text: bytes) -> bool:
     """Whether a line holds 16 KiB or more before its newline; looks at one newline in 16 KiB."""
     position, size = 0, len(text)
@@ -371,5 +402,11 @@ def open_log(options: protocol.LogOptions) -> Log:
     if options.driver == "none":
         return NoLog()
     return JsonFile(
-        options.path, options.max_size, options.max_file, options.attributes, options.compress, options.sent
+        options.path,
+        options.max_size,
+        options.max_file,
+        options.attributes,
+        options.compress,
+        options.sent,
+        exact=options.driver != "json-file",
     )
