@@ -13,7 +13,7 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, hijack
 from dockyard.api.terminal_size import terminal_size
-from dockyard.engine.start_failures import StartFailure
+from dockyard.errors import DockyardError
 from dockyard.shim.orders import DEFAULT_DETACH_KEYS, Attachment
 
 
@@ -98,7 +98,7 @@ class Execs:
             )
             try:
                 await self._execs.start(execution, attachment, size)
-            except StartFailure as failure:
+            except DockyardError as failure:
                 # the head is out: what is wrong goes to the client's terminal, the exit code tells the rest
                 text = f"{failure}\r\n".encode()
                 head = b"" if request.tty else b"\1\0\0\0" + len(text).to_bytes(4, "big")

@@ -51,6 +51,10 @@ class CommitService:
                 shim = None
         try:
             layer = await self._layers.commit(container.id)
+        except FileNotFoundError:  # it has been removed meanwhile, or is being
+            if self._containers.get(container.id).removing:
+                raise NotFound(f"No such container: {reference}") from None
+            raise
         finally:
             if shim is not None:
                 with suppress(NotFound):

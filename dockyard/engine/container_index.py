@@ -70,19 +70,23 @@ class ContainerIndex:
         if found is not None:
             return found
         name = reference.removeprefix("/")
-        if name in self._names:
-            return self._containers[self._names[name]]
+        if (found := self._named(name)) is not None:
+            return found
         parent, _, alias = name.partition("/")  # a legacy link's name for another container
-        if alias and parent in self._names:
-            linked = self._containers[self._names[parent]].record.links.get(alias, "")
-            if linked in self._containers:
-                return self._containers[linked]
+        if alias and (linking := self._named(parent)) is not None:
+            linked = self._containers.get(linking.record.links.get(alias, ""))
+            if linked is not None:
+                return linked
         matches = [found for key, found in self._containers.items() if key.startswith(reference)]
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {reference}")
         if not matches:
             raise NotFound(f"No such container: {reference}")
         return matches[0]
+
+    def _named(self, name: str) -> Container | None:
+        """The container of that name; None while the name is only reserved for one that is being made."""
+        return self._containers.get(self._names.get(name, ""))
 
     def running(self, reference: str) -> tuple[Container, Shim]:
         """The container and its shim. Raises NotFound, Conflict when it does not run."""

@@ -1,5 +1,6 @@
 """How a container goes: what it was is given back in an order in which a crash at any point can be finished later."""
 
+import asyncio
 import logging
 import os
 import shutil
@@ -68,6 +69,7 @@ class Removal:
                         f'cannot remove container "/{container.name}": container is running: '
                         "stop the container before removing or force remove"
                     )
+                await asyncio.sleep(0)  # its end may have come, and whoever acts upon that has to have his turn
         except BaseException as failure:
             container.removing = False
             if container.record.to_be_removed and isinstance(failure, Exception):

@@ -15,7 +15,7 @@ from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
 from dockyard.engine.start_failures import CannotRun, Refused, StartFailure, exec_failure
-from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, NotFound
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime.errors import RuntimeFailure
@@ -286,7 +286,7 @@ class ExecService:
         except NotFound:
             raise _ended(exec_id) from None
         except RuntimeFailure as failure:
-            raise SystemFailure(str(failure)) from failure
+            raise Conflict(failure.message) from failure
 
 
 def _check_running(container: Container) -> None:

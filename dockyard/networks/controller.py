@@ -330,6 +330,9 @@ class Controller:
     # -- one endpoint -------------------------------------------------------------------------------------------------
 
     def _allocate(self, active: Active, network: Network, config: EndpointConfig) -> EndpointState:
+        """An endpoint with its addresses. Raises NotFound when its network has just been removed."""
+        if network.id not in self._networks:
+            raise NotFound(f"network {network.name} not found")
         request = active.request
         if network.id not in self._networks:  # removed while this start was on its way
             raise NotFound(f"network {network.name} not found")

@@ -327,14 +327,18 @@ class Shim:
                 raise Unavailable(f"the shim of container {self.container_id} does not answer")
             self._torn = True
             sent = 0
-            if descriptors:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-                while not sent:
-                    try:
-                        sent = self._socket.sendmsg([frame], rights)
-                    except BlockingIOError:
-                        await asyncio.sleep(0.001)
-            await self._loop.sock_sendall(self._socket, frame[sent:])
+            try:
+                if descriptors:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                    while not sent:
+                        try:
+                            sent = self._socket.sendmsg([frame], rights)
+                        except BlockingIOError:
+                            await asyncio.sleep(0.001)
+                await self._loop.sock_sendall(self._socket, frame[sent:])
+            except ConnectionError:  # it has ended: who asks next is told that, too
+                self._torn = False
+                raise
             self._torn = False
 
     def _readable(self) -> None:

@@ -31,6 +31,7 @@ from dockyard.shim.start import send
 from dockyard.shim.streams import Client, Loop, Streams
 
 # Requests are small; a larger one comes in pieces.
+NOT_RUNNING = "container is not running"  # told of one that has ended
 CHUNK = 1 << 13
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
@@ -263,6 +264,8 @@ class Shim:
             reply = protocol.failed(request.seq, "runtime", failure.message, failure.exit_code)
         except LookupError as missing:
             reply = protocol.failed(request.seq, "missing", str(missing.args[0]), 1)
+        except ProcessLookupError:  # it has ended, and we have yet to hear of it
+            reply = protocol.failed(request.seq, "missing", NOT_RUNNING, 1)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             reply = protocol.failed(request.seq, "system", str(error), 1)
         except Exception as error:  # a fault of ours; who has asked must not take it for silence
@@ -321,7 +324,7 @@ class Shim:
 
     def _running(self) -> Container | OtherContainer:
         if self._kept is None or self._init.exit is not None:
-            raise LookupError("container is not running")
+            raise LookupError(NOT_RUNNING)
         return self._kept.load()
 
     def _frozen(self) -> bool:
@@ -426,6 +429,9 @@ class Shim:
             if client >= 0:
                 os.close(client)
             del self._execs[request.exec_id]
+            if isinstance(error, ProcessLookupError):
+                connection.send(protocol.failed(request.seq, "missing", NOT_RUNNING, 1))
+                return
             failed = error if isinstance(error, RuntimeFailure) else RuntimeFailure(str(error))
             connection.send(protocol.failed(request.seq, "runtime", failed.message, failed.exit_code))
             return
@@ -487,7 +493,7 @@ class Shim:
                 self._running().kill(request.signo, all=request.everyone)
             except RuntimeFailure:
                 if _ends_within(process.pid, 1.0):  # a runtime's words for that are its own
-                    raise LookupError("container is not running") from None
+                    raise LookupError(NOT_RUNNING) from None
                 raise
         elif request.everyone:
             self._running().kill(request.signo, all=True)
