@@ -27,6 +27,7 @@ from dockyard.linux import shutdown
 from dockyard.prerequisites import complaint
 from dockyard.tls import TlsFront
 from dockyard.version import VERSION
+from dockyard.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from dockyard.engine.assembly import Engine
@@ -173,13 +174,17 @@ async def _run(line: CommandLine, config: Config) -> None:
     for signo in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signo, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    watchdog = Watchdog()
     async with AsyncExitStack() as stack:
         sockets = listeners.open_listeners(config)
         for address, opened, _ in sockets:
             stack.callback(_close_listener, address, opened)
-        engine = Engine(config)
+        engine = Engine(config, watchdog.step)
         stack.push_async_callback(engine.close)
-        await engine.open()
+        if not await _opened(engine, stop, config.shutdown_timeout):
+            _bound_end(watchdog, config.shutdown_timeout)
+            return
+        watchdog.done()
         server = build_server(engine.services)
         for _, opened, context in sockets:
             stack.push_async_callback(_stop_serving, await _serve(loop, server, opened, context))
@@ -194,13 +199,43 @@ async def _run(line: CommandLine, config: Config) -> None:
         await stop.wait()
         listeners.notify("STOPPING=1")
         log.info("Daemon shutdown")
+        _bound_end(watchdog, engine.config.shutdown_timeout)
         engine.services.events.end()
         await asyncio.wait_for(server.shutdown(1), 5)
         if not engine.config.live_restore or await asyncio.to_thread(shutdown.is_under_way):
             log.info("Stopping all containers")
             asking = asyncio.ensure_future(_ask_for_time())
             stack.callback(asking.cancel)
+            watchdog.at("the containers' end", engine.longest_stop())
             await engine.stop_containers()
+            _bound_end(watchdog, engine.config.shutdown_timeout)
+
+
+async def _opened(engine: "Engine", stop: asyncio.Event, patience: int) -> bool:
+    """Start the engine; False when the daemon was told to stop meanwhile. What is begun then may take `patience` s."""
+    opening = asyncio.ensure_future(engine.open())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            log.info("told to stop while starting")
+            await asyncio.wait({opening}, timeout=patience if patience > 0 else None)
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=1)
+            return False
+        opening.result()
+        return True
+    finally:
+        stopping.cancel()
+
+
+def _bound_end(watchdog: Watchdog, timeout: int) -> None:
+    """From here on the daemon's end takes at most `timeout` seconds (not above 0: as long as it takes).
+
+    What is acknowledged is in the database, and what is left behind the next daemon finds as after a crash.
+    """
+    watchdog.at("what is under way to end (--shutdown-timeout)", max(timeout, 0), 0)
 
 
 async def _serve(

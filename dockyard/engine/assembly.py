@@ -51,14 +51,19 @@ from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
 from dockyard.snapshots.driver import choose
 from dockyard.volumes.local import LocalDriver
+from dockyard.watchdog import Step, unwatched
 
 log = logging.getLogger("dockyard.engine")
+
+STOP_GRACE = 15  # seconds beyond a container's own that its end may take: it is killed, and given back
 
 
 class Engine:
     """The whole engine; `services` is what the API is given."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, step: Step = unwatched) -> None:
+        """`step` is told what the start is at."""
+        self._step = step
         remapped = remap_range(config.userns_remap) if config.userns_remap else None
         if remapped is not None:
             config = _remapped(config, remapped)
@@ -66,6 +71,7 @@ class Engine:
         root = Path(config.data_root)
         exec_root = Path(config.exec_root)
         self._undo = AsyncExitStack()
+        step(f"the state database in {root}")
         database = open_database(root)
         self._undo.callback(database.close)
         self._copies = StateCopies(database)
@@ -73,9 +79,11 @@ class Engine:
         events = Events()
         self._archives = Worker()
         self._undo.callback(self._archives.close)
+        step(f"the storage driver in {root}")
         options = dict(option.partition("=")[::2] for option in config.storage_opts)
         driver = choose(config.storage_driver or None, root, options)
         log.info("storage driver %s", driver.name)
+        step(f"layers, images and volumes in {root}")
         self._layers = LayerStore(driver, self._archives, database, root)
         self._registry = RegistryClient(config.registry_mirrors, config.insecure_registries)
         images = ImageService(self._layers, self._registry, database, events)
@@ -134,12 +142,16 @@ class Engine:
         self._copies.open()
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
-        await asyncio.gather(self._networks.open(), self._apparmor.open())
+        self._step("networks and the packet filter")
+        await asyncio.gather(self._networks.open(self._step), self._apparmor.open())
         self._undo.push_async_callback(self._networks.close)
+        self._step("the zygote")
         await self._shims.open()
         self._undo.push_async_callback(self._shims.close)
         self._undo.push_async_callback(self._containers.close)
-        await self._containers.open()
+        self._step("containers")
+        await self._containers.open(self._step)
+        self._step("leases")
         self.services.checkpoints.open()
         self._leases.open()
         self._undo.push_async_callback(self._leases.close)
@@ -150,6 +162,14 @@ class Engine:
     async def stop_containers(self) -> None:
         """Stop every running container in its own way and start none any more; `close` comes next."""
         await self._containers.stop_all()
+
+    def longest_stop(self) -> float:
+        """How long the containers that run may take to end, s; 0: for ever (moby, ShutdownTimeout)."""
+        times = [container.stop_patience for container in self._containers.all() if container.state.running]
+        configured = self.config.shutdown_timeout
+        if configured < 0 or any(time < 0 for time in times):
+            return 0
+        return max([configured, *(time + STOP_GRACE for time in times)])
 
     async def close(self) -> None:
         """Take everything down in reverse; containers that run stay."""

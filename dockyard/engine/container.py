@@ -12,6 +12,7 @@ from dockyard.networks.model import JoinRequest, Sandbox
 from dockyard.shim.connection import Shim
 from dockyard.shim.orders import Attachment
 
+DEFAULT_STOP_TIMEOUT = 10  # s
 RESTART_DELAY = 0.1  # before the first restart, s: Docker's
 
 
@@ -158,6 +159,12 @@ class Container:
     def passing(self) -> bool:
         """Whether a power cut may take it as a whole: it is removed when it has ended, and that is then."""
         return self.host_config.auto_remove or self.record.scratch
+
+    @property
+    def stop_patience(self) -> int:
+        """How long it is waited for after its stop signal, s; -1: for ever."""
+        own = self.config.stop_timeout
+        return DEFAULT_STOP_TIMEOUT if own is None else own
 
     @property
     def argv(self) -> list[str]:

@@ -22,8 +22,11 @@ from dockyard.engine.volumes import VolumeService
 from dockyard.shim.client import Shims
 from dockyard.shim.connection import Shim
 from dockyard.shim.orders import ExitStatus
+from dockyard.watchdog import Step
 
 log = logging.getLogger("dockyard.containers")
+
+PATIENCE = 20.0  # how long the start waits for one container, s
 
 
 class Recovery:
@@ -54,7 +57,7 @@ class Recovery:
         self._user_namespaces = user_namespaces
         self._live_restore = live_restore
 
-    async def run(self) -> None:
+    async def run(self, step: Step) -> None:
         """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others.
 
         Nothing is started before all that run are known: their addresses, ports and namespaces are taken.
@@ -62,20 +65,36 @@ class Recovery:
         self._index.load()
         self._lifecycle.restarts_held = True
         some = asyncio.Semaphore(32)
+        left = len(self._index.all())
 
         async def recover(container: Container) -> None:
+            nonlocal left
             async with some:
-                try:
-                    await self._recover(container)
-                except Exception:
-                    log.exception("cannot take up container %s", container.id)
+                await self._recover_or_go_on(container)
+            left -= 1
+            step(f"containers: {left} are still to be taken up")
 
         await asyncio.gather(*(recover(container) for container in self._index.all()))
         if not self._live_restore:
+            step("containers that have outlived an earlier daemon to end", 0)
             await self._lifecycle.stop_outlived()
+        step("what earlier daemons have left to be removed")
         await self._sweep()
         self._lifecycle.restarts_held = False
         self._start_those_to_run()
+
+    async def _recover_or_go_on(self, container: Container) -> None:
+        """Take it up; what it uses may hang (a volume on a dead server), and must not hold up all others for ever."""
+
+        async def recover() -> None:
+            try:
+                await self._recover(container)
+            except Exception:
+                log.exception("cannot take up container %s", container.id)
+
+        _, late = await asyncio.wait({self._lifecycle.spawn(recover())}, timeout=PATIENCE)
+        if late:
+            log.error("container %s is not taken up after %d seconds: going on without", container.id, PATIENCE)
 
     async def _recover(self, container: Container) -> None:
         record = container.record

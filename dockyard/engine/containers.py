@@ -40,6 +40,7 @@ from dockyard.oci import runtime_spec
 from dockyard.shim.client import Shims
 from dockyard.shim.connection import Shim
 from dockyard.shim.orders import Attachment
+from dockyard.watchdog import Step, unwatched
 
 
 class ContainerService:
@@ -87,9 +88,12 @@ class ContainerService:
 
     # -- with the daemon
 
-    async def open(self) -> None:
-        """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others."""
-        await self._recovery.run()
+    async def open(self, step: Step = unwatched) -> None:
+        """Take up the containers of the database: those that ran on, those that ended meanwhile, and the others.
+
+        `step` is told how far that is.
+        """
+        await self._recovery.run(step)
 
     async def close(self) -> None:
         """Let go of every container; they run on."""

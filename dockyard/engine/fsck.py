@@ -68,7 +68,10 @@ class Fsck:
     async def check(self, *, content: bool = False) -> list[Finding]:
         """What is broken, parents before what stands on them."""
         found = list(self._rows())
-        found += [Finding("lost", line, "the database does not know it", AGAIN) for line in self._unknown()]
+        found += [
+            Finding("lost", line, "the database does not know it", AGAIN)
+            for line in await asyncio.to_thread(self._unknown)
+        ]
         if found:
             found += [replace(finding, mend=None) for finding in await self._things(content)]
             return found

@@ -50,6 +50,7 @@ from dockyard.networks.model import (
     Sandbox,
     Settings,
 )
+from dockyard.watchdog import Step, unwatched
 
 __all__ = [
     "EndpointConfig",
@@ -163,8 +164,8 @@ class NetworkService:
                 log.warning("bridge %s is somebody else's; the default network keeps away from it", name)
         raise Conflict(f"the bridges {', '.join(DEFAULT_BRIDGES)} are all somebody else's; name another by --bridge")
 
-    async def open(self) -> None:
-        """Know and make every network; containers that run go on undisturbed."""
+    async def open(self, step: Step = unwatched) -> None:
+        """Know and make every network; containers that run go on undisturbed. `step` is told of each."""
         await self._controller.open()
         await self._forward()
         for _, network in list(self._store.all()):
@@ -178,6 +179,7 @@ class NetworkService:
                 self._remember(Network(id=_new_id(), name=name, driver=driver, created=_now(), predefined=True))
         self._prepare_default_bridge()
         for network in list(self._by_id.values()):
+            step(f"network {network.name}")
             self._controller.adopt(network)
             await self._before_ipv6_is_forwarded(network)
             try:

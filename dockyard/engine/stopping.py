@@ -15,7 +15,6 @@ from dockyard.shim.connection import Shim
 
 log = logging.getLogger("dockyard.containers")
 
-DEFAULT_TIMEOUT = 10
 LAST_PATIENCE = 5.0  # how long the end of a killed container is waited for, s
 
 
@@ -37,13 +36,11 @@ class Stopping:
         if shim is None:
             return
         if timeout is None:
-            timeout = container.config.stop_timeout
+            timeout = container.stop_patience
         try:
             signo = parse_signal(signal_name) if signal_name else _stop_signal(container)
         except InvalidParameter as error:
             raise InvalidParameter(f"cannot stop container: {container.id}: {error}") from None
-        if timeout is None:
-            timeout = DEFAULT_TIMEOUT
         container.record.stopped_by_user |= by_user
         self._index.save_surely(container)
         try:
