@@ -170,19 +170,25 @@ class ArchiveService:
 
     @asynccontextmanager
     async def _mounts(self, container: Container) -> AsyncIterator[dict[str, str]]:
-        """The host paths of the container's volumes by destination, mounted for the time of the block."""
+        """The host paths of the container's volumes and images by destination, mounted for the time of the block."""
         user = f"{container.id}-files"
-        mounted: list[str] = []
+        mounted: list[MountPoint] = []
         try:
             sources = {}
             for point in container.record.mounts:
                 if point.type == "volume":
                     sources[point.destination] = await self._volumes.mount(point.name, user)
-                    mounted.append(point.name)
+                    mounted.append(point)
+                elif point.type == "image":
+                    sources[point.destination] = await self._layers.mount(point.layer)
+                    mounted.append(point)
             yield sources
         finally:
-            for name in mounted:
-                await self._volumes.unmount(name, user)
+            for point in mounted:
+                if point.type == "volume":
+                    await self._volumes.unmount(point.name, user)
+                else:
+                    await self._layers.unmount(point.layer)
 
 
 def _glob(root: Root, pattern: str) -> list[str]:

@@ -53,11 +53,12 @@ class State(msgspec.Struct):
 
 
 class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
-    """A volume, bind or tmpfs of a container.
+    """A volume, bind, image or tmpfs of a container.
 
     `copy`: an empty volume is filled from the image. `make`: a bind's source is made where it is missing.
     `given_propagation`: a user has said so. `read_only` of a bind that is not `rw`: "" all the way down where the
-    kernel can, "once" without what is mounted below it.
+    kernel can, "once" without what is mounted below it. `image_id` and `layer` are a mounted image's: which one it is,
+    and the snapshot that is mounted.
     """
 
     type: str
@@ -74,6 +75,8 @@ class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=Tr
     make: bool = False
     given_propagation: bool = False
     read_only: str = ""
+    image_id: str = ""
+    layer: str = ""
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -118,6 +118,12 @@ class VolumeOptions(Part, omit_defaults=True):
     subpath: str = ""
 
 
+class ImageOptions(Part, omit_defaults=True):
+    """Options of a mounted image."""
+
+    subpath: str = ""
+
+
 class TmpfsOptions(Part, omit_defaults=True):
     """Options of a tmpfs mount: bytes, permissions, further mount options."""
 
@@ -127,7 +133,7 @@ class TmpfsOptions(Part, omit_defaults=True):
 
 
 class MountSpec(Part, omit_defaults=True):
-    """One `--mount`; `type`: bind, volume, tmpfs."""
+    """One `--mount`; `type`: bind, volume, image, tmpfs."""
 
     type: str = ""
     source: str = ""
@@ -136,6 +142,7 @@ class MountSpec(Part, omit_defaults=True):
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
 
 

@@ -17,6 +17,7 @@ from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_settings import check_config, merge_image_config, settle
 from dockyard.engine.endpoints import check_endpoint, endpoint_config
 from dockyard.engine.image import Image
+from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import resolve_links
@@ -40,6 +41,10 @@ class Origin:
     fill: Callable[[Record], Awaitable[None]] | None = None
 
 
+# What Docker says, too.
+IMAGE_MOUNTED = "Image mount is an experimental feature"
+
+
 class ContainerMaker:
     """Makes containers for `index`; a half-made one leaves nothing."""
 
@@ -52,6 +57,7 @@ class ContainerMaker:
         volumes: VolumeService,
         networks: NetworkService,
         user_namespaces: UserNamespaces,
+        image_mounts: ImageMounts,
     ) -> None:
         self._config = config
         self._index = index
@@ -60,7 +66,8 @@ class ContainerMaker:
         self._volumes = volumes
         self._networks = networks
         self._user_namespaces = user_namespaces
-        self._mounts = MountResolver(volumes, index.get, Path(config.data_root))
+        self._mounts = MountResolver(volumes, index.get, Path(config.data_root), images.resolve)
+        self._image_mounts = image_mounts
         # each may refuse a new container by its labels
         self.label_checks: list[Callable[[Mapping[str, str]], None]] = []
 
@@ -128,6 +135,7 @@ class ContainerMaker:
             raise InvalidParameter("no command specified")
         config.hostname = config.hostname or self._hostname(host, container_id)
         warnings += settle(host, self._config)
+        warnings += [IMAGE_MOUNTED for mount in host.mounts or [] if mount.type == "image"]
         if config.stop_signal:
             parse_signal(config.stop_signal)
         ids, ids_of = self._user_namespaces.choose(container_id, host, self._index.all(), self._index.get)
@@ -166,6 +174,7 @@ class ContainerMaker:
             if file is not None:
                 record.log_path = str(folder / (file.path or f"{container_id}-json.log"))
                 os.makedirs(os.path.dirname(record.log_path), 0o710, exist_ok=True)
+            await self._image_mounts.make(record)
             container = Container(record, warnings=warnings)
             fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
             if origin.fill is not None:
@@ -180,6 +189,7 @@ class ContainerMaker:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             await self._layers.release(container_id)
+            await self._image_mounts.release(image_points(record))
             raise
         with suppress(SystemFailure):  # the next daemon does it then
             self._volumes.unmark(container.volume_names, container_id)

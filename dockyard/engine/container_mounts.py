@@ -31,7 +31,15 @@ MODES = (
 class MountResolver:
     """Finds out every mount of a container, making the volumes that are named but not there."""
 
-    def __init__(self, volumes: VolumeService, find: Callable[[str], Container], data_root: Path) -> None:
+    def __init__(
+        self,
+        volumes: VolumeService,
+        find: Callable[[str], Container],
+        data_root: Path,
+        find_image: Callable[[str], str],
+    ) -> None:
+        """`find_image`: the id of an image by its name; raises NotFound."""
+        self._find_image = find_image
         self._volumes = volumes
         self._find = find
         self._data_root = data_root
@@ -86,7 +94,7 @@ class MountResolver:
             raise InvalidParameter(str(missing)) from None
         for mount in other.record.mounts:
             rw = mount.rw and "ro" not in mode.split(",")
-            yield msgspec.structs.replace(mount, mode=mode, rw=rw, copy=False)
+            yield msgspec.structs.replace(mount, mode=mode, rw=rw, copy=False, layer="")
 
     async def _bind(self, text: str, driver: str, owner: str) -> MountPoint:
         """`[SOURCE:]DESTINATION[:MODE]`."""
@@ -137,6 +145,12 @@ class MountResolver:
             raise InvalidParameter(f'invalid mount config for type "{wanted.type}": field Target must not be empty')
         _check_target(wanted)
         destination = posixpath.normpath(wanted.target)
+        if wanted.image_options is not None and wanted.type != "image":
+            raise InvalidParameter(
+                f'invalid mount config for type "{wanted.type}": field ImageOptions must not be specified'
+            )
+        if wanted.type == "image":
+            return self._image(wanted, destination)
         if wanted.type == "bind":
             return self._bind_mount(wanted, destination)
         if wanted.type == "volume":
@@ -163,6 +177,25 @@ class MountResolver:
             data += [f"mode={size.mode:o}"] if size and size.mode else []
             return MountPoint(type="tmpfs", destination=destination, rw=not wanted.read_only, options=data)
         raise InvalidParameter(f'invalid mount config for type "{wanted.type}": mount type unknown')
+
+    def _image(self, wanted: MountSpec, destination: str) -> MountPoint:
+        if not wanted.source:
+            raise InvalidParameter('invalid mount config for type "image": field Source must not be empty')
+        subpath = wanted.image_options.subpath if wanted.image_options else ""
+        _check_subpath(wanted, subpath)
+        try:
+            image_id = self._find_image(wanted.source)
+        except NotFound as missing:  # a client takes that for the absence of the container's own image
+            raise InvalidParameter(str(missing)) from None
+        return MountPoint(
+            type="image",
+            name=wanted.source,
+            destination=destination,
+            rw=False,
+            propagation="rprivate",
+            subpath=subpath,
+            image_id=image_id,
+        )
 
     def _bind_mount(self, wanted: MountSpec, destination: str) -> MountPoint:
         if not wanted.source:

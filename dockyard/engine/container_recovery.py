@@ -15,6 +15,7 @@ from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_lifecycle import Lifecycle
 from dockyard.engine.container_removal import Removal
 from dockyard.engine.container_runs import ContainerRuns
+from dockyard.engine.image_mounts import owner_of
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.networks import NetworkService
 from dockyard.engine.user_namespaces import UserNamespaces
@@ -140,7 +141,7 @@ class Recovery:
                 shutil.rmtree(folder, ignore_errors=True)
         await self._layers.unmount_idle(lost)
         for container_id in self._layers.container_ids():
-            if container_id not in self._index and container_id not in lost:
+            if owner_of(container_id) not in self._index and owner_of(container_id) not in lost:
                 self._lifecycle.spawn(self._layers.release(container_id))
         self._user_namespaces.sweep(running)
         await self._volumes.sweep({container.id for container in self._index.all()} | lost)

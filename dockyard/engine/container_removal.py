@@ -11,6 +11,7 @@ from dockyard.engine import host_mounts
 from dockyard.engine.container import Container
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.events import Events
+from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.stopping import Stopping
@@ -31,6 +32,7 @@ class Removal:
         volumes: VolumeService,
         logs: LogForwarding,
         events: Events,
+        image_mounts: ImageMounts,
     ) -> None:
         self._index = index
         self._stopping = stopping
@@ -38,6 +40,7 @@ class Removal:
         self._volumes = volumes
         self._logs = logs
         self._events = events
+        self._image_mounts = image_mounts
 
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; with `volumes` its anonymous volumes too. Raises Conflict while it runs, unless `force`."""
@@ -111,6 +114,7 @@ class Removal:
             # if the daemon dies before the last line, the next one finishes
             self._volumes.mark(container.nameless_volumes, container.id)
         await self._layers.release(container.id)
+        await self._image_mounts.release(image_points(container.record))
         await self._logs.remove(container.id)
         self._index.remove(container)
         host_mounts.unmount_all(self._index.folder(container))

@@ -13,6 +13,7 @@ from dockyard.engine.container_config import EndpointSettings, HostConfig, PortB
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_spec import SpecMaker
 from dockyard.engine.endpoints import endpoint_config
+from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
 from dockyard.engine.log_forwarding import LogForwarding
@@ -47,6 +48,7 @@ class ContainerRuns:
         logs: LogForwarding,
         user_namespaces: UserNamespaces,
         apparmor: AppArmor,
+        image_mounts: ImageMounts,
     ) -> None:
         self._index = index
         self._specs = specs
@@ -57,6 +59,7 @@ class ContainerRuns:
         self._logs = logs
         self._user_namespaces = user_namespaces
         self._apparmor = apparmor
+        self._image_mounts = image_mounts
 
     async def begin(self, container: Container, checkpoint: Checkpoint | None = None) -> None:
         """Start its process; afterwards it has a shim. On failure `end` undoes what was begun.
@@ -86,6 +89,7 @@ class ContainerRuns:
             self._user_namespaces.network_made(container.id)
         volumes = [point for point in record.mounts if point.type == "volume"]
         sources = {point.destination: await self._source(container, point) for point in volumes}
+        sources |= await self._images_of(container)
         self._volumes.tell_mounts(volumes, container.id)
         spec = self._specs.make(container, rootfs, sandbox, sources)
         order = log_options.forwarding(container, self._index.folder(container))
@@ -117,7 +121,7 @@ class ContainerRuns:
             shim = await self._shims.start(start)
         except RuntimeFailure as failure:
             raise start_failure(failure, restored=checkpoint is not None) from failure
-        if any(point.subpath for point in volumes):
+        if any(point.subpath for point in record.mounts):
             host_mounts.unmount_subpaths(self._index.folder(container))
         container.shim = shim
         _note_networks(record, sandbox)
@@ -141,9 +145,18 @@ class ContainerRuns:
     async def _source(self, container: Container, point: MountPoint) -> str:
         """Where on the host the volume is that the container has there, or the part of it that is wanted."""
         volume = await self._volumes.mount(point.name, container.id)
+        return await self._part(container, point, volume)
+
+    async def _images_of(self, container: Container) -> dict[str, str]:
+        """Where on the host the images are that the container has mounted, by destination."""
+        points = image_points(container.record)
+        places = await self._image_mounts.mount(points)
+        return {point.destination: await self._part(container, point, places[point.destination]) for point in points}
+
+    async def _part(self, container: Container, point: MountPoint, whole: str) -> str:
         if not point.subpath:
-            return volume
-        return await asyncio.to_thread(host_mounts.mount_subpath, self._index.folder(container), volume, point.subpath)
+            return whole
+        return await asyncio.to_thread(host_mounts.mount_subpath, self._index.folder(container), whole, point.subpath)
 
     async def _user_namespace(self, container: Container) -> str:
         """Make the container's user namespace, if it has one, and its network; the path of that or ""."""
@@ -220,6 +233,7 @@ class ContainerRuns:
         container.shim = shim
         holding: list[Awaitable[object]] = [self._layers.mount(container.id)]
         holding += [self._volumes.mount(name, container.id) for name in container.volume_names]
+        holding.append(self._image_mounts.mount(image_points(record)))
         holding.append(self._forward_again(container))
         if record.sandbox is not None and record.join is not None:
             holding.append(self._networks.restore(container.id, record.sandbox, record.join))
@@ -284,6 +298,7 @@ class ContainerRuns:
         """Give back its file system."""
         if not container.removing:  # a removal unmounts and removes in one go
             await self._layers.unmount(container.id)
+            await self._image_mounts.unmount(image_points(container.record))
 
 
 def _log_config(container: Container, folder: str) -> LogConfig:

@@ -26,6 +26,7 @@ from dockyard.engine.container_settings import check_restart_policy
 from dockyard.engine.container_spec import SpecMaker
 from dockyard.engine.events import Events
 from dockyard.engine.image import ImageUser
+from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore, Tree
 from dockyard.engine.links import canonical_links, find_link, link_environment, names_by_links
@@ -64,12 +65,13 @@ class ContainerService:
         self._networks = networks
         self._specs = SpecMaker(config, index, user_namespaces)
         self._logs = LogForwarding()
-        self._maker = ContainerMaker(config, index, images, layers, volumes, networks, user_namespaces)
+        image_mounts = ImageMounts(images, layers)
+        self._maker = ContainerMaker(config, index, images, layers, volumes, networks, user_namespaces, image_mounts)
         self._runs = ContainerRuns(
-            index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces, apparmor
+            index, self._specs, layers, volumes, networks, shims, self._logs, user_namespaces, apparmor, image_mounts
         )
         stopping = Stopping(index)
-        self._removal = Removal(index, stopping, layers, volumes, self._logs, events)
+        self._removal = Removal(index, stopping, layers, volumes, self._logs, events, image_mounts)
         self._lifecycle = Lifecycle(index, self._specs, self._runs, stopping, self._removal, apparmor)
         self._recovery = Recovery(
             index,
@@ -136,6 +138,7 @@ class ContainerService:
             ImageUser(container.id, container.state.running)
             for container in self._index.all()
             if container.record.image_id == image_id
+            or any(point.image_id == image_id for point in image_points(container.record))
         ]
 
     def _users_of_volume(self, name: str) -> Sequence[str]:

@@ -55,7 +55,7 @@ class Reconfigurer:
         self._networks = networks
         self._volumes = volumes
         self._data_root = data_root
-        self._mounts = MountResolver(volumes, containers.get, data_root)
+        self._mounts = MountResolver(volumes, containers.get, data_root, _no_image)
 
     async def change(self, reference: str, changes: Changes) -> bool:
         """Make the changes, all or none; returns whether the container was started anew for it.
@@ -254,6 +254,10 @@ def _changed_environment(present: Sequence[str], changes: Changes) -> list[str]:
 def _owner(container: Container) -> str:
     """Who holds new volumes until the change is made."""
     return f"{container.id}-change"
+
+
+def _no_image(name: str) -> str:
+    raise InvalidParameter(f"cannot mount image {name}: that can be done only when a container is made")
 
 
 def _mount_at(record: Record, destination: str) -> MountPoint:
