@@ -818,7 +818,16 @@ def _sweep(paths: set[str], mark: str, links: set[str]) -> None:
         log.info("removing stale network namespace %s", path)
         sandboxes.delete_file(path)
     with RouteSocket() as host:
-        for link in host.links():
+        present = host.links()
+        bridges = {link.index: link.name for link in present if link.kind == "bridge" and is_ours(link, mark)}
+        for link in present:
+            if link.master in bridges and not is_ours(link, mark) and link.name not in links:
+                # an engine that came later has taken docker0 for its own, or an administrator knows what they do
+                log.warning(
+                    "link %s on our bridge %s is somebody else's; containers and it may want the same addresses",
+                    link.name,
+                    bridges[link.master],
+                )
             stale = link.kind == "veth" and link.name not in links
             if is_ours(link, mark) and (stale or link.name.startswith(UNFINISHED)):
                 log.info("removing stale link %s", link.name)

@@ -268,8 +268,13 @@ def test_what_an_administrator_has_made_is_left_alone(ours: EngineProcess, place
     place.run("iptables", "-N", "MINE")
     place.run("iptables", "-A", "FORWARD", "-i", "vm0", "-j", "MINE")
     place.run("iptables", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "81", "-j", "REDIRECT")
-    group = next(Path("/sys/fs/cgroup").glob("*/cgroup.procs")).parent / "docker" / f"foreign-{os.getpid()}"
+    top = Path("/sys/fs/cgroup")
+    if not (top / "cgroup.procs").exists():  # version 1
+        top = next(top.glob("*/cgroup.procs")).parent
+    group = top / "docker" / f"foreign-{os.getpid()}"
     group.mkdir(parents=True)
+    member = subprocess.Popen(["sleep", "infinity"])
+    (group / "cgroup.procs").write_text(str(member.pid))
     mounted = tmp_path / "mounted"
     mounted.mkdir()
     place.run("mount", "-t", "tmpfs", "none", str(mounted))
@@ -290,12 +295,13 @@ def test_what_an_administrator_has_made_is_left_alone(ours: EngineProcess, place
         ours.docker("rm", "-f", "one")
         ours.docker("network", "rm", "lan")
         ours.stop()
+        assert "link vm1 on our bridge docker0 is somebody else's" in ours.log()
         found = links(place)
         assert found.pop("vm1")[0] == "docker0"
         had.pop("vm1")
         assert had.items() <= found.items()
         assert ruled - {"iptables filter -P FORWARD ACCEPT", "ip6tables filter -P FORWARD ACCEPT"} <= rules(place)
-        assert group.is_dir()
+        assert (group / "cgroup.procs").read_text().split() == [str(member.pid)]
         assert str(mounted) in place.run("cat", "/proc/self/mounts")
         place.run("nsenter", f"--net={tmp_path}/netns", "true")
         changed = {
@@ -306,6 +312,8 @@ def test_what_an_administrator_has_made_is_left_alone(ours: EngineProcess, place
         # docs/networks.md says so: the host is made to route
         assert {name for name in changed if "forwarding" not in name} <= {"net/ipv4/ip_forward"}, changed
     finally:
+        member.kill()
+        member.wait()
         group.rmdir()
 
 
