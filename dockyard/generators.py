@@ -1,8 +1,9 @@
 """Asynchronous generators that hold something: a file, a process, a place in a queue."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -22,3 +23,14 @@ async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
         close = getattr(items, "aclose", None)
         if close is not None:
             await close()
+
+
+async def from_thread(items: Iterator[T]) -> AsyncIterator[T]:
+    """Items that it takes blocking work to get, got in threads."""
+    end = object()
+    try:
+        while (item := await asyncio.to_thread(next, items, end)) is not end:
+            yield cast(T, item)
+    finally:
+        if isinstance(items, Generator):
+            items.close()

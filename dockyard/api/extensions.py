@@ -8,7 +8,7 @@ from dockyard import web
 from dockyard.api.archive import STAT_HEADER, send_archive, stat_header
 from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services
-from dockyard.api.streams import RAW_STREAM, hijack
+from dockyard.api.streams import RAW_STREAM, ProgressStream, hijack
 from dockyard.engine.container_config import MountSpec, PortBinding
 from dockyard.engine.fsck import Finding
 from dockyard.engine.leases import Lease
@@ -41,6 +41,7 @@ def routes(services: Services) -> list[Route]:
         Route("POST", "/dockyard/leases", api.lease),
         Route("GET", "/dockyard/fsck", api.check),
         Route("POST", "/dockyard/fsck", api.repair),
+        Route("POST", "/dockyard/import-docker", api.import_docker),
         Route("HEAD", "/dockyard/archive", api.stat_files),
         Route("GET", "/dockyard/archive", api.read_files),
         Route("PUT", "/dockyard/archive", api.write_files),
@@ -71,6 +72,14 @@ class Extensions:
             ),
         )
         return json_response({"Restarted": restarted})
+
+    async def import_docker(self, call: Call) -> web.StreamResponse:
+        progress = ProgressStream(call)
+        path = call.text("path")
+        if not path.startswith("/"):
+            raise InvalidParameter("the path of Docker's data root must be absolute")
+        work = self._services.docker_import.run(path, lambda line: progress.send({"status": line}))
+        return await progress.run(work, errors_in_stream=True)
 
     async def fork(self, call: Call) -> web.StreamResponse:
         start = call.flag("start") if call.text("start") else None

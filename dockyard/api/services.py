@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the modules are wired by the composition root; here only th
     from dockyard.engine.checkpoints import CheckpointService
     from dockyard.engine.commit import CommitService
     from dockyard.engine.containers import ContainerService
+    from dockyard.engine.docker_import.importer import DockerImport
     from dockyard.engine.events import Events
     from dockyard.engine.execs import ExecService
     from dockyard.engine.forks import ForkService
@@ -46,6 +47,7 @@ class Services:
     leases: "LeaseService"
     forks: "ForkService"
     fsck: "Fsck"
+    docker_import: "DockerImport"
     checkpoints: "CheckpointService"
     # returns when all that has been changed so far survives a power cut
     on_disk: Callable[[], Awaitable[None]]

@@ -45,6 +45,7 @@ from dockyard.engine.layers import EMPTY, Layer, LayerStore
 from dockyard.engine.moments import timestamp
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.folders import own_folder
+from dockyard.generators import from_thread
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.reference import Reference
 
@@ -471,7 +472,7 @@ class Build:
     async def add_layer(self, state: StageState, key: str, created_by: str, plan: LayerPlan) -> None:
         """Make the image of a step that writes files."""
         parent = state.image.chain_id if state.image is not None else None
-        layer = await self._layers.register(parent, _from_thread(plan.pieces()))
+        layer = await self._layers.register(parent, from_thread(plan.pieces()))
         await self._make(state, key, created_by, layer)
 
     async def commit_container(self, state: StageState, key: str, created_by: str, container_id: str) -> None:
@@ -558,12 +559,6 @@ def _digest(file: BinaryIO) -> str:
 def _downloaded(file: BinaryIO, time_ns: int) -> ArchiveFile:
     size = file.seek(0, 2)
     return ArchiveFile(Entry("", tar_format.REGULAR, 0o600, size=size, mtime_ns=time_ns), file, 0)
-
-
-async def _from_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Blocking pieces, made off the loop."""
-    while piece := await asyncio.to_thread(next, pieces, b""):
-        yield piece
 
 
 def check_tags(names: Sequence[str]) -> list[Reference]:

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "check": "fsck",
         "prerequisites": "check",
         "engine": "reset",
+        "migrate": "import-docker",
     },
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},

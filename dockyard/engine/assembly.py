@@ -24,6 +24,7 @@ from dockyard.engine.commit import CommitService
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.data_root import open_database
+from dockyard.engine.docker_import.importer import DockerImport
 from dockyard.engine.events import Events
 from dockyard.engine.execs import ExecService
 from dockyard.engine.forks import ForkService
@@ -132,6 +133,7 @@ class Engine:
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes, root),
             leases=self._leases,
             checkpoints=checkpoints,
+            docker_import=DockerImport(images, self._layers, volumes, self._networks, self._containers, self._archives),
             fsck=Fsck(root, database, self._layers, images, volumes, index),
             forks=ForkService(self._containers, checkpoints, self._layers, volumes),
             on_disk=database.on_disk,

@@ -105,11 +105,11 @@ class OtherDocker:
         self._place, self._folder = place, folder
         self._run = Path(f"/run/dyother-{os.getpid()}")
         self._run.mkdir()
-        self._socket = f"unix://{self._run}/d.sock"
+        self.host = f"unix://{self._run}/d.sock"
         paths = [f"--data-root={folder}/data", f"--exec-root={self._run}/x", f"--pidfile={self._run}/pid"]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*place.prefix, "dockerd", *paths, "-H", self._socket], stdout=log, stderr=log
+                [*place.prefix, "dockerd", *paths, "-H", self.host], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 60
         while not (self._run / "d.sock").exists() or "Version" not in self._said("version"):
@@ -117,7 +117,7 @@ class OtherDocker:
             time.sleep(0.1)
 
     def _said(self, *arguments: str) -> str:
-        command = [*self._place.prefix, "docker", "-H", self._socket, *arguments]
+        command = [*self._place.prefix, "docker", "-H", self.host, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout.strip()
 
     def load(self, archive: Path) -> None:
@@ -144,6 +144,10 @@ class OtherDocker:
     def close(self) -> None:
         for container in self._said("ps", "-aq").split():
             self._said("rm", "-f", container)
+        self.stop()
+
+    def stop(self) -> None:
+        """End it; what it has stays."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(30)
         shutil.rmtree(self._run, ignore_errors=True)
