@@ -289,7 +289,8 @@ class Container(Existing):
             container._seccomp = seccomp_program
             if gate:
                 records.save(root, record, text, group)
-                channel.send(ours, Message("recorded"))
+                if not born.crosses:
+                    channel.send(ours, Message("recorded"))
             if start_gate is not None and attendance.keeper >= 0:
                 with socket.socket(fileno=attendance.keeper) as keeper:
                     socket.send_fds(keeper, [b"."], [*start_gate.descriptors(), ours.fileno()])

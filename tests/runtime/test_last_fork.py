@@ -24,14 +24,15 @@ from dockyard.oci.runtime_spec import (
     SeccompRule,
     Spec,
 )
-from dockyard.runtime import last_fork, mount_sources
+from dockyard.runtime import defaults, last_fork, mount_sources
 from dockyard.runtime.container import Container, RuntimeFailure
 from dockyard.runtime.existing import Existing
 from tests.processes import children_of, eventually, gone
-from tests.runtime.bundle import Bundle, Result, apart, execute, process, with_user_namespace
+from tests.runtime.bundle import Bundle, Result, apart, bind, execute, process, with_user_namespace
 from tests.runtime.conftest import Runtime
 
 BIRTHS = 12
+SECRET = "of-the-engines-environment"
 
 
 def joining(bundle: Bundle, container: Container, *args: str) -> Spec:
@@ -164,22 +165,22 @@ def test_a_scheduler_that_a_fork_would_lose_is_there(bundle: Bundle, policy: str
 
 
 def test_an_exec_by_the_command_line_shows_nothing(runtime: Runtime, prober: Path, tmp_path: Path) -> None:
-    secret, folder = "of-the-engines-environment", tmp_path / "p"
+    folder = tmp_path / "p"
     folder.mkdir()
     shutil.copy(prober, folder / "prober")
     (folder / "file").write_text("of the host's")
 
     def change(config: dict[str, Any]) -> None:
-        words = f"exec /p/prober {secret[::-1]} {folder}/file mnt:{os.readlink('/proc/self/ns/mnt')[4:]} >/p/found"
+        words = f"exec /p/prober {SECRET[::-1]} {folder}/file mnt:{os.readlink('/proc/self/ns/mnt')[4:]} >/p/found"
         config["process"]["args"] = ["sh", "-c", words]
         for names in config["process"]["capabilities"].values():
             names.append("CAP_SYS_PTRACE")
         config["mounts"].append({"destination": "/p", "type": "bind", "source": str(folder), "options": ["bind"]})
 
     runtime.config(change)
-    environment = {**os.environ, "DOCKYARD_TEST_SECRET": secret}
+    environment = {**os.environ, "DOCKYARD_TEST_SECRET": SECRET}
     assert runtime("run", "-d", "one", env=environment).returncode == 0
-    eventually(lambda: (folder / "found").read_text())
+    eventually(lambda: (folder / "found").exists() and (folder / "found").read_text())
     for _ in range(BIRTHS):
         assert runtime("exec", "one", "true", env=environment).returncode == 0
     (folder / "stop").touch()
@@ -187,6 +188,52 @@ def test_an_exec_by_the_command_line_shows_nothing(runtime: Runtime, prober: Pat
     _, *found, count = (folder / "found").read_text().splitlines()
     assert not found, "\n".join(found)
     assert int(count.split()[-2]) > BIRTHS / 3, "hardly one was seen on its way"
+
+
+@pytest.mark.parametrize("pids", ["own", "the host's"])
+def test_nothing_is_shown_to_who_is_root_of_a_user_namespace(
+    bundle: Bundle, prober: Path, tmp_path: Path, pids: str
+) -> None:
+    """Also where it sees all of the host's: what comes in is closed to it before it is in its user namespace."""
+    folder = tmp_path / "p"
+    for made in (folder, bundle.root / "p"):
+        made.mkdir()
+        made.chmod(0o777)
+    shutil.copy(prober, folder / "prober")
+    (folder / "file").write_text("of the host's")
+    words = f"exec /p/prober {SECRET[::-1]} {folder}/file mnt:{os.readlink('/proc/self/ns/mnt')[4:]} >/p/found"
+
+    def act() -> None:
+        os.environ["DOCKYARD_TEST_SECRET"] = SECRET
+        spec = with_user_namespace(bundle.spec("sh", "-c", words))
+        spec.process.capabilities = defaults.capability_sets(  # type: ignore[union-attr]
+            [*defaults.DEFAULT_CAPABILITIES, "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]
+        )
+        spec.mounts.append(bind(folder, "/p"))
+        if pids == "the host's":
+            spec.linux.namespaces = [kind for kind in spec.linux.namespaces if kind.type != "pid"]
+            spec.mounts[0] = bind("/proc", "/proc", "rbind")
+        with host(bundle, spec) as container:
+            eventually(lambda: (folder / "found").exists() and (folder / "found").read_text())
+            for _ in range(BIRTHS):
+                execute(container, process("true"))
+                other = bundle.spec("true")
+                if pids == "the host's":
+                    other.linux.namespaces = [kind for kind in other.linux.namespaces if kind.type != "pid"]
+                    other.mounts[0] = bind("/proc", "/proc", "rbind")
+                else:
+                    other = joining(bundle, container, "true")
+                other.linux.namespaces.append(Namespace(type="user", path=f"/proc/{container.record.pid}/ns/user"))
+                run(bundle, other)
+            (folder / "stop").touch()
+            os.waitpid(container.record.pid, 0)
+
+    apart(act)
+    _, *found, count = (folder / "found").read_text().splitlines()
+    if pids == "the host's":  # many of its processes have more
+        found = [row for row in found if not row.startswith("more capabilities")]
+    assert not found, "\n".join(found)
+    assert int(count.split()[2].rstrip(",")) >= BIRTHS
 
 
 def test_a_proc_is_had_of_a_kernel_that_makes_none_for_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
