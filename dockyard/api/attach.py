@@ -81,9 +81,10 @@ class Attach:
     async def attach_websocket(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.params["id"])
         _check_attachable(container, call.params["id"])
-        stdout, stderr = call.flag("stdout"), call.flag("stderr")
+        every = call.version < (1, 42)  # which has no parameters for them
+        stdin, stdout, stderr = (every or call.flag(name) for name in ("stdin", "stdout", "stderr"))
         keys = detach_keys(call.text("detachKeys"))
-        websocket = await web.WebSocket.accept(call.http)
+        websocket = await web.WebSocket.accept(call.http, text=call.version < (1, 28))
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -96,7 +97,7 @@ class Attach:
 
         attachment = Attachment(
             theirs.detach(),
-            stdin=call.flag("stdin") and container.config.open_stdin,
+            stdin=stdin and container.config.open_stdin,
             stdout=stdout,
             stderr=stderr,
             detach_keys=keys,

@@ -41,7 +41,7 @@ class Build:
         options = _options(call)
         progress = ProgressStream(call)
         quiet = call.flag("q")
-        output = Output(progress.send, quiet=quiet)
+        output = Output(progress.send, quiet=quiet, ids=call.version >= (1, 30))
         source = call.text("remote")
 
         async def work() -> None:
@@ -88,7 +88,7 @@ def _options(call: Call) -> BuildOptions:
         raise errors.InvalidParameter("security options are not supported on linux")
     if call.flag("squash"):
         raise errors.InvalidParameter("squash is only supported with experimental mode")
-    if call.text("outputs"):
+    if call.text("outputs") and call.version >= (1, 40):
         raise errors.InvalidParameter("custom outputs require BuildKit")
     force_remove = call.flag("forcerm")
     return BuildOptions(

@@ -68,12 +68,17 @@ def wanted(request: CreateRequest, version: Version) -> Wanted:
 
 def _settle_versions(asked: Wanted, version: Version) -> None:
     config, host = asked.config, asked.host
-    if version < (1, 40) and not host.ipc_mode:
-        host.ipc_mode = "shareable"
+    if version < (1, 25):  # the client removes it
+        host.auto_remove = False
+    if version < (1, 40):
+        host.ipc_mode = host.ipc_mode or "shareable"
+        host.kernel_memory_tcp = 0
     if version < (1, 41) and not host.cgroupns_mode and cgroups.layout().version == 1:
         host.cgroupns_mode = "host"
     if version < (1, 42):
         host.console_size = [0, 0]
+    else:
+        host.kernel_memory = 0
     if version < (1, 43):
         host.annotations = None
     if version < (1, 44):

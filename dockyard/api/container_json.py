@@ -15,6 +15,7 @@ from dockyard.errors import NotFound
 
 # What HostConfig shows only when it is set (moby api/types/container, `omitempty`).
 RARE_HOST_FIELDS = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
+ZERO_IS_NONE = ("KernelMemory", "KernelMemoryTCP")  # fields of old that are shown only when they say something
 
 Version = tuple[int, int]
 
@@ -73,6 +74,9 @@ def host_config_json(services: Services, container: Container) -> dict[str, Any]
     shown: dict[str, Any] = msgspec.to_builtins(container.host_config)
     for name in RARE_HOST_FIELDS:
         if not shown.get(name) and shown.get(name) is not False:
+            shown.pop(name, None)
+    for name in ZERO_IS_NONE:
+        if not shown.get(name):
             shown.pop(name, None)
     if container.record.links:
         shown["Links"] = services.containers.links(container)

@@ -120,11 +120,11 @@ class Containers:
         return no_content()
 
     async def stop(self, call: Call) -> web.StreamResponse:
-        await self._containers.stop(call.params["id"], _timeout(call), call.text("signal"))
+        await self._containers.stop(call.params["id"], _timeout(call), _signal(call))
         return no_content()
 
     async def restart(self, call: Call) -> web.StreamResponse:
-        await self._containers.restart(call.params["id"], _timeout(call), call.text("signal"))
+        await self._containers.restart(call.params["id"], _timeout(call), _signal(call))
         return no_content()
 
     async def kill(self, call: Call) -> web.StreamResponse:
@@ -144,7 +144,12 @@ class Containers:
         return no_content()
 
     async def update(self, call: Call) -> web.StreamResponse:
-        warnings = await self._containers.update(call.params["id"], await call.body(UpdateRequest))
+        asked = await call.body(UpdateRequest)
+        if call.version < (1, 40):
+            asked.pids_limit = None
+        if call.version >= (1, 42):
+            asked.kernel_memory = 0
+        warnings = await self._containers.update(call.params["id"], asked)
         return json_response({"Warnings": warnings or None})
 
     async def resize(self, call: Call) -> web.StreamResponse:
@@ -159,7 +164,7 @@ class Containers:
         return no_content()
 
     async def wait(self, call: Call) -> web.StreamResponse:
-        condition = call.text("condition") or "not-running"
+        condition = (call.text("condition") if call.version >= (1, 30) else "") or "not-running"
         if condition not in ("not-running", "next-exit", "removed"):
             raise InvalidParameter(f'invalid condition: "{condition}"')
         container = self._containers.get(call.params["id"])
@@ -168,11 +173,15 @@ class Containers:
     async def _wait(self, call: Call, container: Container, condition: str) -> web.StreamResponse:
         # The head goes out at once: `docker run` starts the container only when it knows that the wait has begun.
         waiting = asyncio.ensure_future(self._containers.wait(container.id, condition))
-        response = await call.open_stream()
+        response = await call.open_stream() if call.version >= (1, 30) else None
         try:
             code, error = await waiting
         finally:
             waiting.cancel()
+        response = response or await call.open_stream()
+        if error and condition == "removed" and call.version < (1, 34):
+            await response.write_eof()  # all that such a client takes for an error is that nothing is said
+            return response
         body: dict[str, Any] = {"StatusCode": code}
         if error:
             body["Error"] = {"Message": error}
@@ -204,6 +213,11 @@ class Containers:
             if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
                 processes.append(fields)
         return json_response({"Processes": processes, "Titles": names})
+
+
+def _signal(call: Call) -> str:
+    """What `stop` and `restart` are to send; versions before 1.42 have no such parameter."""
+    return call.text("signal") if call.version >= (1, 42) else ""
 
 
 def _timeout(call: Call) -> int | None:

@@ -8,7 +8,7 @@ from dockyard.api.services import Services
 
 async def disk_usage(services: Services, wanted: set[str], version: tuple[int, int]) -> dict[str, Any]:
     """The answer, for the kinds of object in `wanted`: container, image, volume, build-cache."""
-    shown: dict[str, Any] = {"BuilderSize": 0}
+    shown: dict[str, Any] = {}
     layers = services.layers
     if "image" in wanted:
         images = await services.images.list(all=True)

@@ -77,7 +77,7 @@ class Images:
 
     async def list(self, call: Call) -> web.StreamResponse:
         filters = call.filters()
-        if call.version < (1, 25) and call.text("filter") and "reference" not in filters:
+        if call.version < (1, 41) and call.text("filter") and "reference" not in filters:
             filters["reference"] = [call.text("filter")]
         images = await self._images.list(filters, all=call.flag("all"))
         shared = call.flag("shared-size") and call.version >= (1, 42)

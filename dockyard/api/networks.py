@@ -130,7 +130,8 @@ class Networks:
 
     async def list(self, call: Call) -> web.StreamResponse:
         matches = self._list_filter(call.filters())
-        return json_response([self._describe(network, members=False) for network in self._networks.list(matches)])
+        members = call.version < (1, 28)
+        return json_response([self._describe(network, members=members) for network in self._networks.list(matches)])
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         network = self._networks.get(call.params["id"])

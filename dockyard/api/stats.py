@@ -35,7 +35,7 @@ class Stats:
         service = self._services.stats
         if not call.flag("stream", True):
             before = NEVER
-            if not call.flag("one-shot") and container.state.running:
+            if not (call.version >= (1, 41) and call.flag("one-shot")) and container.state.running:
                 # a percentage needs two readings
                 before = service.sample(container)
                 await asyncio.sleep(INTERVAL)

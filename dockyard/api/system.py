@@ -18,7 +18,7 @@ from dockyard.api.router import (
     version_text,
 )
 from dockyard.api.services import Services
-from dockyard.engine import runtimes
+from dockyard.engine import cdi, runtimes
 from dockyard.engine.apparmor import NO_PARSER
 from dockyard.engine.log_options import LOG_DRIVERS
 from dockyard.version import VERSION
@@ -109,6 +109,8 @@ class System:
         states = [container.state.status for container in services.containers.all()]
         driver = services.layers.driver
         v1 = host.cgroup_version == 1
+        directories = config.cdi_spec_dirs or list(cdi.DEFAULT_DIRECTORIES)
+        devices = (await asyncio.to_thread(cdi.read_catalogue, directories)).devices
         shown: dict[str, Any] = {
             "ID": system.id,
             "Containers": len(states),
@@ -207,6 +209,8 @@ class System:
                 *([] if v1 else ["name=cgroupns"]),
             ],
             "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],
+            "CDISpecDirs": directories,
+            "DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in sorted(devices)],
             "Warnings": self._warnings(),
         }
         return json_response(_info_for(call.version, shown, v1=v1))
@@ -252,8 +256,7 @@ def _info_for(version: tuple[int, int], shown: dict[str, Any], *, v1: bool) -> d
         shown["KernelMemory"] = shown["KernelMemoryTCP"] = True
     if version < (1, 50):
         shown["BridgeNfIptables"] = shown["BridgeNfIp6tables"] = False
-    else:
-        shown["DiscoveredDevices"] = []
+        del shown["DiscoveredDevices"]
     if version >= (1, 49):
         shown["FirewallBackend"] = {"Driver": "nftables"}
         for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):

@@ -58,7 +58,7 @@ class Volumes:
 
     async def create(self, call: Call) -> web.StreamResponse:
         request = await call.body(CreateRequest)
-        if request.cluster is not None:
+        if request.cluster is not None and call.version >= (1, 42):
             raise errors.Unavailable(
                 "This node is not a swarm manager. Use "
                 '"docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'

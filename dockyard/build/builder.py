@@ -79,11 +79,12 @@ class BuildOptions:
 
 
 class Output:
-    """Where a build tells how it goes. `send` takes one message of the API's stream."""
+    """Where a build tells how it goes. `send` takes one message of the API's stream; `ids`: images are told, too."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], *, quiet: bool = False) -> None:
+    def __init__(self, send: Callable[[dict[str, Any]], None], *, quiet: bool = False, ids: bool = True) -> None:
         self._send = send
         self._quiet = quiet
+        self._ids = ids
         self.unsaid: list[str] = []
 
     def text(self, text: str) -> None:
@@ -97,6 +98,11 @@ class Output:
         """Any other message: a pull's progress, an image's ID."""
         if not self._quiet:
             self._send(message)
+
+    def image(self, image_id: str) -> None:
+        """What has been built."""
+        if self._ids:
+            self.message({"aux": {"ID": image_id}})
 
 
 class Builder:
@@ -279,7 +285,7 @@ class Build:
             self._tell(state.image)
         self._results[stage.index] = state.image
         if state.image is not None:
-            self._output.message({"aux": {"ID": state.image.id}})
+            self._output.image(state.image.id)
         return state.image
 
     def _tell(self, image: Image | None) -> None:

@@ -20,9 +20,10 @@ NORMAL = 1000
 class WebSocket:
     """A connection past its handshake. Frames of data, text or binary, are one stream: what they hold, in order."""
 
-    def __init__(self, connection: socket.socket, received: bytes) -> None:
-        """`connection` does not block; `received` is what has been read from it already."""
+    def __init__(self, connection: socket.socket, received: bytes, *, text: bool = False) -> None:
+        """`connection` does not block; `received` is what has been read from it already; `text`: we send text."""
         self._connection = connection
+        self._kind = TEXT if text else BINARY
         self._buffer = received
         self._sending = asyncio.Lock()
         self._left = 0  # of the frame that is being read, bytes
@@ -30,7 +31,7 @@ class WebSocket:
         self._closed = False
 
     @classmethod
-    async def accept(cls, request: Request) -> "WebSocket":
+    async def accept(cls, request: Request, *, text: bool = False) -> "WebSocket":
         """Shake hands. Raises InvalidParameter when the request asks for no WebSocket, ConnectionError."""
         headers = request.headers
         if headers.get("Upgrade").lower() != "websocket" or not headers.has_word("connection", "upgrade"):
@@ -44,7 +45,7 @@ class WebSocket:
         except (binascii.Error, ValueError):
             raise InvalidParameter("not a websocket handshake: malformed key") from None
         fd, received = await request.connection.take()
-        websocket = cls(socket.socket(fileno=fd), received)
+        websocket = cls(socket.socket(fileno=fd), received, text=text)
         accepted = base64.b64encode(hashlib.sha1(key.encode() + MAGIC).digest()).decode()
         await websocket._send(
             f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -69,8 +70,8 @@ class WebSocket:
                 return b""
 
     async def send(self, data: bytes) -> None:
-        """Send bytes, as one binary frame. Raises ConnectionError."""
-        await self._send(_frame(BINARY, data))
+        """Send bytes, as one frame. Raises ConnectionError."""
+        await self._send(_frame(self._kind, data))
 
     async def close(self, code: int = NORMAL) -> None:
         """Say farewell; the client's is not waited for."""
