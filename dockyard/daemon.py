@@ -160,7 +160,7 @@ async def _run(line: CommandLine, config: Config) -> None:
     from dockyard.engine.assembly import Engine
 
     _check(config)  # before there is a socket: who can connect may count on an engine
-    # Every container costs the daemon a few descriptors, every client one.
+    # Every container costs the daemon a few descriptors, every client one; the containers' own limit stays what it was.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20), hard))
     os.umask(0o022)
@@ -179,7 +179,7 @@ async def _run(line: CommandLine, config: Config) -> None:
         sockets = listeners.open_listeners(config)
         for address, opened, _ in sockets:
             stack.callback(_close_listener, address, opened)
-        engine = Engine(config, watchdog.step)
+        engine = Engine(config, watchdog.step, open_files=(soft, hard))
         stack.push_async_callback(engine.close)
         if not await _opened(engine, stop, config.shutdown_timeout):
             _bound_end(watchdog, config.shutdown_timeout)

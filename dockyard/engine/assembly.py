@@ -62,8 +62,11 @@ STOP_GRACE = 15  # seconds beyond a container's own that its end may take: it is
 class Engine:
     """The whole engine; `services` is what the API is given."""
 
-    def __init__(self, config: Config, step: Step = unwatched) -> None:
-        """`step` is told what the start is at."""
+    def __init__(self, config: Config, step: Step = unwatched, *, open_files: tuple[int, int] | None = None) -> None:
+        """`step` is told what the start is at.
+
+        `open_files`: the limit (soft, hard) of containers that do not ask for one, when it is not ours.
+        """
         self._step = step
         remapped = remap_range(config.userns_remap) if config.userns_remap else None
         if remapped is not None:
@@ -105,6 +108,7 @@ class Engine:
             self._shims,
             UserNamespaces(exec_root, remapped),
             self._apparmor,
+            open_files,
         )
         self._leases = LeaseService(database, self._containers, self._networks, volumes)
         checkpoints = CheckpointService(self._containers, self._shims)

@@ -31,7 +31,15 @@ INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/dock
 class SpecMaker:
     """Makes specs, and what goes with them."""
 
-    def __init__(self, config: Config, index: ContainerIndex, user_namespaces: UserNamespaces) -> None:
+    def __init__(
+        self,
+        config: Config,
+        index: ContainerIndex,
+        user_namespaces: UserNamespaces,
+        open_files: tuple[int, int] | None,
+    ) -> None:
+        """`open_files`: the limit (soft, hard) of containers that do not ask for one; None: the daemon's."""
+        self._open_files = open_files
         self._config = config
         self._index = index
         self._user_namespaces = user_namespaces
@@ -81,6 +89,7 @@ class SpecMaker:
             init_path=self._init_path(container),
             rootfs_propagation=_propagation(points),
             ids=record.ids,
+            open_files=self._open_files,
         )
         spec = specs.build(record.config, host, around)
         cdi.inject(spec, host.device_requests or [], self._config.cdi_spec_dirs or cdi.DEFAULT_DIRECTORIES)

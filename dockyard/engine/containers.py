@@ -59,11 +59,12 @@ class ContainerService:
         shims: Shims,
         user_namespaces: UserNamespaces,
         apparmor: AppArmor,
+        open_files: tuple[int, int] | None,
     ) -> None:
         self._index = index
         self._layers = layers
         self._networks = networks
-        self._specs = SpecMaker(config, index, user_namespaces)
+        self._specs = SpecMaker(config, index, user_namespaces, open_files)
         self._logs = LogForwarding()
         image_mounts = ImageMounts(images, layers)
         self._maker = ContainerMaker(config, index, images, layers, volumes, networks, user_namespaces, image_mounts)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 
-from dockyard.engine import limits
 from dockyard.engine import spec as specs
 from dockyard.engine.container import Container
 from dockyard.engine.security import granted_capabilities
@@ -44,6 +43,5 @@ def exec_process(
         ),
         cwd=working_dir or config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
-        rlimits=limits.rlimits(host),
         oom_score_adj=host.oom_score_adj,
     )

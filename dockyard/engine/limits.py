@@ -274,12 +274,12 @@ def _block_device(path: str) -> tuple[int, int]:
     return os.major(device), os.minor(device)
 
 
-def rlimits(host: HostConfig) -> list[Rlimit]:
-    """The ulimits for the runtime; -1 is no limit."""
-    return [
-        Rlimit(f"RLIMIT_{limit.name.upper()}", limit.soft % (1 << 64), limit.hard % (1 << 64))
-        for limit in host.ulimits or []
-    ]
+def rlimits(host: HostConfig, open_files: tuple[int, int] | None) -> list[Rlimit]:
+    """The ulimits for the runtime; -1 is no limit. `open_files`: (soft, hard) where a container says nothing of it."""
+    wanted = {limit.name.upper(): (limit.soft, limit.hard) for limit in host.ulimits or []}
+    if open_files is not None:
+        wanted.setdefault("NOFILE", open_files)
+    return [Rlimit(f"RLIMIT_{name}", soft % (1 << 64), hard % (1 << 64)) for name, (soft, hard) in wanted.items()]
 
 
 # -- how they change

@@ -55,6 +55,7 @@ class Surroundings:
     rootfs_propagation: str = ""
     link_variables: Sequence[str] = ()
     ids: IdRange | None = None
+    open_files: tuple[int, int] | None = None
 
 
 def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Spec:
@@ -100,7 +101,7 @@ def process(config: ContainerConfig, host: HostConfig, around: Surroundings, gra
         ),
         cwd=config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),
-        rlimits=limits.rlimits(host),
+        rlimits=limits.rlimits(host, around.open_files),
         no_new_privileges=around.no_new_privileges,
         apparmor_profile=around.apparmor,
         oom_score_adj=host.oom_score_adj,

@@ -433,3 +433,22 @@ def test_processors_that_have_come_or_gone_are_noticed(monkeypatch: pytest.Monke
     assert numbers_of(abilities().mems)
     monkeypatch.setattr("dockyard.engine.abilities._read", lambda path: "0-511")
     assert abilities().cpus == abilities().mems == "0-511"
+
+
+def test_containers_have_the_limit_that_the_daemon_was_started_with(tmp_path: Path) -> None:
+    """The daemon raises its own to what is allowed; programs that look through all descriptors would take for ever."""
+    engine = EngineProcess(tmp_path / "limited", number=6)
+    engine.prefix = ("prlimit", "--nofile=777:5555")
+    engine.start()
+    try:
+        engine.docker("pull", "busybox")
+        show = "ulimit -Sn; ulimit -Hn"
+        assert engine.docker("run", "--rm", "busybox", "sh", "-c", show) == "777\n5555\n"
+        assert engine.docker("run", "--rm", "--ulimit", "core=0", "busybox", "sh", "-c", show) == "777\n5555\n"
+        engine.docker("run", "-d", "--name", "asks", "--ulimit", "nofile=99:100", "busybox", "sleep", "100")
+        engine.docker("run", "-d", "--name", "plain", "--ulimit", "core=0", "busybox", "sleep", "100")
+        assert engine.docker("exec", "asks", "sh", "-c", show) == "99\n100\n"
+        assert engine.docker("exec", "plain", "sh", "-c", f"{show}; ulimit -c") == "777\n5555\n0\n"
+        assert "5555" in Path(f"/proc/{engine.process.pid}/limits").read_text().split("Max open files")[1].split()[0]  # type: ignore[union-attr]  # it runs
+    finally:
+        engine.clean_up()
