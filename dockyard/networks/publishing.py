@@ -40,7 +40,6 @@ class Publisher:
         self._settings = settings
         self._routes_loopback = routes_loopback
         self._ports = HostPorts()
-        self._host_has_ipv6 = _host_has_ipv6()
 
     def hold(
         self, request: JoinRequest, network: Network, state: EndpointState, wanted: PortBindings
@@ -119,7 +118,8 @@ class Publisher:
             return self._ports.take(protocol, [str(address(host_ip))], host_port, target)
         default = network.options.get(HOST_BINDING) or self._settings.host_binding
         both = [default]
-        if default == "0.0.0.0" and self._host_has_ipv6 and (network.ipv6 or self._settings.userland_proxy):
+        # asked each time: a host may come by IPv6, or give it up
+        if default == "0.0.0.0" and (network.ipv6 or self._settings.userland_proxy) and _host_has_ipv6():
             both.append("::")
         return self._ports.take(protocol, both, host_port, target)
 

@@ -642,3 +642,14 @@ async def test_what_was_made_ahead_follows_the_hosts_settings(host: Host) -> Non
     three = await host.join("three")
     assert three.netns_path is not None
     assert os.path.basename(three.netns_path) in ahead
+
+
+async def test_a_host_that_gives_up_ipv6_after_the_start_publishes_without(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bound(sandbox: Any) -> list[str]:
+        return [address for address, _ in sandbox.ports["80/tcp"]]
+
+    assert bound(await host.join("one", port_bindings={"80/tcp": [("", "")]})) == ["0.0.0.0", "::"]
+    monkeypatch.setattr("dockyard.networks.publishing._host_has_ipv6", lambda: False)
+    assert bound(await host.join("two", port_bindings={"80/tcp": [("", "")]})) == ["0.0.0.0"]
