@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from dockyard import foreign_settings
 from dockyard.errors import InvalidParameter
 
 DEFAULT_FILE = "/etc/dockyard/daemon.json"
@@ -115,6 +116,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     max_concurrent_uploads: Annotated[int, _about("Set the max concurrent uploads")] = 5
     labels: Annotated[list[str], _about("Set key=value labels to the daemon")] = []
     shutdown_timeout: Annotated[int, _about("Set the shutdown timeout, in seconds")] = 15
+    max_download_attempts: Annotated[int, _about("Set the max download attempts for each pull")] = 9
+    http_proxy: Annotated[str, _about("HTTP proxy URL to use for outgoing traffic")] = ""
+    https_proxy: Annotated[str, _about("HTTPS proxy URL to use for outgoing traffic")] = ""
+    no_proxy: Annotated[str, _about("Comma-separated list of hosts or addresses for which the proxy is skipped")] = ""
+    log_format: Annotated[str, _about('Set the logging format ("text"|"json")')] = "text"
     experimental: Annotated[bool, _about("Enable experimental features")] = False
     features: Annotated[dict[str, bool], _about("Enable a feature")] = {}
 
@@ -199,6 +205,8 @@ class CommandLine(msgspec.Struct):
     """What the daemon was asked on its command line: settings, and what is no setting."""
 
     settings: dict[str, Any] = {}
+    foreign: dict[str, Any] = {}  # what dockerd would heed, see foreign_settings
+    warnings: list[str] = []  # of the settings as they were merged last
     config_file: str = ""
     validate: bool = False
     recover: bool = False
@@ -245,6 +253,11 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
             if flag == "config-file":
                 line.config_file = value if has_value else _next(rest, shown)
                 continue
+            if flag in foreign_settings.FLAGS:
+                _set_foreign(line, flag, shown, value if has_value else None, rest)
+                continue
+            if flag == "authorization-plugin":
+                foreign_settings.refuse({flag: value or _next(rest, shown)})
             name = by_flag.get(flag, "")
             if not name:
                 raise InvalidParameter(f"unknown flag: {shown}")
@@ -265,6 +278,22 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
             value = _next(rest, shown)
         _set(line.settings, name, kind, shown, value)
     return line
+
+
+def _set_foreign(line: CommandLine, flag: str, shown: str, value: str | None, rest: list[str]) -> None:
+    """A flag of dockerd's that has no effect here."""
+    key = foreign_settings.FLAGS[flag]
+    kind = foreign_settings.FOREIGN[key].kind
+    if kind == "bool":
+        line.foreign[key] = _boolean(shown, "true" if value is None else value)
+        return
+    text = _next(rest, shown) if value is None else value
+    if kind == "int" and not re.fullmatch(r"-?\d+", text):
+        raise InvalidParameter(
+            f'invalid argument "{text}" for "{shown}" flag: strconv.ParseInt: parsing "{text}": invalid syntax'
+        )
+    values: dict[str, Any] = {"int": int, "list": lambda word: [word], "map": lambda word: {word: True}}
+    line.foreign[key] = values.get(kind, str)(text)
 
 
 def _next(rest: list[str], flag: str) -> str:
@@ -338,8 +367,10 @@ def bytes_of(text: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def read_file(path: str, *, required: bool) -> dict[str, Any]:
+def read_file(path: str, *, required: bool, warnings: list[str]) -> dict[str, Any]:
     """daemon.json's settings by field name; {} when there is no file and none is required.
+
+    What is to be told of those that are not heeded goes to `warnings`.
 
     Raises InvalidParameter for bad JSON, an unknown key or a value of the wrong type.
     """
@@ -360,16 +391,38 @@ def read_file(path: str, *, required: bool) -> dict[str, Any]:
         raise InvalidParameter(f"{prefix}: invalid JSON: {error}") from None
     if not isinstance(given, dict):
         raise InvalidParameter(f"{prefix}: invalid JSON: want an object, got {type(given).__name__}")
+    try:
+        given = _without_foreign(given, warnings)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{prefix}: {error}") from None
     known = {field.encode_name: field.name for field in msgspec.structs.fields(Config)}
     unknown = sorted(set(given) - set(known))
     if unknown:
         names = ", ".join(unknown)
         raise InvalidParameter(f"{prefix}: the following directives don't match any configuration option: {names}")
     try:
-        config = msgspec.json.decode(data, type=Config)
+        config = msgspec.convert(given, Config)
     except msgspec.ValidationError as error:
         raise InvalidParameter(f"{prefix}: {error}") from None
     return {known[key]: getattr(config, known[key]) for key in given}
+
+
+def _without_foreign(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The settings that are ours, Docker's other spellings of them brought to one. Raises InvalidParameter."""
+    foreign_settings.refuse(given)
+    ours = {}
+    for key, value in given.items():
+        if key in foreign_settings.FOREIGN:
+            said = foreign_settings.check(key, value)
+            if said:
+                warnings.append(said)
+        elif key == "proxies" and isinstance(value, dict):
+            ours.update(value)
+        elif key == "host-gateway-ips" and isinstance(value, list):
+            ours["host-gateway-ip"] = next((str(address) for address in value if ":" not in str(address)), "")
+        else:
+            ours[key] = value
+    return ours
 
 
 def load(arguments: Sequence[str]) -> tuple[CommandLine, Config]:
@@ -386,7 +439,8 @@ def load(arguments: Sequence[str]) -> tuple[CommandLine, Config]:
 def merge(line: CommandLine) -> Config:
     """daemon.json (read anew) with the command line's settings on top. Raises InvalidParameter."""
     path = line.config_file or DEFAULT_FILE
-    from_file = read_file(path, required=bool(line.config_file))
+    line.warnings = [said for key, value in line.foreign.items() if (said := foreign_settings.check(key, value))]
+    from_file = read_file(path, required=bool(line.config_file), warnings=line.warnings)
     twice = sorted(set(from_file) & set(line.settings))
     if twice:
         said = ", ".join(
@@ -410,6 +464,10 @@ def _shown(value: Any) -> str:
 def _check(config: Config) -> None:
     if config.log_level not in LOG_LEVELS:
         raise InvalidParameter(f'invalid logging level: "{config.log_level}"')
+    if config.log_format not in ("text", "json"):
+        raise InvalidParameter(f"invalid log format: {config.log_format}")
+    if config.max_download_attempts < 1:
+        raise InvalidParameter(f"invalid max download attempts: {config.max_download_attempts}")
     for name in ("data_root", "exec_root"):
         if not os.path.isabs(getattr(config, name)):
             raise InvalidParameter(f"{name.replace('_', '-')} must be an absolute path: {getattr(config, name)!r}")

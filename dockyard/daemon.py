@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import gc
+import json
 import logging
 import os
 import resource
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if line.validate:
             _check(config)
+            for warning in line.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
             print("configuration OK")
             return 0
         if os.geteuid() != 0:
@@ -66,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if lacking:
             raise SystemFailure(lacking)
         _set_up_logging(config)
+        for warning in line.warnings:
+            log.warning("%s", warning)
+        _use_proxies(config)
         with PidFile(config.pid_path):
             if line.recover:
                 return _recover(config)
@@ -138,6 +144,23 @@ class PidFile:
         os.close(self._fd)
 
 
+class JsonLines(logging.Formatter):
+    """A log of JSON objects, with dockerd's keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        said = record.getMessage()
+        if record.exc_info:
+            said += "\n" + self.formatException(record.exc_info)
+        line = {
+            "level": record.levelname.lower(),
+            "module": record.name,
+            "msg": said,
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+        }
+        return json.dumps(line)
+
+
 def _set_up_logging(config: Config) -> None:
     logging.basicConfig(
         stream=sys.stderr,
@@ -146,7 +169,21 @@ def _set_up_logging(config: Config) -> None:
         force=True,
     )
     logging.Formatter.converter = time.gmtime
+    if config.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines())
     _set_level(config)
+
+
+def _use_proxies(config: Config) -> None:
+    """Have our HTTP client and the programs that we start go by way of the proxies that are set."""
+    for name, value in (
+        ("HTTP_PROXY", config.http_proxy),
+        ("HTTPS_PROXY", config.https_proxy),
+        ("NO_PROXY", config.no_proxy),
+    ):
+        if value:
+            os.environ[name] = os.environ[name.lower()] = value
 
 
 def _set_level(config: Config) -> None:

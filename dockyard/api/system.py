@@ -1,6 +1,7 @@
 """GET /_ping, /version, /info, /system/df and POST /auth."""
 
 import asyncio
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,9 +177,9 @@ class System:
             "MemTotal": host.memory,
             "GenericResources": None,
             "DockerRootDir": config.data_root,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": _shown_proxy("HTTP_PROXY"),
+            "HttpsProxy": _shown_proxy("HTTPS_PROXY"),
+            "NoProxy": os.environ.get("NO_PROXY", ""),
             "Name": host.name,
             "Labels": config.labels,
             "ExperimentalBuild": config.experimental,
@@ -281,3 +282,10 @@ def _count(path: str) -> int:
 def _build_time() -> str:
     """When this code was installed."""
     return rfc3339(int(Path(__file__).stat().st_mtime) * 1_000_000_000)
+
+
+def _shown_proxy(name: str) -> str:
+    """A proxy as others may see it: without the password in its URL."""
+    scheme, _, rest = os.environ.get(name, "").rpartition("://")
+    login, _, place = rest.rpartition("@")
+    return (f"{scheme}://" if scheme else "") + ("xxxxx:xxxxx@" if login else "") + place

@@ -21,6 +21,12 @@ class Patience:
     waits: tuple[float, ...] = (0.5, 1, 2, 4, 8, 15, 15, 15)
     longest: float = 60
 
+    @classmethod
+    def of(cls, attempts: int) -> Patience:
+        """That of so many tries in all."""
+        waits = cls().waits
+        return cls((*waits, *[waits[-1]] * attempts)[: attempts - 1])
+
     def begin(self, tell: Tell = lambda seconds: None) -> Tries:
         """The tries of one piece of work; `tell` hears of each wait, in seconds."""
         return Tries(self, tell)

@@ -14,6 +14,7 @@ from dockyard.api.services import Services
 from dockyard.build.builder import Builder
 from dockyard.build.run import Runner
 from dockyard.config import Config
+from dockyard.content.patience import Patience
 from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
 from dockyard.engine import log_options
@@ -89,7 +90,9 @@ class Engine:
         log.info("storage driver %s", driver.name)
         step(f"layers, images and volumes in {root}")
         self._layers = LayerStore(driver, self._archives, database, root)
-        self._registry = RegistryClient(config.registry_mirrors, config.insecure_registries)
+        self._registry = RegistryClient(
+            config.registry_mirrors, config.insecure_registries, Patience.of(config.max_download_attempts)
+        )
         images = ImageService(self._layers, self._registry, database, events)
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         claims = AddressClaims()

@@ -17,6 +17,7 @@ def open_database(root: Path) -> Database:
     Raises SystemFailure when it is lost, empty or new and the folders are not: whatever belongs to nothing is swept
     at a start, and by such a database everything does. A daemon with nothing to go by must not go on.
     """
+    refuse_dockers(root)
     path = root / DATABASE
     missing = not path.exists()
     if missing or (path.is_file() and path.stat().st_size == 0):
@@ -29,6 +30,15 @@ def open_database(root: Path) -> Database:
         database.close()
         raise
     return database
+
+
+def refuse_dockers(root: Path) -> None:
+    """Raise SystemFailure for a data root of Docker's, in which everything would be taken for ours."""
+    if (root / "image").is_dir() and (root / "containers").is_dir() and not (root / DATABASE).exists():
+        raise SystemFailure(
+            f"{root} is a data root of Docker's: give Dockyard one of its own (data-root), "
+            f"and take over what is there by `dockyard system import-docker {root}`"
+        )
 
 
 def _refuse_if_used(root: Path, how: str) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from dockyard.engine import image_names, schema, state_copies
 from dockyard.engine.container import Record, State
 from dockyard.engine.container_index import DOCUMENT
-from dockyard.engine.data_root import DATABASE, DRIVERS, container_folders, snapshots
+from dockyard.engine.data_root import DATABASE, DRIVERS, container_folders, refuse_dockers, snapshots
 from dockyard.engine.database import Collection, Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.image_names import NameRow
@@ -52,6 +52,7 @@ class Rebuilder:
         """Do it all. Raises SystemFailure when a daemon uses the database, or it is a newer daemon's."""
         if not self._root.is_dir():
             raise SystemFailure(f"there is no data root {self._root}")
+        refuse_dockers(self._root)
         self._refuse_if_used()
         fresh = self._root / f"{DATABASE}.rebuilt"
         _remove(fresh)

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.config import Config
+from dockyard.foreign_settings import FOREIGN
+from tests.engine_process import EngineProcess
+
 
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -17,7 +21,12 @@ import pytest
         ({"tls": True, "tlscert": "/etc/passwd", "tlskey": "/etc/passwd"}, "could not load TLS files /etc/passwd"),
         ({"userns-remap": "nobody-of-that-name"}, 'user "nobody-of-that-name" does not exist'),
         ({"userns-remap": "root"}, 'no subordinate ids for user "root"'),
-        ({"authorization-plugins": ["who-would-guard"]}, "don't match any configuration option: authorization-plugins"),
+        ({"authorization-plugins": ["who-would-guard"]}, "without them all would be let in"),
+        ({"ipv6": "yes"}, "ipv6: expected a bool, got 'yes'"),
+        ({"metrics-addr": 5}, "metrics-addr: expected a string, got 5"),
+        ({"log-format": "xml"}, "invalid log format: xml"),
+        ({"max-download-attempts": 0}, "invalid max download attempts: 0"),
+        ({"nosuchkey": 1}, "don't match any configuration option: nosuchkey"),
         ({"log-driver": "none-of-that-name"}, "failed to set log opts"),
     ],
 )
@@ -38,3 +47,81 @@ def test_what_can_not_be_is_refused_at_once(
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"daemon.json"}
+
+
+# What stands in daemon.json files that people have, key by key, and in Docker's own documentation.
+OF_DOCKER = {
+    "bip6": "fd00:1::1/64", "builder": {"gc": {"enabled": True, "defaultKeepStorage": "10GB"}},
+    "containerd": "/run/containerd/containerd.sock", "containerd-namespace": "docker", "default-gateway": "10.20.1.1",
+    "default-gateway-v6": "2001:db8:abcd::89",
+    "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
+    "default-ulimits": {"nofile": {"Hard": 64000, "Name": "nofile", "Soft": 64000}}, "experimental": False,
+    "features": {"cdi": True, "buildkit": True}, "firewall-backend": "", "fixed-cidr-v6": "fd00:1::/64",
+    "host-gateway-ips": ["192.168.1.1", "fd00::1"], "ip-forward-no-drop": False, "ip6tables": True, "ipv6": True,
+    "log-format": "json", "max-download-attempts": 5, "metrics-addr": "127.0.0.1:9323",
+    "network-control-plane-mtu": 1500, "node-generic-resources": ["NVIDIA-GPU=UUID1"], "oom-score-adjust": 0,
+    "proxies": {"http-proxy": "http://user:secret@proxy:80", "https-proxy": "https://proxy:443", "no-proxy": "*.lan"},
+    "raw-logs": False, "selinux-enabled": False, "swarm-default-advertise-addr": "", "userland-proxy-path": "",
+    "runtimes": {"custom": {"path": "/usr/local/bin/my-runc", "runtimeArgs": ["--debug"]}},
+}  # fmt: skip
+OF_DOCKERD = """
+    --allow-direct-routing --bip6=fd00::1/64 --containerd=/x --default-gateway=10.1.1.1 --default-network-opt=bridge=a=b
+    --fixed-cidr-v6=fd00::/64 --ip6tables=false --ipv6 --metrics-addr=127.0.0.1:9323 --network-control-plane-mtu=1400
+    --node-generic-resource=a=b --raw-logs --selinux-enabled --userland-proxy-path=/x --http-proxy=http://p:1
+    --log-format=json --max-download-attempts=3 --ip-forward-no-drop --rootless=false
+""".split()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dockyard.daemon", *arguments, "--validate"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env={"PATH": "/bin"})
+
+
+def test_a_daemon_json_of_dockers_is_taken_and_what_is_not_heeded_is_said(tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text(json.dumps(OF_DOCKER))
+    done = run(f"--config-file={tmp_path}/daemon.json")
+    assert (done.returncode, done.stdout) == (0, "configuration OK\n"), done.stderr
+    told = {line.split()[1] for line in done.stderr.splitlines()}
+    assert {"builder", "ipv6", "metrics-addr", "containerd", "default-network-opts"} <= told
+    assert not told & {"selinux-enabled", "firewall-backend", "proxies", "features", "ip-forward-no-drop"}
+
+
+def test_dockerds_flags_are_taken() -> None:
+    done = run(*OF_DOCKERD)
+    assert (done.returncode, done.stdout) == (0, "configuration OK\n"), done.stderr
+    assert "warning: ipv6 is not here yet" in done.stderr
+    assert "invalid syntax" in run("--network-control-plane-mtu=x").stderr
+
+
+def test_proxies_and_the_form_of_the_log_are_heeded(tmp_path: Path) -> None:
+    process = EngineProcess(tmp_path / "engine", number=41)
+    (tmp_path / "daemon.json").write_text(json.dumps({name: OF_DOCKER[name] for name in ("proxies", "log-format")}))
+    process.arguments.append(f"--config-file={tmp_path}/daemon.json")
+    process.start()
+    try:
+        info = json.loads(process.docker("info", "--format", "{{json .}}"))
+        assert (info["HttpProxy"], info["NoProxy"]) == ("http://xxxxx:xxxxx@proxy:80", "*.lan")
+        lines = [json.loads(line) for line in process.log().splitlines()]
+        assert {"level", "module", "msg", "time"} == set(lines[0])
+    finally:
+        process.clean_up()
+
+
+def test_dockers_own_data_root_is_not_taken_for_ours(tmp_path: Path) -> None:
+    for folder in ("image/overlay2", "containers", "overlay2/l", "volumes"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    process = EngineProcess(tmp_path, number=42)
+    for more in ((), ("--recover",)):
+        arguments = [*process.arguments, *more]
+        process.run.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "dockyard.daemon", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert "is a data root of Docker's: give Dockyard one of its own" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["containers", "image", "overlay2", "volumes"]
+
+
+def test_the_page_on_the_daemon_has_every_key() -> None:
+    page = Path("docs/daemon.md").read_text()
+    keys = {name.replace("_", "-") for name in Config.__struct_fields__} | FOREIGN.keys()
+    assert not [key for key in keys if f"| `{key}`" not in page]
