@@ -26,6 +26,7 @@ IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+LONGEST_ALIAS = 255  # bytes
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_PERMANENT = 2, 0x80
@@ -148,8 +149,8 @@ def set_link(index: int, *, up: bool | None = None, name: str = "", master: int 
 
 
 def set_alias(name: str, alias: str) -> Message:
-    """Let the link called `name` carry the text `alias` (255 bytes at most), which `ip link` shows."""
-    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_IFALIAS, alias.encode()[:255])
+    """Let the link called `name` carry the text `alias`, or what of it the kernel keeps; `ip link` shows it."""
+    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_IFALIAS, alias.encode()[:LONGEST_ALIAS])
     return RTM_SETLINK, 0, body
 
 

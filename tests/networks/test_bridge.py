@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -544,6 +545,29 @@ async def test_what_another_engines_bridge_has_is_kept_clear_of(host: Host) -> N
         assert "192.0.2.77" in run("ip", "address", "show", "dev", theirs)
     finally:
         run("ip", "link", "delete", theirs)
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from dockyard.networks.controller import _sweep
+from dockyard.networks.drivers.bridge import mark_of
+_sweep(set(), mark_of(Path(sys.argv[1])), set())
+"""
+
+
+async def test_a_daemon_in_a_container_with_the_hosts_network_is_another_one(host: Host) -> None:
+    one = await host.join("one")
+    exec_root = f"{host.root}/exec"
+    alias = Path(f"/sys/class/net/{host.bridge}/ifalias").read_text().strip()
+    assert alias.startswith("dockyard ")
+    assert alias.endswith(f" {exec_root}")
+    sweep = (sys.executable, "-c", SWEEP, exec_root)
+    # to it another directory has the same path
+    run("unshare", "-m", "sh", "-c", f'mount -t tmpfs none {host.root} && exec "$@"', "sh", *sweep)
+    assert run("ip", "link", "show", one.endpoints["bridge"].host_interface)
+    run(*sweep)
+    assert one.endpoints["bridge"].host_interface not in run("ip", "link")
 
 
 async def test_another_daemons_bridge_is_not_taken(make_host: Any) -> None:

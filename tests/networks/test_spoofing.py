@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.networks.conftest import Host, Neighbour, inside, ip, run_in
 from tests.networks.test_bridge import ask, in_thread, serving
-from tests.networks.test_host_links import internet_sum
+from tests.networks.test_host_links import advertise, host_without_ipv6_routing, internet_sum
 
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP = 3, 0x0800, 0x0806
 EVERYBODY = bytes([255] * 6)
@@ -145,3 +145,17 @@ async def test_without_icc_neighbours_hear_nothing_of_each_other(make_host: Call
         assert hears(bound) == b""
     known = {entry["dst"]: entry.get("lladdr") for entry in ip(victim.netns_path, "neigh")}
     assert known.get(state.gateway) in (None, gateway_mac(host.bridge).hex(":"))
+
+
+async def test_a_neighbour_is_no_router(host: Host) -> None:
+    with host_without_ipv6_routing():
+        await host.create("six", ipv6=True)
+        attacker, victim = await host.join("attacker", mode="six"), await host.join("victim", mode="six")
+        assert attacker.netns_path
+        assert victim.netns_path
+        await asyncio.sleep(2)
+        advertise(attacker.netns_path)
+        await asyncio.sleep(0.5)
+        shown = run_in(victim.netns_path, "ip", "-6", "route").decode()
+    assert "bad" not in shown
+    assert f"default via {victim.endpoints['six'].ipv6_gateway} " in shown

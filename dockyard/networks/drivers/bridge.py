@@ -14,6 +14,7 @@ from pathlib import Path
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.linux.loopback_guard import LoopbackGuard
 from dockyard.linux.netlink import (
+    LONGEST_ALIAS,
     Link,
     Message,
     NetlinkError,
@@ -83,13 +84,19 @@ def rules_of(network: Network) -> BridgeRules:
 
 
 def mark_of(exec_root: Path) -> str:
-    """What the links that the daemon of `exec_root` makes carry as their alias; it is the proof that they are ours."""
-    return f"{MARK}{os.path.abspath(exec_root)}"
+    """What the links that the daemon of `exec_root` makes carry as their alias; it is the proof that they are ours.
+
+    Also against a daemon in a container that shares the host's network, whose directory has the same path: it is not
+    the same directory. Makes the directory.
+    """
+    exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    directory = exec_root.stat()
+    return f"{MARK}{directory.st_dev:x}:{directory.st_ino:x} {os.path.abspath(exec_root)}"
 
 
 def is_ours(link: Link, mark: str) -> bool:
     """Whether the daemon whose links carry `mark` has made `link`."""
-    return link.alias == mark[:255]
+    return link.alias.encode() == mark.encode()[:LONGEST_ALIAS]
 
 
 class BridgeDriver:
@@ -288,6 +295,8 @@ class BridgeDriver:
             raise OSError(errno.ENODEV, "the new link is not there")
         if state.ipv6:
             with entered(namespace.fd):
+                # its way out is the gateway's, and no neighbour's; --sysctl has the last word
+                protect(state.interface)
                 write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
         # Address before raising: going up is what announces it to the neighbours (arp_notify).
         acts = []
@@ -352,7 +361,7 @@ class BridgeDriver:
 
 
 def protect(link: str) -> None:
-    """Let a link of the host, to which containers can send, accept neither routers nor redirects (CVE-2020-13401)."""
+    """Let a link to which containers can send accept neither routers nor redirects (CVE-2020-13401)."""
     for name in (
         "net/ipv6/conf/{}/accept_ra",
         "net/ipv6/conf/{}/accept_redirects",
