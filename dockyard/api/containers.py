@@ -17,7 +17,7 @@ from dockyard.api.streams import while_connected
 from dockyard.api.terminal_size import terminal_size
 from dockyard.engine.container import Container
 from dockyard.engine.container_config import HostConfig
-from dockyard.errors import Conflict, InvalidParameter
+from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 
 LONGEST_EMPTY_BODY = 7  # that clients send for no body: {} or null, with a line's end
 
@@ -178,6 +178,10 @@ class Containers:
             code, error = await waiting
         finally:
             waiting.cancel()
+        try:
+            await self._services.on_disk()
+        except SystemFailure as failure:
+            error = error or str(failure)
         response = response or await call.open_stream()
         if error and condition == "removed" and call.version < (1, 34):
             await response.write_eof()  # all that such a client takes for an error is that nothing is said

@@ -104,6 +104,7 @@ class Extensions:
         leases = self._services.leases
         lease: Lease = leases.take(call.text("id"), grace)
         try:
+            await self._services.on_disk()
             fd, response = await hijack(call, RAW_STREAM)
         except BaseException:
             leases.let_go(lease)

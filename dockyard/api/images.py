@@ -168,6 +168,7 @@ class Images:
         if name.familiar().partition(":")[0] == "sha256":
             raise errors.InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
         self._images.tag(self._images.resolve(call.params["name"]), name)
+        await self._images.on_disk()
         return web.Response(status=201)
 
     async def remove(self, call: Call) -> web.StreamResponse:

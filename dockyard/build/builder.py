@@ -253,13 +253,15 @@ class Build:
         await self._containers_gone()
         if image is None:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
-        self._finish(image)
+        await self._finish(image)
         return image
 
-    def _finish(self, image: Image) -> None:
+    async def _finish(self, image: Image) -> None:
         self.say(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
         for tag in self._options.tags:
             self._images.tag(image.id, tag)
+        await self._images.on_disk()
+        for tag in self._options.tags:
             self.say(f"Successfully tagged {tag.familiar()}\n")
 
     async def _stage(
@@ -285,6 +287,7 @@ class Build:
             self._tell(state.image)
         self._results[stage.index] = state.image
         if state.image is not None:
+            await self._images.on_disk()
             self._output.image(state.image.id)
         return state.image
 

@@ -43,10 +43,12 @@ class BuildCache:
         if row is None:
             return None
         try:
-            return self._images.find(row.image_id)
+            image = self._images.find(row.image_id)
         except DockyardError:
             self._rows.delete(key)
             return None
+        # what is damaged is made anew, by which it is whole again
+        return None if self._images.layers.is_damaged(image.chain_id) else image
 
     def put(self, key: str, image_id: str) -> None:
         """Remember what a step made."""

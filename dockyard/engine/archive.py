@@ -29,6 +29,7 @@ from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.generators import closing
 from dockyard.linux import mounts, syscalls
+from dockyard.linux.durability import sync_file_system
 from dockyard.linux.rooted import Root
 from dockyard.snapshots.driver import Change
 from dockyard.volumes.subpath import open_subpath
@@ -99,7 +100,9 @@ class ArchiveService:
         """Unpack a tar stream, compressed or not, into the directory `path`.
 
         `keep_directories`: never replace a directory by something else or the other way round. `take_owner`:
-        everything becomes the container's user's. Raises NotFound, InvalidParameter (also for read-only places).
+        everything becomes the container's user's. It is on the disk when this returns.
+
+        Raises NotFound, InvalidParameter (also for read-only places).
         """
         async with self._place(reference) as (root, ids, container):
             place = await asyncio.to_thread(_directory, root, reference, path)
@@ -112,6 +115,9 @@ class ArchiveService:
             await self._worker.unpack(
                 content, _path_of(root), inside=place, owner=owner, keep_directories=keep_directories, ids=ids
             )
+            points = container.record.mounts if container is not None else ()
+            inner = [point.destination for point in points if point.destination.startswith(place.rstrip("/") + "/")]
+            await asyncio.to_thread(_sync, root, [place, *inner])
         if container is not None:
             self._containers.emit(container, "extract-to-dir")
 
@@ -309,6 +315,21 @@ class _View:
                 syscalls.mount_setattr(mounted, "", flags, set_=syscalls.MOUNT_ATTR_RDONLY)
             finally:
                 os.close(mounted)
+
+
+def _sync(root: Root, places: Sequence[str]) -> None:
+    """Have what has been written there on the disk, whichever file systems that are."""
+    for place in places:
+        try:
+            fd = root.open(place, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            continue  # nothing that could have been written to
+        try:
+            sync_file_system(f"/proc/self/fd/{fd}")
+        except OSError as error:
+            raise SystemFailure(f"cannot write {place} to the disk: {error.strerror}") from error
+        finally:
+            os.close(fd)
 
 
 def _not_found(reference: str, path: str) -> NotFound:

@@ -47,6 +47,7 @@ from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux.cgroups import Cgroup
+from dockyard.linux.durability import sync_file_system, sync_path
 from dockyard.linux.mounts import mount_table
 from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
@@ -78,6 +79,7 @@ class Engine:
         self._undo = AsyncExitStack()
         step(f"the state database in {root}")
         database = open_database(root)
+        self._database = database
         self._undo.callback(database.close)
         self._copies = StateCopies(database)
         self._undo.push_async_callback(self._copies.close)
@@ -151,6 +153,7 @@ class Engine:
         self._copies.open()
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
+        self._layers.open()
         self._step("networks and the packet filter")
         await asyncio.gather(self._networks.open(self._step), self._apparmor.open())
         self._undo.push_async_callback(self._networks.close)
@@ -167,6 +170,19 @@ class Engine:
         self._undo.push_async_callback(self.services.builder.close)
         naming = asyncio.ensure_future(self.services.fsck.name_at_start())
         self._undo.callback(naming.cancel)
+        try:
+            await self._on_disk()
+        except (OSError, SystemFailure) as failure:  # what ends containers works without the disk
+            log.error("what has been found at the start is not on the disk: %s", failure)
+
+    async def _on_disk(self) -> None:
+        """Until what this start has made is on the disk: of a new data root everything, with its own name."""
+        if self._database.fresh:
+            root = Path(self.config.data_root).resolve()
+            await asyncio.to_thread(sync_file_system, str(root))
+            for folder in root.parents[:2]:  # a remapped one lies in another
+                await asyncio.to_thread(sync_path, str(folder))
+        await self._database.on_disk()
 
     async def stop_containers(self) -> None:
         """Stop every running container in its own way and start none any more; `close` comes next."""

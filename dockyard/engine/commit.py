@@ -61,6 +61,7 @@ class CommitService:
                     await shim.resume()
                     self._containers.emit(container, "unpause")
         try:
+            await self._layers.settle()
             parent = self._images.find(container.record.image_id) if container.record.image_id else None
             own = _of_image(container.config)
             merged = _of_image(config) if config is not None else _of_image(container.config)
@@ -96,6 +97,7 @@ class CommitService:
             self._layers.drop(layer.chain_id)
         if name is not None:
             self._images.tag(image.id, name)
+        await self._images.on_disk()
         self._containers.emit(
             container, "commit", comment=comment, imageID=image.id, imageRef=name.familiar() if name is not None else ""
         )

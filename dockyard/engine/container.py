@@ -109,6 +109,11 @@ class Record(msgspec.Struct, kw_only=True):
     # of a build's step: nobody knows it, so it does not outlive the daemon
     scratch: bool = False
 
+    @property
+    def passing(self) -> bool:
+        """Whether a power cut may take it as a whole: it is removed when it has ended, and that is then."""
+        return self.host_config.auto_remove or self.scratch
+
 
 @dataclass(eq=False)
 class Container:
@@ -160,8 +165,8 @@ class Container:
 
     @property
     def passing(self) -> bool:
-        """Whether a power cut may take it as a whole: it is removed when it has ended, and that is then."""
-        return self.host_config.auto_remove or self.record.scratch
+        """See Record."""
+        return self.record.passing
 
     @property
     def stop_patience(self) -> int:

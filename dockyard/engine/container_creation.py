@@ -1,5 +1,6 @@
 """How a container comes to be: its settings, its layer and its folder, then the row that says so."""
 
+import asyncio
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from dockyard.engine.signals import parse_signal
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.linux.durability import sync_file_system, sync_path
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import host as this_host
 from dockyard.oci.manifest import parse_platform, runs_on
@@ -164,8 +166,9 @@ class ContainerMaker:
     async def _put_down(self, record: Record, warnings: list[str], origin: Origin) -> Container:
         """Its layer and its folder, then the row."""
         container_id, host, ids = record.id, record.host_config, record.ids
+        container = Container(record, warnings=warnings)
         await self._layers.create_container_layer(
-            container_id, record.chain_id, volatile=host.auto_remove, options=host.storage_opt, ids=ids
+            container_id, record.chain_id, volatile=container.passing, options=host.storage_opt, ids=ids
         )
         folder = self._index.root / container_id
         try:
@@ -175,7 +178,6 @@ class ContainerMaker:
                 record.log_path = str(folder / (file.path or f"{container_id}-json.log"))
                 os.makedirs(os.path.dirname(record.log_path), 0o710, exist_ok=True)
             await self._image_mounts.make(record)
-            container = Container(record, warnings=warnings)
             fresh = [point for point in record.mounts if point.type == "volume" and point.copy]
             if origin.fill is not None:
                 await origin.fill(record)
@@ -183,6 +185,10 @@ class ContainerMaker:
                 async with self._layers.mounted(container_id) as tree:
                     for point in fresh:
                         await self._volumes.populate(point.name, tree.path, point.destination, point.subpath)
+            await self._volumes.settle(container.volume_names, marked_too=not container.passing)
+            if not container.passing:
+                filled = sync_file_system if origin.fill is not None else sync_path
+                await asyncio.to_thread(filled, str(self._index.root))
             for check in self.label_checks:
                 check(record.config.labels or {})
             self._index.add(container)
@@ -194,6 +200,8 @@ class ContainerMaker:
         with suppress(SystemFailure):  # the next daemon does it then
             self._volumes.unmark(container.volume_names, container_id)
         await self._index.on_disk()
+        self._index.document(container)
+        self._layers.document_container(container_id)
         self._index.emit(container, "create")
         return container
 

@@ -46,7 +46,8 @@ class ContainerIndex:
             self._containers[container_id] = Container(record)
             self._names[record.name] = container_id
             self._claim(record)
-        self._documents.put_all((key, _without_state(container.record)) for key, container in self._containers.items())
+        for container in self._containers.values():
+            self.document(container)
 
     def lost(self) -> set[str]:
         """The containers on the disk that are no leftovers of a crash, but not known to the database, by id.
@@ -135,7 +136,6 @@ class ContainerIndex:
     def add(self, container: Container) -> None:
         """Keep a new container, whose name is reserved; it is in the database when this returns."""
         self._rows.put(container.id, container.record, lazy=container.passing)
-        self._documents.put(container.id, _without_state(container.record))
         self._containers[container.id] = container
         self._claim(container.record)
 
@@ -178,6 +178,11 @@ class ContainerIndex:
         ]
         self._claims.put(record.id, addresses)
 
+    def document(self, container: Container) -> None:
+        """Write into its folder what it is, once the disk has its row; of one that outlives a power cut."""
+        if not container.passing:
+            self._documents.put_all([(container.id, _without_state(container.record))])
+
     async def on_disk(self) -> None:
         """Until everything kept so far survives a power cut; containers that do not (`passing`) are not waited for."""
         await self._database.on_disk()
@@ -190,7 +195,8 @@ class ContainerIndex:
         """Store what has changed of a container's record, under its lock. `lazy`: nobody is told of it."""
         if container.id in self._containers:
             self._rows.put(container.id, container.record, lazy=lazy or container.passing)
-            self._documents.put(container.id, _without_state(container.record))
+            if not container.passing:
+                self._documents.put(container.id, _without_state(container.record))
             self._claim(container.record)
 
     def remove(self, container: Container) -> None:

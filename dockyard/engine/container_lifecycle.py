@@ -212,7 +212,7 @@ class Lifecycle:
 
     async def _remove_ended(self, container: Container) -> None:
         try:
-            await self._removal.delete(container, volumes=True)
+            await self._removal.delete(container, volumes=True, freed=False)
         except (SystemFailure, OSError) as failure:  # the disk is full or read-only; the next daemon tries again
             log.error("container %s is not removed: %s", container.id, failure)
             container.removing = False

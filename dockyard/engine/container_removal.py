@@ -17,6 +17,7 @@ from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.stopping import Stopping
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, DockyardError, NotFound, SystemFailure
+from dockyard.linux.durability import sync_path
 
 log = logging.getLogger("dockyard.containers")
 
@@ -101,24 +102,27 @@ class Removal:
         except (NotFound, Conflict):
             pass
 
-    async def delete(self, container: Container, *, volumes: bool) -> None:
-        """Take away all that the container was; under its lock."""
+    async def delete(self, container: Container, *, volumes: bool, freed: bool = True) -> None:
+        """Take away all that the container was; under its lock. `freed`: its space is free when this returns."""
         if container.id not in self._index:
             raise NotFound(f"No such container: {container.id}")
         container.state.status = "removing"
         self._intend(container, volumes)
-        for attachment in container.waiting:
-            os.close(attachment.fd)
-        container.waiting.clear()
         if volumes:
             # if the daemon dies before the last line, the next one finishes
             self._volumes.mark(container.nameless_volumes, container.id)
-        await self._layers.release(container.id)
+        await self._index.on_disk()  # a power cut from here on leaves a removal to finish, no container without files
+        for attachment in container.waiting:
+            os.close(attachment.fd)
+        container.waiting.clear()
+        await self._layers.release(container.id, freed=freed)
         await self._image_mounts.release(image_points(container.record))
         await self._logs.remove(container.id)
         self._index.remove(container)
         host_mounts.unmount_all(self._index.folder(container))
         shutil.rmtree(self._index.folder(container), ignore_errors=True)
+        if freed:
+            await asyncio.to_thread(sync_path, str(self._index.root))
         if volumes:
             try:
                 await self._volumes.remove_marked(container.id)

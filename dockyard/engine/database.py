@@ -23,7 +23,6 @@ import msgspec
 from dockyard.engine import schema, state_copies
 from dockyard.errors import SystemFailure, words
 from dockyard.linux import syscalls
-from dockyard.linux.durability import sync_paths
 
 log = logging.getLogger("dockyard.database")
 
@@ -108,7 +107,7 @@ class Database:
     def __init__(self, path: str | Path) -> None:
         """Open it, or make it. Raises SystemFailure for one that is in use, damaged, or a newer daemon's."""
         self.path = str(path)
-        fresh = not os.path.exists(self.path)
+        self.fresh = not os.path.exists(self.path)  # made just now
         # What is in it and could not be read; while there is anything, nothing may be removed for not being in it.
         self.unreadable: dict[tuple[str, str], Unreadable] = {}
         self.connection = _opened(self.path)
@@ -120,9 +119,6 @@ class Database:
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         Path(f"{self.path}{RESERVE_FILE}").unlink(missing_ok=True)
         self._reserve()
-        if fresh:  # that the files are there at all, and their folder
-            folder = os.path.dirname(os.path.realpath(self.path))
-            sync_paths((folder, os.path.dirname(folder)))
 
     def _reserve(self) -> None:
         """Have room of our own behind the ends of the files."""

@@ -164,6 +164,7 @@ class ForkService:
             for volume in (name, copy):
                 paths.append(await self._volumes.mount(volume, f"{user}-fork"))
             await asyncio.to_thread(trees.copy_tree, *paths)
+            self._volumes.note_filled(copy)
         finally:
             for volume, _ in zip((name, copy), paths, strict=False):
                 await self._volumes.unmount(volume, f"{user}-fork")

@@ -143,14 +143,15 @@ class Loader:
             if self._stages:
                 continue
             for tag in item.repo_tags or ():
-                self._tag(Reference.parse(tag), image_id)
+                await self._tag(Reference.parse(tag), image_id)
                 named = True
+            await self._images.on_disk()
             self._images.emit("load", image_id, image_id)
         if not named and not self._stages:
             self._progress.stream("".join(f"Loaded image ID: {image_id}\n" for image_id in loaded))
         return loaded
 
-    def _tag(self, name: Reference, image_id: str) -> None:
+    async def _tag(self, name: Reference, image_id: str) -> None:
         if name.tag is None:
             raise InvalidParameter(f'invalid tag "{name.familiar()}"')
         before = self._images.names.resolve(name)
@@ -159,6 +160,7 @@ class Loader:
                 f"The image {name.familiar()} already exists, renaming the old one with ID {before} to empty string\n"
             )
         self._images.names.put(name, image_id)
+        await self._images.on_disk()
         self._progress.stream(f"Loaded image: {name.familiar()}\n")
 
     async def _image(self, archive: Unpacked, item: SavedImage) -> str:
@@ -201,6 +203,7 @@ class Loader:
             for watch in watching:
                 watch.cancel()
         try:
+            await self._images.layers.settle()
             return self._images.put(raw)
         finally:
             for layer in layers:

@@ -30,7 +30,7 @@ async def register_layers(
     chains = chains_of(diff_ids)
     held: list[Layer] = []
     known = 0
-    while known < len(chains) and chains[known] in layers:
+    while known < len(chains) and await layers.is_whole(chains[known]):
         layers.hold(chains[known])
         held.append(layers.get(chains[known]))
         present(known)

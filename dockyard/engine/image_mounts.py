@@ -38,7 +38,12 @@ class ImageMounts:
             image = await self._images.get(point.image_id)
             layer = f"{record.id}-{secrets.token_hex(6)}"
             await self._layers.create_container_layer(
-                layer, image.chain_id, volatile=True, bare=True, options=record.host_config.storage_opt, ids=record.ids
+                layer,
+                image.chain_id,
+                volatile=record.passing,
+                bare=True,
+                options=record.host_config.storage_opt,
+                ids=record.ids,
             )
             point.layer = layer
 

@@ -62,14 +62,22 @@ class Puller:
         self._progress.status(f"Pulling from {name.path}", wanted)
         manifest = Manifest.decode((await self._for_platform(name, found)).content)
         image_id = manifest.config.digest
-        if image_id not in self._images:  # else there is nothing to say of its layers either
+        if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
             image_id = await self._bring(name, manifest)
         new = self._images.names.resolve(name) != image_id
         self._images.names.put(name.with_digest(found.digest), image_id)
         if name.digest is None:
             self._images.names.put(name, image_id)
+        await self._images.on_disk()
         self._progress.status(f"Digest: {found.digest}")
         return DOWNLOADED if new else UP_TO_DATE
+
+    async def _is_whole(self, image_id: str) -> bool:
+        """Whether the image is here and none of its layers is damaged."""
+        if image_id not in self._images:
+            return False
+        chain_id = self._images.find(image_id).chain_id
+        return chain_id is None or await self._images.layers.is_whole(chain_id)
 
     async def _for_platform(self, name: Reference, found: Document) -> Document:
         """The image manifest itself, or the one of an index (or an index in it) that suits the wanted platform."""
@@ -116,6 +124,7 @@ class Puller:
             done=done,
         )
         try:
+            await self._images.layers.settle()
             return self._images.put(raw)
         finally:
             for layer in layers:
@@ -149,6 +158,7 @@ class Puller:
         image_id = loaded[0]
         new = self._images.names.resolve(name) != image_id
         self._images.names.put(name, image_id)
+        await self._images.on_disk()
         return EMBEDDED if new else UP_TO_DATE
 
 

@@ -32,7 +32,7 @@ class ImageRemover:
         self._names = images.names
         self._pruning = False
 
-    async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+    def remove(self, name: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
         """Take a name away, and the image with its last name; [{"Untagged": …} or {"Deleted": …}] as it happened.
 
         Raises NotFound, or Conflict when the image is in use.
@@ -108,7 +108,7 @@ class ImageRemover:
             message = f"image is being used by stopped container {users[0].container_id[:12]}"
             raise ImageInUse(image_id, message, used=True)
 
-    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, str]], int]:
+    def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, str]], int]:
         """Remove images without a tag (`dangling=false`: all unused ones); (records as of `remove`, bytes freed).
 
         Raises InvalidParameter for a filter that is not known.
@@ -130,7 +130,7 @@ class ImageRemover:
                 targets = [name.full() for name in self._names.of(image.id)] or [image.id.removeprefix("sha256:")]
                 for target in targets:
                     try:
-                        records += await self.remove(target)
+                        records += self.remove(target)
                     except (Conflict, NotFound):
                         continue
         finally:

@@ -8,6 +8,7 @@ Pulling, pushing, archives, lists and removal are apart: `image_pull.py`, `image
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -40,6 +41,7 @@ from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound
 from dockyard.folders import own_folder
+from dockyard.linux.durability import sync_path
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import Index, Manifest, host, parse_platform
@@ -82,9 +84,13 @@ class ImageService:
         self.layer_blobs = LayerBlobs(database)
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
+        self._database = database
         self._rows = database.collection("images", ImageRow)
-        folder = own_folder(layers.images_root / "imagedb")
-        self._documents = Documents(lambda image_id: folder / f"{image_id.removeprefix('sha256:')}.json", ImageRow)
+        self._folder = own_folder(layers.images_root / "imagedb")
+        self._documents = Documents(
+            lambda image_id: self._folder / f"{image_id.removeprefix('sha256:')}.json", ImageRow
+        )
+        self._undocumented: set[str] = set()
         self._images: dict[str, _Stored] = {}
         self._children: dict[str, set[str]] = {}
         self._remover = ImageRemover(self)
@@ -97,7 +103,7 @@ class ImageService:
             if stored.chain_id is not None and stored.chain_id not in layers:
                 continue  # of another storage driver, or a layer was lost: the image comes back with its layers
             self._take_up(image_id, stored)
-        for path, row in self._documents.read_all(folder.glob("*.json")):
+        for path, row in self._documents.read_all(self._folder.glob("*.json")):
             if f"sha256:{path.stem}" not in rows:
                 log.warning("image sha256:%s is not known to the database any more: its layers are kept", path.stem)
                 self._hold_layers_of(row)
@@ -114,7 +120,7 @@ class ImageService:
 
     def _keep(self, image_id: str, row: ImageRow) -> None:
         self._rows.put(image_id, row)
-        self._documents.put(image_id, row)
+        self._undocumented.add(image_id)  # its document comes when the disk has its row
 
     @staticmethod
     def decode(raw: bytes) -> ImageConfig:
@@ -152,6 +158,15 @@ class ImageService:
         self._rows.delete(image_id)
         for name in self.names.of(image_id):
             self.names.delete(name)
+
+    async def on_disk(self) -> None:
+        """Until all images, their layers and names are on the disk as they are now. Raises SystemFailure."""
+        await self.layers.settle()
+        undocumented, self._undocumented = self._undocumented, set()
+        await self._database.on_disk()
+        for image_id in undocumented & set(self._images):
+            stored = self._images[image_id]
+            self._documents.put(image_id, ImageRow(stored.raw, stored.parent, stored.last_tag_ns))
 
     # -- finding
 
@@ -388,6 +403,7 @@ class ImageService:
         config = changed(ContainerConfig(), changes) if changes else ContainerConfig()
         layer = await self.layers.register(None, pieces)
         try:
+            await self.layers.settle()
             created = timestamp()
             made = ImageConfig(
                 architecture=where.architecture,
@@ -403,6 +419,7 @@ class ImageService:
             self.layers.drop(layer.chain_id)
         if name is not None:
             self.tag(image.id, name)
+        await self.on_disk()
         self.emit("import", image.id, image.id)
         return self._describe(image.id)
 
@@ -411,16 +428,27 @@ class ImageService:
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
         """Take a name away, and the image with its last name; [{"Untagged": …} or {"Deleted": …}] as it happened.
 
-        Raises NotFound, or Conflict when the image is in use.
+        The space is free when this returns. Raises NotFound, or Conflict when the image is in use.
         """
-        return await self._remover.remove(name, force=force, prune=prune)
+        try:
+            return self._remover.remove(name, force=force, prune=prune)
+        finally:
+            await self._freed()
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, str]], int]:
         """Remove images without a tag (`dangling=false`: all unused ones); (records as of `remove`, bytes freed).
 
         Raises InvalidParameter for a filter that is not known.
         """
-        return await self._remover.prune(filters)
+        try:
+            return self._remover.prune(filters)
+        finally:
+            await self._freed()
+
+    async def _freed(self) -> None:
+        """Until the space of what has gone is free, and no document on the disk speaks of it."""
+        await self.layers.freed()
+        await asyncio.to_thread(sync_path, str(self._folder))
 
     def forget(self, image_id: str) -> list[dict[str, str]]:
         """Drop an image that nothing holds, and the layers only it had: [{"Deleted": …}]."""

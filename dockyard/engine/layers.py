@@ -5,6 +5,11 @@ Layers are shared: an image, a container or another layer holds the layer it sta
 Rows are written after a snapshot is complete and deleted before it is removed, so a crash leaves at worst a snapshot
 without a row, which the sweep at the next start removes: unless a document says that it was whole, for then it is the
 database that has lost something.
+
+For power cuts the same order holds on the disk. A new layer's row says `unsettled` until `settle` has seen its files
+there, which whoever answers for it awaits; a snapshot goes when the disk has that its row is gone. If the power went
+while a layer was unsettled, the next daemon compares it with its diff ID. One that is damaged stays, is named, refuses
+to be used, and is whole again when it is pulled, loaded or built once more.
 """
 
 from __future__ import annotations
@@ -14,12 +19,12 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -28,10 +33,10 @@ from dockyard.content.unpack import UnpackedLayer, Worker
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.id_ranges import IdRange
-from dockyard.errors import InvalidParameter, NotFound, SystemFailure
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, SystemFailure, words
 from dockyard.folders import own_folder
 from dockyard.generators import closing
-from dockyard.linux.durability import sync_file_system
+from dockyard.linux.durability import sync_file_system, sync_path
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
 
@@ -80,8 +85,17 @@ class LayerRow(msgspec.Struct, frozen=True):
     size: int
     parent: str | None
     snapshot: str
-    # The boot during which it was written, as long as it may not be on the disk yet; see `_settle`.
+    # The boot during which it was written, as long as it may not be on the disk yet.
     unsettled: str = ""
+    # What is wrong with it, if it has been found not to be what it was.
+    damaged: str = ""
+
+
+class DamagedLayer(Conflict):
+    """A layer is not what it was and can't be used."""
+
+    def __init__(self, diff_id: str, reason: str) -> None:
+        super().__init__(f"layer {diff_id} is damaged: {reason}; pull, load or build an image that has it once more")
 
 
 class LayerDocument(msgspec.Struct, frozen=True):
@@ -158,10 +172,13 @@ class LayerStore:
         self.scratch = own_folder(Path(root) / "tmp")
         self._rows = database.collection(f"layers_{driver.name}", LayerRow)
         self._container_rows = database.collection(f"container_layers_{driver.name}", ContainerRow)
-        self._database = database
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._database = database
+        self._layers: dict[str, LayerRow] = dict(self._rows.all())
+        self._unsettled = {chain_id for chain_id, row in self._layers.items() if row.unsettled}
         self._settling: asyncio.Future[None] | None = None
-        self._layers: dict[str, LayerRow] = dict(self._whole_layers())
+        # those that were unsettled when the machine went down, while it is looked what has become of them
+        self._examined: dict[str, asyncio.Future[None]] = {}
         self._holds: dict[str, int] = dict.fromkeys(self._layers, 0)
         self._containers: dict[str, _Mounted] = {}
         # registrations under way, by the chain ID they will have when that is known beforehand
@@ -169,28 +186,112 @@ class LayerStore:
         self._snapshots_under_way: set[str] = set()
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="layers")
         self._background: set[asyncio.Future[None]] = set()
+        self._discarding: set[asyncio.Future[None]] = set()
+        self._closing = asyncio.Event()
         for row in self._layers.values():
-            if row.parent is not None:
+            if row.parent in self._holds:
                 self._holds[row.parent] += 1
         for container_id, container in self._container_rows.all():
             self._containers[container_id] = _Mounted(container)
             if container.chain_id is not None and container.chain_id in self._holds:
                 self._holds[container.chain_id] += 1
 
-    def _whole_layers(self) -> Iterator[tuple[str, LayerRow]]:
-        """The layers that can be trusted: a power cut may have emptied files that were never written to the disk.
+    def open(self) -> None:
+        """See what an earlier daemon has left unsettled onto the disk, or, after a power cut, whether it is there.
 
-        Rows come in the order in which they were made, so parents before children.
+        Returns at once. Who wants such a layer waits until it has been looked at.
         """
-        lost = set()
-        for chain_id, row in list(self._rows.all()):
-            if row.unsettled not in ("", self._boot) or row.parent in lost:
-                log.warning("the machine went down before layer %s was on the disk; it is given up", chain_id)
-                lost.add(chain_id)
-                self._documents.delete(row.snapshot)
-                self._rows.delete(chain_id)
-            else:
-                yield chain_id, row
+        for chain_id in sorted(self._unsettled, key=list(self._layers).index):
+            if self._layers[chain_id].unsettled != self._boot:
+                self._unsettled.discard(chain_id)
+                self._examined[chain_id] = self._beside(self._examine(chain_id))
+        for chain_id, row in self._layers.items():
+            if row.damaged:
+                log.error("layer %s is damaged: %s", chain_id, row.damaged)
+        if self._unsettled:
+            self._beside(self._settle_later())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        """Do something in the background; `close` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _examine(self, chain_id: str) -> None:
+        """Compare a layer with its diff ID: the machine went down before it was sure to be on the disk."""
+        row = self._layers[chain_id]
+        try:
+            reason = await self._damage(row)
+        except Exception as failure:
+            log.exception("layer %s cannot be examined", chain_id)
+            reason = str(failure)
+        if reason:
+            log.error("layer %s was not on the disk when the machine went down: %s; it is kept", chain_id, reason)
+            self._documents.delete(row.snapshot)
+            self._keep(chain_id, msgspec.structs.replace(row, unsettled="", damaged=reason))
+        else:
+            log.info("layer %s is whole, although the machine went down when it was new", chain_id)
+            self._keep(chain_id, msgspec.structs.replace(row, unsettled=self._boot))
+            self._unsettled.add(chain_id)
+            self._beside(self._settle_later())
+
+    async def _damage(self, row: LayerRow) -> str:
+        missing = await self._run(self.driver.missing, row.snapshot)
+        if missing is not None and missing[0] == row.snapshot:
+            return missing[1]
+        digest = hashlib.sha256()
+        try:
+            async with closing(self._packed(row.snapshot)) as pieces:
+                async for piece in pieces:
+                    digest.update(piece)
+        except (SystemFailure, OSError) as failure:
+            return words(failure)
+        return "" if f"sha256:{digest.hexdigest()}" == row.diff_id else "its files are not what they were"
+
+    def _keep(self, chain_id: str, row: LayerRow) -> None:
+        if chain_id in self._layers:
+            self._layers[chain_id] = row
+            self._rows.put(chain_id, row)
+
+    async def sound(self, chain_id: str | None) -> None:
+        """Raise DamagedLayer when the layer or one that it stands on is damaged; for those in doubt that is awaited."""
+        while chain_id is not None:
+            if chain_id in self._examined:
+                await asyncio.shield(self._examined[chain_id])
+                self._examined.pop(chain_id, None)
+            row = self._layers.get(chain_id)
+            if row is None:
+                return
+            if row.damaged:
+                raise DamagedLayer(row.diff_id, row.damaged)
+            chain_id = row.parent
+
+    def is_damaged(self, chain_id: str | None) -> bool:
+        """Whether the layer or one that it stands on is known to be damaged."""
+        while chain_id is not None and chain_id in self._layers:
+            if self._layers[chain_id].damaged:
+                return True
+            chain_id = self._layers[chain_id].parent
+        return False
+
+    async def is_whole(self, chain_id: str) -> bool:
+        """Whether the layer is here and, with all that it stands on, what it was."""
+        try:
+            await self.sound(chain_id)
+        except DamagedLayer:
+            return False
+        return chain_id in self._layers
+
+    async def _diagnosed(self, id: str, failure: SystemFailure) -> DockyardError:
+        """What to say when a container's file system can't be mounted: which layer has lost something, if one has."""
+        missing = await self._run(self.driver.missing, id)
+        if missing is None:
+            return failure
+        for row in self._layers.values():
+            if row.snapshot == missing[0]:
+                return DamagedLayer(row.diff_id, missing[1])
+        return Conflict(f"the file system of container {id} is damaged: {missing[1]}")
 
     def sweep(self) -> None:
         """Remove what nobody holds and what a crash left behind. Called once at start, after the images are loaded."""
@@ -211,18 +312,24 @@ class LayerStore:
         for record in self._records.iterdir():
             if record.name.partition(".")[0] not in known:
                 trees.remove_tree(str(record))
-        self._documents.put_all((row.snapshot, _document(chain_id, row)) for chain_id, row in self._layers.items())
-        self._container_documents.put_all((key, container.row) for key, container in self._containers.items())
+        self._documents.put_all(
+            (row.snapshot, _document(chain_id, row))
+            for chain_id, row in self._layers.items()
+            if not row.unsettled and not row.damaged
+        )
+        self._container_documents.put_all(
+            (key, container.row) for key, container in self._containers.items() if not container.row.volatile
+        )
         for leftover in self.scratch.iterdir():
             trees.remove_tree(str(leftover))
 
     async def close(self) -> None:
         """Finish what runs in the background; mounted containers stay mounted."""
-        if self._settling is not None:
-            self._settling.cancel()
+        self._closing.set()
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
-        await self._settle(0)
+        with suppress(SystemFailure):
+            await self.settle()
         await self._run(self.driver.cleanup)
         self._threads.shutdown()
 
@@ -260,7 +367,7 @@ class LayerStore:
     def total_size(self, chain_id: str | None) -> int:
         """Bytes of the layer and all below it."""
         total = 0
-        while chain_id is not None:
+        while chain_id is not None and chain_id in self._layers:
             row = self._layers[chain_id]
             total += row.size
             chain_id = row.parent
@@ -274,16 +381,16 @@ class LayerStore:
 
     def drop(self, chain_id: str) -> list[Layer]:
         """Undo one `hold`; returns the layers that went because nobody holds them any more, top first."""
-        self._holds[chain_id] -= 1
         gone = []
         current: str | None = chain_id
-        while current is not None and not self._holds[current]:
+        while current is not None and current in self._holds:  # not there: lost, whatever stands on it
+            self._holds[current] -= 1
+            if self._holds[current]:
+                break
             layer = self.get(current)
             gone.append(layer)
             self._remove(current)
             current = layer.parent
-            if current is not None:
-                self._holds[current] -= 1
         return gone
 
     def _forget(self, chain_id: str) -> None:
@@ -294,12 +401,26 @@ class LayerStore:
         row = self._layers.pop(chain_id)
         del self._holds[chain_id]
         self._documents.delete(row.snapshot)
+        self._unsettled.discard(chain_id)
         self._rows.delete(chain_id)
-        self._discard(row.snapshot)
+        discarding = self._beside(self._discard_for_good(row.snapshot))
+        self._discarding.add(discarding)
+        discarding.add_done_callback(self._discarding.discard)
 
-    def _discard(self, snapshot: str) -> None:
+    async def _discard_for_good(self, snapshot: str) -> None:
+        """Remove a layer's files when the disk has that there is no such layer: else a power cut left it without."""
+        await self._database.on_disk()
+        await asyncio.wrap_future(await self._run(self._discard, snapshot))
+
+    def _discard(self, snapshot: str) -> Future[None]:
         self._record(snapshot).unlink(missing_ok=True)
-        self.driver.remove(snapshot)
+        return self.driver.remove(snapshot)
+
+    async def freed(self) -> None:
+        """Until the space of all layers that have gone so far is free."""
+        if self._discarding:
+            await asyncio.wait(list(self._discarding))
+            await self._run(sync_path, str(self._records))  # no document says any more that they are whole
 
     def _record(self, snapshot: str) -> Path:
         """Where it is kept how the layer's tar stream was laid out, so that the same bytes can be made again."""
@@ -324,7 +445,7 @@ class LayerStore:
         """
         if chain_id is None:
             return await self._register_new(parent, source, diff_id, progress)
-        while chain_id not in self._layers:
+        while not await self.is_whole(chain_id):
             other = self._under_way.get(chain_id)
             if other is None:
                 mine = self._under_way[chain_id] = asyncio.get_running_loop().create_future()
@@ -373,7 +494,7 @@ class LayerStore:
             except BaseException:
                 self._discard(snapshot)
                 raise
-            return self._enter(parent, unpacked.diff_id, unpacked.size, snapshot)
+            return await self._enter(parent, unpacked.diff_id, unpacked.size, snapshot)
         finally:
             if parent is not None:
                 self.drop(parent)
@@ -391,7 +512,7 @@ class LayerStore:
         try:
             unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
             below = await parent()
-            if below is not None and chain_of(below, unpacked.diff_id) not in self._layers:
+            if below is not None:
                 self.hold(below)
                 try:
                     await self._run(self.driver.set_parent, snapshot, self._layers[below].snapshot)
@@ -400,7 +521,7 @@ class LayerStore:
         except BaseException:
             self._discard(snapshot)
             raise
-        return self._enter(below, unpacked.diff_id, unpacked.size, snapshot)
+        return await self._enter(below, unpacked.diff_id, unpacked.size, snapshot)
 
     async def _unpack(
         self,
@@ -422,38 +543,70 @@ class LayerStore:
             raise InvalidParameter(f"layer has the wrong content: expected {diff_id}, got {unpacked.diff_id}")
         return unpacked
 
-    def _enter(self, parent: str | None, diff_id: str, size: int, snapshot: str) -> Layer:
+    async def _enter(self, parent: str | None, diff_id: str, size: int, snapshot: str) -> Layer:
         """Make the finished snapshot a layer (or drop it when the same layer came first), held once."""
         chain_id = chain_of(parent, diff_id)
-        if chain_id in self._layers:
+        known = self._layers.get(chain_id)
+        if known is not None and not known.damaged:
             self._discard(snapshot)
+        elif known is not None:
+            await self._run(self._mend, known.snapshot, snapshot)
+            log.info("layer %s, which was damaged, is whole again", chain_id)
+            self._keep(chain_id, LayerRow(diff_id, size, parent, known.snapshot, self._boot))
         else:
             row = LayerRow(diff_id, size, parent, snapshot, self._boot)
-            self._rows.put(chain_id, row)
-            self._documents.put(snapshot, _document(chain_id, row))
+            self._rows.put(chain_id, row, lazy=True)  # nobody is told of it before it is settled
             self._layers[chain_id] = row
             self._holds[chain_id] = 0
             if parent is not None:
                 self._holds[parent] += 1
-            if self._settling is None:
-                self._settling = asyncio.ensure_future(self._settle(1))
-                self._background.add(self._settling)
-                self._settling.add_done_callback(self._background.discard)
+        if self._layers[chain_id].unsettled and chain_id not in self._unsettled:
+            self._unsettled.add(chain_id)
+            if len(self._unsettled) == 1:
+                self._beside(self._settle_later())
         self.hold(chain_id)
         return self.get(chain_id)
 
-    async def _settle(self, delay: float) -> None:
-        """See new layers onto the disk, which nobody waits for, and note in their rows that they are there."""
-        await asyncio.sleep(delay)
+    def _mend(self, snapshot: str, fresh: str) -> None:
+        self._record(fresh).replace(self._record(snapshot))
+        self.driver.replace(snapshot, fresh)
+
+    async def settle(self) -> None:
+        """Until every layer registered so far is on the disk, and its row says so.
+
+        Those who wait at one time share one sync. Raises SystemFailure.
+        """
+        wanted = set(self._unsettled)
+        while wanted & self._unsettled:
+            if self._settling is None:
+                self._settling = asyncio.ensure_future(self._settle())
+                self._settling.add_done_callback(self._settled)
+            await asyncio.shield(self._settling)
+
+    def _settled(self, done: asyncio.Future[None]) -> None:
         self._settling = None
-        unsettled = {chain_id: row for chain_id, row in self._layers.items() if row.unsettled}
-        if not unsettled:
-            return
-        await self._run(sync_file_system, self.driver.home)
-        for chain_id, row in unsettled.items():
+
+    async def _settle(self) -> None:
+        written = {chain_id: self._layers[chain_id] for chain_id in self._unsettled}
+        try:
+            await self._run(sync_file_system, self.driver.home)
+        except OSError as error:
+            raise SystemFailure(f"cannot write layers to the disk: {error.strerror}") from error
+        for chain_id, row in written.items():
             if self._layers.get(chain_id) is row:
-                self._layers[chain_id] = msgspec.structs.replace(row, unsettled="")
-                self._rows.put(chain_id, self._layers[chain_id])
+                self._unsettled.discard(chain_id)
+                self._keep(chain_id, msgspec.structs.replace(row, unsettled=""))
+        await self._database.on_disk()
+        for chain_id, row in written.items():  # a document without its row would say that the database has lost it
+            if chain_id in self._layers:
+                self._documents.put(row.snapshot, _document(chain_id, row))
+
+    async def _settle_later(self) -> None:
+        """For layers that nobody answers for yet: those of a build's first steps."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), 1)
+        with suppress(SystemFailure):
+            await self.settle()
 
     @asynccontextmanager
     async def held(self, chain_id: str | None) -> AsyncIterator[None]:
@@ -468,13 +621,15 @@ class LayerStore:
             self.drop(chain_id)
 
     async def pack(self, chain_id: str) -> AsyncIterator[bytes]:
-        """The layer's tar stream, byte for byte as it was registered. Raises NotFound."""
+        """The layer's tar stream, byte for byte as it was registered. Raises NotFound, DamagedLayer."""
         snapshot = self._snapshot(chain_id)
-        async with self.held(chain_id):
-            packing = self.archives.pack_record(self.driver.diff_path(snapshot), self._record(snapshot))
-            async with closing(packing) as pieces:
-                async for piece in pieces:
-                    yield piece
+        await self.sound(chain_id)
+        async with self.held(chain_id), closing(self._packed(snapshot)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _packed(self, snapshot: str) -> AsyncIterator[bytes]:
+        return self.archives.pack_record(self.driver.diff_path(snapshot), self._record(snapshot))
 
     def _snapshot(self, chain_id: str) -> str:
         row = self._layers.get(chain_id)
@@ -495,10 +650,14 @@ class LayerStore:
         """GraphDriver.Data of a layer (by chain ID) or of a container (by container ID)."""
         if id is None:
             return {}
-        if id in self._layers:
-            return self.driver.metadata(self._layers[id].snapshot)
-        self._container(id)
-        return self.driver.metadata(id)
+        snapshot = self._layers[id].snapshot if id in self._layers else id
+        if snapshot == id:
+            self._container(id)
+        try:
+            return self.driver.metadata(snapshot)
+        except OSError as error:  # it is damaged: whoever uses it is told so
+            log.debug("%s: %s", snapshot, words(error))
+            return {}
 
     # -- containers
 
@@ -517,18 +676,22 @@ class LayerStore:
         `volatile`: nobody wants its data after a power cut (`--rm`), so it need never be synced to disk.
         `bare`: without FIXTURES, to look at an image's own files.
         `ids`: what its processes will see it with.
-        `options` are `--storage-opt`'s. Raises NotFound, and InvalidParameter for an option the driver lacks.
+        `options` are `--storage-opt`'s. Raises NotFound, DamagedLayer, and InvalidParameter for an option the driver
+        lacks.
         """
         parent = None
+        await self.sound(chain_id)
         if chain_id is not None:
             self.hold(chain_id)
             parent = self._layers[chain_id].snapshot
         self._snapshots_under_way.add(container_id)
         try:
-            await self._run(self._create_read_write, container_id, parent, () if bare else FIXTURES, options)
+            if not volatile:
+                await self.settle()  # of a build, if the image is of one that is not done yet
+            fixtures = () if bare else FIXTURES
+            await self._run(self._create_read_write, container_id, parent, fixtures, options, not volatile)
             row = ContainerRow(chain_id, volatile, ids)
-            self._container_rows.put(container_id, row)
-            self._container_documents.put(container_id, row)
+            self._container_rows.put(container_id, row, lazy=volatile)
             self._containers[container_id] = _Mounted(row)
         except BaseException:
             if chain_id is not None:
@@ -538,9 +701,25 @@ class LayerStore:
             self._snapshots_under_way.discard(container_id)
 
     def _create_read_write(
-        self, id: str, parent: str | None, fixtures: Sequence[Fixture], options: Mapping[str, str] | None
+        self,
+        id: str,
+        parent: str | None,
+        fixtures: Sequence[Fixture],
+        options: Mapping[str, str] | None,
+        synced: bool,
     ) -> None:
-        self.driver.create_read_write(id, parent, fixtures=fixtures, options=options)
+        try:
+            self.driver.create_read_write(id, parent, fixtures=fixtures, options=options)
+        except FileNotFoundError as error:
+            raise SystemFailure(words(error)) from error  # the parent has lost something
+        if synced:
+            self.driver.sync(id)
+
+    def document_container(self, container_id: str) -> None:
+        """Write beside its layer what it is, once the disk has its row."""
+        container = self._container(container_id)
+        if not container.row.volatile:
+            self._container_documents.put(container_id, container.row)
 
     def _container(self, container_id: str) -> _Mounted:
         container = self._containers.get(container_id)
@@ -580,7 +759,11 @@ class LayerStore:
     async def _mount(self, container: _Mounted, container_id: str, plain: bool) -> str:
         if container.path is None:
             ids = None if plain else container.row.ids
-            container.path = await self._run(self._get, container_id, container.row.volatile, ids)
+            await self.sound(container.row.chain_id)
+            try:
+                container.path = await self._run(self._get, container_id, container.row.volatile, ids)
+            except SystemFailure as failure:
+                raise await self._diagnosed(container_id, failure) from failure
             container.plain = plain
             container.vacated.clear()
         container.users += 1
@@ -625,8 +808,11 @@ class LayerStore:
         finally:
             await self.unmount(container_id)
 
-    async def release(self, container_id: str) -> None:
-        """Give up the container's layer, mounted or not. No error when there is none."""
+    async def release(self, container_id: str, *, freed: bool = False) -> None:
+        """Give up the container's layer, mounted or not. No error when there is none.
+
+        `freed`: return when its space is free, too.
+        """
         container = self._containers.get(container_id)
         if container is None:
             return
@@ -636,20 +822,23 @@ class LayerStore:
             if container_id not in self._containers:
                 return
             self._container_documents.delete(container_id)
-            self._container_rows.delete(container_id)
+            self._container_rows.delete(container_id, lazy=container.row.volatile)
             del self._containers[container_id]
             container.vacated.set()
             self._snapshots_under_way.add(container_id)
             try:
-                await self._run(self._put_and_remove, container_id)
+                removed = await self._run(self._put_and_remove, container_id)
             finally:
                 self._snapshots_under_way.discard(container_id)
             if container.row.chain_id is not None:
                 self.drop(container.row.chain_id)
+        if freed:
+            await asyncio.wrap_future(removed)
+            await self._run(sync_path, str(self._records))
 
-    def _put_and_remove(self, id: str) -> None:
+    def _put_and_remove(self, id: str) -> Future[None]:
         self.driver.put(id)
-        self.driver.remove(id)
+        return self.driver.remove(id)
 
     async def changes(self, container_id: str) -> list[Change]:
         """What the container changed in its image, as `docker diff` tells it, parents before children."""
@@ -678,6 +867,11 @@ class LayerStore:
     async def commit(self, container_id: str) -> Layer:
         """Register the container's changes as a new layer on its image's, held once for the caller."""
         container = self._container(container_id)
+        await self.sound(container.row.chain_id)
+        if container.path is not None and container.row.volatile:
+            # Its writes are never synced, so nobody has been told of one that failed. Of a volatile overlay this syncs
+            # nothing, but says so (Documentation/filesystems/overlayfs.rst, "Volatile mount").
+            await self._run(sync_file_system, container.path)
         return await self.register(container.row.chain_id, self.diff(container_id))
 
     async def sizes(self, container_id: str) -> tuple[int, int]:

@@ -78,6 +78,7 @@ class Reconfigurer:
             try:
                 await self._change_ports(container, ports)
                 await self._change_mounts(container, added, removed, changes)
+                await self._volumes.settle(point.name for point in added if point.type == "volume")
             except BaseException:
                 await self._undo(container, before, added, removed)
                 await self._volumes.remove_marked(_owner(container))

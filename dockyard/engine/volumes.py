@@ -11,6 +11,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, SystemFailure
+from dockyard.linux.durability import sync_file_system
 from dockyard.volumes.copy_up import copy_up
 from dockyard.volumes.driver import Driver
 from dockyard.volumes.subpath import open_subpath
@@ -46,6 +48,8 @@ class VolumeRow(msgspec.Struct, frozen=True):
     # The container for which alone the volume is there, while that is being made or removed: the volume goes with it,
     # also when a crash comes in between.
     owner: str = ""
+    pending: bool = False  # it may be that its directory has not been on the disk yet
+    removing: bool = False  # it was to be removed, and may have lost data by that
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class _Held:
     row: VolumeRow
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     mounted_by: set[str] = field(default_factory=set)
+    filled: bool = False  # from an image, since it has been on the disk
 
 
 class VolumeService:
@@ -94,9 +99,15 @@ class VolumeService:
         self._going: dict[str, asyncio.Future[None]] = {}
         for name, row in list(self._rows.all()):
             driver = self._drivers.get(row.driver)
-            if driver is not None and not driver.exists(name):
-                self._rows.delete(name)  # a crash came between the row and the directory, or someone removed it
+            if driver is not None and row.removing:  # a crash came in between
+                driver.remove(name)
+                self._rows.delete(name)
                 continue
+            if driver is not None and not driver.exists(name):
+                if row.pending:  # a crash came between the row and the directory
+                    self._rows.delete(name)
+                    continue
+                log.error("the data of volume %s are gone: %s is not there", name, driver.path(name))
             self._volumes[name] = _Held(row)
         for driver in drivers:
             self._adopt(driver)
@@ -183,11 +194,13 @@ class VolumeService:
                 if driver and existing.row.driver != driver:
                     raise Conflict("volume name must be unique")
                 self._hold(existing, owner)
+                if not owner:
+                    await self.settle([name])
                 return self._describe(name)
             options = dict(driver_opts or {})
             chosen.check(name, options)
-            row = VolumeRow(chosen.name, options, labels, time.time_ns(), marked)
-            self._rows.put(name, row)
+            row = VolumeRow(chosen.name, options, labels, time.time_ns(), marked, pending=True)
+            self._rows.put(name, row, lazy=True)
             try:
                 chosen.create(name, options)
             except BaseException:
@@ -199,9 +212,37 @@ class VolumeService:
         self._documents.put(name, row)
         self._hold(self._volumes[name], owner)
         if not owner:  # else it is acknowledged with its container
+            await self.settle([name])
             await self._database.on_disk()
         self._events.emit("volume", "create", name, {"driver": chosen.name})
         return self._describe(name)
+
+    async def settle(self, names: Iterable[str], *, marked_too: bool = True) -> None:
+        """Until those volumes are on the disk, and what has been put into them from images.
+
+        Not `marked_too`: but for those that go with a container that a power cut may take. Raises SystemFailure.
+        """
+        for name in names:
+            held = self._volumes.get(name)
+            if held is None or not (held.row.pending or held.filled) or (held.row.owner and not marked_too):
+                continue
+            driver = self._driver(held.row.driver)
+            async with held.lock:
+                try:
+                    if held.filled:
+                        await asyncio.to_thread(sync_file_system, driver.path(name))
+                    if held.row.pending:
+                        await asyncio.to_thread(driver.sync, name)
+                except OSError as error:
+                    raise SystemFailure(f"cannot write volume {name} to the disk: {error.strerror}") from error
+                held.filled = False
+                if held.row.pending and self._volumes.get(name) is held:
+                    held.row = msgspec.structs.replace(held.row, pending=False)
+                    self._rows.put(name, held.row)
+
+    def note_filled(self, name: str) -> None:
+        """Somebody else has put something into a volume, for `settle` to see to."""
+        self._held(name).filled = True
 
     @staticmethod
     def _hold(held: _Held, owner: str) -> None:
@@ -226,7 +267,7 @@ class VolumeService:
 
     def _own(self, name: str, held: _Held, owner: str) -> None:
         held.row = msgspec.structs.replace(held.row, owner=owner)
-        self._rows.put(name, held.row)
+        self._rows.put(name, held.row, lazy=True)  # of no weight without the container's row, which comes after it
         self._documents.put(name, held.row)
 
     async def remove_marked(self, owner: str) -> None:
@@ -301,19 +342,23 @@ class VolumeService:
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             driver = self._driver(held.row.driver)
+            if not held.row.owner:  # else whoever removes it has written that down
+                self._rows.put(name, msgspec.structs.replace(held.row, removing=True))
+                await self._database.on_disk()
             del self._volumes[name]
             going = self._going[name] = asyncio.get_running_loop().create_future()
             try:
                 await asyncio.to_thread(driver.remove, name)
-                self._rows.delete(name)
+                self._rows.delete(name, lazy=bool(held.row.owner))
             except BaseException:
                 self._volumes[name] = held
+                with suppress(SystemFailure):
+                    self._rows.put(name, held.row)
                 raise
             finally:
                 del self._going[name]
                 going.set_result(None)
-        if not held.row.owner:
-            await self._database.on_disk()
+        await self._database.on_disk()
         self._events.emit("volume", "destroy", name, {"driver": held.row.driver})
 
     async def prune(
@@ -359,7 +404,7 @@ class VolumeService:
         """
         held = self._held(name)
         driver = self._driver(held.row.driver)
-        if not held.row.options:
+        if not held.row.options and driver.exists(name):
             held.mounted_by.add(container_id)
             return driver.path(name)
         async with held.lock:
@@ -405,7 +450,7 @@ class VolumeService:
         target = await self.mount(name, user)
         try:
             async with held.lock:
-                await asyncio.to_thread(_populate, rootfs, path, target, subpath)
+                held.filled |= await asyncio.to_thread(_populate, rootfs, path, target, subpath)
         finally:
             await self.unmount(name, user)
 
@@ -417,17 +462,16 @@ class VolumeService:
         return usage
 
 
-def _populate(rootfs: str, path: str, volume: str, subpath: str) -> None:
+def _populate(rootfs: str, path: str, volume: str, subpath: str) -> bool:
+    """Whether there was anything to fill it with."""
     if not subpath:
-        copy_up(rootfs, path, volume)
-        return
+        return copy_up(rootfs, path, volume)
     try:
         part = open_subpath(volume, subpath)
     except (InvalidParameter, SystemFailure):
-        return
+        return False
     try:
-        if stat.S_ISDIR(os.fstat(part).st_mode):
-            copy_up(rootfs, path, f"/proc/self/fd/{part}")
+        return stat.S_ISDIR(os.fstat(part).st_mode) and copy_up(rootfs, path, f"/proc/self/fd/{part}")
     finally:
         os.close(part)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -95,8 +96,20 @@ class Driver(Protocol):
     def mounted(self) -> list[str]:
         """The snapshots that are mounted, by whichever daemon."""
 
-    def remove(self, id: str) -> None:
-        """Make `id` (and its init layer) vanish at once; the space is freed in the background."""
+    def sync(self, id: str) -> None:
+        """Have the fresh writable snapshot `id` and its init layer on the disk, so that a power cut leaves them."""
+
+    def missing(self, id: str) -> tuple[str, str] | None:
+        """(snapshot, what is not there) when `id` or one that it stands on is not all there, as far as can be seen.
+
+        Only that the directories and what is kept about them are there is looked at, not their content.
+        """
+
+    def replace(self, id: str, fresh: str) -> None:
+        """Let the damaged layer `id` have the content of the layer `fresh`, which goes; what stands on it stays."""
+
+    def remove(self, id: str) -> Future[None]:
+        """Make `id` (and its init layer) vanish at once; what is returned is done when its space is free."""
 
     def exists(self, id: str) -> bool:
         """Whether the snapshot is there."""

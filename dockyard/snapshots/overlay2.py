@@ -23,13 +23,14 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
 from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure, words
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls, userns
+from dockyard.linux.durability import sync_paths
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Fixture, Ids
 from dockyard.snapshots.init_layers import Step, plan_fixtures
@@ -88,8 +89,7 @@ class Overlay2:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.listdir(home) == ["l"]:
                 raise
             log.warning("overlay2 is not probed: %s", error.strerror)
-        # Deleting is slow and nobody waits for it: one thread, at its own pace.
-        self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="overlay2-remove")
+        self._undertaker = ThreadPoolExecutor(4, thread_name_prefix="overlay2-remove")
         self._committed: set[str] = set()
         self._plans: dict[tuple[str, tuple[Fixture, ...]], list[Step]] = {}
 
@@ -268,13 +268,70 @@ class Overlay2:
         targets = (mount.target for mount in mounts.mount_table() if mount.target.startswith(self.home + "/"))
         return [os.path.basename(os.path.dirname(target)) for target in targets if target.endswith("/merged")]
 
+    # -- keeping
+
+    def sync(self, id: str) -> None:
+        paths: list[str] = []
+        for name in (f"{id}-init", id):
+            directory = self.layer_path(name)
+            if os.path.isdir(directory):
+                paths += (folder for folder, _, _ in os.walk(f"{directory}/diff"))
+                paths += (path for path in (f"{directory}/link", f"{directory}/lower") if os.path.exists(path))
+                paths.append(directory)
+        sync_paths([*paths, self._links, self.home])
+
+    def missing(self, id: str) -> tuple[str, str] | None:
+        directory = self.layer_path(id)
+        if not os.path.isdir(f"{directory}/diff"):
+            return id, f"{directory}/diff is missing"
+        lower = _read_if_there(f"{directory}/lower")
+        if lower == "" or not _read_if_there(f"{directory}/link"):
+            return id, f"{directory}/{'lower' if lower == '' else 'link'} is missing or empty"
+        for link in lower.split(":") if lower else ():
+            try:
+                below = os.path.basename(os.path.dirname(os.readlink(f"{self.home}/{link}")))
+            except OSError:
+                return id, f"{self.home}/{link}, which it stands on, is missing"
+            if not os.path.isdir(self.diff_path(below)):
+                return below, f"{self.diff_path(below)} is missing"
+        return None
+
+    def replace(self, id: str, fresh: str) -> None:
+        directory = self.layer_path(id)
+        os.makedirs(directory, 0o710, exist_ok=True)
+        if not _read_if_there(f"{directory}/link"):
+            target = f"../{id}/diff"
+            known = [name for name in os.listdir(self._links) if os.readlink(f"{self._links}/{name}") == target]
+            link = known[0] if known else _random_link()
+            if not known:
+                os.symlink(target, f"{self._links}/{link}")
+            _unlink(f"{directory}/link")
+            _write(f"{directory}/link", link)
+        lower = _read_if_there(f"{self.layer_path(fresh)}/lower")
+        if lower:
+            _unlink(f"{directory}/lower")
+            _write(f"{directory}/lower", lower)
+            os.makedirs(f"{directory}/work", 0o700, exist_ok=True)
+        try:
+            os.rename(f"{directory}/diff", f"{self.layer_path(fresh)}/damaged")
+        except FileNotFoundError:
+            pass
+        os.rename(self.diff_path(fresh), f"{directory}/diff")
+        self.remove(fresh)
+
     # -- removing
 
-    def remove(self, id: str) -> None:
-        for name in (id, f"{id}-init"):
-            self._discard(name)
+    def remove(self, id: str) -> Future[None]:
+        asides = [aside for name in (id, f"{id}-init") if (aside := self._put_aside(name)) is not None]
+        return self._undertaker.submit(self._bury, *asides)
 
     def _discard(self, id: str) -> None:
+        aside = self._put_aside(id)
+        if aside is not None:
+            self._undertaker.submit(self._bury, aside)
+
+    def _put_aside(self, id: str) -> str | None:
+        """Make it vanish; where it is now, if it was there."""
         directory = self.layer_path(id)
         link = _read_if_there(f"{directory}/link")
         if link:
@@ -285,15 +342,16 @@ class Overlay2:
         try:
             os.rename(directory, aside)
         except FileNotFoundError:
-            return
+            return None
         self._committed.discard(id)
-        self._undertaker.submit(self._bury, aside)
+        return aside
 
-    def _bury(self, directory: str) -> None:
-        try:
-            trees.remove_tree(directory)
-        except OSError as error:
-            log.warning("cannot remove %s yet: %s", directory, error)
+    def _bury(self, *directories: str) -> None:
+        for directory in directories:
+            try:
+                trees.remove_tree(directory)
+            except OSError as error:
+                log.warning("cannot remove %s yet: %s", directory, error)
 
     def problem(self, id: str, parent: str | None) -> str | None:
         directory = self.layer_path(id)
@@ -345,7 +403,8 @@ class Overlay2:
         keep = set(known)
         mounted = {mount.target for mount in mounts.mount_table() if mount.target.startswith(self.home + "/")}
         swept = []
-        targets = set()
+        # also of those whose directory is lost: what stands on them knows them by these links
+        targets = {f"../{name}/diff" for name in keep}
         for name in os.listdir(self.home):
             if name == "l":
                 continue

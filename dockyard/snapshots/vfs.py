@@ -14,13 +14,14 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
+from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
 from dockyard.snapshots.mapped import mount_mapped
@@ -45,7 +46,7 @@ class Vfs:
         own_folder(home, 0o710)
         own_folder(self._trees)
         own_folder(self._parents)
-        self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="vfs-remove")
+        self._undertaker = ThreadPoolExecutor(4, thread_name_prefix="vfs-remove")
 
     def status(self) -> list[tuple[str, str]]:
         return []
@@ -113,11 +114,34 @@ class Vfs:
     def mounted(self) -> list[str]:
         return []
 
-    def remove(self, id: str) -> None:
-        for name in (id, f"{id}-init"):
-            self._discard(name)
+    def sync(self, id: str) -> None:
+        sync_file_system(self.home)
+
+    def missing(self, id: str) -> tuple[str, str] | None:
+        tree = self.layer_path(id)
+        return None if os.path.isdir(tree) else (id, f"{tree} is missing")
+
+    def replace(self, id: str, fresh: str) -> None:
+        aside = f"{self.layer_path(id)}.{secrets.token_hex(4)}-removing"
+        try:
+            os.rename(self.layer_path(id), aside)
+            self._undertaker.submit(self._bury, aside)
+        except FileNotFoundError:
+            pass
+        os.rename(self.layer_path(fresh), self.layer_path(id))
+        self.remove(fresh)
+
+    def remove(self, id: str) -> Future[None]:
+        asides = [aside for name in (id, f"{id}-init") if (aside := self._put_aside(name)) is not None]
+        return self._undertaker.submit(self._bury, *asides)
 
     def _discard(self, id: str) -> None:
+        aside = self._put_aside(id)
+        if aside is not None:
+            self._undertaker.submit(self._bury, aside)
+
+    def _put_aside(self, id: str) -> str | None:
+        """Make it vanish; where it is now, if it was there."""
         tree = self.layer_path(id)
         aside = f"{tree}.{secrets.token_hex(4)}-removing"
         try:
@@ -127,14 +151,15 @@ class Vfs:
         try:
             os.rename(tree, aside)
         except FileNotFoundError:
-            return
-        self._undertaker.submit(self._bury, aside)
+            return None
+        return aside
 
-    def _bury(self, tree: str) -> None:
-        try:
-            trees.remove_tree(tree)
-        except OSError as error:
-            log.warning("cannot remove %s yet: %s", tree, error)
+    def _bury(self, *asides: str) -> None:
+        for tree in asides:
+            try:
+                trees.remove_tree(tree)
+            except OSError as error:
+                log.warning("cannot remove %s yet: %s", tree, error)
 
     def exists(self, id: str) -> bool:
         return os.path.isdir(self.layer_path(id))

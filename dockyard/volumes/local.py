@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
+from dockyard.linux.durability import sync_path, sync_paths
 from dockyard.volumes import options as local_options
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -53,11 +54,16 @@ class LocalDriver:
         os.chmod(new / DATA, 0o755)
         new.rename(self._root / name)
 
+    def sync(self, name: str) -> None:
+        """Have the volume's directory on the disk."""
+        sync_paths((self.path(name), str(self._root / name), str(self._root)))
+
     def remove(self, name: str) -> None:
         """Remove the volume and all its data."""
         removed = self._root / f".removed-{secrets.token_hex(8)}"
         try:
             (self._root / name).rename(removed)
+            sync_path(str(self._root))  # a power cut must not give it its name back: it would be a volume again
         except FileNotFoundError:
             return
         except OSError as error:
@@ -82,7 +88,7 @@ class LocalDriver:
         plan = local_options.plan(options)
         if plan is None:
             if not os.path.isdir(target):
-                raise SystemFailure(f"the data of volume {name} are gone: {target} is not a directory")
+                raise Conflict(f"the data of volume {name} are gone: {target} is not a directory; remove the volume")
             return target
         if self._mounted(target):
             return target

@@ -106,8 +106,11 @@ async def test_volumes_survive_a_restart_and_half_made_ones_do_not(folder: Path)
     (folder / "volumes/found/_data").mkdir(parents=True)
     database.close()
     again = service(folder)
-    assert [volume.name for volume in await again.list()] == ["found", "kept"]
+    assert [volume.name for volume in await again.list()] == ["found", "kept", "lost"]
     assert not (folder / "volumes/.new-1").exists()
+    with pytest.raises(Conflict, match="the data of volume lost are gone"):  # said, and not made anew in silence
+        await again.mount("lost", "container")
+    await again.remove("lost")
 
 
 async def test_a_volume_that_the_database_has_lost_is_what_it_was(folder: Path) -> None:
