@@ -19,6 +19,7 @@ from dockyard.content import tar_format
 from dockyard.content.sparse import Sparse
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
+from dockyard.linux import mounts
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -296,6 +297,8 @@ class Extractor:
 
     def _remove(self, path: str) -> None:
         """Remove a file or a whole tree, saving the payloads that the record refers to."""
+        if self._options.whiteouts == "none":
+            self._check_removable(path)
         pending, folders = [path], []
         while pending:
             path = pending.pop()
@@ -308,6 +311,20 @@ class Extractor:
             self._directories.pop(path, None)
         for folder in reversed(folders):
             os.rmdir(folder)
+
+    @staticmethod
+    def _check_removable(path: str) -> None:
+        """Raise InvalidParameter when something is mounted there or below: a container would lose it.
+
+        The kernel only refuses to remove mount points of the caller's own namespace; others it unmounts in silence.
+        """
+        pending = [path]
+        while pending:
+            place = pending.pop()
+            if mounts.is_mount_root(place):
+                raise InvalidParameter(f"RemoveAll {os.path.basename(place)}: device or resource busy")
+            if stat.S_ISDIR(os.lstat(place).st_mode):
+                pending += [f"{place}/{name}" for name in os.listdir(place)]
 
     def _save(self, path: str) -> None:
         numbers = self._references.pop(path, None)

@@ -24,6 +24,7 @@ from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.layers import LayerStore
+from dockyard.engine.namespace_modes import joined
 from dockyard.engine.users import find_user
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
@@ -34,6 +35,7 @@ from dockyard.linux.rooted import Root
 from dockyard.snapshots.driver import Change
 from dockyard.volumes.subpath import open_subpath
 
+FILES = ("resolv.conf", "hostname", "hosts")  # of the container's network, in its folder
 VOLUME = "volume:"  # what a reference to a volume's files begins with
 
 
@@ -134,7 +136,9 @@ class ArchiveService:
 
     async def changes(self, reference: str) -> Sequence[Change]:
         """What the container changed in its image."""
-        return await self._layers.changes(self._containers.get(reference).id)
+        container = self._containers.get(reference)
+        await self._containers.make_whole(container)
+        return await self._layers.changes(container.id)
 
     @asynccontextmanager
     async def _place(self, reference: str) -> AsyncIterator[tuple[Root, tuple[int, int, int] | None, Container | None]]:
@@ -167,12 +171,26 @@ class ArchiveService:
                     root.close()
                 return
         async with self._containers.rootfs(container) as tree, self._mounts(container) as sources:
-            view = _View(tree.path, container.record.mounts, sources)
+            view = _View(tree.path, [*container.record.mounts, *self._network_files(container)], sources)
             root = await asyncio.to_thread(view.open)
             try:
                 yield root, _host_ids(tree.ids)
             finally:
                 view.close()
+
+    def _network_files(self, container: Container) -> list[MountPoint]:
+        """What is mounted into every container that has run, but for what it has a mount of its own in the place of."""
+        other = joined(container.host_config.network_mode)
+        try:
+            folder = self._containers.folder(self._containers.get(other) if other else container)
+        except NotFound:
+            return []
+        taken = {point.destination for point in container.record.mounts}
+        return [
+            MountPoint(type="bind", source=source, destination=f"/etc/{name}")
+            for name in FILES
+            if os.path.exists(source := f"{folder}/{name}") and f"/etc/{name}" not in taken
+        ]
 
     @asynccontextmanager
     async def _mounts(self, container: Container) -> AsyncIterator[dict[str, str]]:

@@ -50,6 +50,7 @@ class CommitService:
             except NotFound:  # it has just ended
                 shim = None
         try:
+            await self._containers.make_whole(container)
             layer = await self._layers.commit(container.id)
         except FileNotFoundError:  # it has been removed meanwhile, or is being
             if self._containers.get(container.id).removing:

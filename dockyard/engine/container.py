@@ -197,3 +197,9 @@ class Container:
             self.restarter.cancel()
             self.restarter = None
             self.state.status = "exited"
+
+    def give_up_restart(self) -> None:
+        """As `cancel_restart`, for good: who waits for its end has it."""
+        self.cancel_restart()
+        exited, self.exited = self.exited, asyncio.Event()
+        exited.set()

@@ -4,13 +4,14 @@ Every change of a container happens under its own lock and is in the database be
 lock, so a container that hangs holds up no request about another.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from dockyard.config import Config
-from dockyard.engine import limits, names
+from dockyard.engine import limits, names, working_directory
 from dockyard.engine.abilities import abilities
 from dockyard.engine.apparmor import AppArmor
 from dockyard.engine.checkpoint import Checkpoint
@@ -369,4 +370,12 @@ class ContainerService:
     async def rootfs(self, container: Container) -> AsyncIterator[Tree]:
         """The container's root file system on the host, mounted for the time of the block."""
         async with self._layers.mounted(container.id) as tree:
+            if working_directory.is_due(container):
+                await asyncio.to_thread(working_directory.make, tree, container.config.working_dir)
             yield tree
+
+    async def make_whole(self, container: Container) -> None:
+        """Have all that a container has from its creation on in its layer, before that is looked at by itself."""
+        if working_directory.is_due(container):
+            async with self.rootfs(container):
+                pass

@@ -57,8 +57,8 @@ def _mapped(mapping: DeviceMapping) -> list[Device]:
     """The node at a path, or all below a directory; a symlink means what it leads to."""
     outside = os.path.realpath(mapping.path_on_host)
     inside = mapping.path_in_container or mapping.path_on_host
-    if os.path.isdir(outside):
-        return list(_below(outside, inside))
+    if os.path.isdir(outside) and (found := list(_below(outside, inside))):
+        return found
     return [node_of(mapping.path_on_host, inside)]
 
 

@@ -84,11 +84,16 @@ class Stopping:
         return False
 
     async def kill(self, reference: str, signal_name: str = "KILL", *, by_user: bool = True) -> None:
-        """Send a signal; `by_user`: if that ends it, it is to stay stopped. Raises Conflict when it does not run."""
+        """Send a signal; `by_user`: if that ends it, it is to stay stopped. Raises Conflict when it does not run.
+
+        In the pause before a restart there is no process: the restart is given up instead.
+        """
         try:
             signo = signal_to_send(signal_name or "KILL")
         except InvalidParameter as error:
             raise InvalidParameter(f"cannot kill container: {reference}: {error}") from None
+        if await self._in_pause(reference, signo):
+            return
         container, shim = self._live(reference)
         if by_user and signo in (signal.SIGKILL, _stop_signal(container)):
             container.record.stopped_by_user = True
@@ -104,6 +109,24 @@ class Stopping:
         self._index.emit(container, "kill", signal=str(signo))
         if signo == signal.SIGKILL and await self._has_ended(container, shim):
             await exited.wait()
+
+    async def _in_pause(self, reference: str, signo: int) -> bool:
+        """Whether the container waits for its restart; then a signal that would end it has ended that."""
+        try:
+            container = self._index.get(reference)
+        except NotFound:
+            return False
+        if container.state.status == "restarting":
+            async with container.lock:  # the restart may be under way at this moment
+                pass
+        if container.restarter is None:
+            return False
+        # moby, daemon/kill.go: which signal it is matters only to a container with a stop signal of its own
+        if not container.config.stop_signal or signo in (signal.SIGKILL, _stop_signal(container)):
+            container.record.stopped_by_user = True
+            container.give_up_restart()
+            self._index.save_surely(container)
+        return True
 
     def _live(self, reference: str) -> tuple[Container, Shim]:
         try:

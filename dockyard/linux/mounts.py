@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from dockyard.linux import syscalls
 
 
+def is_mount_root(path: str) -> bool:
+    """Whether something is mounted at `path`, which may lie in another mount namespace; not told before Linux 5.8.
+
+    statx(2), STATX_ATTR_MOUNT_ROOT. A link is not followed. Raises OSError.
+    """
+    return bool(syscalls.statx_attributes(path) & syscalls.STATX_ATTR_MOUNT_ROOT)
+
+
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, options: str | None = None) -> None:
     """mount(2); `flags` are syscalls.MS_*, `options` the file system's own, comma separated."""
     syscalls.mount(source, target, kind, flags, options)

@@ -6,6 +6,7 @@ Numbers of calls added since Linux 5.1 are the same on every architecture; the f
 import ctypes
 import os
 import platform
+import sys
 
 from dockyard.linux import recorder
 
@@ -56,6 +57,7 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 AT_SYMLINK_NOFOLLOW = 0x100
+STATX_ATTR_MOUNT_ROOT = 0x2000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -184,6 +186,14 @@ def umount2(target: str, flags: int = 0) -> None:
     recorder.note("umount", target, flags)
     if _libc.umount2(os.fsencode(target), flags):
         raise _failure(target)
+
+
+def statx_attributes(path: str) -> int:
+    """The stx_attributes of statx(2), as far as the file system and the kernel have them; links are not followed."""
+    found = ctypes.create_string_buffer(256)  # struct statx, whose second member but one they are
+    if _libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, 0, found):
+        raise _failure(path)
+    return int.from_bytes(found.raw[8:16], sys.byteorder)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

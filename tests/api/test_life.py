@@ -1,6 +1,7 @@
 """Health, restart policies, stopping: what keeps containers running, and what ends them."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -285,3 +286,36 @@ def test_no_limit_of_processes_is_kept_as_docker_keeps_it(engine: EngineProcess,
         api.post(f"/containers/{container}/update", {"PidsLimit": wanted})
         assert api.inspect(container)["HostConfig"]["PidsLimit"] == kept
     api.remove(container)
+
+
+def pauses(engine: EngineProcess, name: str, after: int = 4) -> bool:
+    """Whether it waits for a restart after its `after`th, for seconds by then."""
+    shown = engine.inspect(name)
+    return bool(shown["State"]["Status"] == "restarting" and shown["RestartCount"] > after)
+
+
+@pytest.mark.parametrize("signal_name", ["", "TERM", "HUP"])
+def test_a_kill_in_the_pause_before_a_restart_gives_that_up(engine: EngineProcess, signal_name: str) -> None:
+    engine.docker("run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", "exit 3")
+    until(lambda: pauses(engine, "again"))
+    waiting = subprocess.Popen(["docker", "-H", engine.host, "wait", "again"], stdout=subprocess.PIPE)
+    time.sleep(0.3)
+    engine.docker("kill", *(["-s", signal_name] if signal_name else []), "again")
+    assert state(engine, "again")["Status"] == "exited"
+    assert waiting.communicate(timeout=10)[0] == b"3\n"
+    time.sleep(3)
+    assert state(engine, "again")["Status"] == "exited"
+    engine.docker("start", "again")
+    until(lambda: engine.inspect("again")["RestartCount"] > 1)
+    engine.docker("rm", "-f", "again")
+
+
+def test_a_container_with_a_stop_signal_of_its_own_heeds_that_one_in_the_pause(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "again", "--stop-signal", "INT", "--restart", "always", "busybox", "false")
+    until(lambda: pauses(engine, "again"))
+    engine.docker("kill", "-s", "HUP", "again")
+    count = engine.inspect("again")["RestartCount"]
+    until(lambda: pauses(engine, "again", count))
+    engine.docker("kill", "-s", "INT", "again")
+    assert state(engine, "again")["Status"] == "exited"
+    engine.docker("rm", "again")

@@ -40,6 +40,9 @@ class Containers:
     def emit(self, container: Container, action: str, **further: str) -> None:
         return
 
+    def folder(self, container: Container) -> str:
+        return "/nonexistent"  # it has not run
+
     @asynccontextmanager
     async def rootfs(self, container: Container) -> AsyncIterator[Tree]:
         yield Tree(str(self.root))
