@@ -33,7 +33,6 @@ from dockyard.networks.drivers.bridge import (
     ICC,
     INTERFACE_NAME,
     PREFIX,
-    UNFINISHED,
     is_ours,
     mark_of,
     option_flag,
@@ -141,7 +140,8 @@ class Controller:
         links = {
             state.host_interface for active in self._active.values() for state in active.sandbox.endpoints.values()
         }
-        await self._do(_sweep, self._found - known, self._mark, links)
+        bridges = {network.bridge for network in self._networks.values() if network.bridge}
+        await self._do(_sweep, self._found - known, self._mark, links | bridges)
         self.pool.fill()
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -812,23 +812,27 @@ def _delete_links(names: Iterable[str]) -> None:
                 continue  # gone with its namespace, as it should be
 
 
-def _sweep(paths: set[str], mark: str, links: set[str]) -> None:
-    """Remove the namespaces `paths`, and of the links that carry our mark those that are none of `links`."""
+def _sweep(paths: set[str], mark: str, known: set[str]) -> None:
+    """Remove the namespaces `paths`, and the links that carry our mark and are none of `known`.
+
+    A bridge is only removed when nothing is attached to it.
+    """
     for path in paths:
         log.info("removing stale network namespace %s", path)
         sandboxes.delete_file(path)
     with RouteSocket() as host:
         present = host.links()
         bridges = {link.index: link.name for link in present if link.kind == "bridge" and is_ours(link, mark)}
+        masters = {link.master for link in present}
         for link in present:
-            if link.master in bridges and not is_ours(link, mark) and link.name not in links:
+            if is_ours(link, mark):
+                if link.name not in known and link.index not in masters:
+                    log.info("removing stale link %s", link.name)
+                    _delete_links([link.name])
+            elif link.master in bridges and link.name not in known:
                 # an engine that came later has taken docker0 for its own, or an administrator knows what they do
                 log.warning(
                     "link %s on our bridge %s is somebody else's; containers and it may want the same addresses",
                     link.name,
                     bridges[link.master],
                 )
-            stale = link.kind == "veth" and link.name not in links
-            if is_ours(link, mark) and (stale or link.name.startswith(UNFINISHED)):
-                log.info("removing stale link %s", link.name)
-                _delete_links([link.name])

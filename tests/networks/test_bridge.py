@@ -570,6 +570,23 @@ async def test_a_daemon_in_a_container_with_the_hosts_network_is_another_one(hos
     assert one.endpoints["bridge"].host_interface not in run("ip", "link")
 
 
+async def test_bridges_of_networks_that_are_forgotten_go_once_nothing_is_attached(host: Host) -> None:
+    used, unused = await host.create("used"), await host.create("unused")
+    run("ip", "link", "add", "dyvm0", "type", "veth", "peer", "name", "dyvm1")
+    run("ip", "link", "set", "dyvm0", "master", used.bridge)
+    for network in (used, unused):
+        host.service._store.delete(network.id)
+    await host.kill()
+    await host.open()
+    await host.service.sweep()
+    shown = run("ip", "link")
+    assert used.bridge in shown
+    assert unused.bridge not in shown
+    run("ip", "link", "delete", "dyvm0")
+    await host.service.sweep()
+    assert used.bridge not in run("ip", "link")
+
+
 async def test_another_daemons_bridge_is_not_taken(make_host: Any) -> None:
     first, second = await make_host(), await make_host()
     with pytest.raises(Conflict, match=f"bridge {first.bridge} belongs to another engine"):
