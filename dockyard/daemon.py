@@ -218,7 +218,12 @@ async def _run(line: CommandLine, config: Config) -> None:
             stack.callback(_close_listener, address, opened)
         engine = Engine(config, watchdog.step, open_files=(soft, hard))
         stack.push_async_callback(engine.close)
-        if not await _opened(engine, stop, config.shutdown_timeout):
+        # containers that have outlived an earlier daemon may have to be stopped first
+        asking = asyncio.ensure_future(_ask_for_time())
+        stack.callback(asking.cancel)
+        opened_well = await _opened(engine, stop, config.shutdown_timeout)
+        asking.cancel()
+        if not opened_well:
             _bound_end(watchdog, config.shutdown_timeout)
             return
         watchdog.done()

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +160,25 @@ def test_a_container_keeps_its_network_under_a_daemon_that_sees_anothers_sys(
     finally:
         engine.clean_up()
         subprocess.run(["ip", "netns", "delete", namespace], check=True)
+
+
+def test_the_service_manager_is_asked_for_time_while_outlived_containers_end(
+    crashing: EngineProcess, tmp_path: Path
+) -> None:
+    crashing.stop()
+    crashing.arguments.append("--live-restore=false")
+    crashing.start()
+    crashing.docker(
+        "run", "-d", "--name", "deaf", "--stop-timeout", "2", "busybox", "sh", "-c", "trap '' TERM; sleep 99"
+    )
+    crashing.kill()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        crashing.prefix = ("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}")
+        crashing.start()
+        said: list[str] = []
+        while "READY=1" not in said:
+            said += manager.recv(4096).decode().splitlines()
+    assert said[0].startswith("EXTEND_TIMEOUT_USEC=")
+    assert crashing.inspect("deaf")["State"]["ExitCode"] == 137
