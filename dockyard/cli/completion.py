@@ -135,7 +135,7 @@ def candidates(words: list[str]) -> list[str]:
             return _flags(OPTIONS)
         return sorted([f"{name}\t{text}" for name, text in ABOUT.items()] + [
             f"{name}\t{summary(load(*SHORT[name]))}" for name in SHORT
-        ])  # fmt: skip
+        ] + _plugins(session))  # fmt: skip
     group, *rest = before
     if group in ABOUT:
         if not rest:
@@ -147,7 +147,10 @@ def candidates(words: list[str]) -> list[str]:
     elif group in SHORT:
         group, name = SHORT[group]
     else:
-        return []
+        from dockyard.cli import plugins
+
+        path = plugins.find(session, group)
+        return plugins.completions(session, path, words) if path is not None else []
     text: str = load(group, name).usage  # type: ignore[attr-defined]  # set by @usage
     arguments, _, pending = _without_options(rest, text, interspersed=True)
     command = f"{group} {name}".strip()
@@ -159,6 +162,12 @@ def candidates(words: list[str]) -> list[str]:
     if last.startswith("-"):
         return _flags(text)
     return _arguments(command, text, arguments, last, session)
+
+
+def _plugins(session: Session) -> list[str]:
+    from dockyard.cli import plugins
+
+    return [f"{plugin.name}\t{plugin.about}" for plugin in plugins.installed(session) if not plugin.problem]
 
 
 def _without_options(words: list[str], text: str, *, interspersed: bool = False) -> tuple[list[str], list[str], str]:

@@ -81,17 +81,18 @@ def _listed(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<11} {about}" for name, about in rows)
 
 
-def main_help(options: str) -> str:
-    """What `dockyard --help` prints."""
+def main_help(options: str, plugins: Iterable[tuple[str, str]] = ()) -> str:
+    """What `dockyard --help` prints; `plugins`: (name, what it is)."""
     from dockyard.cli.main import ABOUT, COMMON, SHORT, load
 
     def about(words: list[str]) -> str:
         return _listed((word, summary(load(*SHORT[word]))) for word in words)
 
+    groups = sorted([*ABOUT.items(), *((f"{name}*", text) for name, text in plugins)])
     return (
         f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nA container platform, compatible with Docker\n\n"
         f"Common Commands:\n{about(list(COMMON))}\n\n"
-        f"Management Commands:\n{_listed(sorted(ABOUT.items()))}\n\n"
+        f"Management Commands:\n{_listed(groups)}\n\n"
         f"Commands:\n{about(sorted(word for word in SHORT if word not in COMMON))}\n\n"
         f"Global Options:\n{flag_table(options)}\n\n"
         f"Run '{PROGRAM} COMMAND --help' for more information on a command."

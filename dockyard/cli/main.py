@@ -135,6 +135,7 @@ def _report(error: Exception) -> int:
 
 
 def _run(rest: list[str]) -> int:
+    given = list(rest)
     try:
         settings = Flags(GLOBAL, rest)
     except HelpWanted as wanted:
@@ -152,6 +153,8 @@ def _run(rest: list[str]) -> int:
 
         sys.stdout.writelines(f"{line}\n" for line in candidates(rest))
         return 0
+    if word not in ABOUT and word not in SHORT:
+        _become_plugin(settings, word, given)
     words = word
     if word in ABOUT:
         name = SYNONYMS.get(rest[0], rest[0]) if rest and not rest[0].startswith("-") else ""
@@ -176,6 +179,17 @@ def _run(rest: list[str]) -> int:
     return _command(settings, group, name, words, rest)
 
 
+def _become_plugin(settings: Flags, word: str, given: list[str]) -> None:
+    """Go on as the plugin `word`, with all that we were given; returns when there is none."""
+    from dockyard.cli import plugins
+    from dockyard.cli.session import Session
+
+    session = Session(settings)
+    path = plugins.find(session, word)
+    if path is not None:
+        plugins.become(session, path, given)
+
+
 def _command(settings: Flags, group: str, name: str, words: str, rest: list[str]) -> int:
     found = load(group, name)
     try:
@@ -186,7 +200,13 @@ def _command(settings: Flags, group: str, name: str, words: str, rest: list[str]
         return _help_of_command(group, name, words)
     from dockyard.cli.session import Session
 
-    return int(found(Session(settings), flags) or 0)
+    session = Session(settings)
+    status = int(found(session, flags) or 0)
+    if sys.stdout.isatty():
+        from dockyard.cli import plugins
+
+        plugins.after(session, words, flags.values(), flags.arguments)
+    return status
 
 
 HIDDEN = ("dial-stdio",)  # for programs
@@ -238,7 +258,11 @@ def _help(words: list[str], asked: str = "", to: TextIO | None = None) -> int:
     if asked == "-h":
         print("Flag shorthand -h has been deprecated, use --help", file=sys.stderr)
     if not words:
-        print(main_help(OPTIONS), file=to)
+        from dockyard.cli.plugins import installed
+        from dockyard.cli.session import Session
+
+        usable = [(one.name, one.about) for one in installed(Session(Flags(GLOBAL, []))) if not one.problem]
+        print(main_help(OPTIONS, usable), file=to)
         return 0
     word = words[0]
     if word in ABOUT:

@@ -82,6 +82,10 @@ class Session:
             self._api = self._connect()
         return self._api
 
+    def connect(self) -> None:
+        """See that there is an engine, if it is ours to start."""
+        assert self.api is not None
+
     def _connect(self) -> Connection:
         host, context = self.host, self.context
         tls = None

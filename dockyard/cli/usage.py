@@ -235,6 +235,10 @@ class Flags:
         """A flag's value, a whole number."""
         return int(self.text(name), 0) if self.given(name) else default
 
+    def values(self) -> dict[str, str]:
+        """Every flag that was given, with its last value."""
+        return {name: values[-1] for name, values in self._values.items()}
+
     def all(self, name: str) -> list[str]:
         """Every value of a flag that may be repeated."""
         return self._values.get(name, [])

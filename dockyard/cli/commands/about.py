@@ -146,11 +146,14 @@ def info(session: Session, flags: Flags) -> int:
     if form and form != "json":
         output.parsed(form, 64)
     found, failure = _asked(session, "/info")
+    from dockyard.cli.plugins import installed
+
+    plugins = list(installed(session))
     client = {
         "Debug": session.settings.on("debug"),
         **_client(session, None),
         "Context": session.context,
-        "Plugins": [],
+        "Plugins": [plugin.document() for plugin in plugins if not plugin.problem],
         "Warnings": None,
     }
     if form:
@@ -163,7 +166,20 @@ def info(session: Session, flags: Flags) -> int:
             output.one(named, form, kind="system.dockerInfo")
         return _after(failure)
     print(f"Client:\n Version:    {client['Version']}\n Context:    {client['Context']}")
-    print(f" Debug Mode: {_word(client['Debug'])}\n\nServer:")
+    print(f" Debug Mode: {_word(client['Debug'])}")
+    usable = [plugin for plugin in plugins if not plugin.problem]
+    if usable:
+        print(" Plugins:")
+    for plugin in usable:
+        print(f"  {plugin.name}: {plugin.about} ({plugin.metadata['Vendor']})")
+        if plugin.metadata.get("Version"):
+            print(f"    Version:  {plugin.metadata['Version']}")
+        print(f"    Path:     {plugin.path}")
+    sys.stdout.flush()
+    for plugin in plugins:
+        if plugin.problem:
+            print(f'WARNING: Plugin "{plugin.path}" is not valid: {plugin.problem}', file=sys.stderr)
+    print("\nServer:")
     if found is None:
         sys.stdout.flush()
         print(failure, file=sys.stderr)
