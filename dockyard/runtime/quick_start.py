@@ -1,8 +1,9 @@
 """How `dockyard-runc` is started quickly and safely: what its launcher (packaging/dockyard-runc) finds and runs.
 
 The first command of a boot, if root's, prepares a directory under /run for the launcher: `python`, the interpreter on a
-read-only mount, which a container can't overwrite (linux/executable.py), and `main.py`, which knows where our modules
-are, so that the interpreter need not look for them (`-S`). From then on the launcher runs `python -ISE main.py`.
+read-only mount, which a container can't overwrite (linux/executable.py), its libraries likewise (quick_libraries.py),
+and `main.py`, which knows where our modules are, so that the interpreter need not look for them (`-S`). From then on
+the launcher runs `python -ISE main.py`.
 Whoever can't mount does without: then commands start slower, and those that enter a container go on from a copy of the
 interpreter in memory.
 """
@@ -24,12 +25,11 @@ root, interpreter = {root!r}, {interpreter!r}
 sys.path[:0] = {paths!r}
 arguments = sys.argv[1:]
 try:
-    ours, installed = os.stat("/proc/self/exe"), os.stat(interpreter)
-    current = (ours.st_dev, ours.st_ino) == (installed.st_dev, installed.st_ino)
+    current = all(os.path.samefile(ours, installed) for ours, installed in {mounted!r})
 except OSError:
     current = False
 if not current:
-    # Python was upgraded: the mount has the old one
+    # Python or the C library was upgraded: the mounts have the old ones
     os.execv(interpreter, [interpreter, "-c", {again!r}, {launcher!r}, *arguments])
 from dockyard.runtime.quick_start import lean_main
 
@@ -59,15 +59,19 @@ def main() -> None:
         except OSError:
             pass  # no right to mount, or no /run: it works without
         else:
-            program = f"{directory}/python"
-            os.execv(program, [program, "-ISE", f"{directory}/main.py", *sys.argv[1:]])
+            command = [f"{directory}/python", "-ISE", f"{directory}/main.py", *sys.argv[1:]]
+            loader = f"{directory}/lib/ld.so"
+            if os.path.exists(loader):  # as the launcher does
+                os.environ["LC_ALL"] = "C"
+                command = [loader, "--library-path", f"{directory}/lib", *command]
+            os.execv(command[0], command)
     _run()
 
 
 def prepare(launcher: str) -> str:
     """Make the directory for `launcher`; returns it. Raises OSError."""
-    from dockyard.linux import executable, syscalls
-    from dockyard.runtime import quick_import
+    from dockyard.linux import executable
+    from dockyard.runtime import foreground, launch, quick_import, quick_libraries  # noqa: F401 (what commands load)
 
     directory = os.path.normpath(PREPARED + launcher)
     os.makedirs(directory, 0o755, exist_ok=True)
@@ -75,14 +79,13 @@ def prepare(launcher: str) -> str:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         interpreter = os.path.realpath(sys.executable)
-        root = _write_main(directory, launcher, interpreter)
-        quick_import.write(directory, root)
         program = f"{directory}/python"
-        if not _is(program, interpreter):
-            try:
-                syscalls.umount2(program, syscalls.MNT_DETACH)  # that of an older Python
-            except OSError:
-                pass
+        mounted = [(program, interpreter), *quick_libraries.loader(directory)]
+        root = _write_main(directory, launcher, interpreter, mounted)
+        quick_import.write(directory, root)
+        if not all(_is(ours, installed) for ours, installed in mounted):
+            quick_libraries.forget(directory)  # and the interpreter, perhaps an older one
+            quick_libraries.prepare(directory)
             os.close(os.open(program, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
             executable.mount_read_only(interpreter, program)
         return directory
@@ -97,15 +100,21 @@ def _is(program: str, interpreter: str) -> bool:
         return False
 
 
-def _write_main(directory: str, launcher: str, interpreter: str) -> str:
+def _write_main(directory: str, launcher: str, interpreter: str, mounted: list[tuple[str, str]]) -> str:
     """Write main.py; where our modules are."""
     library = os.path.dirname(os.__file__)
     own = (library, library.replace(".", ""))  # the interpreter finds these by itself: python3.11, python311.zip
     paths = [path for path in sys.path if path.startswith("/") and not path.startswith(own)]
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [root, *(path for path in paths if path != root)]
-    again = AGAIN.format(paths=paths)
-    text = MAIN.format(root=root, interpreter=interpreter, paths=paths, again=again, launcher=launcher)
+    text = MAIN.format(
+        root=root,
+        interpreter=interpreter,
+        mounted=mounted,
+        paths=[f"{directory}/dynload", *paths],
+        again=AGAIN.format(paths=paths),
+        launcher=launcher,
+    )
     temporary = f"{directory}/.main.py"
     with open(temporary, "w") as file:
         file.write(text)

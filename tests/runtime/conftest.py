@@ -96,7 +96,8 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def forget_prepared(program: Path) -> None:
     """Take away what the first command of a boot has prepared for `program`."""
     directory = Path(f"{PREPARED}{program}")
-    subprocess.run(["umount", directory / "python"], stderr=subprocess.DEVNULL, check=False)
+    for path in (*directory.glob("lib/*"), *directory.glob("dynload/*"), directory / "python"):
+        subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False)
     shutil.rmtree(directory, ignore_errors=True)
     for parent in directory.parents:
         try:

@@ -25,7 +25,7 @@ def shown(directory: Path, root: Path) -> list[str]:
 def test_the_first_command_prepares_an_interpreter_that_nobody_can_write_to(runtime: Runtime) -> None:
     assert runtime("list", "-q", "--help").returncode == 0
     directory = Path(f"{PREPARED}{runtime.program}")
-    assert {entry.name for entry in directory.iterdir()} == {"main.py", "modules", "python"}
+    assert {entry.name for entry in directory.iterdir()} == {"main.py", "modules", "python", "lib", "dynload"}
     assert directory.stat().st_uid == 0
     try:
         (directory / "python").write_bytes(b"overwritten")
