@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dockyard.engine import networks
 from dockyard.engine.networks import EndpointConfig, Network, Pool
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.linux.nftables import Nftables
@@ -545,6 +546,27 @@ async def test_what_another_engines_bridge_has_is_kept_clear_of(host: Host) -> N
         assert "192.0.2.77" in run("ip", "address", "show", "dev", theirs)
     finally:
         run("ip", "link", "delete", theirs)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_an_unmarked_default_bridge_is_ours_if_our_rules_are_there(
+    make_host: Any, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    monkeypatch.setattr(networks, "DEFAULT_BRIDGES", ("dydefault0", "dydefault1"))
+    run("ip", "link", "add", "dydefault0", "type", "bridge")
+    run("ip", "address", "add", "10.245.7.1/24", "dev", "dydefault0")
+    if ours:  # as a daemon leaves it that did not mark its links yet
+        Nftables().run("add table ip dockyard-dydefault0")
+    try:
+        host: Host = await make_host(bridge="", bip="")
+        one = await host.join("one")
+        assert host.service.get("bridge").bridge == ("dydefault0" if ours else "dydefault1")
+        assert (one.endpoints["bridge"].gateway == "10.245.7.1") is ours
+        alias = Path("/sys/class/net/dydefault0/ifalias").read_text()
+        assert alias.startswith("dockyard ") is ours
+    finally:
+        if not ours:
+            run("ip", "link", "delete", "dydefault0")
 
 
 SWEEP = """
