@@ -211,6 +211,7 @@ class CommandLine(msgspec.Struct):
     validate: bool = False
     recover: bool = False
     reset: bool = False
+    stop_containers: bool = False
     show_help: bool = False
     show_version: bool = False
 
@@ -249,6 +250,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
                 continue
             if flag == "reset":
                 line.reset = _boolean(shown, value if has_value else "true")
+                continue
+            if flag == "stop-containers":
+                line.stop_containers = _boolean(shown, value if has_value else "true")
                 continue
             if flag == "config-file":
                 line.config_file = value if has_value else _next(rest, shown)
@@ -522,6 +526,7 @@ def help_text() -> str:
     rows.append(("validate", "", "", "Validate daemon configuration and exit"))
     rows.append(("recover", "", "", "Rebuild a lost or damaged state database from what is left, and exit"))
     rows.append(("reset", "", "", "Remove all containers, images, volumes and networks, and exit"))
+    rows.append(("stop-containers", "", "", "Stop the containers that run on without a daemon, and exit"))
     rows.append(("help", "", "", "Print usage"))
     rows.append(("version", "v", "", "Print version information and quit"))
     lines = ["", "Usage:  dockyardd [OPTIONS]", "", "A self-sufficient runtime for containers.", "", "Options:"]

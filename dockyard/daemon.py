@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _recover(config)
             if line.reset:
                 return _reset(config)
+            if line.stop_containers:
+                return _stop_containers(config)
             asyncio.run(_run(line, config))
         return 0
     except (DockyardError, OSError) as error:
@@ -106,6 +108,14 @@ def _reset(config: Config) -> int:
     from dockyard.engine.assembly import reset
 
     asyncio.run(reset(config, print))
+    return 0
+
+
+def _stop_containers(config: Config) -> int:
+    """End what an earlier daemon has left running."""
+    from dockyard.engine.assembly import stop_outlived
+
+    asyncio.run(stop_outlived(config))
     return 0
 
 

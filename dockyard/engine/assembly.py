@@ -227,6 +227,22 @@ def recover(config: Config, told: Callable[[str], None]) -> None:
     Rebuilder(root, told).rebuild()
 
 
+async def stop_outlived(config: Config) -> None:
+    """`dockyardd --stop-containers`: stop what runs on without a daemon, each in its own way, and start nothing."""
+    try:
+        if not os.listdir(Path(config.exec_root) / "shims"):
+            return
+    except FileNotFoundError:
+        return
+    engine = Engine(config)
+    try:
+        await engine.stop_containers()  # none is started from here on
+        await engine.open()
+        await engine.stop_containers()
+    finally:
+        await engine.close()
+
+
 async def reset(config: Config, told: Callable[[str], None]) -> None:
     """`dockyardd --reset`: remove all containers, images, volumes and networks, and every trace of the engine.
 

@@ -11,6 +11,7 @@ from dockyard.linux.cgroups import own_pid, path_of
 from dockyard.linux.dbus import DBusError
 
 SLICE = "dockyard.slice"
+AT_SHUTDOWN = "dockyard-containers.service"  # ends at a shutdown what no daemon looks after
 
 
 def leave_the_daemons() -> None:
@@ -31,7 +32,8 @@ def leave_the_daemons() -> None:
     ]
     service = _own_service()
     if service:
-        properties.append(("Before", ("as", [service])))  # what starts before it stops after it
+        # what starts before another stops after it
+        properties.append(("Before", ("as", [service, AT_SHUTDOWN])))
     try:
         manager = systemd.Manager()
         try:

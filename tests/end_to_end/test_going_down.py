@@ -4,6 +4,8 @@
 """
 
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,31 @@ def test_the_run_level_tells_that_the_system_goes_down(
     if content is not None:
         (tmp_path / "utmp").write_bytes(content)
     assert shutdown.is_under_way() is expected
+
+
+def test_containers_that_no_daemon_looks_after_can_be_ended_in_their_own_way(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path / "engine", number=36)
+    engine.start()
+    ending = [sys.executable, "-m", "dockyard.daemon", *engine.arguments, "--stop-containers"]
+    try:
+        engine.docker("pull", "busybox")
+        for name, *options in (("once",), ("again", "--restart=always")):
+            engine.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", FAREWELL.format("TERM"))
+            eventually(lambda name=name: engine.docker("logs", name))  # type: ignore[misc]  # its trap is set
+        engine.docker("create", "--name", "waiting", "--restart=always", "busybox", "true")
+        refused = subprocess.run(ending, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1
+        assert "is still running" in refused.stderr
+        engine.stop()
+        for _ in range(2):  # the second finds nothing to do
+            subprocess.run(ending, timeout=60, check=True)
+        engine.start()
+        assert engine.inspect("once")["State"]["ExitCode"] == 5
+        assert engine.inspect("waiting")["State"]["Status"] == "created"
+        eventually(lambda: "again" in engine.docker("ps", "--format", "{{.Names}}").split(), 20)
+        assert engine.docker("logs", "again").startswith("up\nbye\nup\n")
+    finally:
+        engine.clean_up()
 
 
 def test_containers_end_in_their_own_way_when_the_system_goes_down(tmp_path: Path, utmp: Path) -> None:
