@@ -22,6 +22,7 @@ from dockyard.linux import systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
+from dockyard.shim import unit
 from dockyard.shim.orders import Runtime
 
 # Where distributions keep a static PID 1 that forwards signals and reaps.
@@ -44,6 +45,7 @@ class SpecMaker:
         self._index = index
         self._user_namespaces = user_namespaces
         self._filters = SeccompFilters()
+        self._enders = unit.enders()
 
     def reload(self, config: Config) -> None:
         """Take up new settings."""
@@ -92,6 +94,9 @@ class SpecMaker:
             open_files=self._open_files,
         )
         spec = specs.build(record.config, host, around)
+        if self.systemd_cgroups and self._enders:
+            # A scope in a slice of its own would be stopped with that at once when the system goes down.
+            spec.annotations.setdefault("org.systemd.property.Before", str(self._enders))
         cdi.inject(spec, host.device_requests or [], self._config.cdi_spec_dirs or cdi.DEFAULT_DIRECTORIES)
         return spec
 

@@ -70,7 +70,7 @@ def build(config: ContainerConfig, host: HostConfig, around: Surroundings) -> Sp
         domainname="" if "uts" in around.host_namespaces else config.domainname,
         process=process(config, host, around, granted),
         mounts=_mounts(host, around),
-        annotations=host.annotations or {},
+        annotations=dict(host.annotations or {}),
         linux=Linux(
             namespaces=_namespaces(around),
             sysctl=_sysctls(host, around),

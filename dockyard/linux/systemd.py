@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from dockyard.linux import recorder
-from dockyard.linux.cgroups import Cgroup, Layout, hand_down, layout, own_pid, pids_below
+from dockyard.linux.cgroups import Cgroup, Layout, hand_down, layout, own_pid, path_of, pids_below
 from dockyard.linux.dbus import Connection, DBusError
 
 BUS, MANAGER_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
@@ -27,6 +27,16 @@ Property = tuple[str, tuple[str, Any]]
 def is_running() -> bool:
     """Whether this host was booted with systemd (sd_booted(3))."""
     return os.path.isdir("/run/systemd/system")
+
+
+def own_service() -> str:
+    """The service that this process belongs to; "" for none."""
+    try:
+        groups = path_of("self")
+    except OSError:
+        return ""
+    name = os.path.basename(groups.get("name=systemd") or groups.get("", ""))
+    return name if name.endswith(".service") else ""
 
 
 def expand_slice(name: str) -> str:

@@ -7,11 +7,17 @@ the mercy of its KillMode; started from a login, it would end with the session.
 import os
 
 from dockyard.linux import systemd
-from dockyard.linux.cgroups import own_pid, path_of
+from dockyard.linux.cgroups import own_pid
 from dockyard.linux.dbus import DBusError
 
 SLICE = "dockyard.slice"
 AT_SHUTDOWN = "dockyard-containers.service"  # ends at a shutdown what no daemon looks after
+
+
+def enders() -> list[str]:
+    """The units that end containers when the system goes down: containers' own must not be stopped before them."""
+    service = systemd.own_service()
+    return [service, AT_SHUTDOWN] if service else []
 
 
 def leave_the_daemons() -> None:
@@ -30,10 +36,8 @@ def leave_the_daemons() -> None:
         ("DefaultDependencies", ("b", False)),
         ("PIDs", ("au", [own_pid()])),
     ]
-    service = _own_service()
-    if service:
-        # what starts before another stops after it
-        properties.append(("Before", ("as", [service, AT_SHUTDOWN])))
+    if before := enders():
+        properties.append(("Before", ("as", before)))  # what starts before another stops after it
     try:
         manager = systemd.Manager()
         try:
@@ -43,10 +47,3 @@ def leave_the_daemons() -> None:
             manager.close()
     except DBusError as error:
         raise OSError(f"systemd: {error.message}") from error
-
-
-def _own_service() -> str:
-    """The service that this process belongs to, or ""."""
-    groups = path_of("self")
-    name = os.path.basename(groups.get("name=systemd") or groups.get("", ""))
-    return name if name.endswith(".service") else ""
