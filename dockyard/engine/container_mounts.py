@@ -77,8 +77,10 @@ class MountResolver:
         found.update(explicit)
         tmpfs = {posixpath.normpath(destination) for destination in host.tmpfs or {}}
         for destination in config.volumes or {}:
-            place = posixpath.normpath(destination)
-            _check_destination(destination)
+            # of an image's VOLUME and a `-v` of one word; without a slash it is below the root, as everything is
+            place = "/" + posixpath.normpath(f"/{destination}").strip("/")
+            if place == "/":
+                raise InvalidParameter("invalid specification: destination can't be '/'")
             if place not in found and place not in tmpfs:
                 found[place] = await self._volume("", place, host.volume_driver, owner)
         return list(found.values())
@@ -103,13 +105,13 @@ class MountResolver:
             if len(parts) == 1 and parts[0].startswith("/"):
                 return await self._volume("", posixpath.normpath(parts[0]), driver, owner)
             raise InvalidParameter(f"invalid volume specification: '{text}'")
-        if len(parts) == 2 and not parts[1].startswith("/"):
-            # `/data:ro`: an anonymous volume with a mode
-            parts = ["", *parts]
+        if len(parts) == 2 and not parts[1].startswith("/") and _is_mode(parts[1]):
+            # `/data:ro`: volumes without a name have no mode
+            raise InvalidParameter(f"invalid volume specification: '{text}'")
         source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
         words = mode.split(",") if mode else []
         _check_mode(mode)
-        _check_destination(destination, text)
+        _check_destination(destination, text, "bind" if source.startswith("/") else "volume")
         destination = posixpath.normpath(destination)
         writable = not {"ro", "rro"} & set(words)
         propagation = next((word for word in words if word in PROPAGATIONS), "")
@@ -258,6 +260,14 @@ def _enter(found: dict[str, MountPoint], mount: MountPoint) -> None:
     found[mount.destination] = mount
 
 
+def _is_mode(text: str) -> bool:
+    try:
+        _check_mode(text)
+    except InvalidParameter:
+        return False
+    return True
+
+
 def _check_mode(mode: str) -> None:
     """Of each kind of word there may be one (moby volume/mounts, linuxValidMountMode)."""
     words = mode.split(",") if mode else []
@@ -307,17 +317,12 @@ def _check_target(wanted: MountSpec) -> None:
         raise InvalidParameter(f"{about}invalid specification: destination can't be '/'")
 
 
-def _check_destination(destination: str, text: str = "") -> None:
+def _check_destination(destination: str, text: str, kind: str) -> None:
+    about = f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
     if not destination.startswith("/"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{text or destination}': "
-            f"invalid mount config for type \"volume\": invalid mount path: '{destination}' mount path must be absolute"
-        )
+        raise InvalidParameter(f"{about}invalid mount path: '{destination}' mount path must be absolute")
     if posixpath.normpath(destination) in ("/", "//"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{text or destination}': "
-            "invalid mount config for type \"volume\": invalid specification: destination can't be '/'"
-        )
+        raise InvalidParameter(f"{about}invalid specification: destination can't be '/'")
 
 
 def spec_mounts(

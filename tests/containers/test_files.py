@@ -130,3 +130,28 @@ def test_what_is_no_device_is_refused(engine: EngineProcess, tmp_path: Path, kin
     assert done.returncode in (125, 127)
     words = f'error gathering device information while adding custom device "{place}": {why}'
     assert words in done.stderr.decode()
+
+
+def test_a_volume_without_a_slash_is_below_the_root(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN mkdir /data && echo seed > /data/f\nVOLUME data ./other ../up\n"
+    )
+    engine.docker("build", "-q", "-t", "relative", str(tmp_path))
+    try:
+        script = "cat /data/f; grep -cE ' /(data|other|up|more) ' /proc/mounts"
+        said = engine.docker("run", "--name", "relative", "-v", "more/", "relative", "sh", "-c", script)
+        assert said == "seed\n4\n"
+        shown = engine.inspect("relative")
+        assert sorted(mount["Destination"] for mount in shown["Mounts"]) == ["/data", "/more", "/other", "/up"]
+        assert copied(engine, "relative:/data/f") == {"f": b"seed\n"}
+        for text, words in (
+            ("named:data", "for type \"volume\": invalid mount path: 'data' mount path must be absolute"),
+            ("/tmp:data", "for type \"bind\": invalid mount path: 'data' mount path must be absolute"),
+            ("/data:ro", "invalid volume specification: '/data:ro'"),
+            (".", "invalid specification: destination can't be '/'"),
+        ):
+            done = engine.run_docker("run", "--rm", "-v", text, "busybox", "true")
+            assert (done.returncode, words in done.stderr.decode()) == (125, True), done
+    finally:
+        engine.docker("rm", "-f", "-v", "relative")
+        engine.docker("rmi", "-f", "relative")
