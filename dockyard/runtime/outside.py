@@ -13,6 +13,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
+from dockyard.linux import capabilities
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.rooted import Root
 from dockyard.oci.runtime_spec import Mount, Spec
@@ -147,6 +148,33 @@ def namespaces_joined(spec: Spec) -> list[tuple[str, str]]:
             raise RuntimeFailure(f"CRIU cannot restore into a {namespace.type} namespace that is there")
         found.append((JOINED[namespace.type], namespace.path))
     return found
+
+
+def check_joined_pids(spec: Spec) -> None:
+    """Raise RuntimeFailure when a restore would show CRIU, with the host's files, to a process that can look into it.
+
+    CRIU forks what it restores into a PID namespace that is joined, while its root is still the host's.
+    """
+    joined = next((kind.path for kind in spec.linux.namespaces if kind.type == "pid" and kind.path), "")
+    if not joined:
+        return
+    tracer = 1 << capabilities.NUMBERS["CAP_SYS_PTRACE"]
+    namespace, users = os.stat(joined), os.stat("/proc/self/ns/user")
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it has ended
+            here = os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), namespace)
+            # in a user namespace of its own it has the capability over what is in there only
+            if here and os.path.samestat(os.stat(f"/proc/{name}/ns/user"), users) and _bounding_set(name) & tracer:
+                raise RuntimeFailure(
+                    f"cannot restore into the PID namespace {joined}: process {name} is there with CAP_SYS_PTRACE"
+                )
+
+
+def _bounding_set(name: str) -> int:
+    with open(f"/proc/{name}/status") as rows:
+        return int(next(row for row in rows if row.startswith("CapBnd:")).split()[1], 16)
 
 
 # -- streams

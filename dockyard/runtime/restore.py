@@ -46,6 +46,7 @@ def restore(
     left.
     """
     validation.check(spec, bundle, pivot=True)
+    outside.check_joined_pids(spec)
     streams = outside.load_streams(os.path.abspath(options.images))
     images, work = checkpoint.directories(options)
     _let_read(images, spec)

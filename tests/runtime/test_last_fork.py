@@ -24,7 +24,7 @@ from dockyard.oci.runtime_spec import (
     SeccompRule,
     Spec,
 )
-from dockyard.runtime import defaults, last_fork, mount_sources
+from dockyard.runtime import defaults, last_fork, mount_sources, outside
 from dockyard.runtime.container import Container, RuntimeFailure
 from dockyard.runtime.existing import Existing
 from tests.processes import children_of, eventually, gone
@@ -237,6 +237,24 @@ def test_nothing_is_shown_to_who_is_root_of_a_user_namespace(
         found = [row for row in found if not row.startswith("more capabilities")]
     assert not found, "\n".join(found)
     assert int(count.split()[2].rstrip(",")) >= BIRTHS
+
+
+def test_a_restore_does_not_show_criu_to_who_can_look_into_it(bundle: Bundle) -> None:
+    def act() -> list[str]:
+        refused = []
+        for granted in ([], ["CAP_SYS_PTRACE"]):
+            spec = bundle.spec("sleep", "100")
+            names = [*defaults.DEFAULT_CAPABILITIES, *granted]
+            spec.process.capabilities = defaults.capability_sets(names)  # type: ignore[union-attr]
+            with host(bundle, spec) as container:
+                try:
+                    outside.check_joined_pids(joining(bundle, container, "true"))
+                except RuntimeFailure as failure:
+                    refused.append(failure.message)
+        return refused
+
+    (refused,) = apart(act)
+    assert "is there with CAP_SYS_PTRACE" in refused
 
 
 def test_a_proc_is_had_of_a_kernel_that_makes_none_for_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
