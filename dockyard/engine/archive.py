@@ -20,6 +20,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from dockyard.content.unpack import Worker
+from dockyard.engine.bind_sources import make_missing
 from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.id_ranges import IdRange
@@ -171,6 +172,7 @@ class ArchiveService:
                     root.close()
                 return
         async with self._containers.rootfs(container) as tree, self._mounts(container) as sources:
+            await asyncio.to_thread(make_missing, container.record.mounts, container.record.ids)
             view = _View(tree.path, [*container.record.mounts, *self._network_files(container)], sources)
             root = await asyncio.to_thread(view.open)
             try:

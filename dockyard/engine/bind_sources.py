@@ -3,7 +3,7 @@
 import errno
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -41,17 +41,21 @@ def prepare(points: Sequence[MountPoint], data_root: Path, ids: IdRange | None) 
     Raises InvalidParameter, in Docker's words, for a propagation that the source's own mount doesn't have, and
     SystemFailure for a source that can't be made. Blocks.
     """
-    ready = []
+    make_missing(points, ids)
+    return [_propagating(point, data_root) if point.type == "bind" else point for point in points]
+
+
+def make_missing(points: Iterable[MountPoint], ids: IdRange | None) -> None:
+    """Make the sources of binds that are gone and may be made: `-v` makes a missing directory, `--mount` does not.
+
+    Raises as `_make_directory`.
+    """
     for point in points:
-        if point.type == "bind":
-            if point.make and not os.path.lexists(point.source):
-                make_directory(point.source, ids)
-            point = _propagating(point, data_root)
-        ready.append(point)
-    return ready
+        if point.type == "bind" and point.make and not os.path.lexists(point.source):
+            _make_directory(point.source, ids)
 
 
-def make_directory(path: str, ids: IdRange | None = None) -> None:
+def _make_directory(path: str, ids: IdRange | None) -> None:
     """Make a directory on the host and those above it, of the container's root.
 
     Raises InvalidParameter for a path that can't be one, SystemFailure where the host does not want it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from dockyard.engine.bind_sources import make_directory, propagation_of
+from dockyard.engine.bind_sources import propagation_of
 from dockyard.engine.container import Container, MountPoint
 from dockyard.engine.container_config import BindOptions, ContainerConfig, HostConfig, MountSpec
 from dockyard.engine.id_ranges import EVERY_ID, IdRange, mount_rows
@@ -122,7 +122,7 @@ class MountResolver:
                     'invalid mount config for type "bind": field VolumeOptions must not be specified'
                 )
             source = _clean(source)
-            point = MountPoint(
+            return MountPoint(
                 type="bind",
                 source=source,
                 destination=destination,
@@ -133,10 +133,6 @@ class MountResolver:
                 options=["idmap"] if "idmap" in words else [],
                 make=True,
             )
-            # `-v` makes a missing directory, `--mount` does not
-            if not os.path.lexists(source):
-                make_directory(source)
-            return point
         mount = await self._volume(source, destination, driver, owner)
         mount.mode, mount.rw, mount.copy = mode, writable, not {"nocopy", "volume-nocopy"} & set(words)
         mount.options = ["idmap"] if "idmap" in words else []
@@ -177,6 +173,7 @@ class MountResolver:
             size = wanted.tmpfs_options
             data = [f"size={size.size_bytes}"] if size and size.size_bytes else []
             data += [f"mode={size.mode:o}"] if size and size.mode else []
+            data += _tmpfs_words(size.options or []) if size else []
             return MountPoint(type="tmpfs", destination=destination, rw=not wanted.read_only, options=data)
         raise InvalidParameter(f'invalid mount config for type "{wanted.type}": mount type unknown')
 
@@ -214,12 +211,11 @@ class MountResolver:
             )
         _check_read_only(wanted, options)
         source = _clean(wanted.source)
-        missing = not os.path.lexists(source)
-        if missing and not options.create_mountpoint:
+        if not options.create_mountpoint and not os.path.lexists(source):
             raise InvalidParameter(
                 'invalid mount config for type "bind": bind source path does not exist: ' + wanted.source
             )
-        point = MountPoint(
+        return MountPoint(
             type="bind",
             source=source,
             destination=destination,
@@ -230,9 +226,6 @@ class MountResolver:
             read_only="once" if options.read_only_non_recursive else "",
             make=options.create_mountpoint,
         )
-        if missing:
-            make_directory(source)
-        return point
 
     async def _volume(
         self,
@@ -274,6 +267,19 @@ def _check_mode(mode: str) -> None:
     known = all(any(word in kind for kind in MODES) for word in words)
     if not known or any(sum(word in kind for word in words) > 1 for kind in MODES):
         raise InvalidParameter(f"invalid mode: {mode}")
+
+
+def _tmpfs_words(options: list[list[str]]) -> list[str]:
+    """`TmpfsOptions.Options`: each a list of one word (moby volume/mounts, validateTmpfsOptions)."""
+    about = 'invalid mount config for type "tmpfs": '
+    for option in options:
+        if not 1 <= len(option) <= 2:
+            raise InvalidParameter(f"{about}invalid option array length")
+        if option[0] not in ("exec", "noexec"):
+            raise InvalidParameter(f"{about}invalid option: {option[0]}")
+        if len(option) > 1:
+            raise InvalidParameter(f'{about}invalid tmpfs option "{option[0]}"')
+    return [option[0] for option in options]
 
 
 def _check_volume(wanted: MountSpec, subpath: str) -> None:
@@ -338,6 +344,9 @@ def spec_mounts(
     for point in points:
         if point.type == "tmpfs":
             options = ["noexec", "nosuid", "nodev", *([] if point.rw else ["ro"]), *point.options]
+            if "exec" in point.options:
+                options.remove("noexec")
+                options.remove("exec")
             found.append(Mount(point.destination, type="tmpfs", source="tmpfs", options=options))
             continue
         source = sources.get(point.destination, point.source)

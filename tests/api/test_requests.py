@@ -108,7 +108,7 @@ def test_what_is_no_unicode_is_read_as_go_reads_it(engine: EngineProcess) -> Non
     ("host", "created"),
     [
         ({"Binds": ["/tmp/a\0b:/x"]}, 400),
-        ({"Binds": [f"/tmp/{'x' * 300}:/x"]}, 400),
+        ({"Binds": [f"/tmp/{'x' * 300}:/x"]}, 201),
         ({"Memory": 1 << 63}, 400),
         ({"CpuShares": 1 << 31}, 201),
         ({"MaskedPaths": ["not/absolute"]}, 201),

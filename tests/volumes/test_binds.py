@@ -30,6 +30,8 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 def test_a_source_that_is_gone_is_made_again_for_v_and_missed_for_mount(engine: EngineProcess, tmp_path: Path) -> None:
     source = tmp_path / "run/data"
     engine.docker("create", "--name", "makes", "-v", f"{source}:/d", "busybox", "ls", "-ld", "/d")
+    assert not source.parent.exists()  # not before it is needed
+    source.mkdir(parents=True)
     mount = f"type=bind,src={source},dst=/d"
     engine.docker("create", "--name", "misses", "--mount", mount, "busybox", "true")
     create = f"{mount},bind-create-src"
@@ -42,6 +44,8 @@ def test_a_source_that_is_gone_is_made_again_for_v_and_missed_for_mount(engine: 
             assert f"bind source path does not exist: {source}".encode() in missed.stderr
             engine.docker("start", "-a", "makes")
             assert source.stat().st_mode & 0o7777 == 0o755
+        os.rmdir(source)
+        engine.docker("cp", "makes:/d", str(tmp_path / "copied"))
         engine.docker("start", "misses")
     finally:
         engine.docker("rm", "-f", "makes", "misses", "makes-too", check=False)
@@ -50,7 +54,7 @@ def test_a_source_that_is_gone_is_made_again_for_v_and_missed_for_mount(engine: 
 def test_a_source_that_cannot_be_made_is_told(engine: EngineProcess, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    refused = engine.run_docker("create", "-v", f"{file}/below:/d", "busybox", "true")
+    refused = engine.run_docker("run", "--rm", "-v", f"{file}/below:/d", "busybox", "true")
     assert b"error while creating mount source path" in refused.stderr
     assert b"not a directory" in refused.stderr
 
@@ -217,3 +221,31 @@ def test_a_part_of_a_volume_is_filled_from_the_image(engine: EngineProcess) -> N
         assert "file" in listed
     finally:
         engine.docker("volume", "rm", "parts")
+
+
+@pytest.mark.parametrize(
+    ("options", "programs"), [([["exec"]], True), ([["noexec"]], False), ([], False), (None, False)]
+)
+def test_a_tmpfs_may_hold_programs_where_asked(engine: EngineProcess, options: Any, programs: bool) -> None:
+    mount = {"Type": "tmpfs", "Target": "/d", "TmpfsOptions": {"SizeBytes": 4096, "Options": options}}
+    body = {"Image": "busybox", "Cmd": ["grep", " /d ", "/proc/mounts"], "HostConfig": {"Mounts": [mount]}}
+    _, made = engine.api("POST", "/v1.51/containers/create", body)
+    shown = engine.docker("start", "-a", made["Id"]).split()[3].split(",")
+    engine.docker("rm", made["Id"])
+    assert ("noexec" not in shown) is programs
+    assert {"nosuid", "nodev", "size=4k"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([["nodev"]], "invalid option: nodev"),
+        ([[]], "invalid option array length"),
+        ([["exec", "x"]], 'tmpfs option "exec"'),
+    ],
+)
+def test_other_options_of_a_tmpfs_are_refused(engine: EngineProcess, options: Any, message: str) -> None:
+    mount = {"Type": "tmpfs", "Target": "/d", "TmpfsOptions": {"Options": options}}
+    status, answer = engine.api("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Mounts": [mount]}})
+    assert status == 400
+    assert message in answer["message"]
