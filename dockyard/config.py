@@ -75,7 +75,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     icc: Annotated[bool, _about("Enable inter-container communication on the default bridge")] = True
     ip: Annotated[str, _about("Host IP for port publishing from the default bridge")] = "0.0.0.0"
     iptables: Annotated[bool, _about("Enable addition of firewall rules")] = True
+    bridge_accept_fwmark: Annotated[
+        str, _about("In bridge networks, accept packets with this firewall mark, or mark/mask")
+    ] = ""
     ip_forward: Annotated[bool, _about("Enable net.ipv4.ip_forward")] = True
+    ip_forward_no_drop: Annotated[
+        bool, _about("Do not set the policy of FORWARD to DROP when enabling IP forwarding")
+    ] = False
     ip_masq: Annotated[bool, _about("Enable IP masquerading")] = True
     userland_proxy: Annotated[bool, _about("Use userland proxy for loopback traffic")] = True
     default_address_pools: Annotated[list[AddressPool], _about("Default address pools for networks")] = []
@@ -465,6 +471,16 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def parse_mark(text: str) -> tuple[int, int] | None:
+    """A firewall mark and its mask, each decimal or hexadecimal: "1", "0x1/0xff"; None when it is none."""
+    mark, _, mask = text.partition("/")
+    try:
+        value, bits = int(mark, 0), int(mask or "0xffffffff", 0)
+    except ValueError:
+        return None
+    return (value, bits) if 0 <= value < 1 << 32 and 0 <= bits < 1 << 32 else None
+
+
 def _check(config: Config) -> None:
     if config.log_level not in LOG_LEVELS:
         raise InvalidParameter(f'invalid logging level: "{config.log_level}"')
@@ -497,6 +513,8 @@ def _check(config: Config) -> None:
         raise InvalidParameter(
             f'default cgroup namespace mode ({config.default_cgroupns_mode}) is invalid; use "host" or "private"'
         )
+    if config.bridge_accept_fwmark and parse_mark(config.bridge_accept_fwmark) is None:
+        raise InvalidParameter(f"invalid firewall mark: {config.bridge_accept_fwmark!r}")
     if config.mtu < 68:
         raise InvalidParameter(f"invalid default MTU: {config.mtu}")
     if config.default_runtime not in (OWN_RUNTIME, *KNOWN_RUNTIMES, *config.runtimes):

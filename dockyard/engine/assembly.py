@@ -13,7 +13,7 @@ import msgspec
 from dockyard.api.services import Services
 from dockyard.build.builder import Builder
 from dockyard.build.run import Runner
-from dockyard.config import Config
+from dockyard.config import Config, parse_mark
 from dockyard.content.patience import Patience
 from dockyard.content.registry import RegistryClient
 from dockyard.content.unpack import Worker
@@ -306,7 +306,9 @@ def network_options(config: Config) -> NetworkOptions:
         icc=config.icc,
         ip=config.ip,
         iptables=config.iptables,
+        accept_mark=parse_mark(config.bridge_accept_fwmark),
         ip_forward=config.ip_forward,
+        ip_forward_no_drop=config.ip_forward_no_drop,
         ip_masq=config.ip_masq,
         userland_proxy=config.userland_proxy,
         dns=config.dns,

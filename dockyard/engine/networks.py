@@ -85,7 +85,9 @@ class NetworkOptions:
     icc: bool = True
     ip: str = "0.0.0.0"
     iptables: bool = True
+    accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
+    ip_forward_no_drop: bool = False
     ip_masq: bool = True
     userland_proxy: bool = True
     dns: list[str] = field(default_factory=list)
@@ -135,6 +137,7 @@ class NetworkService:
         settings = Settings(
             instance=self._instance,
             firewall=options.iptables,
+            accept_mark=options.accept_mark,
             ip_forward=options.ip_forward,
             userland_proxy=options.userland_proxy,
             host_binding=options.ip,
@@ -221,14 +224,15 @@ class NetworkService:
         """Make the host route for containers, and if it did not route before, for them only."""
         setting = Path("/proc/sys/net/ipv4/ip_forward")
         if self._options.ip_forward and setting.read_text(encoding="ascii").strip() == "0":
-            if self._options.iptables:
+            if self._options.iptables and not self._options.ip_forward_no_drop:
                 await iptables.drop_by_default()
             setting.write_text("1", encoding="ascii")
 
     async def _before_ipv6_is_forwarded(self, network: Network) -> None:
         """The driver is about to make the host route IPv6: the same as for IPv4 in `_forward`."""
         setting = Path("/proc/sys/net/ipv6/conf/all/forwarding")
-        concerned = network.ipv6 and self._options.ip_forward and self._options.iptables
+        drops = self._options.iptables and not self._options.ip_forward_no_drop
+        concerned = network.ipv6 and self._options.ip_forward and drops
         if concerned and setting.read_text(encoding="ascii").strip() == "0":
             await iptables.drop_by_default(6)
 

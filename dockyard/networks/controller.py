@@ -92,7 +92,7 @@ class Controller:
         bridge = BridgeDriver(self._mark, settings.ip_forward)
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, HostDriver(), NullDriver())}
         self._bridge = bridge
-        self.firewall = Firewall(settings.instance, settings.firewall)
+        self.firewall = Firewall(settings.instance, settings.firewall, settings.accept_mark)
         self._firewall_current = False
         self._publisher = Publisher(settings, bridge.routes_loopback)
         self._networks: dict[str, Network] = {}

@@ -67,8 +67,10 @@ class Firewall:
     Blocking, thread-safe; each call is one transaction. Raises SystemFailure when the kernel refuses it.
     """
 
-    def __init__(self, name: str, enabled: bool = True) -> None:
+    def __init__(self, name: str, enabled: bool = True, accept_mark: tuple[int, int] | None = None) -> None:
+        """`accept_mark`: the mark, and its mask, of packets to be forwarded whatever else is said."""
         self.name = name
+        self._accept_mark = accept_mark
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: set[PublishedPort] = set()
         self._links: set[LinkedPort] = set()
@@ -247,7 +249,7 @@ class Firewall:
         ]
         lines += _raw(ours, family, version)
         lines += _postrouting(ours, family, version)
-        lines += _forward(ours, version)
+        lines += _forward(ours, version, self._accept_mark)
         lines.append("}")
         linked = self._linked("add", self._links) if version == 4 else ""
         return "\n".join(lines) + "\n" + self._elements("add", ports) + linked
@@ -303,7 +305,7 @@ def _postrouting(ours: list[BridgeRules], family: str, version: int) -> list[str
     return [*lines, " }"]
 
 
-def _forward(ours: list[BridgeRules], version: int) -> list[str]:
+def _forward(ours: list[BridgeRules], version: int, accept_mark: tuple[int, int] | None) -> list[str]:
     lines = []
     for rules in ours:
         name = f'"{rules.bridge}"'
@@ -320,7 +322,10 @@ def _forward(ours: list[BridgeRules], version: int) -> list[str]:
         if others:
             lines.append(f"  iifname {{ {others} }} drop")
         lines += ["  ct state established,related accept", "  drop", " }"]
-    lines += [" chain forward {", "  type filter hook forward priority filter;"]
+    # after iptables' FORWARD, which may set the mark
+    lines += [" chain forward {", "  type filter hook forward priority filter + 1;"]
+    if accept_mark is not None:
+        lines.append(f"  meta mark & {accept_mark[1]:#x} == {accept_mark[0]:#x} accept")
     for rules in ours:
         if rules.internal:
             lines.append(f'  iifname "{rules.bridge}" oifname != "{rules.bridge}" drop')

@@ -129,10 +129,14 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
-    """What the daemon's configuration says about containers' networking."""
+    """What the daemon's configuration says about containers' networking.
+
+    `accept_mark`: the firewall mark, and its mask, of packets that need nobody's leave to be forwarded.
+    """
 
     instance: str
     firewall: bool = True
+    accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
     userland_proxy: bool = True
     host_binding: str = "0.0.0.0"

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,22 @@ async def test_docker_user_is_asked_before_what_others_accept(host: Host, neighb
         run("iptables", "-D", "FORWARD", "-s", neighbour.address, "-j", "ACCEPT")
     rules = run("ip6tables", "-S", "FORWARD").splitlines()
     assert "-A FORWARD -j DOCKER-USER" in rules
+
+
+async def test_a_mark_opens_what_is_closed(make_host: Any) -> None:
+    host: Host = await make_host(accept_mark=(0x10, 0x10))
+    await host.create("inner", internal=True)
+    one, two = await host.join("one", mode="inner"), await host.join("two")
+    inner = host.service.get("inner").bridge
+    gateway = host.service.get("inner").pools[0].gateway
+    assert one.netns_path
+    run("nsenter", f"--net={one.netns_path}", "ip", "route", "add", "default", "via", gateway)
+    with serving(one.netns_path):
+        with pytest.raises(OSError):
+            await in_thread(ask, one.endpoints["inner"].ip, 80, two.netns_path, 0.5)
+        for way in (("-i", host.bridge, "-o", inner), ("-i", inner, "-o", host.bridge)):
+            run("iptables", "-I", "DOCKER-USER", *way, "-j", "MARK", "--set-xmark", "0x10/0x10")
+        assert await in_thread(ask, one.endpoints["inner"].ip, 80, two.netns_path)
 
 
 async def test_docker_user_comes_first_of_all(host: Host) -> None:
