@@ -151,6 +151,21 @@ async def make_host(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         await made.clean_up()
 
 
+@pytest.fixture
+def ipv6_forwarding() -> Iterator[None]:
+    """Put back what an IPv6 network changes on the host."""
+    conf = Path("/proc/sys/net/ipv6/conf")
+    before = {path: path.read_text() for name in ("forwarding", "accept_ra") for path in conf.glob(f"*/{name}")}
+    policy = subprocess.run(["ip6tables", "-S", "FORWARD"], capture_output=True, text=True, check=False).stdout
+    yield
+    if "-P FORWARD ACCEPT" in policy:
+        subprocess.run(["ip6tables", "-P", "FORWARD", "ACCEPT"], check=True)
+    (conf / "all/forwarding").write_text(before[conf / "all/forwarding"])
+    for path, value in before.items():
+        if path.exists() and path.parent.name != "all":
+            path.write_text(value)
+
+
 class Neighbour:
     """Another machine, on a cable of its own to this one: `ours` is this machine's address on it."""
 

@@ -347,21 +347,6 @@ async def test_datagrams_to_the_same_port_of_others_are_not_disturbed(host: Host
     assert tracked()
 
 
-@pytest.fixture
-def ipv6_forwarding() -> Iterator[None]:
-    """Put back what an IPv6 network changes on the host."""
-    conf = Path("/proc/sys/net/ipv6/conf")
-    before = {path: path.read_text() for name in ("forwarding", "accept_ra") for path in conf.glob(f"*/{name}")}
-    policy = subprocess.run(["ip6tables", "-S", "FORWARD"], capture_output=True, text=True, check=False).stdout
-    yield
-    if "-P FORWARD ACCEPT" in policy:
-        subprocess.run(["ip6tables", "-P", "FORWARD", "ACCEPT"], check=True)
-    (conf / "all/forwarding").write_text(before[conf / "all/forwarding"])
-    for path, value in before.items():
-        if path.exists() and path.parent.name != "all":
-            path.write_text(value)
-
-
 @pytest.mark.usefixtures("ipv6_forwarding")
 async def test_a_network_may_have_ipv6(host: Host) -> None:
     network = await host.create("six", ipv6=True)

@@ -105,6 +105,21 @@ async def test_docker_user_is_asked_before_what_others_accept(host: Host, neighb
     assert "-A FORWARD -j DOCKER-USER" in rules
 
 
+@pytest.mark.usefixtures("ipv6_forwarding")
+async def test_what_docker_user_drops_of_ipv6_is_dropped(host: Host) -> None:
+    for name in ("front", "back"):
+        await host.create(name, ipv6=True)
+    port = 25400 + host.number
+    one = await host.join("one", mode="back", port_bindings={"80/tcp": [("", str(port))]})
+    two = await host.join("two", mode="front")
+    gateway = one.endpoints["back"].ipv6_gateway
+    with serving(one.netns_path, address="::"):
+        assert await in_thread(ask, gateway, port, two.netns_path)
+        run("ip6tables", "-I", "DOCKER-USER", "-o", host.service.get("back").bridge, "-j", "DROP")
+        with pytest.raises(OSError):
+            await in_thread(ask, gateway, port, two.netns_path, 0.5)
+
+
 async def test_a_mark_opens_what_is_closed(make_host: Any) -> None:
     host: Host = await make_host(accept_mark=(0x10, 0x10))
     await host.create("inner", internal=True)
