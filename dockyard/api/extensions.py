@@ -6,13 +6,14 @@ import msgspec
 
 from dockyard import web
 from dockyard.api.archive import STAT_HEADER, send_archive, stat_header
-from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
+from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import RAW_STREAM, ProgressStream, hijack
 from dockyard.engine.container_config import MountSpec, PortBinding
 from dockyard.engine.fsck import Finding
 from dockyard.engine.leases import Lease
 from dockyard.engine.reconfigure import Changes
+from dockyard.engine.signals import signal_to_send
 from dockyard.errors import InvalidParameter
 
 LONGEST_GRACE = 24 * 3600.0
@@ -38,6 +39,7 @@ def routes(services: Services) -> list[Route]:
     return [
         Route("POST", "/dockyard/containers/{id}/reconfigure", api.reconfigure),
         Route("POST", "/dockyard/containers/{id}/fork", api.fork),
+        Route("POST", "/dockyard/exec/{id}/kill", api.kill_exec),
         Route("POST", "/dockyard/leases", api.lease),
         Route("GET", "/dockyard/fsck", api.check),
         Route("POST", "/dockyard/fsck", api.repair),
@@ -72,6 +74,10 @@ class Extensions:
             ),
         )
         return json_response({"Restarted": restarted})
+
+    async def kill_exec(self, call: Call) -> web.StreamResponse:
+        await self._services.execs.signal(call.params["id"], signal_to_send(call.text("signal") or "KILL"))
+        return no_content()
 
     async def import_docker(self, call: Call) -> web.StreamResponse:
         progress = ProgressStream(call)

@@ -63,9 +63,15 @@ class BaseClient(Resource[M]):
         context: str = "",
         timeout: float | None = 60,
         version: str = "",
+        start: bool = False,
         dialer: Dialer,
     ) -> None:
         address = addresses.find(host, tls, context)
+        if start and address.socket in (addresses.DOCKYARD_SOCKET, addresses.DOCKER_SOCKET) and not host:
+            from dockyard.client import local_engine
+
+            local_engine.start()
+            address = addresses.Address(socket=addresses.DOCKYARD_SOCKET)
         folder = addresses.config_folder()
         super().__init__(Session(address, dialer, timeout=timeout, version=version, config_folder=folder))
         self.containers: Containers[M] = Containers(self._session)
@@ -103,7 +109,7 @@ class BaseClient(Resource[M]):
         image: str,
         command: str | Sequence[str] | None = None,
         *,
-        input: bytes | Iterable[bytes] | None = None,
+        input: bytes | str | Iterable[bytes | str] | None = None,
         timeout: float | None = None,
         check: bool = False,
         **options: Unpack[ContainerOptions],
@@ -148,6 +154,27 @@ class BaseClient(Resource[M]):
         """How the engine is set up and what it has: Containers, Images, Driver, NCPU, MemTotal… (SystemInfo)."""
         found: dict[str, Any] = (await self._session.request("GET", "/info")).json()
         return found
+
+    @operation
+    async def request(
+        self,
+        method: str,
+        place: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Any request of the Engine API, below its version: what is answered, decoded if it is JSON, else as bytes.
+
+        client.request("GET", "/containers/json", query={"all": True})
+
+        `body` is sent as JSON, bytes as they are; what is no text in `query` is JSON, too. Raises as all others do.
+        """
+        reply = await self._session.request(method, path(place, **(query or {})), body, timeout=timeout)
+        if "json" in reply.headers.get("content-type", "") and reply.data:
+            return reply.json()
+        return reply.data
 
     @operation
     async def df(self) -> DiskUsage:
@@ -208,15 +235,17 @@ class Client(BaseClient[Sync]):
         context: str = "",
         timeout: float | None = 60,
         version: str = "",
+        start: bool = False,
     ) -> None:
         """`host`: unix://PATH or tcp://HOST:PORT; by default what DOCKER_HOST, the docker context or the usual socket
         says (see address.py). `tls`: the files to use with tcp://. `timeout`: seconds that an answer may take, but for
         those that wait for something. `version`: of the API, "1.41"; by default the newest that both sides know.
+        `start`: start the engine of this host when it is meant and does not run, as the command line does.
 
-        Nothing is sent yet. Raises ClientError for an address that cannot be one.
+        Nothing is sent yet. Raises ClientError for an address that cannot be one, EngineFailed.
         """
         dialer = BlockingDialer()
-        super().__init__(host, tls=tls, context=context, timeout=timeout, version=version, dialer=dialer)
+        super().__init__(host, tls=tls, context=context, timeout=timeout, version=version, start=start, dialer=dialer)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -244,12 +273,13 @@ class AsyncClient(BaseClient[Async]):
         context: str = "",
         timeout: float | None = 60,
         version: str = "",
+        start: bool = False,
     ) -> None:
-        """As Client's; it may be made outside of an event loop."""
+        """As Client's; it may be made outside of an event loop. `start` waits for the engine, blocking."""
         from dockyard.client.loop_channel import LoopDialer
 
         dialer = LoopDialer()
-        super().__init__(host, tls=tls, context=context, timeout=timeout, version=version, dialer=dialer)
+        super().__init__(host, tls=tls, context=context, timeout=timeout, version=version, start=start, dialer=dialer)
 
     async def close(self) -> None:
         """Close the connections that are kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dockyard.client.container_options import ContainerOptions, create_body, port_key, words
-from dockyard.client.errors import APIError, ContainerError, NotFound, TimedOut
+from dockyard.client.errors import APIError, Conflict, ContainerError, NotFound, TimedOut
 from dockyard.client.files import Files
 from dockyard.client.framing import Decoder, JsonLines, MultiplexedOutput, Output, OutputLines, Pieces, RawOutput
 from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
@@ -77,6 +77,7 @@ class Container(Resource[M]):
         super().__init__(session)
         self.id = id
         self._attrs = attrs
+        self._stale = False  # since it was started, stopped or the like by us
         self._tty = tty
 
     def __repr__(self) -> str:
@@ -93,10 +94,11 @@ class Container(Resource[M]):
     @property
     def attrs(self) -> dict[str, Any]:
         """What the engine said about it last, in the API's words (ContainerInspect)."""
-        if self._attrs is None:
-            if not self._session.blocking:
-                raise AttributeError("nothing is known about this container yet: await container.reload()")
-            finish(self._inspect())
+        if self._session.blocking:
+            if self._attrs is None or self._stale:
+                finish(self._inspect())
+        elif self._attrs is None:
+            raise AttributeError("nothing is known about this container yet: await container.reload()")
         assert self._attrs is not None
         return self._attrs
 
@@ -115,7 +117,7 @@ class Container(Resource[M]):
     @property
     def status(self) -> str:
         """created, running, paused, restarting, removing, exited or dead, as of the last `reload`."""
-        state = self.attrs["State"]
+        state = self._current["State"]
         return str(state if isinstance(state, str) else state["Status"])
 
     @property
@@ -165,9 +167,16 @@ class Container(Resource[M]):
         return self._whole.get("NetworkSettings") or {}
 
     @property
+    def _current(self) -> dict[str, Any]:
+        """`attrs`, unless something was done to it since."""
+        if self._stale and not self._session.blocking:
+            raise AttributeError("its state has changed since: await container.reload()")
+        return self.attrs
+
+    @property
     def _whole(self) -> dict[str, Any]:
-        """`attrs`, not the shorter form that a list gives."""
-        if "Names" in self.attrs:
+        """`_current`, not the shorter form that a list gives."""
+        if "Names" in self._current:
             if not self._session.blocking:
                 raise AttributeError("a list tells less about a container: await container.reload()")
             finish(self._inspect())
@@ -185,7 +194,7 @@ class Container(Resource[M]):
 
     async def _inspect(self) -> dict[str, Any]:
         found = (await self._get("/json")).json()
-        self.id, self._attrs = found["Id"], found
+        self.id, self._attrs, self._stale = found["Id"], found, False
         self._tty = bool(found["Config"]["Tty"])
         return found  # type: ignore[no-any-return]
 
@@ -197,40 +206,57 @@ class Container(Resource[M]):
 
     # -- life
 
+    def _changed(self) -> None:
+        """What is known of its state is so no more."""
+        self._stale = True
+
     @operation
-    async def start(self) -> None:
-        """Start it; nothing happens when it runs. Raises NotFound, APIError when it cannot start."""
-        await self._post("/start")
+    async def start(self, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
+        """Start it; nothing happens when it runs. Raises NotFound, APIError when it cannot start.
+
+        With `checkpoint` its processes go on where they were when that was made.
+        """
+        query: dict[str, Any] = {"checkpoint": checkpoint or None, "checkpoint-dir": checkpoint_dir or None}
+        await self._post("/start", **query)
+        self._changed()
 
     @operation
     async def stop(self, timeout: float | None = None, signal: str | int | None = None) -> None:
         """Ask it to stop (SIGTERM, or what it was made with), and kill it after `timeout` seconds (10 by default)."""
         await self._post("/stop", t=_seconds(timeout), signal=signal, timeout=PATIENT)
+        self._changed()
 
     @operation
     async def restart(self, timeout: float | None = None, signal: str | int | None = None) -> None:
         """Stop it as `stop` does, and start it."""
         await self._post("/restart", t=_seconds(timeout), signal=signal, timeout=PATIENT)
+        self._changed()
 
     @operation
     async def kill(self, signal: str | int = "KILL") -> None:
         """Send a signal, by name or number. Raises Conflict when it does not run."""
         await self._post("/kill", signal=signal)
+        self._changed()
 
     @operation
     async def pause(self) -> None:
         """Freeze all its processes."""
         await self._post("/pause")
+        self._changed()
 
     @operation
     async def unpause(self) -> None:
         """Let its processes go on."""
         await self._post("/unpause")
+        self._changed()
 
     @operation
     async def rename(self, name: str) -> None:
         """Give it another name. Raises Conflict when that is taken."""
         await self._post("/rename", name=name)
+        if self._attrs is not None:
+            listed = {"Names": [f"/{name}"]} if "Names" in self._attrs else {}
+            self._attrs = {**self._attrs, "Name": f"/{name}", **listed}
 
     @operation
     async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
@@ -259,7 +285,11 @@ class Container(Resource[M]):
     async def _wait(self, condition: str = "not-running", timeout: float | None = None) -> int:
         patience = PATIENT if timeout is None else timeout
         place = path("/containers", self.id, "/wait", condition=condition)
-        found = (await self._session.request("POST", place, timeout=patience)).json()
+        try:
+            found = (await self._session.request("POST", place, timeout=patience)).json()
+        except TimedOut:
+            raise TimedOut(f"container {self.short_id} has not ended within {timeout} s") from None
+        self._changed()
         error = (found.get("Error") or {}).get("Message")
         if error:
             raise APIError(500, error)
@@ -269,7 +299,8 @@ class Container(Resource[M]):
     async def wait_until_healthy(self, timeout: float | None = 60) -> None:
         """Wait for its health check to say "healthy".
 
-        Raises TimedOut after `timeout` seconds; ContainerError when it ends instead.
+        Raises TimedOut after `timeout` seconds; ContainerError when it ends instead, or is found unhealthy: the result
+        is the last probe's then.
         """
         clock = Deadline(timeout)
         # what has been subscribed to before looking cannot be missed
@@ -286,6 +317,8 @@ class Container(Resource[M]):
                     return
                 if not state["Running"]:
                     raise ContainerError("health check", self.image, Result(int(state["ExitCode"]), b"", b""))
+                if health == "unhealthy":
+                    raise ContainerError("health check", self.image, _probe(state["Health"]))
                 if health is None:
                     raise ValueError(f"container {self.short_id} has no health check")
                 await events.read(clock.left())
@@ -457,7 +490,7 @@ class Container(Resource[M]):
         self,
         command: str | Sequence[str],
         *,
-        input: bytes | Iterable[bytes] | None = None,
+        input: bytes | str | Iterable[bytes | str] | None = None,
         environment: Mapping[str, str | None] | Sequence[str] | None = None,
         user: str | int = "",
         working_dir: str = "",
@@ -469,14 +502,19 @@ class Container(Resource[M]):
         """Run a command in it and give its exit status, stdout and stderr; `input` is what it reads from stdin.
 
         Raises Conflict when the container does not run; with `check` ContainerError when the exit status is not 0;
-        TimedOut after `timeout` seconds (the command is left alone: the API has no way to end it).
+        TimedOut after `timeout` seconds: the command's process is killed then (other engines than Dockyard leave it
+        alone, for their API has no way to end it).
         """
         exec_id = await self._make_exec(
             command, input is not None, tty, environment, user, working_dir, privileged=privileged
         )
         exchange = await self._session.hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": tty})
         decoder = RawOutput() if tty else MultiplexedOutput()
-        stdout, stderr = await collect(exchange, decoder, input, timeout)
+        try:
+            stdout, stderr = await collect(exchange, decoder, input, timeout)
+        except TimedOut:
+            await self._end_exec(exec_id)
+            raise TimedOut(f"{command!r} in container {self.short_id} has not ended after {timeout:g} s") from None
         result = Result(await self._exec_status(exec_id), stdout, stderr)
         if check and not result.ok:
             raise ContainerError(command, self.short_id, result)
@@ -553,6 +591,12 @@ class Container(Resource[M]):
             body["Privileged"] = True
         return str((await self._post("/exec", body)).json()["Id"])
 
+    async def _end_exec(self, exec_id: str) -> None:
+        try:
+            await self._session.request("POST", path("/dockyard/exec", exec_id, "/kill"))
+        except (NotFound, Conflict):
+            pass  # it has just ended, or the engine is another
+
     async def _exec_status(self, exec_id: str) -> int:
         found = (await self._session.request("GET", f"/exec/{exec_id}/json")).json()
         while found["Running"]:  # the streams' end may be seen before the process's
@@ -623,6 +667,73 @@ class Container(Resource[M]):
         made = (await self._session.request("POST", place, {}, timeout=PATIENT)).json()["Id"]
         return await Image(self._session, made)._loaded()
 
+    # -- what only Dockyard's engine can do; others answer NotFound
+
+    @operation
+    async def fork(self, name: str = "", *, start: bool | None = None, memory: bool | None = None) -> Container[M]:
+        """A second container that goes on from this one's files; with `memory` from its processes, too.
+
+        `start`: whether it runs at once, by default if this one does.
+        """
+        place = path("/dockyard/containers", self.id, "/fork", name=name or None, start=start, memory=memory)
+        made = (await self._session.request("POST", place, timeout=PATIENT)).json()
+        return Container(self._session, made["Id"])
+
+    @operation
+    async def reconfigure(
+        self,
+        *,
+        publish: Mapping[int | str, Any] | None = None,
+        unpublish: Sequence[int | str] = (),
+        volumes: Mapping[str, str | Mapping[str, str]] | Sequence[str] = (),
+        unmount: Sequence[str] = (),
+        environment: Mapping[str, str | None] | Sequence[str] = (),
+        unset: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        unlabel: Sequence[str] = (),
+    ) -> bool:
+        """Change what Docker says can't be changed: ports, mounts, environment, labels. True if it was restarted.
+
+        `publish` as the option `ports` of `run`, `volumes` as that of the same name; `unmount` are destinations.
+        """
+        from dockyard.client.container_options import environment as variables
+        from dockyard.client.container_options import port_bindings, volume_binds
+
+        body = {
+            "PublishAdd": port_bindings(publish) if publish else None,
+            "PublishRemove": [port_key(port) for port in unpublish] or None,
+            "BindsAdd": volume_binds(volumes) if volumes else None,
+            "MountsRemove": list(unmount) or None,
+            "EnvAdd": variables(environment) if environment else None,
+            "EnvRemove": list(unset) or None,
+            "LabelsAdd": dict(labels) if labels else None,
+            "LabelsRemove": list(unlabel) or None,
+        }
+        place = path("/dockyard/containers", self.id, "/reconfigure")
+        found = (await self._session.request("POST", place, body, timeout=PATIENT)).json()
+        self._changed()
+        return bool(found["Restarted"])
+
+    # -- checkpoints, where the engine's host has CRIU
+
+    @operation
+    async def checkpoint(self, name: str, *, directory: str = "", leave_running: bool = False) -> None:
+        """Write its processes to a checkpoint of that name; it ends, unless `leave_running`."""
+        body = {"CheckpointID": name, "CheckpointDir": directory, "Exit": not leave_running}
+        await self._session.request("POST", path("/containers", self.id, "/checkpoints"), body, timeout=PATIENT)
+        self._changed()
+
+    @operation
+    async def checkpoints(self, *, directory: str = "") -> list[str]:
+        """The names of its checkpoints."""
+        found = (await self._get("/checkpoints", dir=directory or None)).json()
+        return [row["Name"] for row in found or ()]
+
+    @operation
+    async def remove_checkpoint(self, name: str, *, directory: str = "") -> None:
+        """Remove a checkpoint. Raises NotFound."""
+        await self._session.request("DELETE", path("/containers", self.id, "/checkpoints", name, dir=directory or None))
+
     # -- as a context
 
     async def _leave(self) -> None:
@@ -646,6 +757,12 @@ class Container(Resource[M]):
 
     async def __aexit__(self: Container[Async], *_: object) -> None:
         await self._leave()
+
+
+def _probe(health: dict[str, Any]) -> Result:
+    """The last probe of a health check."""
+    last = (health.get("Log") or [{}])[-1]
+    return Result(int(last.get("ExitCode") or 1), str(last.get("Output") or "").encode(), b"")
 
 
 class Deadline:

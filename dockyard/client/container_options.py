@@ -175,16 +175,17 @@ def create_body(image: str, command: str | Sequence[str] | None, options: Mappin
     for name, value in options.items():
         if name in ("name", "platform", "raw", *_NETWORK_OPTIONS) or value is None:
             continue
+        _check(name, value)
         if name in _PLAIN:
             body[_PLAIN[name]] = value
         elif name in _PLAIN_HOST:
             host[_PLAIN_HOST[name]] = value
         elif name in _CONVERTED:
             field, convert = _CONVERTED[name]
-            body[field] = convert(value)
+            body[field] = _converted(name, convert, value)
         elif name in _CONVERTED_HOST:
             field, convert = _CONVERTED_HOST[name]
-            host[field] = convert(value)
+            host[field] = _converted(name, convert, value)
         elif name not in _COMPOSED:
             raise TypeError(f"there is no container option {name!r}")
     _compose(options, body, host)
@@ -193,6 +194,39 @@ def create_body(image: str, command: str | Sequence[str] | None, options: Mappin
         body["HostConfig"] = host
     _merge(body, options.get("raw") or {})
     return body
+
+
+# what an annotation of ContainerOptions allows; those that are not here are checked where they are converted
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "int | str": (int, str),
+    "str | int": (int, str),
+    "Sequence[str]": (list, tuple, set, frozenset),
+}
+
+
+def _kind_of(name: str) -> str:
+    """An option's type, as it is written in ContainerOptions."""
+    return str(getattr(ContainerOptions.__annotations__.get(name), "__forward_arg__", ""))
+
+
+def _check(name: str, value: object) -> None:
+    """Raise TypeError, naming the option, for a value of a wrong type: the engine would speak of its own field."""
+    wanted = _kind_of(name)
+    allowed = _KINDS.get(wanted)
+    if allowed is None or (isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)):
+        return
+    raise TypeError(f"option {name} must be {wanted}, not {type(value).__name__}: {value!r}")
+
+
+def _converted(name: str, convert: Callable[[Any], Any], value: object) -> Any:
+    try:
+        return convert(value)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise TypeError(f"option {name} must be {_kind_of(name)}, not {value!r}") from error
 
 
 def words(command: str | Sequence[str]) -> list[str]:

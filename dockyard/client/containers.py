@@ -89,7 +89,7 @@ class Containers(Resource[M]):
         self,
         image: str,
         command: str | Sequence[str] | None,
-        input: bytes | Iterable[bytes] | None,
+        input: bytes | str | Iterable[bytes | str] | None,
         timeout: float | None,
         options: Mapping[str, Any],
         *,

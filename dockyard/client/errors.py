@@ -47,6 +47,9 @@ class APIError(ClientError):
         self.status = status
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.message)
+
     @staticmethod
     def of(status: int, message: str) -> APIError:
         """The error of the type that belongs to `status`."""
@@ -118,6 +121,9 @@ class BuildFailed(OperationFailed):
         super().__init__(message)
         self.log = log
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.log)
+
 
 class ContainerError(ClientError):
     """A command in a container ended with a status other than 0; `result` has it, with the output."""
@@ -125,5 +131,10 @@ class ContainerError(ClientError):
     def __init__(self, command: object, image: str, result: Any) -> None:
         said = (result.stderr or result.stdout).decode(errors="replace").strip()
         super().__init__(f"{command!r} in {image} ended with status {result.exit_code}" + (f": {said}" if said else ""))
+        self.command = command
+        self.image = image
         self.result = result
         self.exit_code: int = result.exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.command, self.image, self.result)

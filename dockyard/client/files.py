@@ -160,6 +160,13 @@ class Files(Resource[M]):
             bool(mode & GO_LINK),
         )
 
+    @operation
+    async def glob(self, pattern: str) -> list[str]:
+        """The paths that match a shell's pattern, in their order. Dockyard's own: other engines answer NotFound."""
+        place = request_path("/dockyard/glob", of=self._container, path=pattern)
+        found: list[str] = (await self._session.request("GET", place)).json()["Matches"]
+        return found
+
     def get_archive(self, path: str) -> Stream[bytes, M]:
         """A file or folder as pieces of a tar archive, its last name at the top. Raises NotFound at the first."""
 

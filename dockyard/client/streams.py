@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dockyard.client.framing import MULTIPLEXED, MultiplexedOutput, Output, RawOutput
 from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterator
 
     from dockyard.client.framing import Decoder
     from dockyard.client.session import Exchange, Session
 
 T = TypeVar("T")
+SyncStream = TypeVar("SyncStream", bound="Stream[Any, Sync]")
+AsyncStream = TypeVar("AsyncStream", bound="Stream[Any, Async]")
 
 END: Any = object()
 
@@ -87,7 +90,7 @@ class Stream(Resource[M], Generic[T, M]):
         """Want no more values: the connection is closed."""
         self._close()
 
-    def __iter__(self: Stream[T, Sync]) -> Stream[T, Sync]:
+    def __iter__(self: SyncStream) -> SyncStream:
         return self
 
     def __next__(self: Stream[T, Sync]) -> T:
@@ -97,7 +100,7 @@ class Stream(Resource[M], Generic[T, M]):
         found: T = value
         return found
 
-    def __aiter__(self: Stream[T, Async]) -> Stream[T, Async]:
+    def __aiter__(self: AsyncStream) -> AsyncStream:
         return self
 
     async def __anext__(self: Stream[T, Async]) -> T:
@@ -107,14 +110,14 @@ class Stream(Resource[M], Generic[T, M]):
         found: T = value
         return found
 
-    def __enter__(self: Stream[T, Sync]) -> Stream[T, Sync]:
+    def __enter__(self: SyncStream) -> SyncStream:
         finish(self._open())
         return self
 
     def __exit__(self: Stream[T, Sync], *_: object) -> None:
         self._close()
 
-    async def __aenter__(self: Stream[T, Async]) -> Stream[T, Async]:
+    async def __aenter__(self: AsyncStream) -> AsyncStream:
         await self._open()
         return self
 
@@ -150,10 +153,10 @@ class Process(Stream[Output, M]):
         self._resize = resize
 
     @operation
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | str) -> None:
         """Give `data` to the command's stdin, which must have been asked for. Raises Unreachable when it has ended."""
         exchange = await self._open()
-        await exchange.channel.send(data)
+        await exchange.channel.send(as_bytes(data, "data"))
 
     @operation
     async def close_stdin(self) -> None:
@@ -175,7 +178,7 @@ class Process(Stream[Output, M]):
 
     @operation
     async def communicate(
-        self, input: bytes | Iterable[bytes] = b"", timeout: float | None = None
+        self, input: bytes | str | Iterable[bytes | str] = b"", timeout: float | None = None
     ) -> tuple[bytes, bytes]:
         """Send `input` and the end of stdin, and collect (stdout, stderr) until the command ends.
 
@@ -186,8 +189,31 @@ class Process(Stream[Output, M]):
         return await collect(await self._open(), self._decoder, input, timeout)
 
 
+def as_bytes(value: object, name: str) -> bytes:
+    """Bytes, or text as UTF-8. Raises TypeError, which calls it `name`."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"{name} must be bytes or str, not {type(value).__name__}")
+
+
+def inputs(value: object) -> Iterator[bytes]:
+    """What a command is to read, piece by piece. Raises TypeError."""
+    if value is None:
+        return iter(())
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return iter([as_bytes(value, "input")])
+    if not isinstance(value, Iterable):
+        raise TypeError(f"input must be bytes, str or an iterable of them, not {type(value).__name__}")
+    return (as_bytes(piece, "a piece of input") for piece in value)
+
+
 async def collect(
-    exchange: Exchange, decoder: Decoder[Output] | None, input: bytes | Iterable[bytes] | None, timeout: float | None
+    exchange: Exchange,
+    decoder: Decoder[Output] | None,
+    input: bytes | str | Iterable[bytes | str] | None,
+    timeout: float | None,
 ) -> tuple[bytes, bytes]:
     """Both outputs to their ends, while `input` (None: no stdin at all) is sent. Raises TimedOut."""
     assert decoder is not None
@@ -200,7 +226,7 @@ async def collect(
     try:
         take(exchange.early())
         if input is not None or timeout is not None:
-            pieces = iter([input] if isinstance(input, bytes) else input or ())
+            pieces = inputs(input)
             # a terminal has no end of input that could be sent: for an engine, its client would have gone
             half_close = input is not None and not isinstance(decoder, RawOutput)
             await exchange.channel.exchange(pieces, take, timeout, half_close=half_close)

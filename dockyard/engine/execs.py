@@ -111,6 +111,13 @@ class ExecService:
             return execution
         return None
 
+    async def signal(self, exec_id: str, signo: int) -> None:
+        """Send its process a signal. Raises NotFound, Conflict when it does not run."""
+        execution = self.get(exec_id)
+        if not execution.running or execution.live is None:
+            raise Conflict(f"exec {exec_id} is not running")
+        await execution.live.signal(signo)
+
     async def create(
         self,
         reference: str,

@@ -73,6 +73,16 @@ def test_many_clients_that_need_an_engine_start_one() -> None:
     assert done.stdout.replace("\n", "") == "linux" * 6, done.stderr
 
 
+def test_a_program_has_the_engine_started_on_request() -> None:
+    done = alone("""
+        "$PYTHON" -c 'import dockyard; dockyard.Client().ping()' 2>&1 | tail -n 1
+        "$PYTHON" -c 'import dockyard; print(dockyard.Client(start=True).info()["OSType"])'
+        "$PYTHON" -c 'import dockyard; print(dockyard.Client(start=True).ping())'
+    """)
+    assert "Cannot connect" in done.stdout
+    assert done.stdout.splitlines()[1:] == ["linux", "True"], done.stderr
+
+
 def test_an_engine_that_does_not_start_says_why() -> None:
     done = alone("""
         mkdir -p /run/conf
