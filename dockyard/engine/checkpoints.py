@@ -11,7 +11,7 @@ from dockyard.engine.checkpoint import Checkpoint, partial_of, sweep
 from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
-from dockyard.linux.durability import sync_file_system, sync_path
+from dockyard.linux.durability import sync_file_system, sync_names
 from dockyard.runtime import checkpoint, criu
 from dockyard.runtime.errors import ProgramMissing, RuntimeFailure
 from dockyard.runtime.existing import Existing
@@ -95,7 +95,7 @@ class CheckpointService:
                 sync_file_system(str(partial))
             os.rename(partial, place)
             if not to_move:  # the processes may end by it: from here on there is nothing else of them
-                sync_path(str(place.parent))
+                sync_names(str(place.parent))
             if on_written is not None:
                 asyncio.run_coroutine_threadsafe(_run(on_written), loop).result()
 
@@ -154,7 +154,7 @@ class CheckpointService:
         # first by its name, so that a crash leaves no half of one
         os.rename(place, partial_of(place))
         await asyncio.to_thread(shutil.rmtree, partial_of(place))
-        await asyncio.to_thread(sync_path, str(place.parent))
+        await asyncio.to_thread(sync_names, str(place.parent))
 
     def find(self, reference: str, name: str, directory: str) -> Checkpoint:
         """The checkpoint. Raises NotFound when it is not there."""

@@ -28,7 +28,7 @@ from dockyard.engine.signals import parse_signal
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure
-from dockyard.linux.durability import sync_file_system, sync_path
+from dockyard.linux.durability import sync_file_system
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import host as this_host
 from dockyard.oci.manifest import parse_platform, runs_on
@@ -187,8 +187,9 @@ class ContainerMaker:
                         await self._volumes.populate(point.name, tree.path, point.destination, point.subpath)
             await self._volumes.settle(container.volume_names, marked_too=not container.passing)
             if not container.passing:
-                filled = sync_file_system if origin.fill is not None else sync_path
-                await asyncio.to_thread(filled, str(self._index.root))
+                if origin.fill is not None:
+                    await asyncio.to_thread(sync_file_system, str(self._index.root))
+                await self._layers.container_on_disk(self._index.root)
             for check in self.label_checks:
                 check(record.config.labels or {})
             self._index.add(container)

@@ -17,7 +17,6 @@ from dockyard.engine.log_forwarding import LogForwarding
 from dockyard.engine.stopping import Stopping
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import Conflict, DockyardError, NotFound, SystemFailure
-from dockyard.linux.durability import sync_path
 
 log = logging.getLogger("dockyard.containers")
 
@@ -121,8 +120,6 @@ class Removal:
         self._index.remove(container)
         host_mounts.unmount_all(self._index.folder(container))
         shutil.rmtree(self._index.folder(container), ignore_errors=True)
-        if freed:
-            await asyncio.to_thread(sync_path, str(self._index.root))
         if volumes:
             try:
                 await self._volumes.remove_marked(container.id)
@@ -132,7 +129,10 @@ class Removal:
         container.exited.set()
         container.removed.set()
         self._index.emit(container, "destroy")
-        await self._index.on_disk()
+        if freed:
+            await asyncio.gather(self._index.names_on_disk(), self._index.on_disk())
+        else:
+            await self._index.on_disk()
 
     async def prune(self, matches: Callable[[Container], bool]) -> tuple[list[str], int]:
         """Remove every stopped container that `matches`: (their ids, bytes freed)."""

@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from dockyard.engine import schema, state_copies
+from dockyard.engine.names_on_disk import NamesOnDisk
 from dockyard.errors import SystemFailure, words
 from dockyard.linux import syscalls
 
@@ -116,6 +117,7 @@ class Database:
         # how many changes have been made, up to which one somebody waits for the disk, and how many are there
         self.written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
+        self.names = NamesOnDisk()  # of what rows speak of: to be on the disk before them
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         Path(f"{self.path}{RESERVE_FILE}").unlink(missing_ok=True)
         self._reserve()

@@ -8,7 +8,6 @@ Pulling, pushing, archives, lists and removal are apart: `image_pull.py`, `image
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import re
@@ -41,7 +40,6 @@ from dockyard.engine.layers import EMPTY, Layer, LayerStore, chains_of
 from dockyard.engine.moments import parse_time, timestamp
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound
 from dockyard.folders import own_folder
-from dockyard.linux.durability import sync_path
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
 from dockyard.oci.manifest import Index, Manifest, host, parse_platform
@@ -448,7 +446,7 @@ class ImageService:
     async def _freed(self) -> None:
         """Until the space of what has gone is free, and no document on the disk speaks of it."""
         await self.layers.freed()
-        await asyncio.to_thread(sync_path, str(self._folder))
+        await self._database.names.reach(self._folder)
 
     def forget(self, image_id: str) -> list[dict[str, str]]:
         """Drop an image that nothing holds, and the layers only it had: [{"Deleted": …}]."""

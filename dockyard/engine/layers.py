@@ -36,7 +36,7 @@ from dockyard.engine.id_ranges import IdRange
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, SystemFailure, words
 from dockyard.folders import own_folder
 from dockyard.generators import closing
-from dockyard.linux.durability import sync_file_system, sync_path
+from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Driver, Fixture
 
@@ -208,8 +208,26 @@ class LayerStore:
         for chain_id, row in self._layers.items():
             if row.damaged:
                 log.error("layer %s is damaged: %s", chain_id, row.damaged)
+        for container_id, container in self._containers.items():
+            if not container.row.volatile:
+                self._mend_container(container_id, container.row)
         if self._unsettled:
             self._beside(self._settle_later())
+
+    def _mend_container(self, container_id: str, row: ContainerRow) -> None:
+        """Make anew what the driver keeps about a container's layer, which nobody has waited for to reach the disk."""
+        below = self._layers[row.chain_id].snapshot if row.chain_id in self._layers else None
+        for name in (f"{container_id}-init", container_id):
+            if not self.driver.exists(name):
+                continue
+            problem = self.driver.problem(name, below)
+            if problem is not None and self.driver.mendable(name) and (below is None) == (row.chain_id is None):
+                try:
+                    self.driver.mend(name, below)
+                    log.info("snapshot %s has been put right: %s", name, problem)
+                except OSError as error:
+                    log.error("snapshot %s is damaged: %s (%s)", name, problem, words(error))
+            below = name
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Do something in the background; `close` waits for it."""
@@ -420,7 +438,7 @@ class LayerStore:
         """Until the space of all layers that have gone so far is free."""
         if self._discarding:
             await asyncio.wait(list(self._discarding))
-            await self._run(sync_path, str(self._records))  # no document says any more that they are whole
+            await self._database.names.reach(self._records)  # no document says any more that they are whole
 
     def _record(self, snapshot: str) -> Path:
         """Where it is kept how the layer's tar stream was laid out, so that the same bytes can be made again."""
@@ -689,7 +707,7 @@ class LayerStore:
             if not volatile:
                 await self.settle()  # of a build, if the image is of one that is not done yet
             fixtures = () if bare else FIXTURES
-            await self._run(self._create_read_write, container_id, parent, fixtures, options, not volatile)
+            await self._run(self._create_read_write, container_id, parent, fixtures, options)
             row = ContainerRow(chain_id, volatile, ids)
             self._container_rows.put(container_id, row, lazy=volatile)
             self._containers[container_id] = _Mounted(row)
@@ -706,17 +724,24 @@ class LayerStore:
         parent: str | None,
         fixtures: Sequence[Fixture],
         options: Mapping[str, str] | None,
-        synced: bool,
     ) -> None:
         try:
             self.driver.create_read_write(id, parent, fixtures=fixtures, options=options)
         except FileNotFoundError as error:
             raise SystemFailure(words(error)) from error  # the parent has lost something
-        if synced:
-            self.driver.sync(id)
+
+    async def container_on_disk(self, folders: Path) -> None:
+        """Until the layers of all containers made so far survive a power cut, but for what has been put into them.
+
+        What the driver keeps about them is made anew if it has not come so far. `folders`, where containers have
+        theirs, comes along. Raises SystemFailure.
+        """
+        if self.driver.whiteouts == "plain":  # it is a whole copy
+            await self._run(sync_file_system, self.driver.home)
+        await self._database.names.reach(self.driver.home, folders)
 
     def document_container(self, container_id: str) -> None:
-        """Write beside its layer what it is, once the disk has its row."""
+        """Write beside a container's layer what it is, once the disk has its row."""
         container = self._container(container_id)
         if not container.row.volatile:
             self._container_documents.put(container_id, container.row)
@@ -834,7 +859,6 @@ class LayerStore:
                 self.drop(container.row.chain_id)
         if freed:
             await asyncio.wrap_future(removed)
-            await self._run(sync_path, str(self._records))
 
     def _put_and_remove(self, id: str) -> Future[None]:
         self.driver.put(id)

@@ -20,7 +20,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, InvalidParameter, NotFound
 from dockyard.folders import own_folder
-from dockyard.linux.durability import sync_paths
+from dockyard.linux.durability import sync_names, sync_path
 from dockyard.oci.reference import Reference
 
 LARGEST_CONFIG = 1 << 20
@@ -74,7 +74,8 @@ class PluginService:
             config = await asyncio.to_thread(_read_config, folder / "plugin.tar")
             env = [f"{entry.get('name', '')}={entry.get('value') or ''}" for entry in config.get("env") or []]
             plugin = Plugin(plugin_id, full, config, env, list((config.get("args") or {}).get("value") or []))
-            await asyncio.to_thread(sync_paths, (str(folder / "plugin.tar"), str(folder), str(self._root)))
+            await asyncio.to_thread(sync_path, str(folder / "plugin.tar"))
+            await asyncio.to_thread(sync_names, str(folder))
             self._rows.put(plugin_id, plugin)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -222,23 +222,29 @@ class VolumeService:
 
         Not `marked_too`: but for those that go with a container that a power cut may take. Raises SystemFailure.
         """
+        new: dict[str, _Held] = {}
         for name in names:
             held = self._volumes.get(name)
-            if held is None or not (held.row.pending or held.filled) or (held.row.owner and not marked_too):
+            if held is None or (held.row.owner and not marked_too):
                 continue
-            driver = self._driver(held.row.driver)
-            async with held.lock:
-                try:
-                    if held.filled:
-                        await asyncio.to_thread(sync_file_system, driver.path(name))
-                    if held.row.pending:
-                        await asyncio.to_thread(driver.sync, name)
-                except OSError as error:
-                    raise SystemFailure(f"cannot write volume {name} to the disk: {error.strerror}") from error
-                held.filled = False
-                if held.row.pending and self._volumes.get(name) is held:
-                    held.row = msgspec.structs.replace(held.row, pending=False)
-                    self._rows.put(name, held.row)
+            if held.filled:
+                async with held.lock:
+                    try:
+                        await asyncio.to_thread(sync_file_system, self._driver(held.row.driver).path(name))
+                    except OSError as error:
+                        raise SystemFailure(f"cannot write volume {name} to the disk: {error.strerror}") from error
+                    held.filled = False
+            if held.row.pending:
+                new[name] = held
+        if not new:
+            return
+        # not of what may be mounted there, but of the directory
+        places = (self._driver(held.row.driver).path(name) for name, held in new.items())
+        await self._database.names.reach(*(os.path.dirname(place) for place in places))
+        for name, held in new.items():
+            if held.row.pending and self._volumes.get(name) is held:
+                held.row = msgspec.structs.replace(held.row, pending=False)
+                self._rows.put(name, held.row)
 
     def note_filled(self, name: str) -> None:
         """Somebody else has put something into a volume, for `settle` to see to."""

@@ -96,9 +96,6 @@ class Driver(Protocol):
     def mounted(self) -> list[str]:
         """The snapshots that are mounted, by whichever daemon."""
 
-    def sync(self, id: str) -> None:
-        """Have the fresh writable snapshot `id` and its init layer on the disk, so that a power cut leaves them."""
-
     def missing(self, id: str) -> tuple[str, str] | None:
         """(snapshot, what is not there) when `id` or one that it stands on is not all there, as far as can be seen.
 

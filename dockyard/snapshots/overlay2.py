@@ -30,7 +30,6 @@ from typing import Literal
 from dockyard.errors import InvalidParameter, NotImplementedHere, SystemFailure, words
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls, userns
-from dockyard.linux.durability import sync_paths
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, Fixture, Ids
 from dockyard.snapshots.init_layers import Step, plan_fixtures
@@ -269,16 +268,6 @@ class Overlay2:
         return [os.path.basename(os.path.dirname(target)) for target in targets if target.endswith("/merged")]
 
     # -- keeping
-
-    def sync(self, id: str) -> None:
-        paths: list[str] = []
-        for name in (f"{id}-init", id):
-            directory = self.layer_path(name)
-            if os.path.isdir(directory):
-                paths += (folder for folder, _, _ in os.walk(f"{directory}/diff"))
-                paths += (path for path in (f"{directory}/link", f"{directory}/lower") if os.path.exists(path))
-                paths.append(directory)
-        sync_paths([*paths, self._links, self.home])
 
     def missing(self, id: str) -> tuple[str, str] | None:
         directory = self.layer_path(id)

@@ -21,7 +21,6 @@ from typing import Literal
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
-from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots import trees
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture, Ids
 from dockyard.snapshots.mapped import mount_mapped
@@ -113,9 +112,6 @@ class Vfs:
 
     def mounted(self) -> list[str]:
         return []
-
-    def sync(self, id: str) -> None:
-        sync_file_system(self.home)
 
     def missing(self, id: str) -> tuple[str, str] | None:
         tree = self.layer_path(id)

@@ -16,9 +16,6 @@ class Driver(Protocol):
     def create(self, name: str, options: Mapping[str, str]) -> None:
         """Make the volume; no error when it is there."""
 
-    def sync(self, name: str) -> None:
-        """Have the volume on the disk as it was made, so that a power cut leaves it. Raises OSError."""
-
     def remove(self, name: str) -> None:
         """Make the volume and its data vanish, and free their space; no error when it is not there."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux import mounts, syscalls
-from dockyard.linux.durability import sync_path, sync_paths
+from dockyard.linux.durability import sync_names
 from dockyard.volumes import options as local_options
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -54,16 +54,12 @@ class LocalDriver:
         os.chmod(new / DATA, 0o755)
         new.rename(self._root / name)
 
-    def sync(self, name: str) -> None:
-        """Have the volume's directory on the disk."""
-        sync_paths((self.path(name), str(self._root / name), str(self._root)))
-
     def remove(self, name: str) -> None:
         """Remove the volume and all its data."""
         removed = self._root / f".removed-{secrets.token_hex(8)}"
         try:
             (self._root / name).rename(removed)
-            sync_path(str(self._root))  # a power cut must not give it its name back: it would be a volume again
+            sync_names(str(self._root))  # a power cut must not give it its name back: it would be a volume again
         except FileNotFoundError:
             return
         except OSError as error:
