@@ -226,6 +226,9 @@ class Shims:
             return shim
         except asyncio.CancelledError:
             shim.destroy()
+            # First of all hang up. A starter that has looked before whether we are there has left a record by then, for
+            # us to find; one that looks later takes back what it has made.
+            shim.close(ended=False)
             await asyncio.to_thread(self._lost, request.container_id)
             raise
         finally:

@@ -1,19 +1,23 @@
 """The first process that is there before its container: who gets it, and what happens when it is killed."""
 
 import asyncio
+import contextlib
 import ctypes
 import mmap
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from dockyard.linux import hot_pages
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
 from dockyard.shim.client import Shims
-from dockyard.shim.orders import LogConfig, StartRequest
+from dockyard.shim.orders import ExitStatus, LogConfig, StartRequest
 from tests.api_client import Api
 from tests.engine_process import EngineProcess
 from tests.processes import eventually, named, shim_of, zygote_of
@@ -159,3 +163,48 @@ def test_pages_that_a_fork_has_written_are_known_and_can_be_had_ahead() -> None:
     assert own_pages("nothing") == 0
     assert own_pages("write") == pages
     assert own_pages("copy") == pages
+
+
+def test_a_start_that_is_given_up_leaves_no_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late the starter is, and however long it takes to look for what there is of the container."""
+    spec = defaults.default_spec()
+    assert spec.process is not None
+    spec.process.args = ["sleep", "61"]
+    (tmp_path / "bundle" / "rootfs" / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tmp_path / "bundle" / "rootfs" / "bin" / "sleep")
+    spec.linux.cgroups_path = "/dockyard-test-given-up"
+    request = StartRequest(
+        "given-up", str(tmp_path / "bundle"), runtime_spec.encode(spec), log=LogConfig(driver="none")
+    )
+
+    async def live() -> None:
+        shims = Shims(tmp_path / "exec")
+        await shims.open()
+        look = shims._lost
+
+        def look_slowly(container_id: str) -> ExitStatus:
+            found = look(container_id)
+            time.sleep(1)
+            return found
+
+        monkeypatch.setattr(shims, "_lost", look_slowly)
+        try:
+            zygote = zygote_of(os.getpid())
+            (starter,) = await asyncio.to_thread(eventually, lambda: named("dockyard-start", zygote))
+            os.kill(starter, signal.SIGSTOP)
+            starting = asyncio.ensure_future(shims.start(request))
+            await asyncio.sleep(0.2)
+            starting.cancel()
+            asyncio.get_running_loop().call_later(0.2, os.kill, starter, signal.SIGCONT)
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            assert await asyncio.to_thread(eventually, lambda: len(named("dockyard-shim", zygote)) == 1)
+            assert not os.listdir(shims.state_root)
+            assert not os.listdir(tmp_path / "exec" / "shims")
+            assert not Cgroup("/dockyard-test-given-up").pids()
+        finally:
+            await shims.close()
+            with contextlib.suppress(OSError):
+                Cgroup("/dockyard-test-given-up").remove()
+
+    asyncio.run(live())
