@@ -225,7 +225,7 @@ async def _run(line: CommandLine, config: Config) -> None:
     async with AsyncExitStack() as stack:
         sockets = listeners.open_listeners(config)
         for address, opened, _ in sockets:
-            stack.callback(_close_listener, address, opened)
+            stack.callback(listeners.close, address, opened)
         engine = Engine(config, watchdog.step, open_files=(soft, hard))
         stack.push_async_callback(engine.close)
         # containers that have outlived an earlier daemon may have to be stopped first
@@ -313,13 +313,6 @@ async def _ask_for_time() -> None:
     while True:
         listeners.notify(f"EXTEND_TIMEOUT_USEC={3 * MORE_TIME * 10**6}")
         await asyncio.sleep(MORE_TIME)
-
-
-def _close_listener(address: str, opened: socket.socket) -> None:
-    opened.close()
-    scheme, _, path = address.partition("://")
-    if scheme == "unix":
-        Path(path).unlink(missing_ok=True)
 
 
 async def _reload_on(hangup: asyncio.Event, line: CommandLine, engine: "Engine") -> None:

@@ -1,5 +1,6 @@
 """The daemon's sockets: unix://, tcp:// with or without TLS, and fd:// handed over by systemd."""
 
+import contextlib
 import errno
 import grp
 import logging
@@ -13,6 +14,7 @@ from dockyard.errors import InvalidParameter, SystemFailure
 
 log = logging.getLogger("dockyard.listeners")
 
+DEFAULT_SOCKET = "/run/dockyard/docker.sock"
 FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
@@ -27,16 +29,25 @@ def open_listeners(config: Config) -> list[tuple[str, socket.socket, ssl.SSLCont
         for address in config.listeners:
             scheme, _, place = address.partition("://")
             if scheme == "unix":
-                opened.append((address, _unix(place or "/run/dockyard/docker.sock", config.group), None))
+                opened.append((address, _unix(place or DEFAULT_SOCKET, config.group), None))
             elif scheme == "tcp":
                 opened.append((address, *_tcp(address, place, config)))
             else:
                 opened.extend((address, listener, None) for listener in _passed())
     except BaseException:
-        for _, listener, _ in opened:
-            listener.close()
+        for address, listener, _ in opened:
+            close(address, listener)
         raise
     return opened
+
+
+def close(address: str, listener: socket.socket) -> None:
+    """Listen on `address` no more."""
+    listener.close()
+    scheme, _, path = address.partition("://")
+    if scheme == "unix":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path or DEFAULT_SOCKET)
 
 
 def _unix(path: str, group: str) -> socket.socket:

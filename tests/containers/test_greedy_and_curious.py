@@ -1,6 +1,7 @@
 """A container that takes all it can of what the kernel counts for everybody, or looks for the engine's own API."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.linux.nftables import Nftables
+from tests.end_to_end.test_tls import write_certificates
 from tests.engine_process import EngineProcess
 
 # Takes until it is refused; run by the host's Python in a container.
@@ -166,6 +168,14 @@ def process_of_curious(engine: EngineProcess) -> list[int]:
 def test_an_api_that_containers_reach_needs_a_word_of_its_own(
     tmp_path: Path, arguments: tuple[str, ...], refusal: str
 ) -> None:
-    refused = EngineProcess(tmp_path / "refused", number=6, arguments=arguments)
-    with pytest.raises(RuntimeError, match=f"refusing to listen on tcp://0.0.0.0:0 {refusal}"):
-        refused.start()
+    certificates = tmp_path / "certificates"
+    write_certificates(certificates)
+    files = {"tlscacert": "ca", "tlscert": "server", "tlskey": "server-key"}
+    named = [f"--{flag}={certificates}/{name}.pem" for flag, name in files.items()]
+    refused = EngineProcess(tmp_path / "refused", number=6, arguments=(*arguments, *named))
+    try:
+        with pytest.raises(RuntimeError, match=f"refusing to listen on tcp://0.0.0.0:0 {refusal}"):
+            refused.start()
+        assert list(refused.run.iterdir()) == []  # no socket, either
+    finally:
+        shutil.rmtree(refused.run)

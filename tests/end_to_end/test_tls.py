@@ -17,7 +17,7 @@ import dockyard
 from tests.engine_process import EngineProcess
 
 
-def _write_certificates(folder: Path) -> None:
+def write_certificates(folder: Path) -> None:
     """ca.pem, and {server,client}{,-key}.pem signed by it."""
     folder.mkdir()
     authority_key = ec.generate_private_key(ec.SECP256R1())
@@ -55,7 +55,7 @@ class TlsEngine:
 
     def __init__(self, folder: Path) -> None:
         self.certificates = folder / "certificates"
-        _write_certificates(self.certificates)
+        write_certificates(self.certificates)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
