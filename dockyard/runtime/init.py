@@ -92,6 +92,11 @@ class Birth:
             annotations=self.spec.annotations,
         )
 
+    @property
+    def runs_hooks(self) -> bool:
+        """Whether something is to be done between `start` and the program."""
+        return self.spec.hooks is not None and bool(self.spec.hooks.start_container)
+
     def has(self, flag: int) -> bool:
         """Whether the container has a namespace of that kind that is not simply the runtime's."""
         return any(namespaces.CLONE_FLAGS[kind.type] == flag for kind in self.spec.linux.namespaces)
@@ -101,7 +106,7 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
     try:
         ready = _be_born(birth, runtime)
-        if birth.spec.hooks is None:
+        if not birth.crosses and not birth.runs_hooks:
             process.reset_signals()  # now, while whoever is to start us is busy
         if birth.gate is None or birth.crosses:  # at the gate of one that crosses its maker waits
             channel.expect(runtime, "start", "waiting for start")
@@ -213,9 +218,10 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
             wanted, spec.linux, birth.filter, birth.last_capability, setgroups=setgroups, crosses=crosses
         )
         if crosses:
-            ready = cross(ready, runtime, stay=_keep_gate if birth.gate is not None else None, keep_fds=birth.keep_fds)
+            stay = _keep_gate if birth.gate is not None else None
+            ready = cross(ready, runtime, keep_fds=birth.keep_fds, stay=stay, more=birth.runs_hooks)
         ready = with_listener(ready, runtime)
-    if birth.tell is not None:
+    if birth.tell is not None and not birth.crosses:  # else the log is closed by now
         birth.tell("init: closing the pipe to signal completion")
     channel.send(runtime, Message("created"))
     return ready
@@ -441,12 +447,13 @@ def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:
     spec = birth.spec
     if ready is None:
         raise RuntimeFailure("config.json has no process: nothing to start")
-    if spec.hooks is not None and spec.hooks.start_container:
+    if birth.runs_hooks:
+        assert spec.hooks is not None
         ready = filtered(ready, runtime)  # what runs in the container runs under its filter
         state = birth.state("created", os.getpid())
         environment = [f"{name}={value}" for name, value in ready.environment.items()]
         hooks.run("startContainer", spec.hooks.start_container, state, environment=environment)
-    if spec.hooks is not None:
+    if birth.runs_hooks:
         process.reset_signals()
     become_program(ready, runtime, keep_fds=birth.keep_fds)
 
@@ -507,11 +514,16 @@ def cross(
     *,
     keep_fds: Sequence[int] = (),
     stay: Callable[[int], None] | None = None,
+    more: bool = False,
 ) -> Ready:
-    """The last fork of a process that joins a PID namespace; see last_fork.cross. Raises RuntimeFailure."""
-    process.reset_signals()
-    if ready.filter is not None and ready.filter.lets_cross():
-        ready = filtered(ready, runtime)
+    """The last fork of a process that joins a PID namespace; see last_fork.cross. Raises RuntimeFailure.
+
+    `more`: it has more to do then than to execve, and is not ready for that before.
+    """
+    if not more:
+        process.reset_signals()
+        if ready.filter is not None and ready.filter.lets_cross():
+            ready = filtered(ready, runtime)
     last_fork.cross(runtime, ready.wanted, keep_fds=keep_fds, stay=stay)
     return ready
 

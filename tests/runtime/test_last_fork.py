@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -121,6 +122,40 @@ def test_hooks_that_have_the_hosts_files_are_not_seen_by_the_others(bundle: Bund
     status, namespace = apart(act)
     assert status == 0
     assert (tmp_path / "seen").read_text().strip() not in ("", namespace)
+
+
+@pytest.mark.parametrize("users", ["none", "new"])
+def test_hooks_of_the_start_are_run_by_a_container_that_joins(bundle: Bundle, users: str) -> None:
+    def act() -> Result:
+        with host(bundle) as first:
+            spec = joining(bundle, first, "cat", "/seen")
+            (bundle.root / "seen").touch()
+            (bundle.root / "seen").chmod(0o666)
+            hook = Hook(path="/bin/sh", args=["sh", "-c", "grep Seccomp: /proc/self/status >/seen"], env=["PATH=/bin"])
+            spec.hooks = Hooks(start_container=[hook])
+            spec.linux.seccomp = profile("mkdir")
+            return run(bundle, with_user_namespace(spec) if users == "new" else spec)
+
+    result = apart(act)
+    assert (result.status, result.output.split()) == (0, ["Seccomp:", "2"])
+
+
+def test_a_container_that_joins_may_be_debugged(runtime: Runtime) -> None:
+    runtime.started("host")
+    pid = json.loads(runtime("state", "host").stdout)["pid"]
+
+    def change(config: dict[str, Any]) -> None:
+        kinds = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
+        config["linux"]["namespaces"] = [*kinds, {"type": "pid", "path": f"/proc/{pid}/ns/pid"}]
+        config["process"]["args"] = ["sleep", "100"]
+
+    runtime.config(change)
+    log = str(runtime.state.parent / "log")
+    for words in (("create", "two"), ("start", "two"), ("exec", "two", "ls", "-l", "/proc/self/fd")):
+        done = runtime("--debug", "--log", log, *words)
+        assert done.returncode == 0, done.stderr
+    assert log not in done.stdout
+    assert "about to exec" in Path(log).read_text()
 
 
 def test_an_exec_finds_room_in_a_full_cgroup_and_is_counted_there(bundle: Bundle) -> None:
