@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -135,6 +136,7 @@ class Container:
     oom_kills: int = 0  # of this run, as far as they have been told
     being_stopped: bool = False  # and nobody has been told yet
     restarting: bool = False  # by a user's order: the end of this run is not the container's
+    stuck: "asyncio.Future[Any] | None" = None  # a reading of its files that has not come back
     exec_ids: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get
 

@@ -146,7 +146,7 @@ class ExecService:
         await self._apparmor.ensure(container.record.apparmor)
         process, failure = Process(), ""
         try:
-            process = exec_process(
+            process = await exec_process(
                 container,
                 command,
                 tty=tty,

@@ -74,7 +74,7 @@ class Prober:
         exec_id = secrets.token_hex(32)
         try:
             await self._apparmor.ensure(self._container.record.apparmor)
-            process = runtime_spec.encode(exec_process(self._container, command))
+            process = runtime_spec.encode(await exec_process(self._container, command))
         except DockyardError as failure:
             return HealthResult(begin, timestamp(), -1, str(failure))
         ours, theirs = socket.socketpair()

@@ -105,7 +105,9 @@ class Stopping:
         try:
             await shim.signal(signo)
         except NotFound:
-            raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running") from None
+            await exited.wait()  # it has just ended by itself, perhaps to be restarted
+            await self._in_pause(reference, signo)
+            return
         self._index.emit(container, "kill", signal=str(signo))
         if signo == signal.SIGKILL and await self._has_ended(container, shim):
             await exited.wait()

@@ -1,5 +1,8 @@
 """Execs and terminals when something is not as it should be: Docker's statuses, texts and exit codes."""
 
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -7,6 +10,7 @@ import pytest
 
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +151,59 @@ def test_a_first_size_beyond_the_kernels_is_cut_off(api: Api) -> None:
     raw = api.get(f"/containers/{wide}/logs", stdout=1)
     assert b"5 4464" in raw
     api.remove(wide)
+
+
+SILENT = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+fuse = os.open("/dev/fuse", os.O_RDWR)
+namespace = os.open(f"/proc/{sys.argv[1]}/ns/mnt", os.O_RDONLY)
+if libc.unshare(0x200) or libc.setns(namespace, 0x20000):
+    sys.exit(os.strerror(ctypes.get_errno()))
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+if libc.mount(b"silent", b"/etc", b"fuse", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("mounted", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_container_whose_files_never_answer_holds_up_itself_alone(api: Api, container: str) -> None:
+    """It may mount what it likes on its /etc, where users are looked up."""
+    silent = api.run("sleep", "600")
+    pid = str(api.inspect(silent)["State"]["Pid"])
+    with subprocess.Popen([sys.executable, "-c", SILENT, pid], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"mounted\n"
+        try:
+            asking = [threading.Thread(target=_refused_for_silence, args=(api, silent)) for _ in range(8)]
+            for thread in asking:
+                thread.start()
+            time.sleep(0.5)
+            begin = time.monotonic()
+            api.get("/_ping")
+            assert api.execute(container, "echo", "well") == b"well\n"
+            assert time.monotonic() - begin < 3
+            for thread in asking:
+                thread.join(20)
+                assert not thread.is_alive()
+            begin = time.monotonic()
+            _refused_for_silence(api, silent)  # at once: one has not come back
+            assert time.monotonic() - begin < 3
+        finally:
+            server.kill()  # and its file system answers with errors
+    assert eventually(lambda: "answers again" in answered(api, silent))
+    api.remove(silent)
+
+
+def answered(api: Api, container: str) -> str:
+    try:
+        return api.execute(container, "echo", "answers again").decode()
+    except ApiError as error:
+        return str(error)
+
+
+def _refused_for_silence(api: Api, container: str) -> None:
+    with pytest.raises(ApiError, match="do not answer") as caught:
+        api.post(f"/containers/{container}/exec", {"Cmd": ["true"]})
+    assert caught.value.status == 503
