@@ -154,6 +154,7 @@ class Builder:
                 await build.clean_up()
             finally:
                 del self._under_way[name]
+                build.close()
 
     def remove_container(self, container_id: str) -> asyncio.Task[None]:
         """Remove a container of a build, whatever becomes of the build meanwhile."""
@@ -199,6 +200,7 @@ class Build:
         self._images = builder.images
         self._layers = builder.layers
         self._context = context
+        self._files: list[BinaryIO] = []  # what ADD has fetched
         self._options = options
         self._output = output
         self._results: dict[int, Image | None] = {}
@@ -210,6 +212,12 @@ class Build:
         # after a step that was not in the cache, none of the stage's can be
         self._cache_on = True
         self.in_use: set[str] = set()
+
+    def close(self) -> None:
+        """Close the files that it has been given and has fetched: its end has come, however."""
+        self._context.close()
+        for file in self._files:
+            file.close()
 
     def say(self, text: str) -> None:
         """Add to the build's log."""
@@ -407,13 +415,12 @@ class Build:
     async def download(self, url: str, destination: str, checksum: str) -> Source:
         """The file behind a URL, for ADD; `checksum` is what its digest has to be, "" for anything."""
         file, _, name, time_ns = await contexts.fetch(url, self._builder.folder)
+        self._files.append(file)
         if checksum:
             digest = await self.in_thread(lambda: f"sha256:{_digest(file)}")
             if digest != checksum:
-                file.close()
                 raise InvalidParameter(f"digest mismatch for {url}: {digest} (expected: {checksum})")
         if not name and destination.endswith("/"):
-            file.close()
             raise InvalidParameter(f"cannot determine filename for source {url}")
         self.say("\n")
         return Source(name or "__unnamed__", _downloaded(file, time_ns))
@@ -421,6 +428,7 @@ class Build:
     async def clone(self, url: str, *, keep_git: bool, commit: str) -> Source:
         """The files of a git repository, for ADD; `commit` is what has to be checked out, "" for anything."""
         archive = await contexts.git_archive(url, self._builder.folder, keep_git=keep_git, commit=commit)
+        self._files.append(archive)
         return Source("", (await self.in_thread(lambda: ArchiveTree(archive))).root)
 
     # -- making images

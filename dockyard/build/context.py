@@ -29,10 +29,19 @@ _GIT = re.compile(r"^(git://|git@|github\.com/|https?://.*\.git(?:#.*)?$)")
 class Context:
     """A tree to build from and the text of its Dockerfile (called `dockerfile_name` in messages)."""
 
-    def __init__(self, tree: ArchiveTree, dockerfile: str, dockerfile_name: str) -> None:
+    def __init__(
+        self, tree: ArchiveTree, dockerfile: str, dockerfile_name: str, archive: BinaryIO | None = None
+    ) -> None:
+        """`archive` holds the tree's files; it is the context's from here on."""
         self.tree = tree
         self.dockerfile = dockerfile
         self.dockerfile_name = dockerfile_name
+        self._archive = archive
+
+    def close(self) -> None:
+        """Let go of the files; whatever still looks at the tree, nothing can be read there any more."""
+        if self._archive is not None:
+            self._archive.close()
 
 
 async def spool(chunks: AsyncIterator[bytes], folder: Path) -> BinaryIO:
@@ -49,20 +58,40 @@ async def spool(chunks: AsyncIterator[bytes], folder: Path) -> BinaryIO:
 
 
 async def from_archive(file: BinaryIO, dockerfile: str) -> Context:
-    """The context in a tar archive, compressed or not; `dockerfile` is the path in it, "" for the usual one."""
+    """The context in a tar archive, compressed or not; `dockerfile` is the path in it, "" for the usual one.
+
+    `file` is the context's from here on, and closed when there is none.
+    """
 
     def read() -> Context:
-        if file.seek(0, os.SEEK_END) == 0:
-            return _context(ArchiveTree(), dockerfile)
-        plain = uncompressed(file)
-        if plain is None:
-            raise InvalidParameter("the build context is not a tar archive")
-        return _context(ArchiveTree(plain), dockerfile)
+        archive = file
+        try:
+            if file.seek(0, os.SEEK_END) == 0:
+                return _context(ArchiveTree(), dockerfile, file)
+            plain = uncompressed(file)
+            if plain is None:
+                raise InvalidParameter("the build context is not a tar archive")
+            archive = plain
+            return _context(ArchiveTree(plain), dockerfile, plain)
+        except BaseException:
+            file.close()
+            archive.close()
+            raise
 
-    return await asyncio.to_thread(read)
+    reading = asyncio.ensure_future(asyncio.to_thread(read))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        reading.add_done_callback(_close_context)  # the thread reads on
+        raise
 
 
-def _context(tree: ArchiveTree, dockerfile: str) -> Context:
+def _close_context(reading: asyncio.Future[Context]) -> None:
+    if not reading.cancelled() and reading.exception() is None:
+        reading.result().close()
+
+
+def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None) -> Context:
     name = dockerfile or DEFAULT
     found = tree.find(name)
     if found is None and not dockerfile:
@@ -80,7 +109,7 @@ def _context(tree: ArchiveTree, dockerfile: str) -> Context:
         for path in (".dockerignore", name):
             if rules.excludes(path):
                 tree.remove(path)
-    return Context(tree, text, name)
+    return Context(tree, text, name, archive)
 
 
 async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
@@ -94,12 +123,16 @@ async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str],
     file.seek(0)
     head = file.read(512)
     if not kind.startswith("text/plain") or head[257:262] == b"ustar":
-        plain = await asyncio.to_thread(uncompressed, file)
+        try:
+            plain = await asyncio.to_thread(uncompressed, file)
+        except BaseException:
+            file.close()
+            raise
         if plain is not None:
             return await from_archive(plain, dockerfile)
-    file.seek(0)
-    text = file.read(LARGEST_DOCKERFILE)
-    file.close()
+    with file:
+        file.seek(0)
+        text = file.read(LARGEST_DOCKERFILE)
     tree = ArchiveTree()
     tree.add(DEFAULT, text)
     return _context(tree, "")
@@ -164,7 +197,7 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
     except TimeoutError:
         raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:
-        await asyncio.to_thread(shutil.rmtree, clone, True)
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, clone, True))
 
 
 async def _packed(top: Path, folder: Path, *, keep_git: bool) -> BinaryIO:

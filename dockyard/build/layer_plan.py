@@ -11,6 +11,7 @@ import posixpath
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from dockyard.build.archives import spooled, uncompressed
 from dockyard.build.trees import MOST_LINKS, ArchiveFile, DirectoryTree, File, components, members, walk
@@ -77,6 +78,12 @@ class LayerPlan:
         self._now = time.time_ns()
         self._nodes: dict[str, Node] = {}
         self._resolved: dict[str, str] = {}
+        self._archives: list[BinaryIO] = []  # that nodes are read from
+
+    def close(self) -> None:
+        """Close what has been unpacked into it: the layer is made, or given up."""
+        for archive in self._archives:
+            archive.close()
 
     # -- what is there so far
 
@@ -227,10 +234,12 @@ class LayerPlan:
         if file.entry.kind != tar_format.REGULAR:
             return False
         spool = spooled(file)
+        self._archives.append(spool)
         archive = uncompressed(spool)
         if archive is None:
             spool.close()
             return False
+        self._archives.append(archive)
         self.make_directories(target)
         for member in members(archive):
             self._unpack_one(member, target)

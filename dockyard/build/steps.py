@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -235,14 +235,14 @@ class Steps:
                 place = posixpath.join("/", state.config.working_dir or "/", destination)
                 if destination.endswith(("/", "/.")) or destination in (".", ".."):
                     place = posixpath.normpath(place).rstrip("/") + "/"
-                plan = LayerPlan(None if step.link else base, owner)
+                with closing(LayerPlan(None if step.link else base, owner)) as plan:
 
-                def lay_out() -> None:
-                    for source in sources:
-                        plan.add(source, place, None if keeps_owners else owner, mode)
+                    def lay_out() -> None:
+                        for source in sources:
+                            plan.add(source, place, None if keeps_owners else owner, mode)
 
-                await build.in_thread(lay_out)
-                await build.add_layer(state, key, created_by, plan)
+                    await build.in_thread(lay_out)
+                    await build.add_layer(state, key, created_by, plan)
 
     async def _sources(self, step: Copy, tree: ArchiveTree | DirectoryTree) -> list[Source]:
         build = self._build

@@ -29,6 +29,7 @@ CHUNK = 1 << 20
 F_SETPIPE_SZ = 1031
 # How long, in seconds, the archive process (11 MB) is kept without a job; a build's or a pull's next one finds it.
 IDLE = 2.0
+LAST_WORK = 10.0  # how long a child is waited for whose work is not wanted any more, s
 # A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
 Source = BinaryIO | AsyncIterator[bytes]
 
@@ -98,16 +99,20 @@ class Worker:
                 record_fd = [os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)]
                 files.callback(os.close, record_fd[0])
             if not isinstance(stream, AsyncIterator):
-                return _unpacked(await self._run(job, stream.fileno(), record_fd))
+                answering = asyncio.ensure_future(self._run(job, stream.fileno(), record_fd))
+                try:
+                    return _unpacked(await asyncio.shield(answering))
+                except asyncio.CancelledError:
+                    await _at_rest(answering)
+                    raise
             read_end, write_end = _pipe()
             answering = asyncio.ensure_future(self._run(job, read_end, record_fd, close=True))
             try:
                 await _feed(stream, write_end, answering, progress)
+                return _unpacked(await asyncio.shield(answering))
             except BaseException:
-                answering.cancel()
-                await asyncio.gather(answering, return_exceptions=True)
+                await _at_rest(answering)
                 raise
-            return _unpacked(await answering)
 
     def pack_tree(
         self,
@@ -198,6 +203,13 @@ class Worker:
                 start_new_session=True,
             )
         self._jobs = ours
+
+
+async def _at_rest(answering: "asyncio.Future[Answer]") -> None:
+    """Wait for a child whose work is given up, and whose stream has been cut: what it unpacks is removed next."""
+    await asyncio.wait({answering}, timeout=LAST_WORK)
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
 
 
 def _unpacked(answer: Answer) -> UnpackedLayer:

@@ -140,7 +140,7 @@ class ForkService:
             await self._containers.start(fork.id)
         finally:
             if checkpoint is not None:  # it was for this once
-                await asyncio.to_thread(shutil.rmtree, checkpoint.directory, ignore_errors=True)
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, checkpoint.directory, ignore_errors=True))
 
     @asynccontextmanager
     async def _standing_still(self, container: Container) -> AsyncIterator[None]:

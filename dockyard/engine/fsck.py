@@ -153,6 +153,10 @@ class Fsck:
                 yield Finding("layer", chain_id, f"the layer below it, {parent}, is missing", "pull or build it again")
                 continue
             below = None if parent is None else layers[parent][0]
+            damage = self._layers.damage(chain_id)
+            if damage:
+                yield Finding("layer", chain_id, damage, "pull or build again what stands on it")
+                continue
             problem = driver.problem(snapshot, below)
             if problem is not None:
                 if driver.mendable(snapshot):

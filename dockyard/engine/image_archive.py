@@ -120,7 +120,8 @@ class Loader:
             finally:
                 unpacked.close()
         finally:
-            await asyncio.get_running_loop().run_in_executor(None, trees.remove_tree, place)
+            # whatever else is cancelled: else what waits for a thread would never be done
+            await asyncio.shield(asyncio.to_thread(trees.remove_tree, place))
 
     async def _load(self, archive: Unpacked) -> list[str]:
         try:

@@ -354,6 +354,20 @@ class LayerStore:
     async def _run(self, work: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def _create(self, snapshot: str, work: Callable[..., R], *arguments: object) -> R:
+        """Have the driver make a snapshot. One that is given up in the midst of that is removed when it is there."""
+        making = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+
+            def made(done: asyncio.Future[R]) -> None:
+                if done.exception() is None:
+                    self._discard(snapshot)
+
+            making.add_done_callback(made)
+            raise
+
     # -- layers
 
     def get(self, chain_id: str) -> Layer:
@@ -373,6 +387,11 @@ class LayerStore:
     def snapshots(self) -> dict[str, tuple[str, str | None]]:
         """{chain ID: (the snapshot that holds the layer's files, the chain ID below it)}, parents before children."""
         return {chain_id: (row.snapshot, row.parent) for chain_id, row in self._layers.items()}
+
+    def damage(self, chain_id: str) -> str:
+        """What has been found wrong with the layer's files after a power cut, if anything."""
+        row = self._layers.get(chain_id)
+        return row.damaged if row is not None else ""
 
     def container_layers(self) -> dict[str, str | None]:
         """{container ID: the chain ID its layer stands on}."""
@@ -506,7 +525,7 @@ class LayerStore:
         if parent is not None:
             self.hold(parent)
         try:
-            target = await self._run(self.driver.create, snapshot, below)
+            target = await self._create(snapshot, self.driver.create, snapshot, below)
             try:
                 unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
             except BaseException:
@@ -526,7 +545,7 @@ class LayerStore:
         progress: Callable[[int], None] | None,
     ) -> Layer:
         """Unpack while the parent is still being made, then put the layer onto it."""
-        target = await self._run(self.driver.create, snapshot, None)
+        target = await self._create(snapshot, self.driver.create, snapshot, None)
         try:
             unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
             below = await parent()
@@ -707,9 +726,13 @@ class LayerStore:
             if not volatile:
                 await self.settle()  # of a build, if the image is of one that is not done yet
             fixtures = () if bare else FIXTURES
-            await self._run(self._create_read_write, container_id, parent, fixtures, options)
+            await self._create(container_id, self._create_read_write, container_id, parent, fixtures, options)
             row = ContainerRow(chain_id, volatile, ids)
-            self._container_rows.put(container_id, row, lazy=volatile)
+            try:
+                self._container_rows.put(container_id, row, lazy=volatile)
+            except BaseException:
+                self._discard(container_id)
+                raise
             self._containers[container_id] = _Mounted(row)
         except BaseException:
             if chain_id is not None:
@@ -880,7 +903,7 @@ class LayerStore:
                 async for piece in pieces:
                     yield piece
         finally:
-            await self._run(difference.__exit__, None, None, None)
+            await asyncio.shield(self._run(difference.__exit__, None, None, None))
 
     async def copy_changes(self, source: str, target: str) -> None:
         """Let the container `target`, fresh and on the same layer, differ from it as `source` does."""
