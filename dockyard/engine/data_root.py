@@ -10,6 +10,8 @@ from dockyard.errors import SystemFailure
 DATABASE = "dockyard.db"
 DRIVERS = {"overlay2": "overlay2", "vfs": "vfs/dir"}  # where each storage driver has its snapshots
 
+OUR_FOLDERS = ("networks", "backups", "image/imagedb")  # which Docker's has not, though it has lost its database
+
 
 def open_database(root: Path) -> Database:
     """The state database of the data root, made where there is nothing yet.
@@ -34,7 +36,8 @@ def open_database(root: Path) -> Database:
 
 def refuse_dockers(root: Path) -> None:
     """Raise SystemFailure for a data root of Docker's, in which everything would be taken for ours."""
-    if (root / "image").is_dir() and (root / "containers").is_dir() and not (root / DATABASE).exists():
+    ours = any((root / name).exists() for name in (DATABASE, *OUR_FOLDERS))
+    if (root / "image").is_dir() and (root / "containers").is_dir() and not ours:
         raise SystemFailure(
             f"{root} is a data root of Docker's: give Dockyard one of its own (data-root), "
             f"and take over what is there by `dockyard system import-docker {root}`"
