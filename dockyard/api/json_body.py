@@ -172,7 +172,8 @@ def _map_fix(fix: Fix, zero: Any, name: str) -> Fix:
     def fix_map(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _Mismatch(value, name)
-        return {key: zero if item is None else fix(item) for key, item in value.items()}
+        # in the order of the keys, in which Go would write them again
+        return {key: zero if (item := value[key]) is None else fix(item) for key in sorted(value)}
 
     return fix_map
 

@@ -201,9 +201,29 @@ class Route:
     without_disk: bool = False
 
 
+# Fields that hold maps: Go writes those in the order of their keys, and programs compare.
+MAPS = frozenset(
+    """
+    Annotations Attributes Config Containers DriverOpts ExposedPorts Labels Networks Options PortBindings Ports Runtimes
+    StorageOpt Sysctls Tmpfs Volumes
+    """.split()
+)
+
+
+def in_order(value: Any, field: str = "") -> Any:
+    """`value` with its maps (dicts in fields of MAPS) in the order of their keys."""
+    if isinstance(value, dict):
+        plain = field in MAPS and "Image" not in value and "Subnet" not in value and "Type" not in value
+        names = sorted(value) if plain else value
+        return {name: in_order(value[name], str(name)) for name in names}
+    if isinstance(value, list | tuple):
+        return [in_order(item) for item in value]
+    return value
+
+
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """`value` (msgspec structs, dicts, lists …) as the JSON body of a response."""
-    return web.Response(status, headers, "application/json", _encode(value) + b"\n")
+    return web.Response(status, headers, "application/json", _encode(in_order(value)) + b"\n")
 
 
 def no_content(status: int = 204) -> web.Response:

@@ -78,6 +78,13 @@ SHORT = {
     "ps": ("container", "ls"),
     "rmi": ("image", "rm"),
 }
+# docker's commands that there is nothing behind, with what to say of each
+ABSENT = {
+    "manifest": " yet: `docker buildx imagetools` and skopeo work with manifest lists of registries",
+    "plugin": ": managed plugins are kept by the engine and not run; volume and network drivers are built in",
+    "trust": ": Docker Content Trust is at its end; cosign signs and verifies images of any registry",
+    **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), " yet: there is no swarm"),
+}
 SYNONYMS = {"list": "ls", "remove": "rm"}
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
 OPTIONS = """\
@@ -99,6 +106,8 @@ _LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit status."""
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _open_streams()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -113,6 +122,17 @@ def main(arguments: list[str] | None = None) -> int:
         return error.code
     except Exception as error:
         return _report(error)
+
+
+def _open_streams() -> None:
+    """Have somewhere to write to where a stream was closed: else the engine's socket would be it."""
+    for number, name, how in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            place = os.open(os.devnull, os.O_RDWR)
+            if place != number:
+                os.dup2(place, number)
+                os.close(place)
+            setattr(sys, name, open(number, how, closefd=False))  # noqa: SIM115  (as long as we live)
 
 
 def _report(error: Exception) -> int:
@@ -172,6 +192,8 @@ def _run(rest: list[str]) -> int:
         group = word
     elif word in SHORT:
         group, name = SHORT[word]
+    elif word in ABSENT:
+        raise UsageError(f"{PROGRAM}: '{PROGRAM} {word}' is not here{ABSENT[word]}")
     elif "--help" in rest or "-h" in rest:
         return _help([])
     else:

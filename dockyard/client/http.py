@@ -79,7 +79,8 @@ class Connection:
                 "be root or a member of the socket's group"
             ) from error
         except (OSError, ValueError) as error:
-            why = "" if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else f" ({error})"
+            said = getattr(error, "strerror", None) or error
+            why = "" if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else f" ({said})"
             raise Unreachable(
                 f"Cannot connect to the Docker daemon at {self.host}. Is the dockyard daemon running?{why}"
             ) from error

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -44,7 +44,7 @@ from dockyard.engine.stats import StatsService
 from dockyard.engine.system import SystemService
 from dockyard.engine.user_namespaces import UserNamespaces
 from dockyard.engine.volumes import VolumeService
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.durability import sync_file_system, sync_path
@@ -261,7 +261,8 @@ async def reset(config: Config, told: Callable[[str], None]) -> None:
         await engine.close()
     group = Cgroup(f"/{(config.cgroup_parent or 'docker').strip('/')}")
     if not config.systemd_cgroups and group.exists() and not group.pids():
-        group.remove()
+        with suppress(OSError, DockyardError):  # another engine has containers there, too
+            group.remove()
     for folder in (config.data_root, config.exec_root):
         told(f"Removing {folder}")
         _remove_folder(folder)

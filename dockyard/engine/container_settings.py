@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from typing import TypeVar
 
 from dockyard.config import NO_SLICE, Config, bytes_of, is_slice
 from dockyard.engine import limits, log_options, runtimes
@@ -13,6 +14,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.runtime import defaults
 
+T = TypeVar("T")
 HEALTH_ACTIONS = ("", "none", "restart", "kill", "stop")
 SHORTEST_HEALTH_TIME = 1_000_000  # ns; shorter ones are most likely meant in another unit
 
@@ -26,9 +28,9 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
     config.working_dir = config.working_dir or base.working_dir
     config.stop_signal = config.stop_signal or base.stop_signal
     config.stop_timeout = base.stop_timeout if config.stop_timeout is None else config.stop_timeout
-    config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
-    config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
-    config.labels = {**(base.labels or {}), **(config.labels or {})}
+    config.exposed_ports = _merged(base.exposed_ports, config.exposed_ports) or None
+    config.volumes = _merged(base.volumes, config.volumes) or None
+    config.labels = _merged(base.labels, config.labels)
     given = {entry.partition("=")[0] for entry in config.env or []}
     merged = [*(config.env or []), *(entry for entry in base.env or [] if entry.partition("=")[0] not in given)]
     config.env = merged or base.env  # null where neither says anything, as Docker shows it
@@ -47,6 +49,11 @@ def merge_image_config(config: ContainerConfig, image: Image | None) -> None:
         check.test = base.healthcheck.test
         for name in ("interval", "timeout", "start_period", "start_interval", "retries", "on_failure"):
             setattr(check, name, getattr(check, name) or getattr(base.healthcheck, name))
+
+
+def _merged(base: dict[str, T] | None, own: dict[str, T] | None) -> dict[str, T]:
+    """Both, in the order of their keys, as Go writes maps."""
+    return dict(sorted({**(base or {}), **(own or {})}.items()))
 
 
 def check_config(config: ContainerConfig) -> None:

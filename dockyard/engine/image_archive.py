@@ -220,6 +220,7 @@ class Loader:
             if current >= total:
                 return
             await asyncio.sleep(0.1)
+        self._progress.bar("Loading layer", short, total, total, final=True)
 
 
 def _of_layout(archive: Unpacked, index: bytes) -> list[SavedImage]:

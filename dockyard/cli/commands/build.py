@@ -179,7 +179,9 @@ def _context(source: str, flags: Flags) -> tuple[str, str, Iterator[bytes] | byt
         raise Failure(f"unable to prepare context: context must be a directory: {os.path.abspath(source)}")
     from dockyard.client.build_context import pack_folder
 
-    name, pieces = pack_folder(source, dockerfile, lambda: sys.stdin.buffer.read())
+    # as with docker, a Dockerfile is looked for from where we are, not in the context
+    named = os.path.abspath(dockerfile) if dockerfile not in ("", "-") else dockerfile
+    name, pieces = pack_folder(source, named, lambda: sys.stdin.buffer.read())
     return "", name, pieces
 
 

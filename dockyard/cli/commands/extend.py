@@ -21,8 +21,7 @@ dockyard fork [OPTIONS] CONTAINER [NAME]
 Make a second container that goes on from the files and the processes of the first
 
 Options:
-      --memory      Fail if the processes cannot be copied (without this the
-                    program then begins anew, with a warning)
+      --memory      Fail if the processes cannot be copied (else the program then begins anew, with a warning)
       --no-memory   Copy only files: the program begins anew
       --no-start    Do not start it, even if the first one runs
       --start       Start it, even if the first one does not run

@@ -271,10 +271,11 @@ def load(session: Session, flags: Flags) -> int:
     source = flags.text("input")
     if not source and sys.stdin.isatty():
         raise Failure("requested load from stdin, but stdin is empty")
+    quiet = flags.on("quiet") or not sys.stdout.isatty()
     with opened(source) if source else sys.stdin.buffer as file:
         response = session.api.request(
             "POST",
-            path("/images/load", quiet=flags.on("quiet") or not sys.stdout.isatty(), platform=platforms(flags)),
+            path("/images/load", quiet="1" if quiet else "0", platform=platforms(flags)),
             iter(lambda: file.read(CHUNK), b""),
             headers={"Content-Type": "application/x-tar"},
         )

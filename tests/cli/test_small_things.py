@@ -1,0 +1,77 @@
+"""What a user of docker's command line would stumble over."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine_process import EngineProcess
+
+
+def shell(script: str, host: str = "unix:///nowhere") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, "DOCKER_HOST": host}
+    script = 'dockyard() { "$PYTHON" -m dockyard.cli.main "$@"; }\n' + script
+    return subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_traceback(engine: EngineProcess, closed: str) -> None:
+    for command in ("--help", "version", "ps", "nosuchcommand", "run --rm busybox echo hello"):
+        done = shell(f"dockyard {command} {closed}", engine.host)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == int(command == "nosuchcommand")
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "unix:///nowhere", "tcp://no.such.invalid:2375"])
+def test_an_engine_that_is_not_there_is_told_of_in_words(host: str) -> None:
+    done = shell("dockyard ps", host)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Cannot connect to the Docker daemon at {host}. Is the dockyard daemon running?")
+    assert "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "word", ["manifest", "trust", "plugin", "swarm", "node", "service", "stack", "secret", "config"]
+)
+def test_commands_that_are_not_here_are_answered(word: str) -> None:
+    done = shell(f"dockyard {word} ls")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"dockyard: 'dockyard {word}' is not here")
+
+
+def test_maps_are_in_the_order_of_their_keys(engine: EngineProcess) -> None:
+    engine.docker("create", "--name", "ordered", "--label", "z=1", "--label", "a=2", "-p", "90", "-p", "80", "--sysctl",
+                  "net.ipv4.tcp_syncookies=1", "--sysctl", "net.core.somaxconn=5", "busybox")  # fmt: skip
+    try:
+        told = engine.inspect("ordered")
+        for found in (told["Config"]["Labels"], told["Config"]["ExposedPorts"], told["HostConfig"]["PortBindings"],
+                      told["HostConfig"]["Sysctls"]):  # fmt: skip
+            assert list(found) == sorted(found)
+        assert list(told)[:3] == ["Id", "Created", "Path"]
+        line = engine.dockyard("inspect", "--format", "{{json .Config.Labels}}", "ordered").stdout
+        assert line == b'{"a":"2","z":"1"}\n'
+    finally:
+        engine.docker("rm", "ordered")
+
+
+def test_a_dockerfile_is_looked_for_from_where_we_are(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/D3").write_text("FROM scratch\nLABEL in=context\n")
+    script = f"cd {tmp_path}; dockyard build -q -f D3 context"
+    assert "unable to evaluate symlinks in Dockerfile path" in shell(script, engine.host).stderr
+    (tmp_path / "D3").write_text("FROM scratch\nLABEL in=here\n")
+    made = shell(script, engine.host).stdout.strip()
+    assert json.loads(engine.docker("image", "inspect", made))[0]["Config"]["Labels"] == {"in": "here"}
+    assert shell(f"cd {tmp_path}/context; dockyard build -q -f D3 .", engine.host).returncode == 0
+
+
+def test_the_help_of_fork_has_a_line_for_each_flag() -> None:
+    lines = shell("dockyard fork --help").stdout.partition("Options:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("      --")] == [
+        "--memory", "--no-memory", "--no-start", "--start",
+    ]  # fmt: skip
