@@ -25,7 +25,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """An engine whose environment has something to hide."""
     os.environ["DOCKYARD_TEST_SECRET"] = SECRET
     try:
-        with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=14) as process:
+        with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=43) as process:
             yield process
     finally:
         del os.environ["DOCKYARD_TEST_SECRET"]

@@ -12,6 +12,7 @@ import pytest
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.runtime import record as records
+from dockyard.runtime.existing import Existing
 from tests.processes import eventually, gone
 from tests.runtime.bundle import Bundle, apart
 from tests.runtime.conftest import Runtime
@@ -81,6 +82,13 @@ def test_a_first_process_whose_maker_dies_before_it_is_recorded_ends(
     with pytest.raises(AssertionError, match="ended without an answer"):
         apart(act)
     assert eventually(lambda: gone(int(seen.read_text())))
+    (name,) = os.listdir(bundle.state)
+    remains = Existing.load_remains(bundle.state, name)
+    assert remains is not None
+    assert remains.group.exists()
+    remains.delete(force=True)
+    assert not remains.group.exists()
+    assert os.listdir(bundle.state) == []
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"id": 7}'])
