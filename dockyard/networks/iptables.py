@@ -96,12 +96,16 @@ async def forget(chain: str, version: int = 4) -> None:
 
 async def _run(*command: str, said: str = "") -> str | None:
     """The output of a command that is told `said` on its stdin, or None when it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:  # iptables is there, iptables-restore is not
+        log.debug("%s: %s", command[0], error)
+        return None
     output, errors = await process.communicate(said.encode())
     if process.returncode != 0:
         log.debug("%s: %s", " ".join(command), errors.decode(errors="replace").strip())

@@ -165,3 +165,11 @@ async def test_the_nftables_way_is_as_documented(host: Host, neighbour: Neighbou
         nft.run(f"delete table inet mine{host.number}\n")
         nft.close()
     assert iptables.USER_CHAIN in run("iptables", "-S", "FORWARD")
+
+
+async def test_an_iptables_that_fails_keeps_no_daemon_from_starting(make_host: Any, tmp_path: Path) -> None:
+    (tmp_path / "programs" / "iptables-restore").write_text("no program\n")
+    host: Host = await make_host()
+    one, two = await host.join("one"), await host.join("two")
+    with serving(one.netns_path):
+        assert await in_thread(ask, one.endpoints["bridge"].ip, 80, two.netns_path)
