@@ -121,8 +121,9 @@ async def test_symlinks_are_told_of_and_stay_inside(room: Room) -> None:
 
 async def test_hostile_archives_write_inside_only(room: Room) -> None:
     (room.root / "d").mkdir()
-    with pytest.raises(DockyardError):
-        await room.write("/d", entry("l", tarfile.SYMTYPE, str(room.outside)), entry("l/planted"))
+    # through a link of its own as a chrooted tar would: to that path inside
+    await room.write("/d", entry("l", tarfile.SYMTYPE, str(room.outside)), entry("l/planted"))
+    assert (room.root / str(room.outside).lstrip("/") / "planted").is_file()
     with pytest.raises(InvalidParameter):
         await room.write("/d", entry("../../../planted"))
     assert os.listdir(room.outside) == ["secret"]
