@@ -83,7 +83,8 @@ class Dialer(Protocol):
 
 def unreachable(address: Address, error: Exception) -> Unreachable:
     """What to raise when nobody answers at `address`."""
-    why = "" if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else f" ({error})"
+    said = getattr(error, "strerror", None) or error
+    why = "" if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else f" ({said})"
     return Unreachable(f"Cannot connect to the Docker daemon at {address}. Is the dockyard daemon running?{why}")
 
 

@@ -24,6 +24,7 @@ from dockyard.shim.orders import Attachment, ExecRequest
 
 # How many execs that have ended are remembered, for whoever asks for their exit codes.
 REMEMBERED = 10_000
+WORD_PATIENCE = 2.0  # seconds, for a shim's word on an exec whose process is gone
 
 
 @dataclass(eq=False)
@@ -76,6 +77,18 @@ class ExecService:
             raise NotFound(f"No such exec instance: {exec_id}")
         if found.running and found.live is not None and found.live.code is not None:
             self._ended(found, found.live.code)  # whoever asks may be faster than the watcher
+        return found
+
+    async def settled(self, exec_id: str) -> Execution:
+        """The exec of that id, its end included when its process has ended: the shim's word on that may be on its way.
+
+        A client asks for the exit code as soon as it has seen the end of the output. Raises NotFound.
+        """
+        found = self.get(exec_id)
+        if found.running and found.live is not None and not _is_alive(found.live.pid):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(found.live.wait(), WORD_PATIENCE)
+            found = self.get(exec_id)
         return found
 
     def _find(self, exec_id: str) -> Execution | None:
@@ -321,3 +334,12 @@ def _command_of(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
         return [""]
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False

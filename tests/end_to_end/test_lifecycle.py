@@ -1,6 +1,7 @@
 """Lesson 04 as a user types it: the life of a container, through the stock docker client."""
 
 import json
+import threading
 import time
 
 from tests.engine_process import EngineProcess
@@ -166,3 +167,23 @@ def test_inspect_format_and_ps_format(engine: EngineProcess) -> None:
         assert row["Image"] == "busybox"
     finally:
         engine.docker("rm", "-f", "shown")
+
+
+def test_every_exec_ends_with_its_own_code_however_many_there_are(engine: EngineProcess) -> None:
+    """The end of the process that made it was taken for its own, and who asked at once was told of none."""
+    engine.docker("run", "-d", "--name", "host-of-many", "busybox", "top")
+    codes: list[int] = []
+
+    def work(code: int) -> None:
+        for _ in range(20):
+            codes.append(engine.run_docker("exec", "host-of-many", "sh", "-c", f"exit {code}").returncode - code)
+
+    try:
+        workers = [threading.Thread(target=work, args=(code,)) for code in (3, 5, 7, 9, 11, 13)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        engine.docker("rm", "-f", "host-of-many")
+    assert codes == [0] * 120
