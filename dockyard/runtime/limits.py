@@ -38,8 +38,8 @@ def apply(wanted: Sequence[Rlimit], pid: int = 0) -> None:
         values = (_bound(limit.soft), _bound(limit.hard))
         try:
             resource.prlimit(pid, NUMBERS[limit.type], values)
-        except PermissionError:
-            raise
+        except PermissionError as error:
+            raise _refused(limit, error) from None
         except (OSError, ValueError) as error:
             raise RuntimeFailure(f"error setting rlimit type {limit.type}: {error}") from error
 
@@ -49,7 +49,16 @@ def raise_hard(wanted: Rlimit, pid: int = 0) -> None:
     number = NUMBERS[wanted.type]
     soft, hard = resource.prlimit(pid, number)
     if hard != resource.RLIM_INFINITY and (wanted.hard > hard):
-        resource.prlimit(pid, number, (soft, _bound(wanted.hard)))
+        try:
+            resource.prlimit(pid, number, (soft, _bound(wanted.hard)))
+        except PermissionError as error:
+            raise _refused(wanted, error) from None
+
+
+def _refused(limit: Rlimit, error: PermissionError) -> PermissionError:
+    """The kernel's refusal, in runc's words."""
+    words = f"error setting rlimit type {NUMBERS[limit.type]}: operation not permitted"
+    return PermissionError(error.errno, words)
 
 
 def _bound(value: int) -> int:

@@ -91,10 +91,13 @@ class Attendance:
             init.set_clocks(self.pid, self._spec)
         elif message.kind == "limits" and self._wanted is not None:
             # only the host's root may raise a hard limit, not that of a user namespace
-            if self._crosses:
-                last_fork.set_early_limits(self._wanted, self.pid)
-            else:
-                limits.apply(self._wanted.rlimits, self.pid)
+            try:
+                if self._crosses:
+                    last_fork.set_early_limits(self._wanted, self.pid)
+                else:
+                    limits.apply(self._wanted.rlimits, self.pid)
+            except PermissionError as error:  # nobody may
+                raise RuntimeFailure(str(error.strerror)) from error
         elif message.kind == "seccomp" and self._filter is not None:
             _tell_agent(self.pidfd, self.pid, message.pid, self._filter, self._state)
         channel.send(self._process, Message("done"))

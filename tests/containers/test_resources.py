@@ -452,3 +452,10 @@ def test_containers_have_the_limit_that_the_daemon_was_started_with(tmp_path: Pa
         assert "5555" in Path(f"/proc/{engine.process.pid}/limits").read_text().split("Max open files")[1].split()[0]  # type: ignore[union-attr]  # it runs
     finally:
         engine.clean_up()
+
+
+def test_a_limit_above_the_kernels_is_refused_in_runcs_words(engine: EngineProcess) -> None:
+    # more than fs.nr_open, which nobody may
+    refused = engine.run_docker("run", "--rm", "--ulimit", "nofile=1073741817", "busybox", "true")
+    assert refused.returncode == 125
+    assert b"error setting rlimit type 7: operation not permitted" in refused.stderr
