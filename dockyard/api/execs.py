@@ -114,7 +114,7 @@ class Execs:
         return no_content(200)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
-        execution = await self._execs.settled(call.params["id"])
+        execution = await self._execs.seen(call.params["id"])
         given_keys = b"" if execution.detach_keys == DEFAULT_DETACH_KEYS else execution.detach_keys
         shown: dict[str, Any] = {
             "ID": execution.id,

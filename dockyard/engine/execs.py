@@ -15,7 +15,7 @@ from dockyard.engine.container import Container
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.exec_process import exec_process
 from dockyard.engine.start_failures import CannotRun, Refused, StartFailure, exec_failure
-from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process
 from dockyard.runtime.errors import RuntimeFailure
@@ -24,7 +24,8 @@ from dockyard.shim.orders import Attachment, ExecRequest
 
 # How many execs that have ended are remembered, for whoever asks for their exit codes.
 REMEMBERED = 10_000
-WORD_PATIENCE = 2.0  # seconds, for a shim's word on an exec whose process is gone
+# How long a shim is waited for that may be stuck, before an exec is told to run on, s.
+PATIENCE = 1.0
 
 
 @dataclass(eq=False)
@@ -79,17 +80,21 @@ class ExecService:
             self._ended(found, found.live.code)  # whoever asks may be faster than the watcher
         return found
 
-    async def settled(self, exec_id: str) -> Execution:
-        """The exec of that id, its end included when its process has ended: the shim's word on that may be on its way.
+    async def seen(self, exec_id: str) -> Execution:
+        """The exec as it is now, with an end that its client has seen already. Raises NotFound.
 
-        A client asks for the exit code as soon as it has seen the end of the output. Raises NotFound.
+        The client's stream ends at the shim. What that has told us, that the exec runs or has ended, may still be
+        unread when the client, faster than we, asks for the exit code.
         """
         found = self.get(exec_id)
-        if found.running and found.live is not None and not _is_alive(found.live.pid):
+        if found.started and not found.launched.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(found.live.wait(), WORD_PATIENCE)
-            found = self.get(exec_id)
-        return found
+                await asyncio.wait_for(found.launched.wait(), PATIENCE)
+        if found.running and found.live is not None:
+            with suppress(NotFound, Unavailable, RuntimeFailure, SystemFailure, TimeoutError):
+                # its answer comes after whatever was said before
+                await asyncio.wait_for(found.live.signal(0), PATIENCE)
+        return self.get(exec_id)
 
     def _find(self, exec_id: str) -> Execution | None:
         """An exec that an earlier daemon started; its shim knows whether it runs and how it ended, no more."""
@@ -334,12 +339,3 @@ def _command_of(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
         return [""]
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False

@@ -182,6 +182,7 @@ class Shim:
         self._execs: dict[str, Process] = {}
         self._ending: list[Process] = []  # ended, streams not yet
         self._codes: dict[str, int] = {}
+        self._unclaimed: dict[int, int] = {}  # ends of children while an exec's last number is not known yet
         self._over = False
         if not left.told:  # the starter was killed before it did
             self.connections[0].send(protocol.Reply(order.seq, pid=held.pid))
@@ -419,7 +420,10 @@ class Shim:
         channel = joining.fileno()
         try:
             started = joining.advance()
-            process.pid = joining.pid  # by the last fork; the new one goes on only now, and can't have ended
+            if process.pid != joining.pid:
+                # by the last fork: what may have ended under the old number was its maker, and under the new one, whom
+                # nobody knew, the process itself if somebody in the container has killed it on its way
+                process.pid, process.code = joining.pid, self._unclaimed.pop(joining.pid, None)
             if started is None:
                 return
         except (OSError, RuntimeFailure) as error:
@@ -480,6 +484,8 @@ class Shim:
         connection.send(protocol.Reply(request.seq, pid=started.pid))
         if process.code is not None:
             self._ended(process, process.code)
+        if not self._joining():
+            self._unclaimed.clear()
 
     def _signal(self, request: protocol.Signal) -> None:
         if request.exec_id:
@@ -513,13 +519,21 @@ class Shim:
             if not pid:
                 return
             process = by_pid.get(pid)
+            code = os.waitstatus_to_exitcode(status)
+            code = code if code >= 0 else 128 - code
             if process is not None and process.exit is None:
-                code = os.waitstatus_to_exitcode(status)
-                process.code = code if code >= 0 else 128 - code
+                process.code = code
                 if process.streams is not None:
-                    self._ended(process, process.code)
-            elif process is None and self._init is not None and self._init.streams is not None:
-                self._init.streams.log.child_ended(pid, status)
+                    self._ended(process, code)
+            elif process is None:
+                if self._joining():
+                    self._unclaimed[pid] = code
+                if self._init.streams is not None:
+                    self._init.streams.log.child_ended(pid, status)
+
+    def _joining(self) -> bool:
+        """Whether an exec is on its way whose last number is not known yet."""
+        return any(process.streams is None for process in self._execs.values())
 
     def _ended(self, process: Process, code: int) -> None:
         now = time.time_ns()
