@@ -195,7 +195,7 @@ JUNK = [
     *(f"{place}/j" for place in ("tmp", "plugins", "builder")),
 ]
 
-# what is done; what fsck says; whether fsck mends it, so that `broken` runs again
+# what is done; what fsck says (nothing: the daemon mends it at its start); whether fsck mends it, so `broken` runs
 SERVED = {
     "a container's row is torn": (_row("containers"), "containers/", True),
     "a container's row is no document": (_no_blob, "containers/", True),
@@ -209,9 +209,9 @@ SERVED = {
     "an image's configuration is another": (_other_config, "its configuration is not", True),
     "a container's folder is gone": (_remove(lambda v: v.root / "containers" / v.broken), "folder", True),
     "a container's layer is gone": (_remove(_snapshot), "its files, is missing", False),
-    "a container's lower is empty": (_empty(lambda v: _snapshot(v) / "lower"), "lower does not lead", True),
-    "a container's lower is gone": (_remove(lambda v: _snapshot(v) / "lower"), "lower does not lead", True),
-    "a container's work is gone": (_remove(lambda v: _snapshot(v) / "work"), "work is missing", True),
+    "a container's lower is empty": (_empty(lambda v: _snapshot(v) / "lower"), "", True),
+    "a container's lower is gone": (_remove(lambda v: _snapshot(v) / "lower"), "", True),
+    "a container's work is gone": (_remove(lambda v: _snapshot(v) / "work"), "", True),
     "a layer is gone": (_remove(lambda v: v.layers[0]), "its files, is missing", False),
     "a layer's files are gone": (_remove(lambda v: v.layers[1] / "diff"), "its files, is missing", False),
     "a layer's link is empty": (_empty(lambda v: v.layers[1] / "link"), "link is missing or empty", True),
