@@ -7,10 +7,14 @@ import os
 import select
 import sys
 
+from dockyard.cli.session import path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterator
+
+    from dockyard.cli.session import Session
 
 CHUNK = 1 << 17
 SHUT_WR = 1
@@ -98,6 +102,17 @@ def move(peer: socket, early: bytes, *, stdin: int | None, framed: bool, stdout:
             poll.modify(peer, select.POLLIN | (select.POLLOUT if pending else 0))
             if stdin is not None and not pending:
                 poll.register(stdin, select.POLLIN)
+
+
+def goes_on(session: Session, container: str) -> bool:
+    """Whether a container's process lives on after its stream has ended: by the detach keys, then.
+
+    Its state does not say so at once: it counts as running until all that it held is given back. A process that has
+    ended has no terminal to be resized.
+    """
+    rows, columns = window_size()
+    place = path("/containers", container, "/resize", h=rows, w=columns)
+    return session.api.request("POST", place, check=False).status == 200
 
 
 def _read(fd: int) -> bytes:

@@ -117,6 +117,24 @@ def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -
     engine.docker("rm", "-f", "left")
 
 
+def test_an_end_is_not_taken_for_the_detach_keys_when_the_engine_is_slow(
+    engine: EngineProcess, screens: list[Screen]
+) -> None:
+    assert engine.process is not None
+    for _ in range(4):
+        script = "echo begun; sleep 1; exit 7"
+        screen = Screen(engine, "run", "-it", "--name", "slow-end", "busybox", "sh", "-c", script)
+        screens.append(screen)
+        screen.wait_for(b"begun")
+        engine.process.send_signal(signal.SIGSTOP)  # the stream ends without it
+        try:
+            time.sleep(2)
+        finally:
+            engine.process.send_signal(signal.SIGCONT)
+        assert screen.process.wait(timeout=10) == 7
+        engine.docker("rm", "-f", "slow-end")
+
+
 def test_the_end_of_stdin_ends_cat(engine: EngineProcess) -> None:
     data = os.urandom(3_000_000)
     done = engine.dockyard("run", "-i", "--rm", "busybox", "cat", input=data)

@@ -80,10 +80,8 @@ def _follow(
             resize(rows, columns)
             terminal.on_resize(resize)
         terminal.move(stream, early, stdin=0 if stdin else None, framed=not tty)
-    if not ended.arrived(0.2):
-        state = session.api.request("GET", path("/containers", container, "/json")).json()["State"]
-        if state["Running"]:
-            return 0 if begin else _detached()
+    if tty and stdin and not ended.arrived(0.2) and terminal.goes_on(session, container):
+        return 0 if begin else _detached()
     status: int = ended.json()["StatusCode"]
     return status
 

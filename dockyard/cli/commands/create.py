@@ -294,7 +294,7 @@ class _Foreground:
         self._session.api.request("POST", self._place("/resize", h=rows, w=columns), check=False).read()
 
     def _status(self, ended: Response) -> int:
-        if self._tty and self._detached(ended):
+        if self._tty and self._stdin and self._detached(ended):
             return 0
         result = ended.json()
         if result is None:
@@ -305,8 +305,5 @@ class _Foreground:
         return status
 
     def _detached(self, ended: Response) -> bool:
-        """Whether the stream ended but the container goes on: it answers the wait in a moment otherwise."""
-        if ended.arrived(0.2):
-            return False
-        state = self._session.api.request("GET", self._place("/json"), check=False)
-        return state.status == 200 and bool(state.json()["State"]["Running"])
+        """Whether the stream ended because of the detach keys."""
+        return not ended.arrived(0.2) and terminal.goes_on(self._session, self._container)
