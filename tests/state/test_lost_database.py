@@ -52,7 +52,7 @@ def _damage(engine: EngineProcess) -> None:
 def _furnish(engine: EngineProcess) -> Api:
     """Containers, images, a network and a volume."""
     engine.docker("build", "-t", "built", "-", input=b"FROM busybox\nRUN echo built > /built\nLABEL a=b\n")
-    engine.docker("network", "create", "--subnet", f"{engine.subnet[:-1]}9.0/24", "net")
+    engine.docker("network", "create", "--subnet", f"10.192.{engine.subnet.rpartition('.')[2]}.0/24", "net")
     engine.docker("volume", "create", "--label", "x=y", "vol")
     engine.docker("run", "--name", "ended", "-e", "SECRET=1", "-v", "vol:/v", "built", "sh", "-c", "cat /built > /kept")
     engine.docker("create", "--name", "idle", "--network", "net", "built", "true")
