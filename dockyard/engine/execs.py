@@ -25,7 +25,7 @@ from dockyard.shim.orders import Attachment, ExecRequest
 # How many execs that have ended are remembered, for whoever asks for their exit codes.
 REMEMBERED = 10_000
 # How long a shim is waited for that may be stuck, before an exec is told to run on, s.
-PATIENCE = 1.0
+PATIENCE = 10.0
 
 
 @dataclass(eq=False)
@@ -91,9 +91,12 @@ class ExecService:
             with suppress(TimeoutError):
                 await asyncio.wait_for(found.launched.wait(), PATIENCE)
         if found.running and found.live is not None:
-            with suppress(NotFound, Unavailable, RuntimeFailure, SystemFailure, TimeoutError):
-                # its answer comes after whatever was said before
-                await asyncio.wait_for(found.live.signal(0), PATIENCE)
+            with suppress(Unavailable, RuntimeFailure, SystemFailure, TimeoutError):
+                try:
+                    # the answer comes after whatever was said before
+                    await asyncio.wait_for(found.live.signal(0), PATIENCE)
+                except NotFound:  # it has ended, which is told when its output has been passed on
+                    await asyncio.wait_for(found.live.wait(), PATIENCE)
         return self.get(exec_id)
 
     def _find(self, exec_id: str) -> Execution | None:
