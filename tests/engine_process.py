@@ -191,6 +191,8 @@ class EngineProcess:
         self._take_away()
 
     def _take_away(self) -> None:
+        for namespace in (self.run / "netns").glob("*"):
+            subprocess.run(["umount", namespace], check=False, capture_output=True)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
         _remove_cgroups(self.bridge)
         shutil.rmtree(self.run, ignore_errors=True)
