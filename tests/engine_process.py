@@ -171,7 +171,10 @@ class EngineProcess:
         return json.loads(self.docker("inspect", name))[0]
 
     def clean_up(self) -> None:
-        """Remove every container and network, stop the daemon, and take away its bridge and folders."""
+        """Remove every container and network, stop the daemon, and take away its bridge and folders.
+
+        Fails the test when the daemon has logged a traceback: whatever a client did, none is due.
+        """
         if self.process is not None and self.process.poll() is not None:
             self.start()
         containers = self.docker("ps", "-aq").split()
@@ -179,7 +182,11 @@ class EngineProcess:
             self.docker("rm", "-f", *containers)
         self.docker("network", "prune", "-f")
         self.stop()
+        log = self.log()
         self._take_away()
+        before, traceback, after = log.partition("Traceback (most recent call last)")
+        if traceback:
+            raise AssertionError(f"the daemon has logged a traceback:\n{before[-500:]}{traceback}{after[:5000]}")
 
     def abandon(self) -> None:
         """Kill the daemon and its containers, whose data may be on a disk that fails, and take away what they had."""

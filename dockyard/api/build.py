@@ -12,6 +12,7 @@ from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.build.builder import Builder, BuildOptions, Output, check_tags
 from dockyard.engine.container_config import HostConfig, Ulimit
+from dockyard.oci.manifest import parse_platform
 
 # How soon a build whose client has gone is noticed while it says nothing.
 LOOK_AFTER_CLIENT = 1.0
@@ -90,6 +91,9 @@ def _options(call: Call) -> BuildOptions:
         raise errors.InvalidParameter("squash is only supported with experimental mode")
     if call.text("outputs") and call.version >= (1, 40):
         raise errors.InvalidParameter("custom outputs require BuildKit")
+    platform = call.text("platform") if call.version >= (1, 32) else ""
+    if platform and parse_platform(platform).os != "linux":
+        raise errors.InvalidParameter("operating system is not supported")
     force_remove = call.flag("forcerm")
     return BuildOptions(
         dockerfile=call.text("dockerfile"),
@@ -97,7 +101,7 @@ def _options(call: Call) -> BuildOptions:
         arguments=_json(call, "buildargs", dict[str, str | None], "error reading build args") or {},
         labels=_json(call, "labels", dict[str, str], "error reading labels") or {},
         target=call.text("target"),
-        platform=call.text("platform") if call.version >= (1, 32) else "",
+        platform=platform,
         pull=call.flag("pull"),
         no_cache=call.flag("nocache"),
         remove=force_remove or call.flag("rm", True) or not call.text("rm"),

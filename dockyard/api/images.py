@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from dockyard import errors, web
-from dockyard.api import logins
+from dockyard.api import json_body, logins
 from dockyard.api.archive import send_archive
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
@@ -14,6 +14,7 @@ from dockyard.api.system import rfc3339
 from dockyard.engine.image import Image
 from dockyard.engine.images import ImageService
 from dockyard.generators import closing
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.reference import Reference
 
 # What an image's own "Config" may lack and clients rely on (moby daemon/server/router/image/inspect_response.go).
@@ -104,7 +105,11 @@ class Images:
         return summary
 
     async def inspect(self, call: Call) -> web.StreamResponse:
+        platform = _platform(call, (1, 49))
+        if platform is not None and call.flag("manifests"):
+            raise errors.InvalidParameter("conflicting options: manifests and platform options cannot both be set")
         image = await self._images.get(call.params["name"])
+        self._images.check_platform(call.params["name"], platform)
         document = msgspec.json.decode(image.raw)
         history = document.get("history") or []
         comment = document.get("comment") or (history[-1].get("comment") if history else "") or ""
@@ -146,6 +151,7 @@ class Images:
         return json_response(answer)
 
     async def history(self, call: Call) -> web.StreamResponse:
+        self._images.check_platform(call.params["name"], _platform(call, (1, 48)))
         entries = await self._images.history(call.params["name"])
         return json_response(
             [
@@ -175,6 +181,10 @@ class Images:
         name = call.params["name"]
         if not name.strip():
             raise errors.InvalidParameter("image name cannot be blank")
+        platforms = _platforms(call, (1, 50), "platforms")
+        if len(platforms) > 1:
+            raise errors.InvalidParameter("multiple platforms are not supported")
+        self._images.check_platform(name, platforms[0] if platforms else None)
         return json_response(await self._images.remove(name, force=call.flag("force"), prune=not call.flag("noprune")))
 
     async def prune(self, call: Call) -> web.StreamResponse:
@@ -226,23 +236,62 @@ class Images:
         tag = call.text("tag")
         if tag:
             name = Reference.parse(f"{name.domain}/{name.path}:{tag}")
+        wanted = _platform(call, (1, 46))
+        if wanted is not None:
+            self._images.check_platform(name.familiar(), wanted)
         progress = ProgressStream(call)
         return await progress.run(self._images.push(name, auth=logins.for_image(call), progress=progress.send))
 
     async def load(self, call: Call) -> web.StreamResponse:
+        platform = _platform(call, (1, 48))
         progress = ProgressStream(call)
         return await progress.run(
-            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send),
+            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send, platform=platform),
             errors_in_stream=True,
         )
 
     async def save(self, call: Call) -> web.StreamResponse:
         names = [call.params["name"]] if "name" in call.params else call.texts("names")
-        async with closing(self._images.save(names)) as pieces:
+        async with closing(self._images.save(names, _platform(call, (1, 48)))) as pieces:
             return await send_archive(call, pieces, {})
 
     async def distribution(self, call: Call) -> web.StreamResponse:
         return json_response(await self._images.distribution(call.params["name"], auth=logins.for_image(call)))
+
+
+class PlatformParameter(msgspec.Struct):
+    """A platform as the query has it: JSON, of which all but the first two may be left out."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+    os_features: list[str] | None = msgspec.field(default=None, name="os.features")
+
+
+def _platform(call: Call, since: tuple[int, int]) -> Platform | None:
+    """The platform of the query; None without one, and before the version that brought it. Raises InvalidParameter."""
+    given = _platforms(call, since, "platform")
+    if len(given) > 1:
+        raise errors.InvalidParameter("multiple platform parameters not supported")
+    return given[0] if given else None
+
+
+def _platforms(call: Call, since: tuple[int, int], name: str) -> list[Platform]:
+    return [_decoded_platform(text) for text in call.texts(name) if text] if call.version >= since else []
+
+
+def _decoded_platform(text: str) -> Platform:
+    try:
+        given = json_body.decode(text.encode(), PlatformParameter)
+    except errors.InvalidParameter as error:
+        reason = error.message.removeprefix("invalid JSON: ")
+        raise errors.InvalidParameter(f"failed to parse platform: {reason}") from None
+    if not given.os and not given.architecture and (given.variant or given.os_version or given.os_features):
+        raise errors.InvalidParameter("optional platform fields provided, but OS and Architecture are missing")
+    if not given.os or not given.architecture:
+        raise errors.InvalidParameter("both OS and Architecture must be provided")
+    return Platform(given.architecture, given.os, given.variant)
 
 
 def tagged_reference(repo: str, tag: str) -> Reference | None:

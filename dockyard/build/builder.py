@@ -47,6 +47,7 @@ from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.folders import own_folder
 from dockyard.generators import from_thread
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
+from dockyard.oci.manifest import parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -340,8 +341,10 @@ class Build:
     async def _image(self, name: str, platform: str) -> Image:
         """The image `name`, pulled when it is not here or when asked to."""
         image: Image | None = None
+        wanted = parse_platform(platform) if platform else None
         if not self._options.pull:
             try:
+                self._images.check_platform(name, wanted)
                 image = self._images.find(name)
             except NotFound:
                 image = None
@@ -353,6 +356,7 @@ class Build:
                 platform=platform,
                 progress=self._output.message,
             )
+            self._images.check_platform(name, wanted)
             image = self._images.find(name)
         self.in_use.add(image.id)
         return image

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from dockyard.build.archives import uncompressed
-from dockyard.build.dockerignore import IgnoreRules
+from dockyard.build.dockerignore import BadPattern, IgnoreRules
 from dockyard.build.trees import ArchiveTree
 from dockyard.content import download
 from dockyard.errors import InvalidParameter, SystemFailure, Unavailable
@@ -105,7 +105,10 @@ def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None
     ignore = tree.find(".dockerignore")
     if ignore is not None and not ignore.directory:
         # A client sends these two even when they are to be ignored, for the builder needs them; no COPY may see them.
-        rules = IgnoreRules.parse(b"".join(ignore.read()).decode(errors="replace"))
+        try:
+            rules = IgnoreRules.parse(b"".join(ignore.read()).decode(errors="replace"))
+        except BadPattern as error:
+            raise InvalidParameter(f"failed to read .dockerignore: {error}") from None
         for path in (".dockerignore", name):
             if rules.excludes(path):
                 tree.remove(path)

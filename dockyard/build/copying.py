@@ -32,7 +32,10 @@ def _find(tree: Tree, pattern: str, context: bool, unpack: bool) -> list[Source]
             raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
         cleaned = posixpath.normpath("/" + cleaned).lstrip("/") or "."
     if _WILDCARD.search(cleaned):
-        return [Source(place, file, unpack) for place, file in _glob(tree, cleaned)]
+        try:
+            return [Source(place, file, unpack) for place, file in _glob(tree, cleaned)]
+        except dockerignore.BadPattern as error:
+            raise InvalidParameter(str(error)) from None
     file = tree.find("" if cleaned == "." else cleaned)
     if file is None:
         reason = f"stat {cleaned}: file does not exist"

@@ -11,6 +11,10 @@ import re
 from collections.abc import Iterable
 
 
+class BadPattern(ValueError):
+    """A pattern that Go's filepath.Match takes for none."""
+
+
 class IgnoreRules:
     """Decides about paths relative to the context's root."""
 
@@ -25,7 +29,7 @@ class IgnoreRules:
 
     @classmethod
     def parse(cls, text: str) -> IgnoreRules:
-        """The rules in a .dockerignore file."""
+        """The rules in a .dockerignore file. Raises BadPattern."""
         patterns = []
         for line in text.removeprefix("\ufeff").splitlines():
             line = line.strip()
@@ -53,7 +57,8 @@ def _translate(pattern: str) -> str:
             if pattern[position : position + 1] != "*":
                 result += "[^/]*"
                 continue
-            position += 1
+            while pattern[position : position + 1] == "*":
+                position += 1
             if pattern[position : position + 1] == "/":
                 position += 1
                 result += "(?:.*/)?"
@@ -64,16 +69,50 @@ def _translate(pattern: str) -> str:
         elif character == "\\" and position < len(pattern):
             result += re.escape(pattern[position])
             position += 1
-        elif character == "[" and (end := pattern.find("]", position + 1)) > 0:
-            inner = pattern[position:end].replace("\\", "\\\\")
-            negated = inner.startswith("^")
-            result += f"[{'^' if negated else ''}{inner.removeprefix('^')}]"
-            position = end + 1
+        elif character == "[":
+            found, position = _class(pattern, position)
+            result += found
         else:
             result += re.escape(character)
     return result
 
 
+def _class(pattern: str, position: int) -> tuple[str, int]:
+    """The character class that begins at `position`, after its `[`, and where it ends. Raises BadPattern."""
+    negated = pattern.startswith("^", position)
+    position += negated
+    ranges: list[str] = []
+    while not ranges or not pattern.startswith("]", position):
+        low, position = _in_class(pattern, position)
+        high = low
+        if pattern.startswith("-", position):
+            high, position = _in_class(pattern, position + 1)
+        if low <= high:  # (one that is the wrong way round holds nothing)
+            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+        else:
+            ranges.append("")
+    inside = "".join(ranges)
+    if not inside:
+        return ("[^/]" if negated else "(?!)"), position + 1
+    return f"(?!/)[{'^' if negated else ''}{inside}]", position + 1
+
+
+def _in_class(pattern: str, position: int) -> tuple[str, int]:
+    """A character of a class, perhaps behind a backslash, and what follows it (Go's path/filepath, getEsc)."""
+    character = pattern[position : position + 1]
+    if character == "\\":
+        position += 1
+        character = pattern[position : position + 1]
+    elif character in ("-", "]"):
+        character = ""
+    if not character or position + 1 >= len(pattern):
+        raise BadPattern("syntax error in pattern")
+    return character, position + 1
+
+
 def match(pattern: str, name: str) -> bool:
-    """Go's filepath.Match: the whole `name`, where `*` and `?` do not reach over a slash. Used by COPY's wildcards."""
+    """Go's filepath.Match: the whole `name`, where `*` and `?` do not reach over a slash. Used by COPY's wildcards.
+
+    Raises BadPattern.
+    """
     return re.fullmatch(_translate(pattern.replace("**", "*")), name, re.DOTALL) is not None

@@ -60,9 +60,12 @@ def _wanted(root: str, dockerfile: str) -> Callable[[str, bool], bool]:
     else:
         return lambda _path, _is_folder: True
     # the one thing that a client and the builder share; it stands on the standard library alone
-    from dockyard.build.dockerignore import IgnoreRules
+    from dockyard.build.dockerignore import BadPattern, IgnoreRules
 
-    rules = IgnoreRules.parse(text)
+    try:
+        rules = IgnoreRules.parse(text)
+    except BadPattern as error:
+        raise ArchiveError(f"failed to read .dockerignore: {error}") from None
     exceptions = any(line.strip().startswith("!") for line in text.split("\n"))
 
     def wanted(path: str, is_folder: bool) -> bool:

@@ -17,7 +17,7 @@ from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_settings import check_config, merge_image_config, settle
 from dockyard.engine.endpoints import check_endpoint, endpoint_config
-from dockyard.engine.image import Image
+from dockyard.engine.image import Image, of_other_platform
 from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.images import ImageService
 from dockyard.engine.layers import LayerStore
@@ -238,13 +238,10 @@ class ContainerMaker:
 
 def _check_platform(reference: str, image: Image, wanted: Platform | None) -> list[str]:
     """What is to be said of the image's platform. Raises NotFound, at which clients pull the one that is wanted."""
-    found = Platform(image.config.architecture, image.config.os, image.config.variant)
+    found = image.platform
     if not found.architecture or runs_on(found, wanted or this_host()):
         return []
     if wanted is not None:
-        raise NotFound(
-            f"image with reference {reference} was found but does not match the specified platform: "
-            f"wanted {wanted}, actual: {found}"
-        )
+        raise of_other_platform(reference, found, wanted)
     warning = f"The requested image's platform ({found}) does not match the detected host platform ({this_host()})"
     return [f"{warning} and no specific platform was requested"]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockyard.engine.moments import parse_time
+from dockyard.errors import NotFound
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ImageConfig
 
 
@@ -22,6 +24,11 @@ class Image:
     last_tag_ns: int
 
     @property
+    def platform(self) -> Platform:
+        """What it is made for; without an architecture when it does not say."""
+        return Platform(self.config.architecture, self.config.os, self.config.variant)
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """The image's labels; empty when it has none."""
         return (self.config.config.labels if self.config.config else None) or {}
@@ -30,6 +37,14 @@ class Image:
     def created_ns(self) -> int | None:
         """When it was made, UNIX ns; None when the image does not say."""
         return parse_time(self.config.created)
+
+
+def of_other_platform(reference: str, found: Platform, wanted: Platform) -> NotFound:
+    """The error for an image that is there, and not for the platform that is wanted; clients then pull that one."""
+    return NotFound(
+        f"image with reference {reference} was found but its platform ({found}) does not match the specified platform "
+        f"({wanted})"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from dockyard.errors import InvalidParameter, NotFound
 from dockyard.generators import closing
 from dockyard.linux import syscalls
 from dockyard.oci import manifest as oci
-from dockyard.oci.descriptor import Descriptor
+from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.digest import check_digest, digest_of
+from dockyard.oci.manifest import runs_on
 from dockyard.oci.reference import Reference
 from dockyard.snapshots import trees
 
@@ -98,8 +99,12 @@ def blob_path(digest: str) -> str:
 class Loader:
     """One `load`."""
 
-    def __init__(self, images: ImageService, progress: Progress, *, quiet: bool) -> None:
+    def __init__(
+        self, images: ImageService, progress: Progress, *, quiet: bool, platform: Platform | None = None
+    ) -> None:
+        """With `platform`, images for others are left out."""
         self._images = images
+        self._platform = platform
         self._progress = progress
         self._quiet = quiet
         self._stages = False
@@ -139,6 +144,8 @@ class Loader:
         loaded = []
         named = False
         for item in saved:
+            if not self._fits(archive, item):
+                continue
             image_id = await self._image(archive, item)
             loaded.append(image_id)
             if self._stages:
@@ -151,6 +158,12 @@ class Loader:
         if not named and not self._stages:
             self._progress.stream("".join(f"Loaded image ID: {image_id}\n" for image_id in loaded))
         return loaded
+
+    def _fits(self, archive: Unpacked, item: SavedImage) -> bool:
+        if self._platform is None:
+            return True
+        config = self._images.decode(archive.read(item.config))
+        return runs_on(Platform(config.architecture, config.os, config.variant), self._platform)
 
     async def _tag(self, name: Reference, image_id: str) -> None:
         if name.tag is None:
@@ -246,8 +259,10 @@ def _of_layout(archive: Unpacked, index: bytes) -> list[SavedImage]:
 class Saver:
     """One `save`: lays several images out as one archive."""
 
-    def __init__(self, images: ImageService) -> None:
+    def __init__(self, images: ImageService, platform: Platform | None = None) -> None:
+        """With `platform`, images for others are refused."""
         self._images = images
+        self._platform = platform
         # image ID -> its tags that were asked for
         self._wanted: dict[str, list[Reference]] = {}
 
@@ -282,6 +297,8 @@ class Saver:
         yield _directory("blobs/") + _directory("blobs/sha256/")
         for image_id, tags in self._wanted.items():
             image = self._images.find(image_id)
+            if self._platform is not None and not runs_on(image.platform, self._platform):
+                raise NotFound(f"no suitable export target found for platform {self._platform}")
             layers: list[Descriptor] = []
             async with self._images.layers.held(image.chain_id):
                 for chain_id in chains_of(image.config.rootfs.diff_ids):

@@ -26,7 +26,7 @@ from dockyard.content.registry_auth import Credentials
 from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
-from dockyard.engine.image import HistoryEntry, Image, ImageUser
+from dockyard.engine.image import HistoryEntry, Image, ImageUser, of_other_platform
 from dockyard.engine.image_archive import Loader, Saver
 from dockyard.engine.image_documents import decode_config, encode_config
 from dockyard.engine.image_filters import select
@@ -42,7 +42,7 @@ from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter
 from dockyard.folders import own_folder
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
-from dockyard.oci.manifest import Index, Manifest, host, parse_platform
+from dockyard.oci.manifest import Index, Manifest, host, parse_platform, runs_on
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference, is_domain
 
 log = logging.getLogger("dockyard.images")
@@ -376,13 +376,25 @@ class ImageService:
 
     # -- archives
 
-    async def load(self, pieces: AsyncIterator[bytes], *, quiet: bool, progress: Send) -> None:
-        """Bring in the images of an archive that `save` made, or of an OCI layout. Raises InvalidParameter."""
-        await Loader(self, Progress(progress), quiet=quiet).load(pieces, str(self.layers.scratch))
+    def check_platform(self, name: str, wanted: Platform | None) -> None:
+        """Raise NotFound when the image `name` is not for the platform `wanted` (None: any)."""
+        image = self.find(name)
+        if wanted is not None and image.platform.architecture and not runs_on(image.platform, wanted):
+            raise of_other_platform(name, image.platform, wanted)
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """Images as one archive. Raises NotFound for an unknown name, before the first piece."""
-        saver = Saver(self)
+    async def load(
+        self, pieces: AsyncIterator[bytes], *, quiet: bool, progress: Send, platform: Platform | None = None
+    ) -> None:
+        """Bring in the images of an archive that `save` made, or of an OCI layout: those for `platform` (None: all).
+
+        Raises InvalidParameter.
+        """
+        loader = Loader(self, Progress(progress), quiet=quiet, platform=platform)
+        await loader.load(pieces, str(self.layers.scratch))
+
+    def save(self, names: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
+        """Images as one archive. Raises NotFound for an unknown name or another platform, before the first piece."""
+        saver = Saver(self, platform)
         for name in names:
             saver.add(name)
         return saver.stream()
@@ -398,6 +410,8 @@ class ImageService:
     ) -> Image:
         """Make an image of one layer from the tar of a root file system. Raises InvalidParameter."""
         where = parse_platform(platform) if platform else host()
+        if where.os != "linux":
+            raise InvalidParameter("operating system is not supported")
         config = changed(ContainerConfig(), changes) if changes else ContainerConfig()
         layer = await self.layers.register(None, pieces)
         try:

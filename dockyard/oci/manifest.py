@@ -1,6 +1,7 @@
 """Image manifests and indexes, OCI's and Docker's (image-spec manifest.md, image-index.md; distribution's schema 2)."""
 
 import platform as host_platform
+import re
 from typing import TypeVar
 
 import msgspec
@@ -34,6 +35,13 @@ _ARCHITECTURES = {
 }
 
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+# containerd/platforms, which these texts come from
+_COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
+_OS_COMPONENT = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
+_SYSTEMS = frozenset(
+    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris wasip1 "
+    "windows zos".split()
+)
 _KNOWN = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split())
 
 
@@ -47,14 +55,24 @@ def host() -> Platform:
 def parse_platform(text: str) -> Platform:
     """os[/architecture[/variant]] as `--platform` takes it. Raises InvalidParameter."""
     parts = text.lower().split("/")
-    if not all(parts) or len(parts) > 3:
-        raise InvalidParameter(f'"{text}": invalid platform')
+    for at, part in enumerate(parts):
+        if not (_COMPONENT if at else _OS_COMPONENT).fullmatch(part):
+            kind = "OS component" if at == 0 else "component"
+            rule = f'OSAndVersion specifier component must match "^{_OS_COMPONENT.pattern}$"'
+            if at:
+                rule = f'platform specifier component must match "^{_COMPONENT.pattern}$"'
+            raise InvalidParameter(f'"{part}" is an invalid {kind} of "{text}": {rule}: invalid argument')
+    if len(parts) > 3:
+        raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
     here = host()
     if parts[0] == "linux" and len(parts) == 1:
         return here
     if len(parts) == 1:
-        parts.insert(0, "linux")
-        if _ALIASES.get(parts[1], parts[1]) not in _KNOWN:
+        if _ALIASES.get(parts[0], parts[0]) in _KNOWN:
+            parts.insert(0, "linux")
+        elif parts[0] in _SYSTEMS:
+            parts.append(here.architecture)
+        else:
             raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
     return Platform(_ALIASES.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
 

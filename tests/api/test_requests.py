@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -364,7 +365,7 @@ def test_an_image_of_another_platform_is_not_the_one_that_is_wanted(engine: Engi
 
     status, answer = create("linux/s390x")
     assert status == 404
-    assert "busybox was found but does not match the specified platform: wanted linux/s390x" in answer["message"]
+    assert answer["message"].endswith("does not match the specified platform (linux/s390x)")
     status, answer = create("bogus")
     assert (status, answer["message"]) == (400, '"bogus": unknown operating system or architecture: invalid argument')
     for platform in ("linux", "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]):
@@ -388,3 +389,53 @@ def test_a_start_with_settings_is_refused(engine: EngineProcess) -> None:
 def test_a_create_without_a_body_is_refused_in_go_words(engine: EngineProcess) -> None:
     status, answer = engine.api("POST", "/containers/create")
     assert (status, answer["message"]) == (400, "invalid JSON: got EOF while reading request body")
+
+
+def test_a_platform_is_heeded_wherever_an_image_is_named(engine: EngineProcess) -> None:
+    engine.docker("run", "--rm", "busybox", "true")
+    here = {"os": "linux", "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]}
+    other = {"os": "linux", "architecture": "s390x"}
+    saved = engine.folder / "saved.tar"
+    engine.docker("save", "-o", str(saved), "busybox")
+    asked = {
+        "inspect": lambda p: engine.api("GET", f"/images/busybox/json?platform={p}"),
+        "history": lambda p: engine.api("GET", f"/images/busybox/history?platform={p}"),
+        "remove": lambda p: engine.api("DELETE", f"/images/busybox:two?platforms={p}"),
+        "push": lambda p: engine.api("POST", f"/images/busybox/push?platform={p}"),
+    }
+    engine.docker("tag", "busybox", "busybox:two")
+    assert engine.run_docker("save", "--platform", "linux/s390x", "-o", f"{saved}2", "busybox").returncode == 1
+    engine.docker("save", "--platform", f"linux/{here['architecture']}", "-o", f"{saved}2", "busybox")
+    for name, ask in asked.items():
+        status, answer = ask(quote(json.dumps(other)))
+        assert status == 404, name
+        assert "does not match the specified platform (linux/s390x)" in answer["message"]
+        for text, words in (
+            ("{", "failed to parse platform: unexpected EOF"),
+            ('{"os":"linux"}', "both OS and Architecture must be provided"),
+            ('{"variant":"v8"}', "optional platform fields provided, but OS and Architecture are missing"),
+        ):
+            assert ask(quote(text)) == (400, {"message": words}), name
+        if name != "push":
+            assert ask(quote(json.dumps(here)))[0] == 200, name
+    assert engine.api("DELETE", "/v1.49/images/busybox?platforms=x&noprune=1&force=0")[0] in (200, 409)
+    both = f"platforms={quote(json.dumps(here))}&platforms={quote(json.dumps(other))}"
+    engine.docker("load", "--platform", "linux/s390x", "-i", str(saved))
+    status, _ = engine.api("GET", "/images/busybox/json")
+    assert status == 404  # nothing in the archive is for that platform
+    engine.docker("load", "-i", str(saved))
+    assert engine.api("DELETE", f"/images/busybox?{both}") == (400, {"message": "multiple platforms are not supported"})
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"),
+    [
+        ("bogus", '"bogus": unknown operating system or architecture: invalid argument'),
+        ("linux/amd64/v1/x", '"linux/amd64/v1/x": cannot parse platform specifier: invalid argument'),
+        ("windows/amd64", "operating system is not supported"),
+    ],
+)
+def test_an_unknown_platform_is_refused_by_import_and_build(engine: EngineProcess, platform: str, words: str) -> None:
+    for path in ("/images/create?fromSrc=-", "/build?x=y"):
+        status, answer = engine.api("POST", f"{path}&platform={platform}")
+        assert (status, answer["message"]) == (400, words), path

@@ -12,7 +12,7 @@ import pytest
 
 from dockyard.build import context as contexts
 from dockyard.build.copying import find_sources, source_checksum
-from dockyard.build.dockerignore import IgnoreRules, match
+from dockyard.build.dockerignore import BadPattern, IgnoreRules, match
 from dockyard.build.layer_plan import LayerPlan, Owner
 from dockyard.build.owners import find_owner
 from dockyard.build.trees import ArchiveTree, DirectoryTree
@@ -62,11 +62,23 @@ def archive(*members: tuple[str, bytes | str | None]) -> io.BufferedRandom:
         ("a/**/z", "a/z", True),
         ("[ab].c", "b.c", True),
         ("[^ab].c", "b.c", False),
+        ("[[].c", "[.c", True),
+        ("[[:x]", ":", True),
+        (r"[\]-]", "]", True),
+        ("[z-a]", "b", False),
+        ("[&&~~||]", "&", True),
+        ("a[^b]c", "a/c", False),
         ("*\n!a/b", "a/b", False),
     ],
 )
 def test_ignore_rules(patterns: str, path: str, excluded: bool) -> None:
     assert IgnoreRules.parse(patterns).excludes(path) == excluded
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "[]a]", "[a", "[a-", "[a-]", "[-x]", "[^]", "a/[\\"])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(BadPattern, match="syntax error in pattern"):
+        IgnoreRules.parse(pattern)
 
 
 def test_wildcards_do_not_cross_slashes() -> None:
