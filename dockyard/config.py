@@ -142,8 +142,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
 
     @property
     def listeners(self) -> list[str]:
-        """The addresses to listen on."""
-        return self.hosts or [DEFAULT_SOCKET]
+        """The addresses to listen on; one without a scheme is TCP's, as dockerd has it."""
+        return [host if "://" in host else f"tcp://{host}" for host in self.hosts] or [DEFAULT_SOCKET]
 
 
 CGROUP_DRIVER = "native.cgroupdriver"
@@ -495,6 +495,8 @@ def _check(config: Config) -> None:
         scheme = host.partition("://")[0]
         if scheme not in ("unix", "tcp", "fd"):
             raise InvalidParameter(f"invalid bind address ({host}): unsupported proto {scheme}")
+        if scheme == "tcp" and "/" in host.partition("://")[2]:
+            raise InvalidParameter(f"invalid bind address ({host}): should not contain a path element")
     for label in config.labels:
         if "=" not in label:
             raise InvalidParameter(f"bad attribute format: {label}")

@@ -95,7 +95,9 @@ def _answers(path: str) -> bool:
 
 
 def _tcp(address: str, place: str, config: Config) -> tuple[socket.socket, ssl.SSLContext | None]:
-    host, _, port = place.rpartition(":")
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        host, port = place, ""
     host = host.strip("[]") or "127.0.0.1"
     secure = bool(config.tls or config.tlsverify)
     if not port:

@@ -221,7 +221,7 @@ class System:
         missing = "TLS client verification" if config.tls else "encryption"
         found = [
             f"[DEPRECATION NOTICE]: API is accessible on {address} without {missing}."
-            for address in config.hosts
+            for address in config.listeners
             if address.startswith("tcp://") and not config.tlsverify
         ]
         if apparmor.enabled and not apparmor.confines:

@@ -488,6 +488,7 @@ class Build:
                 return
         config = self._child_config(state, created_by, True)
         image = await self._images.create(config, state.image, None)
+        self._images.emit("create", image.id, image.id)
         self._made(state, key, image)
 
     async def add_layer(self, state: StageState, key: str, created_by: str, plan: LayerPlan) -> None:
@@ -498,15 +499,17 @@ class Build:
 
     async def commit_container(self, state: StageState, key: str, created_by: str, container_id: str) -> None:
         """Make the image of a RUN from what its container changed."""
-        await self._make(state, key, created_by, await self._layers.commit(container_id))
+        image = await self._make(state, key, created_by, await self._layers.commit(container_id))
+        self._images.emit("create", image.id, image.id)  # (as in moby, which commits a container for all but copies)
 
-    async def _make(self, state: StageState, key: str, created_by: str, layer: Layer) -> None:
+    async def _make(self, state: StageState, key: str, created_by: str, layer: Layer) -> Image:
         try:
             config = self._child_config(state, created_by, layer.diff_id == EMPTY)
             image = await self._images.create(config, state.image, layer)
         finally:
             self._layers.drop(layer.chain_id)
         self._made(state, key, image)
+        return image
 
     def _made(self, state: StageState, key: str, image: Image) -> None:
         self._take(state, image)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dockyard.build import dockerfile, instructions
 from dockyard.build.instructions import Command, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.build.substitution import expand, expand_words
+from dockyard.engine.moments import duration_text
 from dockyard.engine.signals import parse_signal
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck
@@ -140,8 +141,9 @@ def _quoted(words: Sequence[str]) -> str:
 
 
 def _health_check_text(check: Healthcheck) -> str:
+    """The check as Go's %v prints it."""
     times = (check.interval, check.timeout, check.start_period, check.start_interval)
-    return "&{" + " ".join([_quoted(check.test), *(f'"{time / 1e9:g}s"' for time in times), str(check.retries)]) + "}"
+    return f"&{{[{' '.join(check.test)}] {' '.join(duration_text(time) for time in times)} {check.retries}}}"
 
 
 def _ports(words: Sequence[str]) -> list[str]:

@@ -96,6 +96,7 @@ class CommitService:
             )
         finally:
             self._layers.drop(layer.chain_id)
+        self._images.emit("create", image.id, image.id)
         if name is not None:
             self._images.tag(image.id, name)
         await self._images.on_disk()

@@ -294,9 +294,11 @@ class Saver:
         index: list[Descriptor] = []
         repositories: dict[str, dict[str, str]] = {}
         written: set[str] = set()
-        yield _directory("blobs/") + _directory("blobs/sha256/")
         for image_id, tags in self._wanted.items():
             image = self._images.find(image_id)
+            made = max(image.created_ns or 0, 0) // 10**9 * 10**9
+            if not written:
+                yield _directory("blobs/", made) + _directory("blobs/sha256/", made)
             if self._platform is not None and not runs_on(image.platform, self._platform):
                 raise NotFound(f"no suitable export target found for platform {self._platform}")
             layers: list[Descriptor] = []
@@ -308,7 +310,7 @@ class Saver:
                     if layer.diff_id in written:
                         continue
                     written.add(layer.diff_id)
-                    yield tar_format.header(Entry(blob_path(layer.diff_id), size=size))
+                    yield tar_format.header(Entry(blob_path(layer.diff_id), size=size, mtime_ns=made))
                     async with closing(self._images.layers.pack(chain_id)) as pieces:
                         async for piece in pieces:
                             yield piece
@@ -321,11 +323,11 @@ class Saver:
                     "layers": layers,
                 }
             )
-            for document in (image.raw, manifest):
+            for document, time_ns in ((image.raw, made), (manifest, 0)):
                 digest = digest_of(document)
                 if digest not in written:
                     written.add(digest)
-                    yield _file(blob_path(digest), document)
+                    yield _file(blob_path(digest), document, time_ns)
             index += _index_entries(manifest, tags)
             sources = {layer.digest: layer for layer in layers}
             entries.append(
@@ -383,9 +385,10 @@ def _encode(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _directory(name: str) -> bytes:
-    return tar_format.header(Entry(name, tar_format.DIRECTORY, mode=0o755))
+def _directory(name: str, time_ns: int) -> bytes:
+    return tar_format.header(Entry(name, tar_format.DIRECTORY, mode=0o755, mtime_ns=time_ns))
 
 
-def _file(name: str, content: bytes) -> bytes:
-    return tar_format.header(Entry(name, size=len(content))) + content + bytes(tar_format.padding(len(content)))
+def _file(name: str, content: bytes, time_ns: int = 0) -> bytes:
+    head = tar_format.header(Entry(name, size=len(content), mtime_ns=time_ns))
+    return head + content + bytes(tar_format.padding(len(content)))

@@ -106,6 +106,28 @@ def duration(text: str) -> int | None:
     return sign * sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
 
 
+def duration_text(duration_ns: int) -> str:
+    """ns as Go's time.Duration prints them: 1h30m0s, 1.5s, 20ms, 0s."""
+    sign, left = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    if left < 10**9:
+        for unit, size in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
+            if left >= size:
+                return f"{sign}{_decimal(left, size)}{unit}"
+        return "0s"
+    minutes, rest = divmod(left, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(rest, 10**9)}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    return f"{sign}{hours}h{text}" if hours else f"{sign}{text}"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, fraction = divmod(value, unit)
+    digits = f"{fraction:0{len(str(unit)) - 1}d}".rstrip("0") if unit > 1 else ""
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def _seconds(text: str) -> int | None:
     whole, dot, fraction = text.partition(".")
     if not whole.removeprefix("-").isdecimal() or (dot and fraction and not fraction.isdecimal()):

@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import tarfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -439,3 +441,33 @@ def test_an_unknown_platform_is_refused_by_import_and_build(engine: EngineProces
     for path in ("/images/create?fromSrc=-", "/build?x=y"):
         status, answer = engine.api("POST", f"{path}&platform={platform}")
         assert (status, answer["message"]) == (400, words), path
+
+
+def test_builds_and_commits_are_told_and_saved_with_their_time(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        'FROM busybox\nHEALTHCHECK --interval=90s --timeout=1500ms --start-period=1h --retries=3 CMD echo "a b"\n'
+        'HEALTHCHECK CMD ["x", "y"]\n'
+    )
+    since = time.time()
+    engine.docker("build", "-q", "-t", "told", str(tmp_path))
+    engine.docker("create", "--name", "source", "told", "true")
+    committed = engine.docker("commit", "source", "told:two").strip()
+    built = engine.inspect("told:latest")
+    history = [entry["CreatedBy"] for entry in engine.api("GET", "/images/told/history")[1]]
+    assert history[0] == "/bin/sh -c #(nop)  HEALTHCHECK &{[CMD x y] 0s 0s 0s 0s 0}"
+    assert history[1] == '/bin/sh -c #(nop)  HEALTHCHECK &{[CMD-SHELL echo "a b"] 1m30s 1.5s 1h0m0s 0s 3}'
+    for version, wanted in (("1.45", []), ("1.51", [built["Parent"], built["Id"], committed])):
+        span = (
+            f"since={since}&until={time.time()}&filters={quote(json.dumps({'event': ['create'], 'type': ['image']}))}"
+        )
+        _, told = engine.api("GET", f"/v{version}/events?{span}")
+        told = [told] if isinstance(told, dict) else [json.loads(line) for line in told.splitlines()]
+        assert [event["Actor"]["ID"] for event in told] == wanted
+    engine.docker("save", "-o", str(tmp_path / "saved.tar"), "told:latest")
+    with tarfile.open(tmp_path / "saved.tar") as archive:
+        times = {member.name: member.mtime for member in archive}
+    made = int(datetime.fromisoformat(built["Created"][:19] + "+00:00").timestamp())
+    assert times["blobs"] == times[f"blobs/sha256/{built['Id'].removeprefix('sha256:')}"] == made
+    assert times["manifest.json"] == times["index.json"] == 0
+    engine.docker("rm", "source")
+    engine.docker("rmi", "told:latest", "told:two")

@@ -64,7 +64,7 @@ def archive(*members: tuple[str, bytes | str | None]) -> io.BufferedRandom:
         ("[^ab].c", "b.c", False),
         ("[[].c", "[.c", True),
         ("[[:x]", ":", True),
-        (r"[\]-]", "]", True),
+        (r"[\]x]", "]", True),
         ("[z-a]", "b", False),
         ("[&&~~||]", "&", True),
         ("a[^b]c", "a/c", False),

@@ -1,6 +1,8 @@
 """Settings that can't be kept are refused at once: by the daemon before it opens anything, and by --validate."""
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +128,18 @@ def test_the_page_on_the_daemon_has_every_key() -> None:
     page = Path("docs/daemon.md").read_text()
     keys = {name.replace("_", "-") for name in Config.__struct_fields__} | FOREIGN.keys()
     assert not [key for key in keys if f"| `{key}`" not in page]
+
+
+def test_an_address_without_a_scheme_is_a_tcp_address(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    engine = EngineProcess(tmp_path / "engine", number=6, arguments=(f"--host=127.0.0.1:{port}",))
+    engine.start()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/info")
+        assert f"tcp://127.0.0.1:{port}" in str(json.loads(connection.getresponse().read())["Warnings"])
+        connection.close()
+    finally:
+        engine.clean_up()
