@@ -29,7 +29,6 @@ from tests.engine_process import EngineProcess
         ({"log-format": "xml"}, "invalid log format: xml"),
         ({"max-download-attempts": 0}, "invalid max download attempts: 0"),
         ({"nosuchkey": 1}, "don't match any configuration option: nosuchkey"),
-        ({"selinux-enabled": True}, "don't match any configuration option: selinux-enabled"),
         ({"log-driver": "none-of-that-name"}, "failed to set log opts"),
     ],
 )
