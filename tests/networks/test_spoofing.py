@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.networks.conftest import Host, Neighbour, inside, ip, run_in
 from tests.networks.test_bridge import ask, in_thread, serving
 from tests.networks.test_host_links import advertise, host_without_ipv6_routing, internet_sum
@@ -147,6 +149,7 @@ async def test_without_icc_neighbours_hear_nothing_of_each_other(make_host: Call
     assert known.get(state.gateway) in (None, gateway_mac(host.bridge).hex(":"))
 
 
+@pytest.mark.usefixtures("ipv6_forwarding")
 async def test_a_neighbour_is_no_router(host: Host) -> None:
     with host_without_ipv6_routing():
         await host.create("six", ipv6=True)
