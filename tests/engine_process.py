@@ -70,7 +70,7 @@ class EngineProcess:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
                 try:
