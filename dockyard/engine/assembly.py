@@ -150,6 +150,8 @@ class Engine:
 
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
+        # before there is a copy of the database: one that has nothing on the disk when the power goes then is a lost one
+        await self._on_disk(new=self._database.fresh)
         self._copies.open()
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
@@ -170,19 +172,19 @@ class Engine:
         self._undo.push_async_callback(self.services.builder.close)
         naming = asyncio.ensure_future(self.services.fsck.name_at_start())
         self._undo.callback(naming.cancel)
-        try:
-            await self._on_disk()
-        except (OSError, SystemFailure) as failure:  # what ends containers works without the disk
-            log.error("what has been found at the start is not on the disk: %s", failure)
+        await self._on_disk()
 
-    async def _on_disk(self) -> None:
-        """Until what this start has made is on the disk: of a new data root everything, with its own name."""
-        if self._database.fresh:
-            root = Path(self.config.data_root).resolve()
-            await asyncio.to_thread(sync_file_system, str(root))
-            for folder in root.parents[:2]:  # a remapped one lies in another
-                await asyncio.to_thread(sync_path, str(folder))
-        await self._database.on_disk()
+    async def _on_disk(self, *, new: bool = False) -> None:
+        """Until what this start has made is on the disk: of a `new` data root everything, with its own name."""
+        try:
+            if new:
+                root = Path(self.config.data_root).resolve()
+                await asyncio.to_thread(sync_file_system, str(root))
+                for folder in root.parents[:2]:  # a remapped one lies in another
+                    await asyncio.to_thread(sync_path, str(folder))
+            await self._database.on_disk()
+        except (OSError, SystemFailure) as failure:  # what ends containers works without the disk
+            log.error("what this start has made and found is not on the disk: %s", failure)
 
     async def stop_containers(self) -> None:
         """Stop every running container in its own way and start none any more; `close` comes next."""

@@ -40,10 +40,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Session:
     disk = RecordingDisk(folder, SIZE)
     engine = EngineProcess(folder / "engine", number=8)
     engine.data_root.mkdir(parents=True)
-    names, promises = ["begin"], [dict[str, session.Promise]()]
+    names, promises = ["mounted", "begin"], [dict[str, session.Promise](), dict[str, session.Promise]()]
     with disk.mounted(engine.data_root):
+        disk.mark("mounted")
         engine.start()
         try:
+            engine.docker("version")
             disk.mark("begin")
             for name, promised in session.play(engine):
                 disk.mark(name)
@@ -100,7 +102,7 @@ def test_what_is_answered_is_on_the_disk(recorded: Session) -> None:
     cuts = recorded.recording.cuts()
     problems = []
     for number, name in enumerate(recorded.names[1:], start=1):
-        cut = next(cut for cut in cuts if cut.told > number)  # "begin" is a mark, too
+        cut = next(cut for cut in cuts if cut.told > number)
         before, after = recorded.promises[number - 1 : number + 1]
         promised = {about: promise for about, promise in after.items() if before.get(about) is not promise}
         with engine_after(recorded, cut) as engine:
