@@ -150,7 +150,7 @@ class Engine:
 
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
-        # before there is a copy of the database: one that has nothing on the disk when the power goes then is a lost one
+        # before there is a copy of the database, beside which one that has nothing on the disk is taken for a new one
         await self._on_disk(new=self._database.fresh)
         self._copies.open()
         self._undo.push_async_callback(self._registry.close)

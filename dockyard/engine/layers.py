@@ -902,6 +902,9 @@ class LayerStore:
             async with closing(self.archives.pack_tree(directory, whiteouts=True)) as pieces:
                 async for piece in pieces:
                     yield piece
+        except (OSError, SystemFailure):
+            self._container(container_id)  # not there: it has been removed meanwhile
+            raise
         finally:
             await asyncio.shield(self._run(difference.__exit__, None, None, None))
 

@@ -238,9 +238,9 @@ class VolumeService:
                 new[name] = held
         if not new:
             return
-        # not of what may be mounted there, but of the directory
+        # by the folder of all of them: a volume may be removed meanwhile, or have a file system of its own mounted
         places = (self._driver(held.row.driver).path(name) for name, held in new.items())
-        await self._database.names.reach(*(os.path.dirname(place) for place in places))
+        await self._database.names.reach(*{os.path.dirname(os.path.dirname(place)) for place in places})
         for name, held in new.items():
             if held.row.pending and self._volumes.get(name) is held:
                 held.row = msgspec.structs.replace(held.row, pending=False)
@@ -348,12 +348,12 @@ class VolumeService:
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             driver = self._driver(held.row.driver)
-            if not held.row.owner:  # else whoever removes it has written that down
-                self._rows.put(name, msgspec.structs.replace(held.row, removing=True))
-                await self._database.on_disk()
             del self._volumes[name]
             going = self._going[name] = asyncio.get_running_loop().create_future()
             try:
+                if not held.row.owner:  # else whoever removes it has written that down
+                    self._rows.put(name, msgspec.structs.replace(held.row, removing=True))
+                    await self._database.on_disk()
                 await asyncio.to_thread(driver.remove, name)
                 self._rows.delete(name, lazy=bool(held.row.owner))
             except BaseException:

@@ -565,11 +565,13 @@ def _replace(path: str, text: str) -> None:
 
 
 def _read(path: str) -> str:
+    """What one of our small files holds; "" also when a power cut has left its length without its content."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 8192).decode()
+        data = os.read(descriptor, 8192)
     finally:
         os.close(descriptor)
+    return data.decode() if data.isascii() and b"\0" not in data else ""
 
 
 def _read_if_there(path: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.engine.id_ranges import IdRange
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.linux import mounts
 from dockyard.snapshots import overlay2
 from dockyard.snapshots.driver import Change, ChangeKind, Fixture
@@ -253,3 +253,23 @@ def test_a_mapped_tree_where_overlayfs_takes_no_layers_from_nowhere(
         assert not [name for name in os.listdir(f"{driver.home}/box") if name.startswith("mapped-")]
     finally:
         driver.put("box")
+
+
+@pytest.mark.parametrize("left", [b"", bytes(26), b"\xff" * 26])
+def test_what_a_power_cut_left_of_the_drivers_own_files_is_swept_or_mended(driver: Overlay2, left: bytes) -> None:
+    """The files' lengths may reach the disk without their content, or nothing at all."""
+    driver.create("base", None)
+    Path(driver.diff_path("base"), "file").write_text("kept")
+    driver.create_read_write("box", "base")
+    driver.create_read_write("unknown", "base")
+    for snapshot in ("box", "unknown"):
+        for name in ("link", "lower"):
+            Path(driver.layer_path(snapshot), name).write_bytes(left)
+    assert driver.sweep(["base", "box"]) == ["unknown"]
+    with pytest.raises(SystemFailure, match="is empty"):
+        driver.get("box")
+    assert driver.problem("box", "base")
+    driver.mend("box", "base")
+    assert driver.problem("box", "base") is None
+    assert Path(driver.get("box"), "file").read_text() == "kept"
+    driver.put("box")
