@@ -147,7 +147,7 @@ class Container(Existing):
         `systemd`: its cgroup is a unit of systemd's; `rootless`: do without a cgroup where the caller may make none.
         `on_console` is called with the terminal's master before anything is written there.
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
-        `spare` is a process that becomes the container's first; the spec must fit (`Spare.fits`).
+        `spare` is a process that forks the container's first; the spec must fit (`Spare.fits`).
         `meanwhile` is called with its PID and pidfd while it is on its way.
         Raises RuntimeFailure; then nothing is left.
         """
@@ -226,8 +226,7 @@ class Container(Existing):
             if spare is None:
                 pid, ours = _bear(born, syscalls.CLONE_PARENT if sibling else 0)
             else:
-                spare.go()
-                pid, ours = spare.pid, spare.end
+                pid, ours = spare.go(), spare.end
             undo.callback(ours.close)
             undo.callback(_reap, pid)
             born_at_all.append(born)

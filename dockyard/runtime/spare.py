@@ -1,9 +1,13 @@
-"""A container's first process that is there before anybody knows for which container.
+"""The parent of a container's first process, there before anybody knows for which container.
 
 A fork of a Python process copies its memory page by page as it writes, which takes half as long as all that it does for
-its container. So who is going to be the parent of a container's first process forks it ahead (`fork`), in a PID
-namespace of its own and else where the caller is; where containers are expected to want one, a network namespace is
-there too. It sleeps until whoever makes the container gives it its `Birth`.
+its container. So who is going to be the parent of a container's first process forks one ahead (`fork`) that has copied
+what will be written to; where containers are expected to want one, a network namespace is there too. It sleeps until
+whoever makes the container gives it its `Birth`, reads that, forks the first process into a PID namespace as its
+sibling, and is gone. The memory is then the child's, without another copy.
+
+The fork is not made ahead as well: a process's start time is that of its fork, and programs tell from that of PID 1 how
+long the container has run.
 """
 
 import os
@@ -15,10 +19,11 @@ from collections.abc import Callable
 import msgspec
 
 from dockyard.linux import descriptors, loopback, memory_files, namespaces, syscalls
-from dockyard.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID
+from dockyard.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, CLONE_PARENT
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import channel, groups, init
+from dockyard.runtime.channel import Message
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.filter import Filter
 from dockyard.runtime.init import Birth, Stdio
@@ -58,7 +63,7 @@ def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
     """
     end, theirs = channel.pair()
     with theirs:
-        pid = namespaces.fork_into(CLONE_NEWPID)
+        pid = os.fork()
         if pid == 0:
             try:
                 syscalls.close_all_but(0, 1, 2, theirs.fileno())
@@ -78,10 +83,10 @@ class Spare:
 
     @staticmethod
     def fits(spec: Spec) -> bool:
-        """Whether such a process can be this container's first.
+        """Whether such a process's child can be this container's first.
 
-        It is in a PID namespace of its own, made in the host's user namespace; and a hook that its maker runs would be
-        no child of its parent, who could not end it.
+        That is in a PID namespace of its own, made in the host's user namespace; and a hook that its maker runs would
+        be no child of its parent, who could not end it.
         """
         kinds = {kind.type: kind for kind in spec.linux.namespaces}
         return (
@@ -99,9 +104,10 @@ class Spare:
         return not poll.poll(0)
 
     def give(self, birth: Birth, text: bytes) -> None:
-        """Tell it what it will be; `text` is the JSON of the spec. Raises RuntimeFailure when it is not there any more.
+        """Tell it what its child will be; `text` is the JSON of the spec.
 
         What `birth` names need not be there before `go`. Who closes the channel instead wants it no more.
+        Raises RuntimeFailure when it is not there any more.
         """
         stdio = birth.stdio
         papers = Papers(
@@ -128,12 +134,21 @@ class Spare:
         finally:
             os.close(body)
 
-    def go(self) -> None:
-        """Let it be born as what it has been given. Raises RuntimeFailure when it is not there any more."""
+    def go(self) -> int:
+        """Let the first process be born as what has been given; its PID. `end` is our end of its channel from now on.
+
+        Raises RuntimeFailure when it is not there any more, or could not be made.
+        """
         try:
+            message, _ = channel.receive(self.end)
+            if message is None:
+                raise _gone()
+            if message.kind == "error":
+                raise RuntimeFailure(message.text, message.exit_code)
             self.end.send(b"!", socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             raise _gone() from None
+        return message.pid
 
 
 def _gone() -> RuntimeFailure:
@@ -154,7 +169,7 @@ def _own_network() -> int:
 
 
 def _wait(runtime: socket.socket, home: int) -> None:
-    """Sleep, then be born. Returns when nobody wants a container.
+    """Sleep, then have a child that is born. Returns in the parent, and when nobody wants a container.
 
     `home` is the network namespace that we came from, if we are not there any more.
     """
@@ -194,5 +209,13 @@ def _wait(runtime: socket.socket, home: int) -> None:
         own_keyring=papers.own_keyring,
         gate=None,
     )
-    if runtime.recv(1):
+    try:
+        pid = namespaces.fork_into(CLONE_NEWPID | CLONE_PARENT)
+    except OSError as error:
+        failure = RuntimeFailure(f"cannot make the container's first process: {(error.strerror or '').lower()}")
+        channel.send_failure(runtime, failure)
+        return
+    if pid:
+        channel.send(runtime, Message("born", pid=pid))
+    elif runtime.recv(1):
         init.be_born(birth, runtime)

@@ -146,14 +146,16 @@ def _be_shim(offering: socket.socket, habits: Habits) -> None:
     syscalls.close_all_but(0, 1, 2, offering.fileno())
     syscalls.set_process_name("dockyard-shim")
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    channel, watch = offers.make(offering, habits.prepare, network=habits.own_network)
+    channel, watch, child = offers.make(offering, habits.prepare, network=habits.own_network)
     offering.close()
     handover.sleep(channel)
     left = handover.Left()
     left.take(channel)
-    if left.outcome == handover.PASSED_ON:
+    if left.outcome == handover.RUNS and child:
+        os.waitpid(child, 0)  # it ends once it has forked the container's process
+    elif left.outcome == handover.PASSED_ON:
         starter.start_alone(left, watch)
-        # a first process that was not wanted, or a go-between: they are in our process group, the container's are not
+        # the child, who was not wanted, or a go-between: they are in our process group, the container's are not
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(0, os.WNOHANG)[0]:
                 pass

@@ -15,7 +15,7 @@ from dockyard.runtime import spare
 from dockyard.runtime.spare import Spare
 from dockyard.shim import handover
 
-_OFFER = struct.Struct("<II")  # the shim's PID, the first process's or 0
+_OFFER = struct.Struct("<II")  # the shim's PID, its child's or 0
 _NEWS = struct.Struct("<cII")  # what, the starter's PID, the shim's
 
 # A starter's news: it has an order and this shim; has an order and waits for a shim; waits for an order.
@@ -29,7 +29,7 @@ class Offer:
     shim: int  # its PID
     end: socket.socket  # of the handover to it
     watch: select.epoll  # what it watches when it has a container
-    spare: Spare | None  # its child, for the container's first process
+    spare: Spare | None  # its child, which forks the container's first process
 
     def close(self) -> None:
         """Let go of it: whoever waits at the other ends notices."""
@@ -46,8 +46,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def make(
     starters: socket.socket, prepare: Callable[[], None], *, network: bool = False
-) -> tuple[socket.socket, select.epoll]:
-    """Offer oneself with a child that has done `prepare`; where a starter leaves things, and what wakes then.
+) -> tuple[socket.socket, select.epoll, int]:
+    """Offer oneself with a child that has done `prepare`.
+
+    Returns where a starter leaves things, what wakes when something happens in the container, the child's PID or 0.
 
     `network`: the child shall have a network namespace of its own.
 
@@ -66,7 +68,7 @@ def make(
     end.close()
     if child is not None:
         child.end.close()
-    return channel, watch
+    return channel, watch, first
 
 
 def take(shims: socket.socket) -> Offer | None:

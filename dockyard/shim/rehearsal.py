@@ -63,7 +63,7 @@ def _play(directory: str) -> None:
     habits.learn()
     with daemon, ours, client, theirs, taking, offering:
         os.chdir(directory)
-        channel, watch = offers.make(offering, lambda: os._exit(0))
+        channel, watch, _ = offers.make(offering, lambda: os._exit(0))
         offer = offers.take(taking)
         assert offer is not None
         assert offer.spare is not None

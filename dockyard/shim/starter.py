@@ -2,7 +2,7 @@
 
 What a start touches in an interpreter (the spec's objects, the code that reads them) would belong to the shim for the
 container's whole life: 3 MB each. So a process that lives on carries out the daemon's orders one after the other: it
-takes a shim that waits, makes the container of the first process that is the shim's child already, leaves it to the
+takes a shim that waits, makes the container of the first process that the shim's child forks for it, leaves it to the
 shim (handover.py), and is free for the next. Another one waits beside it, for orders that come meanwhile.
 
 A container that needs more than such a process (another runtime, a checkpoint to go on from, a user namespace, a PID

@@ -1,4 +1,4 @@
-"""The first process that is there before its container: who gets it, and what happens when it is killed."""
+"""The parent of the first process that is there before its container: who gets it, and what if it is killed."""
 
 import asyncio
 import contextlib
@@ -16,15 +16,16 @@ from dockyard.linux import hot_pages
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
 from dockyard.runtime import defaults
+from dockyard.runtime.record import parentage, start_time
 from dockyard.shim.client import Shims
 from dockyard.shim.orders import ExitStatus, LogConfig, StartRequest
 from tests.api_client import Api
 from tests.engine_process import EngineProcess
-from tests.processes import eventually, named, shim_of, zygote_of
+from tests.processes import eventually, named, zygote_of
 
 
 def waiting(engine: EngineProcess) -> int:
-    """The process that waits for its container: PID 1 of a namespace that nobody else is in."""
+    """The process that waits for its container: a shim's child that is in no PID namespace of its own."""
     assert engine.process is not None
     zygote = zygote_of(engine.process.pid)
     return eventually(lambda: _waiting_below(zygote))[0]
@@ -32,23 +33,40 @@ def waiting(engine: EngineProcess) -> int:
 
 def _waiting_below(zygote: int) -> list[int]:
     children = [child for shim in named("dockyard-shim", zygote) for child in named("dockyard-shim", shim)]
-    return [child for child in children if _number_inside(child) == 1]
+    return [child for child in children if _pid_namespace(child) == _pid_namespace("self")]
 
 
-def _number_inside(pid: int) -> int:
-    """What the process is in the innermost PID namespace."""
+def _pid_namespace(pid: int | str) -> str:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        return os.readlink(f"/proc/{pid}/ns/pid")
     except FileNotFoundError:  # it has just gone
-        return 0
-    return int(next(row for row in status.splitlines() if row.startswith("NSpid:")).split()[-1])
+        return ""
 
 
-def test_a_container_with_a_pid_namespace_gets_the_waiting_process(crashing: EngineProcess, api: Api) -> None:
-    expected = waiting(crashing)
+def _parent(pid: int) -> int:
+    return parentage(pid)[0]
+
+
+def test_a_containers_first_process_is_forked_by_the_one_that_waits_which_is_gone_then(
+    crashing: EngineProcess, api: Api
+) -> None:
+    waits = waiting(crashing)
+    shim = _parent(waits)
     container = api.run("sleep", "60")
-    assert api.inspect(container)["State"]["Pid"] == expected
-    assert shim_of(expected)
+    first = api.inspect(container)["State"]["Pid"]
+    assert first != waits
+    assert _parent(first) == shim
+    assert eventually(lambda: not Path(f"/proc/{waits}").exists())  # no zombie either
+    api.remove(container)
+
+
+def test_a_first_process_has_not_run_longer_than_its_container(crashing: EngineProcess, api: Api) -> None:
+    waiting(crashing)
+    time.sleep(1)  # as /proc counts, in hundredths of a second
+    before = time.clock_gettime(time.CLOCK_BOOTTIME) - 0.02
+    container = api.run("sleep", "60")
+    first = api.inspect(container)["State"]["Pid"]
+    assert start_time(first) / os.sysconf("SC_CLK_TCK") >= before
     api.remove(container)
 
 
@@ -94,7 +112,7 @@ def test_a_network_namespace_is_made_ahead_where_containers_have_their_own(tmp_p
         return os.readlink(f"/proc/{pid}/ns/net")
 
     async def network(shims: Shims, number: int, *, ahead: bool) -> tuple[str, str]:
-        """In which network namespace a container's process waited for it, the host's or not, and where it runs."""
+        """In which network namespace a process waited for the container, the host's or not, and where that runs."""
         zygote = zygote_of(os.getpid())
         (waits,) = await asyncio.to_thread(
             eventually, lambda: [pid for pid in _waiting_below(zygote) if (network_of(pid) != host) is ahead]
@@ -106,7 +124,7 @@ def test_a_network_namespace_is_made_ahead_where_containers_have_their_own(tmp_p
         )
         shim = await shims.start(request)
         try:
-            assert shim.pid == waits
+            assert shim.pid != waits
             return before, network_of(shim.pid)
         finally:
             await shim.signal(signal.SIGKILL)
