@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ def _link(directory: int, name: str, target: str) -> None:
 
 
 def _node(directory: int, name: str, device: Device, bind: bool) -> None:
+    if _is_mounted_on(directory, name):
+        return  # whoever has mounted it there knows why
     try:
         if bind and device.type != "p":
             _bind(directory, name, device)
@@ -89,6 +92,15 @@ def _node(directory: int, name: str, device: Device, bind: bool) -> None:
             _make(directory, name, device)
     except OSError as error:
         raise RuntimeFailure(f"error creating device nodes: {device.path}: {error.strerror}") from error
+
+
+def _is_mounted_on(directory: int, name: str) -> bool:
+    try:
+        flags = os.O_PATH | os.O_NOFOLLOW
+        os.close(syscalls.openat2(directory, name, flags, resolve=syscalls.RESOLVE_NO_XDEV))
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return False
 
 
 def _make(directory: int, name: str, device: Device) -> None:

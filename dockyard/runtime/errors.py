@@ -1,5 +1,8 @@
 """What a runtime can fail at."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class RuntimeFailure(Exception):
     """A container or a process in it could not be made or changed.
@@ -17,3 +20,18 @@ class RuntimeFailure(Exception):
 
 class ProgramMissing(RuntimeFailure):
     """It takes a program that is not installed on this host."""
+
+
+def reason(error: OSError) -> str:
+    """The kernel's words as other runtimes print them."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Raise a RuntimeFailure that says `what` was being done for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeFailure(f"{what}: {reason(error)}") from error

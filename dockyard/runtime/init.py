@@ -37,7 +37,7 @@ from dockyard.runtime import (
     sysctls,
 )
 from dockyard.runtime.channel import Message
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, doing
 from dockyard.runtime.filter import Filter
 from dockyard.runtime.gate import Gate
 
@@ -183,28 +183,33 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
         hooks.run("createContainer", spec.hooks.create_container, birth.state("creating", os.getpid()))
     slave = _open_terminal(root, wanted, runtime) if wanted is not None and wanted.terminal else -1
     if wanted is not None and wanted.cwd:
-        os.close(root.make_directory(wanted.cwd))
+        with doing(f"mkdir {wanted.cwd}"):
+            os.close(root.make_directory(wanted.cwd))
     root.protect(spec)
     if birth.crosses and wanted is not None and _joins_pids(birth):
         labels.of_next_program(wanted)
     import_nothing_more()
-    if not birth.has(CLONE_NEWNS):
-        root.enter_by_chroot()
-    elif birth.pivot:
-        root.enter()
-    else:
-        root.enter_by_move()
+    with doing("error jailing process inside rootfs"):
+        if not birth.has(CLONE_NEWNS):
+            root.enter_by_chroot()
+        elif birth.pivot:
+            root.enter()
+        else:
+            root.enter_by_move()
     root.close()
     if slave >= 0:
         process.take_terminal(slave)
         if not birth.crosses:
-            process.control_terminal()
+            with doing("taking the terminal"):
+                process.control_terminal()
     elif wanted is not None:
         take_stdio(birth.stdio, wanted)
     if spec.hostname:
-        syscalls.sethostname(spec.hostname)
+        with doing("sethostname"):
+            syscalls.sethostname(spec.hostname)
     if spec.domainname:
-        syscalls.setdomainname(spec.domainname)
+        with doing("setdomainname"):
+            syscalls.setdomainname(spec.domainname)
     if spec.linux.personality is not None:
         scheduling.apply_personality(spec.linux.personality)
     if spec.linux.memory_policy is not None:
@@ -243,14 +248,17 @@ def _enter_namespaces(birth: Birth, runtime: socket.socket) -> None:
     """Join, then make. PID and user namespaces are there already, or come with the last fork."""
     for fd, flag in birth.joined:
         if flag != CLONE_NEWPID:
-            syscalls.setns(fd, flag)
+            with doing("joining the container's namespaces"):
+                syscalls.setns(fd, flag)
             os.close(fd)
     # The cgroup namespace's root is where the process is now: in the container's cgroup.
     made = birth.flags & ~(CLONE_NEWUSER | CLONE_NEWPID)
     if made:
-        syscalls.unshare(made)
+        with doing("making the container's namespaces"):
+            syscalls.unshare(made)
     if made & CLONE_NEWNET:
-        loopback.up()
+        with doing("raising the loopback device"):
+            loopback.up()
     if made & CLONE_NEWTIME:
         _enter_time_namespace(birth, runtime)
 
@@ -264,7 +272,8 @@ def _join_pids(birth: Birth) -> None:
     """Have the next fork go to the joined PID namespace."""
     for fd, flag in birth.joined:
         if flag == CLONE_NEWPID:
-            syscalls.setns(fd, flag)
+            with doing("joining the pid namespace"):
+                syscalls.setns(fd, flag)
 
 
 def _keep_gate(runtime: int) -> None:
@@ -541,7 +550,8 @@ def filtered(ready: Ready, runtime: socket.socket) -> Ready:
         return ready
     ready.filter.load(runtime)
     if ready.sets is not None:
-        capabilities.apply(ready.sets)
+        with doing("unable to apply caps"):
+            capabilities.apply(ready.sets)
     return Ready(ready.wanted, ready.program, ready.environment, None, None)
 
 

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from dockyard.linux import syscalls
+from dockyard.linux import capabilities, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
 from dockyard.runtime import environment, quick_start, sub_cgroups
@@ -177,8 +177,14 @@ def _bundle(flags: Flags) -> tuple[str, Spec]:
 def _warn_of_capabilities(session: Session, wanted: Process | None) -> None:
     """Of those that can't be given as asked: the kernel keeps an ambient one only if it is inheritable too."""
     sets = wanted.capabilities if wanted is not None else None
-    for name in sets.ambient if sets is not None else ():
-        if sets is not None and (name not in sets.inheritable or name not in sets.permitted):
+    if sets is None:
+        return
+    asked = {*sets.bounding, *sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient}
+    unknown = sorted(asked - set(capabilities.NAMES[: capabilities.last_known_to_kernel() + 1]))
+    if unknown:
+        session.log.warning(f"ignoring unknown or unavailable capabilities: [{' '.join(unknown)}]")
+    for name in sets.ambient:
+        if name not in unknown and (name not in sets.inheritable or name not in sets.permitted):
             session.log.warning(f"can't raise ambient capability {name}: operation not permitted")
 
 
@@ -260,6 +266,7 @@ def execute(session: Session, flags: Flags) -> int:
     launch.check_terminal(process)
     descriptors = launch.descriptors(process)
     environment.forget()
+    _warn_of_capabilities(session, process)
     foreground = None
     if not launch.detach:
         from dockyard.runtime.foreground import Foreground

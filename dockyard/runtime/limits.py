@@ -41,7 +41,7 @@ def apply(wanted: Sequence[Rlimit], pid: int = 0) -> None:
         except PermissionError as error:
             raise _refused(limit, error) from None
         except (OSError, ValueError) as error:
-            raise RuntimeFailure(f"error setting rlimit type {limit.type}: {error}") from error
+            raise RuntimeFailure(f"error setting rlimit type {NUMBERS[limit.type]}: {error}") from error
 
 
 def raise_hard(wanted: Rlimit, pid: int = 0) -> None:

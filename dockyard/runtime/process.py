@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from dockyard.linux import capabilities, syscalls
 from dockyard.oci.runtime_spec import Process
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, doing, reason
 
 # ioctl_tty(2); the standard library has no names for them
 TIOCSPTLCK = 0x40045431
@@ -76,11 +76,13 @@ def control_terminal() -> None:
 def set_oom_score(process: Process) -> None:
     """How eagerly the kernel kills it for memory; needs the caller's privileges and a /proc."""
     if process.oom_score_adj is not None:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(process.oom_score_adj).encode())
-        finally:
-            os.close(fd)
+        path = "/proc/self/oom_score_adj"
+        with doing(f"failed to update {path}"):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, str(process.oom_score_adj).encode())
+            finally:
+                os.close(fd)
 
 
 def become(process: Process, last_capability: int, *, setgroups: bool, filters: bool) -> "capabilities.Sets | None":
@@ -96,7 +98,8 @@ def become(process: Process, last_capability: int, *, setgroups: bool, filters: 
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if sets is not None:
-        capabilities.drop_bounding(sets.bounding, last_capability)
+        with doing("unable to apply bounding set"):
+            capabilities.drop_bounding(sets.bounding, last_capability)
     if sets is not None or later:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     try:
@@ -105,8 +108,8 @@ def become(process: Process, last_capability: int, *, setgroups: bool, filters: 
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
-        reason = "an id is not mapped in the user namespace" if error.errno == errno.EINVAL else _lower(error)
-        raise RuntimeFailure(f"unable to setup user {user.uid}:{user.gid}: {reason}") from error
+        why = "an id is not mapped in the user namespace" if error.errno == errno.EINVAL else reason(error)
+        raise RuntimeFailure(f"unable to setup user {user.uid}:{user.gid}: {why}") from error
     if sets is not None or later:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     if sets is None:
@@ -119,7 +122,8 @@ def become(process: Process, last_capability: int, *, setgroups: bool, filters: 
         loading = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
         capabilities.apply(dataclasses.replace(sets, effective=loading, permitted=sets.permitted | loading, ambient=0))
         return sets
-    capabilities.apply(sets)
+    with doing("unable to apply caps"):
+        capabilities.apply(sets)
     return None
 
 
@@ -145,7 +149,7 @@ def enter_directory(process: Process) -> None:
     try:
         os.chdir(process.cwd)
     except OSError as error:
-        failure = f'chdir to cwd ("{process.cwd}") set in config.json failed: {_lower(error)}'
+        failure = f'chdir to cwd ("{process.cwd}") set in config.json failed: {reason(error)}'
         raise RuntimeFailure(failure, 126 if error.errno in (errno.EACCES, errno.EPERM) else 127) from error
     # getcwd(2) of a directory outside the root begins with "(unreachable)", of which the C library makes ENOENT
     try:
@@ -153,7 +157,7 @@ def enter_directory(process: Process) -> None:
     except FileNotFoundError:
         inside = ""
     except OSError as error:
-        raise RuntimeFailure(f"failed to verify if current working directory is safe: {_lower(error)}") from error
+        raise RuntimeFailure(f"failed to verify if current working directory is safe: {reason(error)}") from error
     if not inside.startswith("/"):
         os.chdir("/")
         raise RuntimeFailure(
@@ -186,7 +190,7 @@ def _check_program(path: str, name: str) -> None:
     except PermissionError:
         raise RuntimeFailure(f'exec: "{name}": permission denied', 126) from None
     except OSError as error:
-        raise RuntimeFailure(f'exec: "{name}": stat {path}: {_lower(error)}', 127) from None
+        raise RuntimeFailure(f'exec: "{name}": stat {path}: {reason(error)}', 127) from None
     if stat.S_ISDIR(mode):
         raise RuntimeFailure(f'exec: "{name}": is a directory', 126)
     if not os.access(path, os.X_OK, effective_ids=True):
@@ -208,9 +212,9 @@ def execute(process: Process, program: str, environment: dict[str, str]) -> None
         os.execve(program, process.args, environment)
     except FileNotFoundError as error:
         # the file is there (find_program saw it): its interpreter is not
-        raise RuntimeFailure(f"exec {program}: {_lower(error)}", 127) from error
+        raise RuntimeFailure(f"exec {program}: {reason(error)}", 127) from error
     except OSError as error:
-        raise RuntimeFailure(f"exec {program}: {_lower(error)}", 126) from error
+        raise RuntimeFailure(f"exec {program}: {reason(error)}", 126) from error
     except ValueError as error:
         raise RuntimeFailure(f"exec {program}: invalid argument: {error}", 126) from error
 
@@ -218,9 +222,3 @@ def execute(process: Process, program: str, environment: dict[str, str]) -> None
 def environment_of(process: Process) -> dict[str, str]:
     """The spec's KEY=value list as a dict; of a key given twice the last counts."""
     return dict(entry.partition("=")[::2] for entry in process.env if "=" in entry and not entry.startswith("="))
-
-
-def _lower(error: OSError) -> str:
-    """The kernel's words as other runtimes print them."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]

@@ -30,7 +30,7 @@ from dockyard.linux.syscalls import (
 )
 from dockyard.oci.runtime_spec import Mount, Spec
 from dockyard.runtime import cgroup_mounts, devices, labels, mount_options, mount_sources, tmpfs_copy
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, doing
 from dockyard.runtime.mount_options import PROPAGATION, Options
 
 # What may be mounted over in /proc: lxcfs puts the container's own numbers there.
@@ -167,10 +167,13 @@ class Rootfs:
                 raise RuntimeFailure(f"error mounting {place}: {(error.strerror or '').lower()}{where}") from error
 
     def _inside(self, wanted: Mount) -> Mount:
-        """Some say the destination as the host sees it."""
-        if not wanted.destination.startswith(self.path.rstrip("/") + "/"):
-            return wanted
-        return msgspec.structs.replace(wanted, destination=wanted.destination[len(self.path.rstrip("/")) :])
+        """With a clean destination; some say it as the host sees it."""
+        # as text: what is a link in the tree is followed later, and stays inside
+        clean = os.path.normpath("/" + wanted.destination.lstrip("/"))
+        top = self.path.rstrip("/")
+        if clean.startswith(top + "/"):
+            clean = clean[len(top) :]
+        return wanted if clean == wanted.destination else msgspec.structs.replace(wanted, destination=clean)
 
     def _make_mount(
         self,
@@ -213,7 +216,7 @@ class Rootfs:
             if not pseudo and wanted.type != "mqueue":
                 data = labels.mount_data(data, self._label)
             if made >= 0 or late or options.needs_descriptor():
-                self._mount_by_descriptor(wanted, options, data, target, late, made)
+                self._mount_by_descriptor(wanted, options, data, target, late, made, covers=there)
             else:
                 mount(
                     wanted.source or wanted.type,
@@ -233,13 +236,14 @@ class Rootfs:
         return True
 
     def _mount_by_descriptor(
-        self, wanted: Mount, options: Options, data: str, target: int, late: bool, made: int
+        self, wanted: Mount, options: Options, data: str, target: int, late: bool, made: int, *, covers: bool
     ) -> None:
+        """`covers`: the directory was there before us, and has something to tell a tmpfs."""
         if made < 0:
             made = mount_sources.new_file_system(wanted, options, data)
         keep = False
         try:
-            if options.copy_up:
+            if options.copy_up and covers:
                 tmpfs_copy.copy_tree(target, made)
             syscalls.move_mount(made, target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
             self._finish(made, options)
@@ -396,7 +400,8 @@ class Rootfs:
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            _bind_read_only(fd, fd, syscalls.AT_RECURSIVE)
+            with doing(f'can\'t make "{path}" read-only'):
+                _bind_read_only(fd, fd, syscalls.AT_RECURSIVE)
         finally:
             os.close(fd)
 

@@ -6,7 +6,7 @@ import os
 
 from dockyard.linux import scheduling
 from dockyard.oci.runtime_spec import CPUAffinity, IOPriority, MemoryPolicy, Personality, Process, Resources, Scheduler
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, reason
 
 LARGEST_SET = 1 << 13  # as many CPUs or nodes as any kernel is built for
 EVERY_CPU = range(1 << 10)  # the kernel leaves out those that are not
@@ -112,7 +112,7 @@ def apply_scheduler(process: Process, limits: Resources | None, pid: int = 0) ->
         if error.errno == errno.EPERM and limits is not None and limits.cpu is not None and limits.cpu.cpus:
             # sched_setattr(2): a deadline is promised on all of the CPUs or not at all
             raise RuntimeFailure("process scheduler can't be used together with AllowedCPUs") from error
-        raise RuntimeFailure(f"error setting scheduler: {error.strerror}") from error
+        raise RuntimeFailure(f"error setting scheduler: {reason(error)}") from error
 
 
 def apply_io_priority(process: Process) -> None:
@@ -122,7 +122,7 @@ def apply_io_priority(process: Process) -> None:
         try:
             scheduling.set_io_priority(kind, process.io_priority.priority)
         except OSError as error:
-            raise RuntimeFailure(f"failed to set io priority: {error.strerror}") from error
+            raise RuntimeFailure(f"failed to set io priority: {reason(error)}") from error
 
 
 def apply_memory_policy(wanted: MemoryPolicy) -> None:
@@ -133,7 +133,7 @@ def apply_memory_policy(wanted: MemoryPolicy) -> None:
     try:
         scheduling.set_memory_policy(mode, number_set(wanted.nodes, "memory policy nodes") if wanted.nodes else ())
     except OSError as error:
-        raise RuntimeFailure(f"set_mempolicy: {error.strerror}") from error
+        raise RuntimeFailure(f"set_mempolicy: {reason(error)}") from error
 
 
 def apply_personality(wanted: Personality) -> None:
@@ -141,7 +141,7 @@ def apply_personality(wanted: Personality) -> None:
     try:
         scheduling.set_personality(scheduling.PERSONALITIES[wanted.domain])
     except OSError as error:
-        raise RuntimeFailure(f"personality: {error.strerror}") from error
+        raise RuntimeFailure(f"personality: {reason(error)}") from error
 
 
 def set_affinity(wanted: CPUAffinity | None, *, initial: bool) -> None:
@@ -151,7 +151,7 @@ def set_affinity(wanted: CPUAffinity | None, *, initial: bool) -> None:
         try:
             os.sched_setaffinity(0, number_set(text, "CPU affinity"))
         except OSError as error:
-            raise RuntimeFailure(f"error setting CPU affinity: {error.strerror}") from error
+            raise RuntimeFailure(f"error setting CPU affinity: {reason(error)}") from error
     elif wanted is None and not initial:
         reset_affinity()
 

@@ -8,7 +8,7 @@ import os
 
 from dockyard.linux import procfs, syscalls
 from dockyard.oci.runtime_spec import Spec
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, doing
 
 OF_IPC_NAMESPACE = frozenset(
     "kernel." + name for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
@@ -74,13 +74,12 @@ def apply(sysctls: dict[str, str]) -> None:
             raise RuntimeFailure("/proc/sys is not on a procfs")
         resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
         for name, value in sysctls.items():
-            try:
+            with doing(f"open sysctl {name} file"):
                 fd = syscalls.openat2(top, _path(normal_name(name)), os.O_WRONLY, resolve=resolve)
-                try:
+            try:
+                with doing(f'failed to write sysctl {name} = "{value}"'):
                     os.write(fd, value.encode())
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                raise RuntimeFailure(f"open sysctl {name} file: {error.strerror}") from error
+            finally:
+                os.close(fd)
     finally:
         os.close(top)

@@ -270,3 +270,15 @@ def test_a_command_imports_nothing_that_takes_long(runtime: Runtime, command: st
     loaded = {line.split("'")[1] for line in done.stdout.splitlines() if " from " in line}
     assert not loaded & HEAVY
     assert f"dockyard.runtime.commands.{command}" in loaded
+
+
+def test_unknown_capabilities_are_left_out_with_a_warning(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["process"]["args"] = ["true"]
+        config["process"]["capabilities"]["bounding"].append("CAP_NOBODY_KNOWS")
+        config["process"]["capabilities"]["effective"].append("CAP_ANY")
+
+    runtime.config(change)
+    done = runtime("run", "unknown")
+    assert done.returncode == 0
+    assert "ignoring unknown or unavailable capabilities: [CAP_ANY CAP_NOBODY_KNOWS]" in done.stderr

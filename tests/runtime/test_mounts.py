@@ -230,6 +230,31 @@ def test_a_device_where_another_file_is_is_refused(bundle: Bundle, tmp_path: Pat
     assert (bundle.root / "node").read_text() == "a file"
 
 
+@pytest.mark.parametrize("userns", [False, True])
+def test_what_is_mounted_at_a_default_device_stays(bundle: Bundle, userns: bool) -> None:
+    spec = bundle.spec("stat", "-c", "%t:%T", "/dev/random")
+    spec.mounts.append(bind("/dev/urandom", "/dev/random"))
+    assert bundle.run(with_user_namespace(spec) if userns else spec).lines == ["1:9"]
+
+
+def test_destinations_are_cleaned_before_links_are_followed(bundle: Bundle) -> None:
+    (bundle.root / "link").symlink_to("/usr")
+    spec = bundle.spec("sh", "-c", "grep -o '^here[0-9] [^ ]*' /proc/mounts")
+    for number, destination in enumerate(("/no/../../one", "../two", "/link/../three", "/x/./four//")):
+        spec.mounts.append(Mount(destination=destination, type="tmpfs", source=f"here{number}"))
+    assert bundle.run(spec).lines == ["here0 /one", "here1 /two", "here2 /three", "here3 /x/four"]
+    assert not (bundle.root / "no").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["tmpcopyup"], ["ro", "size=1m"]])
+def test_a_tmpfs_where_nothing_was_is_for_all(bundle: Bundle, options: list[str]) -> None:
+    spec = bundle.spec("stat", "-c", "%a", "/new", "/below/new", "/root")
+    (bundle.root / "root").chmod(0o700)
+    for destination in ("/new", "/below/new", "/root"):
+        spec.mounts.append(Mount(destination=destination, type="tmpfs", source="tmpfs", options=options))
+    assert bundle.run(spec).lines == ["1777", "1777", "700"]
+
+
 def test_a_container_without_a_mount_namespace_leaves_no_mounts(bundle: Bundle) -> None:
     spec = bundle.spec("sh", "-c", "cat /proc/self/comm; ls /")
     spec.linux = Linux(

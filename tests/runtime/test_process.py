@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +17,7 @@ from dockyard.oci.runtime_spec import (
     Resources,
     Rlimit,
     Scheduler,
+    Spec,
 )
 from dockyard.runtime.container import RuntimeFailure
 from dockyard.runtime.scheduling import number_set
@@ -56,6 +58,42 @@ def test_an_unknown_rlimit_is_refused(bundle: Bundle, kind: str) -> None:
     spec.process.rlimits = [Rlimit(type=kind, soft=1, hard=1)]  # type: ignore[union-attr]
     with pytest.raises(RuntimeFailure, match="wrong rlimit value"):
         bundle.run(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda spec: setattr(spec, "hostname", "h" * 65), "sethostname: invalid argument"),
+        (lambda spec: setattr(spec, "domainname", "h" * 65), "setdomainname: invalid argument"),
+        (
+            lambda spec: setattr(spec.process, "oom_score_adj", 5000),
+            "failed to update /proc/self/oom_score_adj: invalid argument",
+        ),
+        (
+            lambda spec: spec.process.rlimits.append(Rlimit(type="RLIMIT_NOFILE", soft=1 << 40, hard=1 << 40)),
+            "error setting rlimit type 7: operation not permitted",
+        ),
+        (
+            lambda spec: spec.linux.sysctl.update({"net.ipv4.nope": "1"}),
+            "open sysctl net.ipv4.nope file: no such file or directory",
+        ),
+        (
+            lambda spec: spec.linux.sysctl.update({"net.ipv4.ip_forward": "abc"}),
+            'failed to write sysctl net.ipv4.ip_forward = "abc": invalid argument',
+        ),
+        (lambda spec: setattr(spec.process, "cwd", "/bin/sh/below"), "mkdir /bin/sh/below: not a directory"),
+        (
+            lambda spec: setattr(spec.process, "scheduler", Scheduler(policy="SCHED_FIFO", priority=5000)),
+            "error setting scheduler: invalid argument",
+        ),
+    ],
+)
+def test_an_error_says_what_was_being_done(bundle: Bundle, change: Callable[[Spec], None], said: str) -> None:
+    spec = bundle.spec("true")
+    change(spec)
+    with pytest.raises(RuntimeFailure) as failure:
+        bundle.run(spec)
+    assert failure.value.message == said
 
 
 def test_capabilities_in_all_five_sets(bundle: Bundle) -> None:
