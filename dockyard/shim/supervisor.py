@@ -7,6 +7,7 @@ Its directory `<exec_root>/shims/<id>` holds `pid` (its PID and start time), `sh
 at the end `exit.json`.
 """
 
+import errno
 import os
 import select
 import signal
@@ -433,7 +434,7 @@ class Shim:
             if client >= 0:
                 os.close(client)
             del self._execs[request.exec_id]
-            if isinstance(error, ProcessLookupError):
+            if isinstance(error, ProcessLookupError) or self._is_ending(error):
                 connection.send(protocol.failed(request.seq, "missing", NOT_RUNNING, 1))
                 return
             failed = error if isinstance(error, RuntimeFailure) else RuntimeFailure(str(error))
@@ -442,6 +443,12 @@ class Shim:
         self.loop.remove(channel)
         joining.release()
         self._executed(connection, request, process, started, ends, client)
+
+    def _is_ending(self, error: OSError | RuntimeFailure) -> bool:
+        """Whether a fork failed because PID 1 is ending: the kernel then says that there is no memory."""
+        if os.strerror(errno.ENOMEM).lower() not in str(error).lower():
+            return False
+        return self._init.exit is not None or self._init.code is not None or _ends_within(self._init.pid, 1.0)
 
     def _execute_other(
         self,

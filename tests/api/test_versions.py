@@ -125,7 +125,7 @@ RULES: dict[str, tuple[tuple[int, int], Callable[[Ask], Any], Any, Any]] = {
     "an import has a platform": ((1, 32), _status("POST", "/images/create?fromImage=busybox&tag=latest&platform=bogus"),
                                  200, 400),
     "containers share their IPC": ((1, 40), _host("IpcMode", ""), "shareable", "private"),
-    "KernelMemoryTCP is heeded": ((1, 40), _host("KernelMemoryTCP", 1 << 24), 0, 1 << 24),
+    "KernelMemoryTCP is heeded": ((1, 40), _host("KernelMemoryTCP", 1 << 24), None, 1 << 24),
     "an update has PidsLimit": ((1, 40), _updated("PidsLimit", 77), None, 77),
     "a bind is not recursive": (
         (1, 40), _mount(BindOptions={"NonRecursive": True}), {"BindOptions": {}},
