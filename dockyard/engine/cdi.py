@@ -63,7 +63,7 @@ class CdiHook(Part):
     hook_name: str
     path: str
     args: list[str] = []
-    env: list[str] = []
+    env: list[str] | None = None
     timeout: int | None = None
 
 
@@ -230,7 +230,7 @@ def _apply(spec: Spec, edits: Edits) -> None:
             raise SystemFailure(f'CDI device injection failed: unknown hook name "{hook.hook_name}"')
         spec.hooks = spec.hooks or Hooks()
         kind: list[Hook] = getattr(spec.hooks, HOOKS[hook.hook_name])
-        kind.append(Hook(hook.path, list(hook.args), list(hook.env), hook.timeout))
+        kind.append(Hook(hook.path, list(hook.args), hook.env, hook.timeout))
 
 
 def _add_node(spec: Spec, node: Node) -> None:

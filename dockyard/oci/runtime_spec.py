@@ -133,7 +133,7 @@ class Hook(Struct):
 
     path: str
     args: list[str] = []
-    env: list[str] = []
+    env: list[str] | None = None  # None: whatever runs it has
     timeout: int | None = None
 
 

@@ -22,6 +22,7 @@ from dockyard.oci.runtime_spec import Linux, Process, Spec
 from dockyard.runtime import (
     birth,
     channel,
+    environment,
     further_process,
     groups,
     hooks,
@@ -139,6 +140,7 @@ class Container(Existing):
         text: bytes = b"",
         spare: "Spare | None" = None,
         meanwhile: Callable[[int, int], None] | None = None,
+        hook_environment: int = -1,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
@@ -149,6 +151,7 @@ class Container(Existing):
         `text` is the JSON of `spec`, where the caller has it: making it takes a millisecond.
         `spare` is a process that forks the container's first; the spec must fit (`Spare.fits`).
         `meanwhile` is called with its PID and pidfd while it is on its way.
+        `hook_environment` holds the environment of hooks that say none (environment.held); -1: ours.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -219,7 +222,8 @@ class Container(Existing):
             groups.make(group, spec, rootless=rootless)
             # what runs at the end of a container also runs at the end of one that came as far as its namespaces
             born_at_all: list[Birth] = []
-            undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0)) for half in born_at_all])
+            for_hooks: list[str] | None = None
+            undo.callback(lambda: [run_poststop(spec, half.state("stopped", 0), for_hooks) for half in born_at_all])
             undo.callback(_remove_group, group)
             if not born.has(syscalls.CLONE_NEWNS):
                 undo.callback(rootfs.unmount, init.root_path(bundle, spec))
@@ -230,6 +234,8 @@ class Container(Existing):
             undo.callback(ours.close)
             undo.callback(_reap, pid)
             born_at_all.append(born)
+            if hook_environment >= 0:  # only now: the first process has a copy of our memory
+                for_hooks = environment.held(hook_environment)
             if born.user_namespace and stdio is not None and spec.process is not None:
                 _give_stdio(stdio, spec.process, pid)
             owner = groups.owner(spec, flags)
@@ -242,7 +248,7 @@ class Container(Existing):
                 spec.process,
                 filter_,
                 born.state("creating", pid),
-                lambda: _run_hooks(born, pid),
+                lambda: _run_hooks(born, pid, for_hooks),
                 on_console,
                 lambda number, clone: mount_sources.map_listed(number, clone, spec, users),
                 join_cgroup=lambda child: groups.join(group, child),
@@ -285,6 +291,7 @@ class Container(Existing):
             container.process = Started(attendance.pid, attendance.pidfd, console if console >= 0 else None)
             container._runtime = ours
             container._spec = spec
+            container.hook_environment = for_hooks
             container._seccomp = seccomp_program
             if gate:
                 records.save(root, record, text, group)
@@ -554,7 +561,7 @@ def _open_terminal(wanted: Process, runtime: socket.socket) -> int:
     return slave
 
 
-def _run_hooks(birth: Birth, pid: int) -> None:
+def _run_hooks(birth: Birth, pid: int, environment: list[str] | None) -> None:
     """What runs on this side between the making of the namespaces and the change of root; network devices go first."""
     if birth.spec.linux.net_devices:
         from dockyard.runtime import net_devices
@@ -563,8 +570,8 @@ def _run_hooks(birth: Birth, pid: int) -> None:
     wanted = birth.spec.hooks
     if wanted is not None:
         state = birth.state("creating", pid)
-        hooks.run("prestart", wanted.prestart, state, directory=birth.bundle)
-        hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle)
+        hooks.run("prestart", wanted.prestart, state, directory=birth.bundle, environment=environment)
+        hooks.run("createRuntime", wanted.create_runtime, state, directory=birth.bundle, environment=environment)
 
 
 def _give_stdio(stdio: Stdio, wanted: Process, pid: int) -> None:

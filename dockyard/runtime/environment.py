@@ -8,9 +8,24 @@ read what it needs overwrites it.
 import ctypes
 import os
 
+from dockyard.linux import memory_files
+
 # For programs that the runtime runs outside of containers, and for the user's systemd.
 KEPT = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "HOME")
 _BEFORE_BYTES = bytes.__basicsize__ - 1  # of the header of a bytes object; the one is for the zero at the end
+
+
+def hold() -> int:
+    """A descriptor of what our environment is now, which is not in memory: for `held`, after `forget`."""
+    return memory_files.hold("environment", b"\0".join(name + b"=" + value for name, value in os.environb.items()))
+
+
+def held(fd: int) -> list[str]:
+    """The environment behind `fd`, which is closed."""
+    try:
+        return [os.fsdecode(entry) for entry in memory_files.read(fd).split(b"\0")]
+    finally:
+        os.close(fd)
 
 
 def forget() -> None:

@@ -30,6 +30,7 @@ class Existing:
         self.record = record
         self.group = _group(record)
         self.warnings: list[str] = []  # what went wrong and yet stops nothing
+        self.hook_environment: list[str] | None = None  # of hooks that say none; None: ours
         self._runtime: socket.socket | None = None  # to the first process, when we have made it
         self._spec: Spec | None = None
 
@@ -131,7 +132,13 @@ class Existing:
             from dockyard.runtime import hooks
 
             try:
-                hooks.run("poststart", self.spec.hooks.poststart, self.state("running"), directory=self.record.bundle)
+                hooks.run(
+                    "poststart",
+                    self.spec.hooks.poststart,
+                    self.state("running"),
+                    directory=self.record.bundle,
+                    environment=self.hook_environment,
+                )
             except RuntimeFailure:
                 with contextlib.suppress(RuntimeFailure):
                     self.kill(signal.SIGKILL)
@@ -229,7 +236,7 @@ class Existing:
         except OSError as error:
             raise RuntimeFailure(f"unable to remove the container's cgroup: {error.strerror or error}") from error
         if self.record.late_hooks:
-            self.warnings += run_poststop(self.spec, self.state("stopped"))
+            self.warnings += run_poststop(self.spec, self.state("stopped"), self.hook_environment)
         if self.record.resctrl:
             from dockyard.runtime import intel_rdt
 
@@ -266,10 +273,12 @@ def _group(record: Record) -> Cgroup:
     return Scope("", record.unit, user=record.rootless, paths=record.cgroup_paths)
 
 
-def run_poststop(spec: "Spec", state: "State") -> list[str]:
-    """Run the hooks of the end; what went wrong."""
+def run_poststop(spec: "Spec", state: "State", environment: "list[str] | None" = None) -> list[str]:
+    """Run the hooks of the end; what went wrong. `environment` as for hooks.run."""
     if spec.hooks is None:
         return []
     from dockyard.runtime import hooks
 
-    return hooks.run("poststop", spec.hooks.poststop, state, directory=state.bundle, fatal=False)
+    return hooks.run(
+        "poststop", spec.hooks.poststop, state, directory=state.bundle, environment=environment, fatal=False
+    )

@@ -22,6 +22,13 @@ def check(wanted: Hooks | None) -> None:
                 raise RuntimeFailure(f"{_spoken(kind)} hook #{number}: timeout must be greater than zero")
 
 
+def want_environment(wanted: Hooks | None) -> bool:
+    """Whether one that runs on the runtime's side while a container is made or started gets the runtime's."""
+    return wanted is not None and any(
+        hook.env is None for hook in (*wanted.prestart, *wanted.create_runtime, *wanted.poststart, *wanted.poststop)
+    )
+
+
 def _spoken(kind: str) -> str:
     first, *others = kind.split("_")
     return first + "".join(word.capitalize() for word in others)
@@ -38,10 +45,10 @@ def run(
     state: State,
     *,
     directory: str | None = None,
-    environment: Sequence[str] = (),
+    environment: Sequence[str] | None = None,
     fatal: bool = True,
 ) -> list[str]:
-    """Run hooks one after the other; `environment` is that of those that say none.
+    """Run hooks one after the other; `environment` is that of those that say none (None: ours).
 
     Raises RuntimeFailure for the first that fails or takes too long, if `fatal`; else returns what went wrong.
     """
@@ -64,11 +71,12 @@ def _signal_name(number: int) -> str:
     return (signal.strsignal(number) or str(number)).lower()
 
 
-def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[str]) -> str:
+def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[str] | None) -> str:
     """What went wrong, or nothing."""
     import subprocess  # only where there are hooks: the path of an ordinary start does without it
 
-    env = dict(entry.partition("=")[::2] for entry in hook.env or environment if "=" in entry)
+    said = hook.env if hook.env is not None else environment
+    env = None if said is None else dict(entry.partition("=")[::2] for entry in said if "=" in entry)
     try:
         done = subprocess.run(
             hook.args or [hook.path],
@@ -88,5 +96,5 @@ def _run(hook: Hook, state: bytes, directory: str | None, environment: Sequence[
     if done.returncode == 0:
         return ""
     how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal: {_signal_name(-done.returncode)}"
-    said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-    return f"{how}, stdout: {said[0]}, stderr: {said[1]}"
+    stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return f"{how}, stdout: {stdout}, stderr: {stderr}"

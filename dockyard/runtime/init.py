@@ -180,7 +180,7 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
         channel.expect(runtime, "done", "running hooks")
     if spec.hooks is not None:
         os.fchdir(root.fd)
-        hooks.run("createContainer", spec.hooks.create_container, birth.state("creating", os.getpid()))
+        hooks.run("createContainer", spec.hooks.create_container, birth.state("creating", os.getpid()), environment=[])
     slave = _open_terminal(root, wanted, runtime) if wanted is not None and wanted.terminal else -1
     if wanted is not None and wanted.cwd:
         with doing(f"mkdir {wanted.cwd}"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dockyard.linux import capabilities, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
-from dockyard.runtime import environment, quick_start, sub_cgroups
+from dockyard.runtime import environment, hooks, quick_start, sub_cgroups
 from dockyard.runtime.command import Session
 from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
@@ -201,6 +201,7 @@ def _make(
     on_console: Callable[[int], None] | None = None,
 ) -> Container:
     name = launch.name or flags.arguments[0]
+    hook_environment = environment.hold() if hooks.want_environment(spec.hooks) else -1
     environment.forget()
     _warn_of_capabilities(session, spec.process)
     check_name(name)
@@ -218,6 +219,7 @@ def _make(
         on_console=on_console,
         systemd=session.systemd_cgroup,
         rootless=session.without_root(),
+        hook_environment=hook_environment,
     )
     if session.systemd_cgroup and spec.linux.resources is not None:
         for warning in container.left_out(spec.linux.resources):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.runtime.bundle import (
     Bundle,
     bind,
 )
+from tests.runtime.conftest import Runtime
 
 
 def test_hooks_run_in_their_order_with_the_state_and_in_their_namespaces(bundle: Bundle, tmp_path: Path) -> None:
@@ -83,3 +86,41 @@ def test_a_hook_that_takes_too_long_is_ended(bundle: Bundle) -> None:
     with pytest.raises(RuntimeFailure, match=r"ran past specified timeout of 1\.0s"):
         bundle.run(spec)
     assert time.monotonic() - began < 20
+
+
+def test_a_hook_without_an_environment_has_its_runners_and_one_with_an_empty_one_none(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+
+    def change(config: dict[str, Any]) -> None:
+        def hook(kind: str, **more: Any) -> dict[str, Any]:
+            note = f"echo {kind} ${{SECRET:-none}} >>{log}"
+            return {"path": str(tools / "busybox"), "args": ["sh", "-c", note], **more}
+
+        tools = tmp_path / "tools"
+        config["process"].update(args=["true"], env=["PATH=/bin", "SECRET=container"])
+        for place in (log, tools):
+            config["mounts"].append(
+                {"destination": str(place), "type": "bind", "source": str(place), "options": ["bind"]}
+            )
+        config["hooks"] = {kind: [hook(kind), hook(kind + "-empty", env=[])] for kind in kinds}
+
+    (tmp_path / "tools").mkdir()
+    shutil.copy("/bin/busybox", tmp_path / "tools")
+    kinds = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    runtime.config(change)
+    env = {**os.environ, "SECRET": "caller"}
+    for words in (("create", "hooked"), ("start", "hooked"), ("delete", "-f", "hooked")), (("run", "hooked"),):
+        log.write_text("")
+        for word in words:
+            done = runtime(*word, env=env)
+            assert done.returncode == 0, done.stderr
+        said = dict(line.split() for line in log.read_text().splitlines())
+        assert said == {
+            **dict.fromkeys(kinds, "caller"),
+            "createContainer": "none",
+            "startContainer": "container",
+            **{f"{kind}-empty": "none" for kind in kinds},
+        }
