@@ -8,6 +8,8 @@ from typing import Protocol
 
 from dockyard.linux import namespaces, procfs, syscalls
 
+Row = tuple[int, int, int]  # a range: first id inside, first outside, size
+
 
 class Range(Protocol):
     """`size` ids from `container_id` on are those from `host_id` on outside."""
@@ -108,6 +110,42 @@ def user_namespace(uids: Sequence[Range], gids: Sequence[Range]) -> int:
         os.close(release)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def of_namespace(namespace: int) -> tuple[list[Row], list[Row]]:
+    """The mappings of the user namespace behind a descriptor, as seen from ours: of uids, of gids.
+
+    Only for single-threaded processes. Raises OSError when we may not join it.
+    """
+    hold, release = os.pipe2(os.O_CLOEXEC)
+    tell, told = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(release)
+            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+            os.write(told, b".")
+            os.read(hold, 1)  # until the other end closes
+        finally:
+            os._exit(0)
+    try:
+        os.close(told)
+        if not os.read(tell, 1):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        proc = procfs.open_root()
+        try:
+            return _rows(proc, f"{pid}/uid_map"), _rows(proc, f"{pid}/gid_map")
+        finally:
+            os.close(proc)
+    finally:
+        for fd in (hold, release, tell):
+            os.close(fd)
+        os.waitpid(pid, 0)
+
+
+def _rows(proc: int, path: str) -> list[Row]:
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)) as rows:
+        return sorted((int(inside), int(outside), int(size)) for inside, outside, size in map(str.split, rows))
 
 
 def map_mount(mount: int, namespace: int, *, recursive: bool = False) -> None:

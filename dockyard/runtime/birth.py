@@ -13,12 +13,12 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from dockyard.linux import namespaces, syscalls
+from dockyard.linux import idmaps, namespaces, syscalls
 from dockyard.linux.syscalls import CLONE_NEWPID, CLONE_NEWUSER, CLONE_PARENT
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import channel, init, labels
 from dockyard.runtime.channel import Message
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, reason
 from dockyard.runtime.init import Birth
 
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -51,6 +51,25 @@ def of_spec(spec: Spec, undo: contextlib.ExitStack) -> tuple[int, list[tuple[int
         joined.append((fd, flag))
     joined.sort(key=lambda entry: entry[1] != CLONE_NEWUSER)
     return flags, joined
+
+
+def check_mappings(spec: Spec, users: int) -> None:
+    """Raise RuntimeFailure where a user namespace is joined, behind `users`, whose mappings are not the spec's.
+
+    containerd and CRI-O give both for pods with `hostUsers: false`.
+    """
+    given = spec.linux.uid_mappings, spec.linux.gid_mappings
+    if users < 0 or not any(given):
+        return
+    try:
+        there = idmaps.of_namespace(users)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot read the mappings of the user namespace: {reason(error)}") from error
+    if there != tuple(sorted((row.container_id, row.host_id, row.size) for row in rows) for rows in given):
+        raise RuntimeFailure(
+            "user namespaces enabled, but both namespace path and non-matching mapping specified "
+            "-- you may only provide one"
+        )
 
 
 def fork_first(

@@ -168,6 +168,7 @@ class Container(Existing):
                 undo.callback(start_gate.close)
             flags, joined = birth.of_spec(spec, undo)
             users = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWUSER), -1)
+            birth.check_mappings(spec, users)
             pids = next((fd for fd, flag in joined if flag == syscalls.CLONE_NEWPID), -1)
             sources = mount_sources.open_all(spec, bundle, users, undo, pids)
             group = groups.of_spec(spec, container_id, systemd=systemd, rootless=rootless)

@@ -113,8 +113,6 @@ def _check_namespaces(spec: Spec) -> dict[str, str]:
             if not mapped
             else "user namespaces enabled, but not both uid and gid mappings specified"
         )
-    elif kinds["user"] and mapped:
-        raise RuntimeFailure("user namespace path and mappings specified -- you may only provide one")
     for kind in ("user", "time"):  # the others every kernel has
         if kinds.get(kind) == "" and not os.path.exists(f"/proc/self/ns/{kind}"):
             raise RuntimeFailure(f"{kind} namespaces aren't enabled in the kernel")

@@ -131,6 +131,28 @@ def test_a_user_namespace_is_joined_and_owns_the_others(bundle: Bundle) -> None:
     assert lines == [namespace, "0", "mounted"]
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_user_namespace_is_joined_together_with_its_own_mappings_only(bundle: Bundle, equal: bool) -> None:
+    first = with_user_namespace(bundle.spec("sleep", "100"))
+
+    def act() -> list[str]:
+        with bundle.running(first) as (container, _):
+            second = with_user_namespace(bundle.spec("cat", "/proc/self/uid_map"))
+            second.linux.namespaces[-1].path = f"/proc/{container.record.pid}/ns/user"
+            # in whatever order
+            second.linux.uid_mappings = second.linux.uid_mappings[:: -1 if equal else 2]
+            with bundle.created(second) as (other, output):
+                other.start()
+                os.waitpid(other.record.pid, 0)
+                return os.pread(output, 1000, 0).decode().splitlines()
+
+    if equal:
+        assert [row.split() for row in apart(act)] == [["0", "100000", "1000"], ["1000", "200000", "500"]]
+        return
+    with pytest.raises(RuntimeFailure, match="both namespace path and non-matching mapping"):
+        apart(act)
+
+
 def test_a_later_process_is_in_the_user_namespace_too(bundle: Bundle) -> None:
     spec = with_user_namespace(bundle.spec("sleep", "100"))
 
