@@ -282,21 +282,21 @@ def _keep_gate(runtime: int) -> None:
     Ends with the child, and with the runtime if that gives nothing: then nobody knows of the container.
     """
     with socket.socket(fileno=runtime) as end:
-        data, passed = descriptors.receive(end, 1, 3)
+        data, passed = descriptors.receive(end, 1, 4)
     if not data:
         return
-    go, done, channel_to_child = passed
+    go, _, answer, channel_to_child = passed
     with socket.socket(fileno=channel_to_child) as child:
         poll = select.poll()
         poll.register(go, select.POLLIN)
         poll.register(child, 0)  # its end alone is told
         if child.fileno() in dict(poll.poll()):
             return
-        os.close(go)
+        gate.accept(go, answer)
         channel.send(child, Message("start"))
         message, _ = channel.receive(child)
         if message is not None:
-            gate.tell(done, message.text, message.exit_code)
+            gate.tell(answer, message.text, message.exit_code)
 
 
 def _enter_time_namespace(birth: Birth, runtime: socket.socket) -> None:

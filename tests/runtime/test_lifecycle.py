@@ -236,7 +236,11 @@ def test_what_the_caller_left_open_is_not_open_in_a_container_that_waits(runtime
     pid = json.loads(runtime("state", "one").stdout)["pid"]
     targets = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if int(entry.name) > 2}
     paths = [target for target in targets if target.startswith("/") and not target.startswith("/proc")]
-    assert {os.path.relpath(path, runtime.state / "one") for path in paths} <= {"go/exec.fifo", "done/exec.fifo"}
+    assert {os.path.relpath(path, runtime.state / "one") for path in paths} <= {
+        "go/exec.fifo",
+        "done/exec.fifo",
+        "answer",
+    }
 
 
 def test_preserved_descriptors_are_open_in_the_program_and_no_others(runtime: Runtime) -> None:
@@ -287,3 +291,34 @@ def test_a_failing_poststop_hook_is_a_warning(runtime: Runtime) -> None:
             assert done.returncode == 0
         assert "level=warning" in done.stderr
         assert "error running poststop hook #1: exit status 7" in done.stderr
+
+
+@pytest.mark.parametrize("by_shell", [True, False])
+def test_of_many_starts_at_once_one_starts_it(runtime: Runtime, by_shell: bool) -> None:
+    runtime.command("sleep", "1000")
+    assert runtime("create", "contended").returncode == 0
+    flags = ["--root", str(runtime.state)] if by_shell else ["--debug", "--root", str(runtime.state)]
+    starts = [
+        subprocess.Popen([runtime.program, *flags, "start", "contended"], stderr=subprocess.PIPE, text=True)
+        for _ in range(5)
+    ]
+    said = [start.communicate(timeout=30)[1] for start in starts]
+    assert sorted(start.returncode for start in starts) == [0, 1, 1, 1, 1], said
+    refused = [words for start, words in zip(starts, said, strict=True) if start.returncode]
+    assert all("cannot start an already running container" in words for words in refused)
+    assert runtime.status("contended") == "running"
+
+
+def test_the_one_whose_start_fails_hears_of_it(runtime: Runtime) -> None:
+    runtime.command("sh", "-c", "true")
+    assert runtime("create", "vanishing").returncode == 0
+    (runtime.bundle / "rootfs/bin/busybox").unlink()
+    starts = [
+        subprocess.Popen(
+            [runtime.program, "--root", str(runtime.state), "start", "vanishing"], stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [start.communicate(timeout=30)[1] for start in starts]
+    assert all(start.returncode for start in starts)
+    assert sum("no such file or directory" in words for words in said) == 1
