@@ -10,6 +10,8 @@ import posixpath
 import re
 from collections.abc import Iterable
 
+MAX_INSIDE_NAMES = 4  # how many `**/` a pattern may have that follow no slash, as in `a**/b`
+
 
 class BadPattern(ValueError):
     """A pattern that Go's filepath.Match takes for none."""
@@ -47,33 +49,66 @@ class IgnoreRules:
 
 
 def _translate(pattern: str) -> str:
-    """A regular expression for a pattern of Go's filepath.Match with `**` added."""
-    result = ""
+    """A regular expression for a pattern of Go's filepath.Match with `**` added. Raises BadPattern.
+
+    It takes time that grows with a name's length and no faster, whoever wrote the pattern: see `_joined`.
+    """
+    pieces: list[tuple[str, list[str]]] = [("", [""])]  # a `**` ("" first), and what follows it, cut at every `*`
     position = 0
     while position < len(pattern):
         character = pattern[position]
         position += 1
-        if character == "*":
-            if pattern[position : position + 1] != "*":
-                result += "[^/]*"
-                continue
+        parts = pieces[-1][1]
+        if character == "*" and pattern[position : position + 1] == "*":
             while pattern[position : position + 1] == "*":
                 position += 1
-            if pattern[position : position + 1] == "/":
-                position += 1
-                result += "(?:.*/)?"
-            else:
-                result += ".*"
+            slash = pattern[position : position + 1] == "/"
+            position += slash
+            aligned = parts == [""] or parts[-1].endswith("/")
+            pieces.append((".*?" if not slash else "(?:.*?/)??" if aligned else ".*?/", [""]))
+        elif character == "*":
+            parts.append("")
         elif character == "?":
-            result += "[^/]"
+            parts[-1] += "[^/]"
         elif character == "\\" and position < len(pattern):
-            result += re.escape(pattern[position])
+            parts[-1] += re.escape(pattern[position])
             position += 1
         elif character == "[":
             found, position = _class(pattern, position)
-            result += found
+            parts[-1] += found
         else:
-            result += re.escape(character)
+            parts[-1] += re.escape(character)
+    return "|".join(map(_joined, _readings(pieces)))
+
+
+def _readings(pieces: list[tuple[str, list[str]]]) -> list[list[tuple[str, list[str]]]]:
+    """`pieces` with every `**/` that stands in the middle of a name there, and left out."""
+    if sum(wildcard == ".*?/" for wildcard, _ in pieces) > MAX_INSIDE_NAMES:
+        raise BadPattern("too many ** in the middle of names")
+    readings: list[list[tuple[str, list[str]]]] = [[]]
+    for wildcard, parts in pieces:
+        without = []
+        if wildcard == ".*?/":
+            for reading in readings:
+                before, (kept, left) = reading[:-1], reading[-1]
+                without.append([*before, (kept, [*left[:-1], left[-1] + parts[0], *parts[1:]])])
+        readings = [[*reading, (wildcard, parts)] for reading in readings] + without
+    return readings
+
+
+def _joined(pieces: list[tuple[str, list[str]]]) -> str:
+    """One expression of a wildcard and what follows it, several times.
+
+    What stands between two wildcards is matched where it is found first and never looked for again (an atomic group):
+    the second wildcard takes up whatever lies between.
+    """
+    result = ""
+    for index, (wildcard, parts) in enumerate(pieces):
+        piece = parts[0]
+        for number, part in enumerate(parts[1:], 2):
+            piece += f"[^/]*?{part}" if number == len(parts) or "/" in part else f"(?>[^/]*?{part})"
+        last = index == len(pieces) - 1
+        result += f"{wildcard}{piece}" if last or not wildcard else f"(?>{wildcard}{piece})"
     return result
 
 
@@ -115,4 +150,5 @@ def match(pattern: str, name: str) -> bool:
 
     Raises BadPattern.
     """
-    return re.fullmatch(_translate(pattern.replace("**", "*")), name, re.DOTALL) is not None
+    single = re.sub(r"(\\.)|\*+", lambda found: found[1] or "*", pattern, flags=re.DOTALL)
+    return re.fullmatch(_translate(single), name, re.DOTALL) is not None
