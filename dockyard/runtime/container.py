@@ -141,6 +141,7 @@ class Container(Existing):
         spare: "Spare | None" = None,
         meanwhile: Callable[[int, int], None] | None = None,
         hook_environment: int = -1,
+        notify: bool = False,
     ) -> "Container":
         """Make the container up to the point before its program runs.
 
@@ -152,6 +153,7 @@ class Container(Existing):
         `spare` is a process that forks the container's first; the spec must fit (`Spare.fits`).
         `meanwhile` is called with its PID and pidfd while it is on its way.
         `hook_environment` holds the environment of hooks that say none (environment.held); -1: ours.
+        `notify`: it gets the directory of its notify socket.
         Raises RuntimeFailure; then nothing is left.
         """
         validation.check(spec, bundle, pivot=pivot)
@@ -163,6 +165,11 @@ class Container(Existing):
             except FileExistsError:
                 raise RuntimeFailure(f"container with given ID already exists: {container_id}") from None
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            if notify:
+                from dockyard.runtime import notify as notifications  # only below a service manager
+
+                notifications.offer(spec, directory)
+                os.mkdir(os.path.join(directory, notifications.DIRECTORY), 0o755)
             start_gate = Gate(directory) if gate else None
             if start_gate is not None:
                 undo.callback(start_gate.close)

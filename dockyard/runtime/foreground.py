@@ -31,6 +31,7 @@ class Foreground:
         self._host_terminal = _own_terminal() if terminal else -1
         self._master = -1
         self._pending = b""
+        self._others: dict[int, Callable[[], object]] = {}
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         if subreaper:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
@@ -79,6 +80,10 @@ class Foreground:
             if saved is not None:
                 termios.tcsetattr(self._host_terminal, termios.TCSADRAIN, saved)
 
+    def also(self, fd: int, act: Callable[[], object]) -> None:
+        """Call `act` when `fd` is readable; an OSError of it is the last."""
+        self._others[fd] = act
+
     def prepare_terminal(self, master: int) -> None:
         """Set up the process's new terminal before anything is written there."""
         attributes = termios.tcgetattr(master)
@@ -101,7 +106,7 @@ class Foreground:
         poll = self._poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(process.pidfd, select.POLLIN)
-        for source in self._sources:
+        for source in (*self._sources, *self._others):
             poll.register(source, select.POLLIN)
         if self._forward_input:
             self._read_input(True)
@@ -114,6 +119,8 @@ class Foreground:
                     self._on_signals(process)
                 elif fd == process.pidfd:
                     ended = True
+                elif fd in self._others:
+                    self._serve_other(fd)
                 elif fd in self._sources and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
                     self._pass_on(fd)
                 if fd == 0:
@@ -123,6 +130,12 @@ class Foreground:
             if ended:
                 _, status = os.waitpid(process.pid, 0)
                 return exit_status(status)
+
+    def _serve_other(self, fd: int) -> None:
+        try:
+            self._others[fd]()
+        except OSError:  # who was to be told is gone
+            self._poll.unregister(fd)
 
     def _on_signals(self, process: Started) -> None:
         for number in os.read(self._wake, 4096):

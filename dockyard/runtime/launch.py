@@ -1,5 +1,6 @@
 """From flags to a process: what `create`, `run`, `exec` and `restore` have in common."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dockyard.runtime.usage import Flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dockyard.runtime import checkpoint
+    from dockyard.runtime import checkpoint, notify
 
 CONFIG = "config.json"
 
@@ -86,7 +87,13 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
         launch.check_terminal(spec.process)
         container = _make(session, flags, launch, bundle, spec, None, launch.descriptors(spec.process), gate=False)
         launch.announce(container)
-        return _start(session, container)
+        notifications = launch.notifications(container)
+        failed = _start(session, container)
+        if notifications is not None and not failed:
+            assert container.process is not None
+            with contextlib.suppress(OSError):  # it runs, whatever the manager says
+                notifications.await_ready(container.process.pid, container.process.pidfd)
+        return failed
     launch.check_terminal(spec.process)
     from dockyard.runtime.foreground import Foreground
 
@@ -107,9 +114,12 @@ def run_spec(session: Session, flags: Flags, launch: "Launch", bundle: str, spec
     )
     launch.announce(container)
     assert container.process is not None
+    notifications = launch.notifications(container)
     failed = _start(session, container)
     if failed:
         return failed
+    if notifications is not None:  # the manager is to watch us
+        foreground.also(notifications.fileno(), lambda: notifications.pass_on(os.getpid()))
     return foreground.watch(container.process, on_end=lambda: None if launch.keep else _remove(session, container))
 
 
@@ -220,6 +230,7 @@ def _make(
         systemd=session.systemd_cgroup,
         rootless=session.without_root(),
         hook_environment=hook_environment,
+        notify=bool(launch.notify_socket),
     )
     if session.systemd_cgroup and spec.linux.resources is not None:
         for warning in container.left_out(spec.linux.resources):
@@ -343,6 +354,7 @@ class Launch:
     """How a process is to be started, by the flags: detached or watched, with which terminal and descriptors."""
 
     def __init__(self, session: Session, flags: Flags, *, detach: bool) -> None:
+        self.notify_socket = os.environ.get("NOTIFY_SOCKET", "")  # the service manager's
         self.name = ""  # of the container, where it is not the first argument
         self.forward_input = True
         self.own_fds = [session.log.fd]
@@ -388,6 +400,18 @@ class Launch:
                 syscalls.close_range(low, fd - 1)
             low = fd + 1
         syscalls.close_range(low)
+
+    def notifications(self, container: Container) -> "notify.Notifications | None":
+        """What is to be passed on to our service manager, if we have one. Raises RuntimeFailure as `announce`."""
+        if not self.notify_socket:
+            return None
+        from dockyard.runtime import notify
+
+        try:
+            return notify.Notifications(container.directory, self.notify_socket)
+        except BaseException:
+            container.delete(force=True)
+            raise
 
     def announce(self, container: Container) -> None:
         """Tell whoever waits for a new container. Raises RuntimeFailure or OSError; then the container is gone."""

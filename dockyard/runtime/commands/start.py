@@ -17,7 +17,7 @@ Where "<container-id>" is the name of a container that "create" has made.
 
 
 def command(session: Session, flags: Flags) -> None:
-    """Start; returns once the program runs."""
+    """Start; returns once the program runs, below a service manager once it is ready."""
     check_arguments("start", flags.arguments, 1, 1)
     from dockyard.runtime import gate
     from dockyard.runtime.errors import RuntimeFailure
@@ -34,4 +34,13 @@ def command(session: Session, flags: Flags) -> None:
         raise RuntimeFailure("cannot start a container that has stopped")
     if status != "created":
         raise RuntimeFailure(f"cannot start a container in the {status} state")
+    manager = os.environ.get("NOTIFY_SOCKET", "")
+    if not manager:
+        container.start()
+        return
+    from dockyard.runtime import notify
+
+    pidfd = container.pidfd()
+    notifications = notify.Notifications(container.directory, manager)
     container.start()
+    notifications.await_ready(container.record.pid, pidfd)
