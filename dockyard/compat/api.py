@@ -19,7 +19,7 @@ from dockyard.client.session import PATIENT, Session
 from dockyard.client.urls import path
 from dockyard.compat import types
 from dockyard.compat.constants import DEFAULT_DATA_CHUNK_SIZE, DEFAULT_TIMEOUT_SECONDS
-from dockyard.compat.errors import APIError, ImageNotFound, NullResource, translated
+from dockyard.compat.errors import APIError, DockerException, ImageNotFound, NullResource, translated
 from dockyard.compat.streams import CancellableStream, Frames, Lines, Raw, Slices, separated, taken_over
 from dockyard.compat.utils import parse_repository_tag
 from dockyard.compat.utils.proxy import ProxyConfig
@@ -452,13 +452,15 @@ class APIClient:
         demux: bool = False,
     ) -> Any:
         """What a container writes from here on, with `logs` what it has written, too."""
-        place = path("/containers", id_of(container), "/attach", stdout=stdout, stderr=stderr, stream=1, logs=logs)
+        place = path("/containers", id_of(container), "/attach", stdout=stdout, stderr=stderr, stream=stream, logs=logs)
         with translated():
             exchange = finish(self._session.hijack(place))
         return self._output(exchange, lambda: self._tty(container), stream, demux)
 
     def attach_socket(self, container: Any, params: Json | None = None, ws: bool = False) -> Any:
         """The socket of a container's streams."""
+        if ws:
+            raise DockerException("sockets are not to be had as WebSockets here")
         query = params or {"stdout": 1, "stderr": 1, "stream": 1}
         with translated():
             return taken_over(self._session, path("/containers", id_of(container), "/attach", **query), None)
@@ -518,7 +520,7 @@ class APIClient:
         place = path("/exec", id_of(exec_id), "/start")
         body = {"Tty": tty, "Detach": detach}
         if detach:
-            return self._request("POST", place, body).data
+            return self._request("POST", place, body).data.decode()
         with translated():
             if socket:
                 return taken_over(self._session, place, body)
@@ -694,6 +696,8 @@ class APIClient:
         if custom_context:
             given["context"] = fileobj
         elif fileobj is not None:
+            if fileobj.seekable():
+                fileobj.seek(0)  # all of it, wherever its reader was
             given["dockerfile_text"] = fileobj.read()
             path = None
         limits = container_limits or {}

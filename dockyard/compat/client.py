@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.client.address import find
 from dockyard.compat.api import APIClient
-from dockyard.compat.containers import ContainerCollection
 from dockyard.compat.errors import translated
-from dockyard.compat.images import ImageCollection
-from dockyard.compat.networks import NetworkCollection
+from dockyard.compat.models.containers import ContainerCollection
+from dockyard.compat.models.images import ImageCollection
+from dockyard.compat.models.networks import NetworkCollection
+from dockyard.compat.models.volumes import VolumeCollection
 from dockyard.compat.utils import kwargs_from_env
-from dockyard.compat.volumes import VolumeCollection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from dockyard.client.container_options import size, words
+
+
+class Fields(dict[str, Any]):
+    """A dict whose items are attributes, too, by docker-py's names."""
+
+    fields: ClassVar[dict[str, str]] = {}  # attribute -> item
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.fields:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self.get(self.fields[name])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.fields:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        self[self.fields[name]] = value
+
+    def _given(self, given: dict[str, Any], name: str, default: Any = None) -> Any:
+        """An argument, in docker-py's spelling or the API's."""
+        value = given.get(name, given.get(self.fields[name]))
+        return default if value is None else value
 
 
 class LogConfigTypesEnum:
@@ -13,15 +34,14 @@ class LogConfigTypesEnum:
     JSON, SYSLOG, JOURNALD, GELF, FLUENTD, NONE = "json-file", "syslog", "journald", "gelf", "fluentd", "none"
 
 
-class LogConfig(dict[str, Any]):
+class LogConfig(Fields):
     """Where a container's output goes."""
 
     types = LogConfigTypesEnum
+    fields: ClassVar = {"type": "Type", "config": "Config"}
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(
-            Type=given.get("type", given.get("Type")), Config=given.get("config", given.get("Config")) or {}
-        )
+        super().__init__(Type=self._given(given, "type"), Config=self._given(given, "config", {}))
 
     def set_config_value(self, key: str, value: Any) -> None:
         """Set an option of the driver."""
@@ -32,49 +52,48 @@ class LogConfig(dict[str, Any]):
         self["Config"].pop(key, None)
 
 
-class Ulimit(dict[str, Any]):
+class Ulimit(Fields):
     """One limit of a process."""
 
+    fields: ClassVar = {"name": "Name", "soft": "Soft", "hard": "Hard"}
+
     def __init__(self, **given: Any) -> None:
-        super().__init__(
-            Name=given.get("name", given.get("Name")),
-            Soft=given.get("soft", given.get("Soft")),
-            Hard=given.get("hard", given.get("Hard")),
-        )
+        super().__init__({field: self._given(given, name) for name, field in self.fields.items()})
 
 
-class DeviceRequest(dict[str, Any]):
+class DeviceRequest(Fields):
     """Devices of a driver, such as GPUs."""
 
+    fields: ClassVar = {
+        "driver": "Driver",
+        "count": "Count",
+        "device_ids": "DeviceIDs",
+        "capabilities": "Capabilities",
+        "options": "Options",
+    }
+
     def __init__(self, **given: Any) -> None:
-        super().__init__(
-            Driver=given.get("driver", given.get("Driver")) or "",
-            Count=given.get("count", given.get("Count")) or 0,
-            DeviceIDs=given.get("device_ids", given.get("DeviceIDs")) or [],
-            Capabilities=given.get("capabilities", given.get("Capabilities")) or [],
-            Options=given.get("options", given.get("Options")) or {},
-        )
+        nothing = {"driver": "", "count": 0, "device_ids": [], "capabilities": [], "options": {}}
+        super().__init__({field: self._given(given, name, nothing[name]) for name, field in self.fields.items()})
 
 
-class Healthcheck(dict[str, Any]):
+class Healthcheck(Fields):
     """How to find out whether a container is well. Times in nanoseconds."""
 
+    fields: ClassVar = {
+        "test": "Test",
+        "interval": "Interval",
+        "timeout": "Timeout",
+        "retries": "Retries",
+        "start_period": "StartPeriod",
+        "start_interval": "StartInterval",
+    }
+
     def __init__(self, **given: Any) -> None:
-        super().__init__()
-        for name, field in _HEALTH.items():
-            value = given.get(name, given.get(field))
-            if value is not None:
-                self[field] = ["CMD-SHELL", value] if field == "Test" and isinstance(value, str) else value
-
-
-_HEALTH = {
-    "test": "Test",
-    "interval": "Interval",
-    "timeout": "Timeout",
-    "retries": "Retries",
-    "start_period": "StartPeriod",
-    "start_interval": "StartInterval",
-}
+        found = {field: self._given(given, name) for name, field in self.fields.items()}
+        if isinstance(found["Test"], str):
+            found["Test"] = ["CMD-SHELL", found["Test"]]
+        super().__init__({field: value for field, value in found.items() if value is not None})
 
 
 class Mount(dict[str, Any]):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dockyard.compat as docker
-from dockyard.compat.containers import Container
+from dockyard.compat.models.containers import Container
 from tests.engine_process import EngineProcess
 
 
@@ -121,7 +121,7 @@ def test_exec_run_gives_code_and_output_in_every_shape(sleeper: Container) -> No
     assert sorted(streamed.output, key=str) == [(None, b"err\n"), (b"out\n", None)]
     assert sleeper.exec_run("echo hello", tty=True).output == b"hello\r\n"
     detached = sleeper.exec_run("touch /made", detach=True)
-    assert detached.output == b""
+    assert detached.output == ""
 
 
 def test_exec_run_gives_the_socket_itself(sleeper: Container) -> None:
@@ -130,6 +130,8 @@ def test_exec_run_gives_the_socket_itself(sleeper: Container) -> None:
     file._sock.settimeout(10)
     assert file._sock.recv(100) == b"\x01\0\0\0\0\0\0\x06hello\n"
     file.close()
+    _, file = sleeper.exec_run("sh -c 'echo out; sleep 0.1; echo err >&2'", socket=True)
+    assert list(docker.utils.socket.frames_iter(file, tty=False)) == [(1, b"out\n"), (2, b"err\n")]
 
 
 def test_files_go_in_and_out_as_archives(sleeper: Container) -> None:
@@ -159,6 +161,7 @@ def test_logs_are_bytes_or_a_generator_that_can_be_closed(client: docker.DockerC
         assert list(container.logs(stream=True, follow=False)) == [b"one\n", b"two\n"]
         assert container.logs(since=time.time() + 100) == b""
         assert next(container.attach(stream=True, logs=True)) == b"one\n"
+        assert container.attach(logs=True) == b"one\ntwo\n"
     finally:
         container.remove(force=True)
 
@@ -286,3 +289,15 @@ def test_from_env_finds_the_engine_in_the_environment(engine: EngineProcess, mon
     with docker.from_env(environment={"DOCKER_HOST": engine.host}, version="1.41", timeout=5) as client:
         assert client.api.api_version == "1.41"
         assert client.containers.run("busybox", "echo old", remove=True) == b"old\n"
+
+
+def test_types_are_dicts_with_attributes() -> None:
+    log = docker.types.LogConfig(type=docker.types.LogConfig.types.JSON, config={"a": "b"})
+    log.set_config_value("c", "d")
+    assert (log.type, log.config, dict(log)["Type"]) == ("json-file", {"a": "b", "c": "d"}, "json-file")
+    limit = docker.types.Ulimit(name="nofile", soft=1)
+    limit.hard = 2
+    assert limit == {"Name": "nofile", "Soft": 1, "Hard": 2}
+    assert docker.types.Healthcheck(test="true") == {"Test": ["CMD-SHELL", "true"]}
+    with pytest.raises(AttributeError):
+        assert limit.nothing

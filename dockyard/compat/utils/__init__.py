@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.client.container_options import size as parse_bytes
 from dockyard.compat.tls import TLSConfig
-from dockyard.compat.utils import proxy
+from dockyard.compat.utils import proxy, socket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ __all__ = [
     "parse_bytes",
     "parse_repository_tag",
     "proxy",
+    "socket",
     "version_gte",
     "version_lt",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dockyard.compat.resource import Collection, Model
+from dockyard.compat.models.resource import Collection, Model
 
 if TYPE_CHECKING:
-    from dockyard.compat.containers import Container
+    from dockyard.compat.models.containers import Container
 
 
 class Network(Model):

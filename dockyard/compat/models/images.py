@@ -8,7 +8,7 @@ from typing import Any
 
 from dockyard.compat.constants import DEFAULT_DATA_CHUNK_SIZE
 from dockyard.compat.errors import BuildError, ImageLoadError, InvalidArgument
-from dockyard.compat.resource import Collection, Model
+from dockyard.compat.models.resource import Collection, Model
 from dockyard.compat.utils import parse_repository_tag
 
 _BUILT = re.compile(r"(?:^Successfully built |sha256:)([0-9a-f]+)$")

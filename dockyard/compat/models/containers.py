@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from dockyard.compat.constants import DEFAULT_DATA_CHUNK_SIZE
 from dockyard.compat.errors import ContainerError, DockerException, ImageNotFound, NotFound
-from dockyard.compat.images import Image
-from dockyard.compat.resource import Collection, Model
+from dockyard.compat.models.images import Image
+from dockyard.compat.models.resource import Collection, Model
 
 WITH_LOGS = ("json-file", "journald", "local")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockyard.compat.resource import Collection, Model
+from dockyard.compat.models.resource import Collection, Model
 
 
 class Volume(Model):

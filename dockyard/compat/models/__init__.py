@@ -1,0 +1,1 @@
+"""docker-py's objects, where programs import their types from."""
