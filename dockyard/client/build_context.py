@@ -22,7 +22,26 @@ def pack_folder(
     """
     root = os.path.realpath(source)
     name, extra = _dockerfile(root, dockerfile, read_stdin)
-    return name, iter(Packing(root, ".", owner=(0, 0), wanted=_wanted(root, name), extra=extra))
+    wanted = _wanted(root, name)
+    if extra:
+        extra[".dockerignore"] = _ignoring(root, name)
+    packing = Packing(
+        root,
+        ".",
+        owner=(0, 0),
+        wanted=lambda path, is_folder: path not in extra and wanted(path, is_folder),
+        extra=extra,
+    )
+    return name, iter(packing)
+
+
+def _ignoring(root: str, name: str) -> bytes:
+    """A .dockerignore by which a Dockerfile that was brought along is no file of the context's to `COPY .`."""
+    try:
+        with open(os.path.join(root, ".dockerignore"), "rb") as file:
+            return file.read() + f"\n{name}\n".encode()
+    except FileNotFoundError:
+        return f".dockerignore\n{name}\n".encode()
 
 
 def _dockerfile(root: str, given: str, read_stdin: Callable[[], bytes] | None) -> tuple[str, dict[str, bytes]]:

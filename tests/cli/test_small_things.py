@@ -70,6 +70,27 @@ def test_a_dockerfile_is_looked_for_from_where_we_are(engine: EngineProcess, tmp
     assert shell(f"cd {tmp_path}/context; dockyard build -q -f D3 .", engine.host).returncode == 0
 
 
+def test_a_dockerfile_from_elsewhere_is_no_file_of_the_context(engine: EngineProcess, tmp_path: Path) -> None:
+    """As with docker's client, beside which each is built."""
+    engine.docker("pull", "busybox")
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "kept").write_text("")
+    (tmp_path / "Elsewhere").write_text("FROM busybox\nCOPY . /copied\nRUN ls -A /copied > /names\nCMD cat /names\n")
+    for ignored, names in ((None, "kept\n"), ("left\n.dockerignore\n", "kept\n"), ("left", ".dockerignore\nkept\n")):
+        (context / "left").unlink(missing_ok=True)
+        if ignored is not None:
+            (context / "left").write_text("")
+            (context / ".dockerignore").write_text(ignored)
+        for program in ("dockyard", "docker"):
+            for how in ("-f Elsewhere", "-f - <Elsewhere"):
+                how, _, source = how.partition(" <")
+                build = f"build -q {how} context" + (f" < {source}" if source else "")
+                made = shell(f"cd {tmp_path}; export DOCKER_BUILDKIT=0; {program} {build}", engine.host)
+                assert made.returncode == 0, made.stderr
+                assert engine.docker("run", "--rm", made.stdout.strip()) == names, (program, how, ignored)
+
+
 def test_the_help_of_fork_has_a_line_for_each_flag() -> None:
     lines = shell("dockyard fork --help").stdout.partition("Options:\n")[2].splitlines()
     assert [line.split()[0] for line in lines if line.startswith("      --")] == [
