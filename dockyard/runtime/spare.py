@@ -59,6 +59,7 @@ _decode = msgspec.json.Decoder(Papers).decode
 def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
     """Fork one that calls `prepare` and sleeps; it ends when the channel's end is closed. Raises OSError.
 
+    `prepare`: its child calls it too, before it is born.
     `network`: it shall have a network namespace of its own already.
     """
     end, theirs = channel.pair()
@@ -68,7 +69,7 @@ def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
             try:
                 syscalls.close_all_but(0, 1, 2, theirs.fileno())
                 prepare()
-                _wait(theirs, _own_network() if network else -1)
+                _wait(theirs, _own_network() if network else -1, prepare)
             finally:
                 os._exit(1)
     return Spare(pid, end)
@@ -168,7 +169,7 @@ def _own_network() -> int:
     return home
 
 
-def _wait(runtime: socket.socket, home: int) -> None:
+def _wait(runtime: socket.socket, home: int, prepare: Callable[[], None]) -> None:
     """Sleep, then have a child that is born. Returns in the parent, and when nobody wants a container.
 
     `home` is the network namespace that we came from, if we are not there any more.
@@ -218,4 +219,5 @@ def _wait(runtime: socket.socket, home: int) -> None:
     if pid:
         channel.send(runtime, Message("born", pid=pid))
     elif runtime.recv(1):
+        prepare()  # our parent is gone: the pages are ours alone, and to be told so for all at once is quicker
         init.be_born(birth, runtime)
