@@ -1,6 +1,7 @@
 """dockyardd: the composition root. Reads the settings, builds every service, wires them, serves the API."""
 
 import asyncio
+import errno
 import fcntl
 import gc
 import json
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -201,6 +202,25 @@ def _set_level(config: Config) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
+def _tell_of_crowds_once() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """What the event loop does with faults nobody waits for: one line a second says that clients cannot be let in.
+
+    While there are no descriptors the loop tries again every second, and would write thousands of tracebacks then.
+    """
+    told = -1.0
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal told
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif loop.time() - told >= 1:
+            told = loop.time()
+            log.error("new clients have to wait: %s", words(error))
+
+    return handle
+
+
 async def _run(line: CommandLine, config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
     from dockyard.api.app import build_server
@@ -214,6 +234,7 @@ async def _run(line: CommandLine, config: Config) -> None:
     own_folder(config.data_root, 0o710)
     own_folder(config.exec_root, 0o711)  # the socket's users must be able to reach it
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_tell_of_crowds_once())
     # Enough that a few calls that hang (a volume on a dead NFS server) leave room for all others.
     loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="blocking"))
     stop, hangup = asyncio.Event(), asyncio.Event()

@@ -10,6 +10,8 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 
+from dockyard.errors import words
+
 log = logging.getLogger("dockyard.networks")
 
 NETLINK_NETFILTER = 12
@@ -18,6 +20,7 @@ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = (10 << 8 | kind for kind in (2, 3, 6, 8))
 # Tools change many rules in a row; look when they are done, and not more often than that.
 QUIET = 1.0
+AGAIN = 5.0  # s from a look that failed to the next
 
 
 class Guard:
@@ -45,10 +48,10 @@ class Guard:
         """Notice no more."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        if self._timer is not None:
-            self._timer.cancel()
         if self._looking is not None:
             await asyncio.wait({self._looking})
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _told(self) -> None:
         try:
@@ -93,6 +96,10 @@ class Guard:
     async def _run(self) -> None:
         try:
             await self._look()
+        except OSError as error:
+            log.error("cannot look at the packet filter, and do so again in %.0f s: %s", AGAIN, words(error))
+            if self._timer is None:
+                self._timer = self._loop.call_later(AGAIN, self._start)
         except Exception:
             log.exception("cannot repair the packet filter")
         finally:
