@@ -83,15 +83,20 @@ class APIClient:
             plain = "" if version in (None, "auto") else str(version)
             self._session = Session(address, BlockingDialer(), timeout=timeout, version=plain, config_folder=folder)
         self.timeout = timeout
+        self._general_configs = self._stored()
         self._proxy_configs = self._stored_proxies()
         if not plain:
             self.ping()
 
-    def _stored_proxies(self) -> ProxyConfig:
+    def _stored(self) -> Json:
+        """The docker configuration; nothing when it cannot be read."""
         try:
-            stored = load(self._session.config_folder).get("proxies") or {}
+            return dict(load(self._session.config_folder))
         except CredentialsError:
-            return ProxyConfig()
+            return {}
+
+    def _stored_proxies(self) -> ProxyConfig:
+        stored = self._general_configs.get("proxies") or {}
         return ProxyConfig.from_dict(stored.get(str(self._session.address)) or stored.get("default") or {})
 
     @property
@@ -461,7 +466,8 @@ class APIClient:
         """The socket of a container's streams."""
         if ws:
             raise DockerException("sockets are not to be had as WebSockets here")
-        query = params or {"stdout": 1, "stderr": 1, "stream": 1}
+        query = {"detachKeys": self._general_configs.get("detachKeys")}
+        query |= params or {"stdout": 1, "stderr": 1, "stream": 1}
         with translated():
             return taken_over(self._session, path("/containers", id_of(container), "/attach", **query), None)
 
@@ -502,7 +508,7 @@ class APIClient:
             "User": str(user),
             "Env": types.environment_of(environment),
             "WorkingDir": workdir,
-            "DetachKeys": detach_keys,
+            "DetachKeys": detach_keys or self._general_configs.get("detachKeys"),
         }
         kept = {name: value for name, value in body.items() if value is not None}
         return self._json("POST", path("/containers", id_of(container), "/exec"), kept)
@@ -753,6 +759,7 @@ class APIClient:
         ingress: bool | None = None,
     ) -> Any:
         """Create a network."""
+        _check_labels(labels)
         body = {
             "Name": name,
             "Driver": driver,
@@ -800,6 +807,7 @@ class APIClient:
         self, name: str | None = None, driver: str | None = None, driver_opts: Any = None, labels: Any = None
     ) -> Any:
         """Create a volume."""
+        _check_labels(labels)
         body = {"Name": name, "Driver": driver, "DriverOpts": driver_opts, "Labels": labels}
         return self._json("POST", "/volumes/create", {key: value for key, value in body.items() if value is not None})
 
@@ -823,6 +831,11 @@ class APIClient:
             if said := message.get("error"):
                 kind = ImageNotFound if "not found" in said or "manifest unknown" in said else APIError
                 raise kind(said, None, said)
+
+
+def _check_labels(labels: Any) -> None:
+    if labels is not None and not isinstance(labels, dict):
+        raise TypeError("labels must be a dictionary")
 
 
 def _archive_place(container: Any, inside: str) -> str:

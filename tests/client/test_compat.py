@@ -1,6 +1,7 @@
 """`import dockyard.compat as docker`: docker-py's words, their arguments and what they give back."""
 
 import io
+import json
 import pickle
 import tarfile
 import threading
@@ -289,6 +290,30 @@ def test_from_env_finds_the_engine_in_the_environment(engine: EngineProcess, mon
     with docker.from_env(environment={"DOCKER_HOST": engine.host}, version="1.41", timeout=5) as client:
         assert client.api.api_version == "1.41"
         assert client.containers.run("busybox", "echo old", remove=True) == b"old\n"
+
+
+def test_the_docker_configuration_is_heeded(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"proxies": {"default": {"ftpProxy": "proxy:21"}}, "detachKeys": "ctrl-x"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with docker.DockerClient(base_url=engine.host) as client:
+        assert b"ftp_proxy=proxy:21" in client.containers.run("busybox", "env", remove=True)
+        without = client.containers.run("busybox", "env", remove=True, use_config_proxy=False)
+        assert b"ftp_proxy" not in without
+        container = client.containers.run("busybox", "cat", tty=True, stdin_open=True, detach=True)
+        try:
+            _, file = container.exec_run("cat", stdin=True, tty=True, socket=True)
+            file._sock.settimeout(10)
+            file._sock.sendall(b"\x18")
+            while file._sock.recv(200):
+                pass  # to the end, at which `cat` goes on without us
+            file.close()
+        finally:
+            container.remove(force=True)
+        with pytest.raises(TypeError, match="labels"):
+            client.networks.create("compat-labels", labels=["a"])
 
 
 def test_types_are_dicts_with_attributes() -> None:
