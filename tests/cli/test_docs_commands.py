@@ -76,7 +76,10 @@ command -v nft >/dev/null || nft() { # the program is nothing that we need: its 
 }
 at='the start'
 trap 'status=$?; [ $status = 0 ] || echo "failed with $status: $at" >&2; trap - ERR; cd /
-  dockyard engine stop >/dev/null 2>&1 || true; exit $status' EXIT
+  { dockyard --no-autostart ps -aq | xargs -r dockyard rm -f
+    dockyard-runc list -q | xargs -rn 1 dockyard-runc delete --force
+    dockyard engine stop; } >/dev/null 2>&1 || true
+  exit $status' EXIT
 """
 
 # what the page supposes to be there
