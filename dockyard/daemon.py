@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -172,9 +172,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """The log; what it cannot take, because its disk is full or its reader gone, is lost without further words."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def _set_up_logging(config: Config) -> None:
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[_Stderr(sys.stderr)],
         format='time="%(asctime)s.%(msecs)03dZ" level=%(levelname)s module=%(name)s msg="%(message)s"',
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,

@@ -76,7 +76,8 @@ def changes(
     if own != [f"-N {chain}", *rules] and (own or rules):
         commands += [f":{chain} - [0:0]", *rules]
     before = jumps[: jumps.index(to_own)] if to_own in jumps else jumps
-    if (jumps[:1] if user_first else before).count(to_user) == 0:
+    # (twice when two daemons have mended it at once)
+    if to_user not in (jumps[:1] if user_first else before) or jumps.count(to_user) > 1:
         commands += [f"-D FORWARD -j {USER_CHAIN}"] * jumps.count(to_user)
         commands.append(f"-I FORWARD 1 -j {USER_CHAIN}")
         jumps = [to_user, *(line for line in jumps if line != to_user)]

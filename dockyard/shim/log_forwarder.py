@@ -12,6 +12,7 @@ an id a line to stdout when its log is sent.
 """
 
 import binascii
+import contextlib
 import json
 import os
 import sys
@@ -86,7 +87,7 @@ class Follower:
                 self._file.close()
             if self._note >= 0:
                 os.close(self._note)
-            with self._done:
+            with self._done, contextlib.suppress(BrokenPipeError):  # the daemon has been killed
                 print(self.id, flush=True)
 
     # -- reading
