@@ -6,11 +6,13 @@ names); each line of it is a word, and after a tab what it means.
 
 from __future__ import annotations
 
+import re
+
 from dockyard.cli.usage import UsageError, flag_rows, summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from dockyard.cli.session import Session
@@ -34,10 +36,10 @@ _dockyard() {
   [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=:/] ]] && compopt -o nospace
   return 0
 }
-complete -o default -F _dockyard dockyard
+complete -o default -F _dockyard NAMES
 """
 ZSH = r"""
-#compdef dockyard
+#compdef NAMES
 _dockyard() {
   local -a found names shown
   local line
@@ -53,7 +55,7 @@ _dockyard() {
     _files
   fi
 }
-if [[ $funcstack[1] == _dockyard ]]; then _dockyard "$@"; else compdef _dockyard dockyard; fi
+if [[ $funcstack[1] == _dockyard ]]; then _dockyard "$@"; else compdef _dockyard NAMES; fi
 """
 FISH = r"""
 function __dockyard_candidates
@@ -65,7 +67,9 @@ function __dockyard_candidates
     __fish_complete_path (commandline -ct)
   end
 end
-complete -c dockyard -f -a '(__dockyard_candidates)'
+for name in NAMES
+  complete -c $name -f -a '(__dockyard_candidates)'
+end
 """
 
 SIGNALS = ("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "STOP", "CONT", "WINCH")
@@ -109,16 +113,38 @@ FILTERS: dict[str, str] = {
     "system prune": "label= label!= until=",
     "volume prune": "all= label= label!=",
 }
+# what filters may be equal to, where the engine does not know it better
+FILTER_VALUES: dict[str, str] = {
+    "all": "true false",
+    "dangling": "true false",
+    "driver": "bridge host ipvlan local macvlan null overlay",
+    "event": "attach commit connect copy create destroy detach die disconnect exec_create exec_die exec_start export "
+    "health_status import kill load mount oom pause prune pull push rename resize restart save start stop tag top "
+    "unmount unpause untag update",
+    "health": "healthy none starting unhealthy",
+    "is-task": "true false",
+    "scope": "global local swarm",
+    "status": "created dead exited paused removing restarting running",
+}
+FILTER_NAMES = {
+    "ancestor": "image",
+    "container": "container",
+    "image": "image",
+    "network": "network",
+    "volume": "volume",
+}
+FILTER_TYPES = {"network ls": "builtin custom", "system events": "container daemon image network volume"}
 DRIVERS = {"network create": ["bridge", "host", "ipvlan", "macvlan", "null"], "volume create": ["local"]}
 RUNNING = ("attach", "exec", "kill", "pause", "stop", "top", "stats", "port")
 
 
-def script(shell: str) -> str:
-    """The script for bash, zsh or fish. Raises UsageError."""
+def script(shell: str, names: Iterable[str] = ("dockyard",)) -> str:
+    """The script for bash, zsh or fish, for a client that is called by any of `names`. Raises UsageError."""
     known = {"bash": BASH, "zsh": ZSH, "fish": FISH}
     if shell not in known:
         raise UsageError(f'unknown shell "{shell}": bash, zsh and fish are known')
-    return known[shell].strip()
+    called = [name for name in names if re.fullmatch(r"[\w.-]+", name)]
+    return known[shell].strip().replace("NAMES", " ".join(called))
 
 
 def candidates(words: list[str]) -> list[str]:
@@ -217,7 +243,7 @@ def _flags(text: str) -> list[str]:
 def _values(command: str, flag: str, last: str, session: Session) -> list[str]:
     """What a flag's value may be; nothing when any file may."""
     if flag == "filter" and command in FILTERS:
-        return FILTERS[command].split()
+        return _filters(command, last, session)
     if flag == "driver":
         return DRIVERS.get(command, [])
     if flag in ("network", "net"):
@@ -238,6 +264,35 @@ def _values(command: str, flag: str, last: str, session: Session) -> list[str]:
     return list(VALUES.get(flag, []))
 
 
+def _filters(command: str, last: str, session: Session) -> list[str]:
+    """The filters of a command, or what the one that is typed already may be equal to."""
+    name, typed, _ = last.partition("=")
+    if not typed or f"{name}=" not in FILTERS[command].split():
+        return FILTERS[command].split()
+    if name in FILTER_NAMES:
+        found = _plain(FILTER_NAMES[name], session)
+    else:
+        found = (FILTER_TYPES.get(command, "") if name == "type" else FILTER_VALUES.get(name, "")).split()
+    return [f"{name}={value}" for value in found]
+
+
+def _inside(container: str, typed: str, session: Session) -> list[str]:
+    """The paths in a container that begin with `typed`, as `cp` wants them; a folder that is alone has a slash."""
+    from dockyard.cli.session import path
+
+    def matches(pattern: str) -> list[str]:
+        # (an engine that is not ours has no such door)
+        return _answered(
+            lambda: session.api.request("GET", path("/dockyard/glob", of=container, path=pattern)).json()["Matches"]
+        )
+
+    literal = re.sub(r"([*?\[])", r"[\1]", typed)
+    found = matches(f"{literal}*")
+    if len(found) == 1 and matches(f"{literal}*/*"):
+        found = [f"{found[0]}/"]
+    return [f"{container}:{name}" for name in found]
+
+
 def _arguments(command: str, text: str, given: list[str], last: str, session: Session) -> list[str]:
     """What the next argument may be, as the usage line has it."""
     from dockyard.cli.usage import places
@@ -247,7 +302,12 @@ def _arguments(command: str, text: str, given: list[str], last: str, session: Se
     if not wanted:
         return []
     if command == "container cp":
-        return [] if last.startswith(("/", ".", "~")) else [f"{name}:" for name in _plain("container", session)]
+        container, colon, typed = last.partition(":")
+        if last.startswith(("/", ".", "~")):
+            return []
+        if colon:
+            return _inside(container, typed or "/", session)
+        return [f"{name}:" for name in _plain("container", session)]
     if command == "container port" and given:
         return []
     if command == "inspect":
@@ -275,10 +335,14 @@ def _arguments(command: str, text: str, given: list[str], last: str, session: Se
 
 def _names(kind: str, session: Session, state: str = "") -> list[str]:
     """The names of all objects of a kind; none when the engine does not answer."""
+    return _answered(lambda: _asked(kind, session, state))
+
+
+def _answered(ask: Callable[[], Iterable[str]]) -> list[str]:
     from dockyard.client.errors import APIError, Unreachable
 
     try:
-        return list(_asked(kind, session, state))
+        return list(ask())
     except (APIError, Unreachable):
         return []
 

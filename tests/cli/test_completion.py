@@ -130,6 +130,30 @@ def test_bash_completes_names_with_colons_from_where_it_broke_them(named: tuple[
     assert in_bash(*named, "dockyard run zebra/image:t") == ["tag1"]
 
 
+def test_bash_completes_what_filters_are_equal_to(named: tuple[EngineProcess, Path]) -> None:
+    # (bash breaks the word at "=", and wants what follows it)
+    assert in_bash(*named, "dockyard ps --filter status=pau") == ["paused"]
+    assert in_bash(*named, "dockyard ps -f network=zebra") == ["zebra-net"]
+    assert in_bash(*named, "dockyard network ls --filter type=cus") == ["custom"]
+
+
+def test_bash_completes_paths_in_containers(named: tuple[EngineProcess, Path]) -> None:
+    assert in_bash(*named, "dockyard cp zebra-running:/etc/passw") == ["/etc/passwd"]
+    assert in_bash(*named, "dockyard cp zebra-made:/et") == ["/etc/"]
+
+
+def test_another_name_is_completed_too(named: tuple[EngineProcess, Path]) -> None:
+    engine, folder = named
+    script = 'eval "$(dockyard completion bash docker)"; complete -p docker dockyard'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment(engine, folder)
+    )
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _dockyard docker",
+        "complete -o default -F _dockyard dockyard",
+    ]
+
+
 def test_bash_falls_back_to_files_where_nothing_is_known(named: tuple[EngineProcess, Path]) -> None:
     assert in_bash(*named, "dockyard import so") in ([], [""])
 

@@ -9,12 +9,13 @@ from dockyard.cli.usage import Flags, usage
 
 @usage(
     """
-dockyard completion SHELL
+dockyard completion SHELL [NAME...]
 
 Print a completion script for bash, zsh or fish
 """
 )
 def completion(session: Session, flags: Flags) -> int:
-    """Prints a script."""
-    print(script(flags.arguments[0]))
+    """Prints a script, also for further names that the client is called by ("docker")."""
+    shell, *names = flags.arguments
+    print(script(shell, ["dockyard", *names]))
     return 0
