@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 def shell(script: str, host: str = "unix:///nowhere") -> subprocess.CompletedProcess[str]:
@@ -89,6 +92,48 @@ def test_a_dockerfile_from_elsewhere_is_no_file_of_the_context(engine: EnginePro
                 made = shell(f"cd {tmp_path}; export DOCKER_BUILDKIT=0; {program} {build}", engine.host)
                 assert made.returncode == 0, made.stderr
                 assert engine.docker("run", "--rm", made.stdout.strip()) == names, (program, how, ignored)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_git_context_is_cloned_by_the_users_own_git(
+    engine: EngineProcess, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As with docker's client, beside which each is built: the address is known to the user's settings only."""
+    engine.docker("pull", "busybox")
+    repository = tmp_path / "one.git"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (repository / "sub").mkdir(parents=True)
+    (repository / "sub" / "Dockerfile").write_text("FROM busybox\nCOPY file /\nCMD cat /file\n")
+    (repository / "sub" / "Other").write_text("FROM busybox\nCMD echo other\n")
+    (repository / "sub" / "file").write_text("from git\n")
+    git = f"git -C {repository} -c user.name=a -c user.email=a@b"
+    made = shell(f"{git} init -q -b main; {git} add .; {git} commit -q -m one; {git} tag v1")
+    assert made.returncode == 0, made.stderr
+    settings = (
+        f"export DOCKER_BUILDKIT=0 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=url.git://127.0.0.1:{port}/.insteadOf "
+        "GIT_CONFIG_VALUE_0=https://git.invalid/ TMPDIR=" + str(tmp_path)
+    )
+    serving = f"--base-path={tmp_path} --listen=127.0.0.1 --port={port} --export-all --reuseaddr".split()
+    server = subprocess.Popen(["git", "daemon", *serving], stderr=subprocess.DEVNULL, start_new_session=True)
+    request.addfinalizer(lambda: (os.killpg(server.pid, signal.SIGKILL), server.wait()))  # it forks
+    assert eventually(lambda: answers(port))
+    for given in ("#nosuch", "#main:nosuch", "#main:../..", "#--upload-pack=x"):
+        refused = shell(f"{settings}; dockyard build -q 'https://git.invalid/one.git{given}'", engine.host)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("unable to prepare context: ")
+    for program in ("dockyard", "docker"):
+        for given, said in (
+            ("https://git.invalid/one.git#main:sub", "from git\n"),
+            ("https://git.invalid/one.git#v1:sub -f Other", "other\n"),
+        ):
+            built = shell(f"{settings}; {program} build -q {given}", engine.host)
+            assert built.returncode == 0, built.stderr
+            assert engine.docker("run", "--rm", built.stdout.strip()) == said
 
 
 def test_the_help_of_fork_has_a_line_for_each_flag() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from dockyard.cli import output, progress, values
@@ -60,8 +61,22 @@ Options:
 )
 def build(session: Session, flags: Flags) -> int:
     """Shows the steps; the image's ID with -q."""
-    source, quiet = flags.arguments[0], flags.on("quiet")
-    remote, dockerfile, pieces = _context(source, flags)
+    source = flags.arguments[0]
+    if not is_git(source):
+        return _build(session, flags, *_context(source, flags))
+    import tempfile
+
+    from dockyard.cli.git_context import checkout
+    from dockyard.client.build_context import pack_folder
+
+    with tempfile.TemporaryDirectory(prefix="docker-build-git") as folder:
+        top = checkout(source, os.path.realpath(folder))
+        named = os.path.join(top, flags.text("file")) if flags.text("file") not in ("", "-") else flags.text("file")
+        return _build(session, flags, "", *pack_folder(top, named, lambda: sys.stdin.buffer.read()))
+
+
+def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces: Iterator[bytes] | bytes) -> int:
+    quiet = flags.on("quiet")
     sent = _Counted(pieces)
     arguments = {}
     for text in flags.all("build-arg"):
@@ -117,6 +132,11 @@ def build(session: Session, flags: Flags) -> int:
     return 0
 
 
+def is_git(source: str) -> bool:
+    """Whether a context is a git repository, as docker's client sees it."""
+    return re.match(r"git://|git@|ssh://|github\.com/|https?://.*\.git(#.*)?$", source) is not None
+
+
 class _Counted:
     """The context on its way, and how much of it there was."""
 
@@ -167,7 +187,7 @@ def _registries(session: Session) -> dict[str, str]:
 def _context(source: str, flags: Flags) -> tuple[str, str, Iterator[bytes] | bytes]:
     """Where the engine finds the context, the Dockerfile's name in it, and the context itself."""
     dockerfile = flags.text("file")
-    if source.startswith(("http://", "https://", "git://", "github.com/", "git@", "ssh://")):
+    if source.startswith(("http://", "https://")):
         return source, dockerfile, b""
     if source == "-":
         if dockerfile == "-":
