@@ -180,6 +180,8 @@ def _null_device(directory: str) -> Iterator[str]:
         made = null_device.file_system()
         try:
             syscalls.move_mount(made, syscalls.AT_FDCWD, place)
+            # as in the container: who is root only there may not take the others back that the mount begins with
+            syscalls.mount(None, place, None, syscalls.MS_REMOUNT | syscalls.MS_BIND)
         finally:
             os.close(made)
         try:

@@ -132,7 +132,7 @@ def _address(shown: dict[str, dict[str, dict[str, dict[str, str]]]]) -> str:
 def test_a_fork_goes_on_from_the_files(engine: EngineProcess) -> None:
     engine.docker(
         "run", "-d", "--name", "first", "-p", "127.0.0.1:28190:80", "-v", "/anonymous", "-v", "shared:/shared",
-        "busybox", "sleep", "1000",
+        "busybox", "sh", "-c", "while sleep 1; do :; done",  # a sleep that is copied ends early (docs/checkpoints.md)
     )  # fmt: skip
     try:
         script = "echo 1 > /file; rm /etc/group; ln /file /link; echo a > /anonymous/f; echo s > /shared/f; mkdir /d"
