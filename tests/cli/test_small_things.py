@@ -94,6 +94,16 @@ def test_a_dockerfile_from_elsewhere_is_no_file_of_the_context(engine: EnginePro
                 assert engine.docker("run", "--rm", made.stdout.strip()) == names, (program, how, ignored)
 
 
+def test_since_0_is_the_beginning(engine: EngineProcess) -> None:
+    engine.docker("run", "--name", "told", "busybox", "echo", "hello")
+    try:
+        assert shell("dockyard logs --since 0 told", engine.host).stdout == "hello\n"
+        events = shell("dockyard events --since 0 --until 0s --filter container=told", engine.host).stdout
+        assert " container start " in events
+    finally:
+        engine.docker("rm", "told")
+
+
 def answers(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0

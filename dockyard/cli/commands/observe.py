@@ -270,8 +270,8 @@ def timestamp(flags: Flags, name: str) -> str:
     from dockyard.cli import values
 
     text = flags.text(name)
-    if not text:
-        return ""
+    if text in ("", "0"):  # not "0 seconds ago" (moby api/types/time, GetTimestamp)
+        return text
     try:
         return f"{time.time() - values.duration(text) / 1e9:.9f}"
     except ValueError:
