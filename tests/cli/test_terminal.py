@@ -21,11 +21,11 @@ from tests.engine_process import EngineProcess
 class Screen:
     """A client on a terminal of its own."""
 
-    def __init__(self, engine: EngineProcess, *arguments: str) -> None:
+    def __init__(self, engine: EngineProcess, *arguments: str, width: int = 99, program: str = "") -> None:
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, width, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dockyard.cli.main", *arguments],
+            [*([program] if program else [sys.executable, "-m", "dockyard.cli.main"]), *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -51,6 +51,17 @@ class Screen:
                 except OSError:
                     assert text in self.seen, self.seen
                     return
+
+    def rest(self) -> str:
+        """All that it shows until it ends."""
+        while True:
+            try:
+                piece = os.read(self.master, 4096)
+            except OSError:  # EIO: nobody has the terminal any more
+                piece = b""
+            if not piece:
+                return self.seen.decode()
+            self.seen += piece
 
     def close(self) -> None:
         """End the client if need be."""
@@ -200,3 +211,24 @@ def test_an_engine_behind_ssh_is_reached_through_the_client_there(engine: Engine
             input=b"through\n", capture_output=True, env=environment, check=False, timeout=60,
         )  # fmt: skip
         assert (done.stdout, done.returncode) == (b"through\n", 3), done.stderr
+
+
+@pytest.mark.parametrize("width", [20, 45, 80, 300])
+def test_every_width_is_filled_as_by_docker(engine: EngineProcess, tmp_path: Path, width: int) -> None:
+    engine.docker("run", "--name", "wide", "busybox", "sh", "-c", "echo hello > /some-file; rm /bin/cat")
+    engine.docker("save", "-o", str(tmp_path / "saved.tar"), "busybox")
+    time.sleep(1)  # docker's client asks for events by the second
+    now = int(time.time())
+    try:
+        for line in (
+            "history busybox", "diff wide", "images", "ps -a", f"load -i {tmp_path}/saved.tar",
+            f"events --since 0 --until {now} --filter container=wide",
+        ):  # fmt: skip
+            shown = []
+            for program in ("docker", ""):
+                screen = Screen(engine, *line.split(), width=width, program=program)
+                shown.append(screen.rest())
+                screen.close()
+            assert shown[0] == shown[1], line
+    finally:
+        engine.docker("rm", "wide")
