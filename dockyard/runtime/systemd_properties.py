@@ -241,7 +241,7 @@ def _devices(rules: list[DeviceRule]) -> list[Property]:
         else:
             path = f"/dev/{kind}/{rule.major}:{rule.minor}"
         if rule.allow:
-            allowed.append((path, rule.access or "rwm"))
+            allowed.append((path, rule.access.replace("a", "") or "rwm"))
         else:
             allowed = [entry for entry in allowed if entry[0] != path]
     clear: list[Property] = [("DeviceAllow", ("a(ss)", []))]

@@ -72,7 +72,8 @@ def check_device_rules(rules: Sequence[DeviceRule]) -> None:
             raise RuntimeFailure(f'invalid cgroup device type "{rule.type}"')
         if not rule.access:
             raise RuntimeFailure(f"device access at {number} field cannot be empty")
-        if not set(rule.access) <= set("rwm"):
+        # an "a" beside others says nothing, as with runc; alone it would be no access at all
+        if not set("rwm") & set(rule.access) or not set(rule.access) <= set("rwma"):
             raise RuntimeFailure(f'invalid cgroup device access "{rule.access}"')
 
 

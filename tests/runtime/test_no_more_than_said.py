@@ -93,6 +93,7 @@ def test_a_rule_allows_what_it_says(bundle: Bundle, kind: str) -> None:
         (DeviceRule(allow=True, type="c", major=1, minor=3), "device access at 0 field cannot be empty"),
         (DeviceRule(allow=False), "device access at 0 field cannot be empty"),
         (DeviceRule(allow=True, type="c", access="x"), 'invalid cgroup device access "x"'),
+        (DeviceRule(allow=True, type="c", access="a"), 'invalid cgroup device access "a"'),
     ],
 )
 def test_a_rule_that_is_not_plain_is_refused(bundle: Bundle, rule: DeviceRule, complaint: str) -> None:
