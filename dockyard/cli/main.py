@@ -224,7 +224,7 @@ def _command(settings: Flags, group: str, name: str, words: str, rest: list[str]
 
     session = Session(settings)
     status = int(found(session, flags) or 0)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and session.config.get("plugins"):  # without hooks they are not even imported
         from dockyard.cli import plugins
 
         plugins.after(session, words, flags.values(), flags.arguments)

@@ -78,13 +78,13 @@ class Session:
     @property
     def api(self) -> Connection:
         """The connection to the engine, which is started if it is ours and none answers."""
+        return self.connect()
+
+    def connect(self) -> Connection:
+        """See that there is an engine, if it is ours to start."""
         if self._api is None:
             self._api = self._connect()
         return self._api
-
-    def connect(self) -> None:
-        """See that there is an engine, if it is ours to start."""
-        assert self.api is not None
 
     def _connect(self) -> Connection:
         host, context = self.host, self.context

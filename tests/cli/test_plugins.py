@@ -44,6 +44,37 @@ def dockyard(engine: EngineProcess, home: Path, *arguments: str) -> subprocess.C
     )
 
 
+def on_a_terminal(engine: EngineProcess, home: Path, *arguments: str, **environment: str) -> bytes:
+    """What a command prints there, both streams as one."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dockyard.cli.main", *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "DOCKER_CONFIG": str(home),
+            "DOCKER_HOST": engine.host,
+            **environment,
+        },
+    )
+    os.close(follower)
+    said = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        said += piece
+    os.close(leader)
+    assert process.wait() == 0, said
+    return said
+
+
 def test_a_plugin_gets_all_arguments_and_the_engines_address(engine: EngineProcess, home: Path) -> None:
     done = dockyard(engine, home, "--debug", "echo", "-f", "x", "up", "--help")
     assert (done.returncode, done.stdout) == (7, f"{engine.host}|--debug echo -f x up --help\n")
@@ -69,26 +100,18 @@ def test_plugins_are_listed_in_help_info_and_completion(engine: EngineProcess, h
 def test_a_plugins_hook_says_what_may_be_done_next_to_who_reads_it(engine: EngineProcess, home: Path) -> None:
     config = {"features": {"hooks": "true"}, "plugins": {"echo": {"hooks": "pull,volume create"}}}
     (home / "config.json").write_text(json.dumps(config))
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dockyard.cli.main", "volume", "create", "--label", "a", "hooked"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "DOCKER_CONFIG": str(home), "DOCKER_HOST": engine.host},
-    )
-    os.close(follower)
-    said = b""
-    while True:
-        try:
-            piece = os.read(leader, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        said += piece
-    assert process.wait() == 0
+    said = on_a_terminal(engine, home, "volume", "create", "--label", "a", "hooked")
     assert b"What's next:" in said
     assert b"    volume create of hooked as " in said
     assert "What's next" not in dockyard(engine, home, "volume", "create", "hooked").stderr
     engine.docker("volume", "rm", "hooked")
+
+
+def test_a_command_on_a_terminal_imports_nothing_for_hooks_that_nobody_has_configured(
+    engine: EngineProcess, home: Path
+) -> None:
+    (home / "config.json").write_text("{}")
+    said = on_a_terminal(engine, home, "ps", PYTHONPROFILEIMPORTTIME="1").decode()
+    imported = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
+    assert "dockyard.cli.usage" in imported
+    assert not imported & {"re", "json", "socket", "dockyard.cli.plugins"}
