@@ -17,11 +17,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from dockyard.content.unpack import Worker
 from dockyard.engine.container import Record
-from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig, MountSpec
+from dockyard.engine.container_config import EndpointSettings, HostConfig, MountSpec
 from dockyard.engine.container_creation import Origin
 from dockyard.engine.containers import ContainerService
 from dockyard.engine.docker_import import source
@@ -69,27 +67,39 @@ class DockerImport:
         docker = await asyncio.to_thread(DockerRoot, Path(root))
         await self._all_images(docker, told)
         for volume in await asyncio.to_thread(lambda: list(docker.volumes())):
-            await _each(told, f"volume {volume.name}", self._volume(volume))
+            await self._each(told, f"volume {volume.name}", self._volume(volume))
         for network in await asyncio.to_thread(lambda: list(docker.networks())):
             if network.name not in ALWAYS_THERE:
-                await _each(told, f"network {network.name}", self._network(network))
+                await self._each(told, f"network {network.name}", self._network(network))
         for container, host in await asyncio.to_thread(lambda: list(docker.containers())):
-            await _each(told, f"container {container.name[1:]}", self._container(docker, container, host))
+            await self._each(told, f"container {container.name[1:]}", self._container(docker, container, host))
+
+    async def _each(self, told: Tell, what: str, work: Awaitable[str]) -> bool:
+        """Do one thing and, when it is on the disk, tell of it: the source may go then. Whether it was done."""
+        try:
+            passed_by = await work
+            await self._images.on_disk()
+        except (DockyardError, OSError) as error:
+            passed_by = f"failed: {error}"
+            log.warning("import: %s %s", what, passed_by)
+        told(f"{what}: {passed_by or 'imported'}")
+        return not passed_by
 
     # -- images
 
     async def _all_images(self, docker: DockerRoot, told: Tell) -> None:
         brought: list[str] = []
         for image_id, raw in await asyncio.to_thread(lambda: list(docker.images())):
-            if await _each(told, f"image {image_id[7:19]}", self._image(docker, image_id, raw)):
+            if await self._each(told, f"image {image_id[7:19]}", self._image(docker, image_id, raw)):
                 brought.append(image_id)
         for image_id in brought:
             parent = await asyncio.to_thread(docker.parent, image_id)
             if parent in self._images:
                 self._images.set_parent(image_id, parent)
+        await self._images.on_disk()
         for name, image_id in await asyncio.to_thread(lambda: list(docker.names())):
             if image_id in self._images:
-                await _each(told, f"name {name}", self._name(name, image_id))
+                await self._each(told, f"name {name}", self._name(name, image_id))
 
     async def _image(self, docker: DockerRoot, image_id: str, raw: bytes) -> str:
         if image_id in self._images:
@@ -137,6 +147,8 @@ class DockerImport:
         try:
             if not volume.options.get("device"):  # else its files are where the option says
                 await _copy(volume.data, made.mountpoint)
+                self._volumes.note_filled(volume.name)
+            await self._volumes.settle([volume.name])
         except BaseException:
             await self._volumes.remove_marked(owner)
             raise
@@ -201,31 +213,18 @@ class DockerImport:
             if record.log_path:
                 await asyncio.to_thread(_copy_logs, docker.root / "containers" / container.id, container.id, record)
 
-        config: ContainerConfig = msgspec.structs.replace(container.config, image=container.config.image)
         host.mounts = [*(host.mounts or []), *_kept_volumes(container, host)]
-        endpoints = {
-            name: msgspec.structs.replace(EndpointSettings(), **_wishes(settings))
-            for name, settings in container.network_settings.networks.items()
-        }
+        endpoints = {name: _wishes(settings) for name, settings in container.network_settings.networks.items()}
         origin = Origin(container.image, image.chain_id, fill)
-        await self._containers.create(name, config, host, endpoints, origin=origin)
+        await self._containers.create(name, container.config, host, endpoints, origin=origin)
         return ""
 
 
-async def _each(told: Tell, what: str, work: Awaitable[str]) -> bool:
-    """Do one thing and tell of it; whether it was done."""
-    try:
-        passed_by = await work
-    except (DockyardError, OSError) as error:
-        passed_by = f"failed: {error}"
-        log.warning("import: %s %s", what, passed_by)
-    told(f"{what}: {passed_by or 'imported'}")
-    return not passed_by
-
-
-def _wishes(settings: EndpointSettings) -> dict[str, object]:
+def _wishes(settings: EndpointSettings) -> EndpointSettings:
     """What was asked of an endpoint, without what came of it."""
-    return {"ipam_config": settings.ipam_config, "aliases": settings.aliases, "driver_opts": settings.driver_opts}
+    return EndpointSettings(
+        ipam_config=settings.ipam_config, aliases=settings.aliases, driver_opts=settings.driver_opts
+    )
 
 
 def _kept_volumes(container: SourceContainer, host: HostConfig) -> list[MountSpec]:
@@ -271,5 +270,6 @@ def _copy_logs(folder: Path, container_id: str, record: Record) -> None:
     """The container's json-file log and those before it."""
     for path in folder.glob(f"{container_id}-json.log*"):
         if path.is_file() and not path.is_symlink():
-            shutil.copyfile(path, record.log_path + path.name.removeprefix(f"{container_id}-json.log"))
-            os.chmod(record.log_path + path.name.removeprefix(f"{container_id}-json.log"), 0o640)
+            copy = record.log_path + path.name.removeprefix(f"{container_id}-json.log")
+            shutil.copyfile(path, copy)
+            os.chmod(copy, 0o640)
