@@ -166,9 +166,11 @@ class Connection(asyncio.Protocol):
         if transport.is_closing():
             raise ConnectionResetError("the client has gone")
         fd = os.dup(transport.get_extra_info("socket").fileno())
-        self._taken = True
+        received = bytes(self._unread)
+        self._unread.clear()  # or it would be read as the next request, and done
+        self._taken = self._closing = True
         transport.abort()  # closes the loop's own descriptor only: the connection lives on in the duplicate
-        return fd, bytes(self._unread)
+        return fd, received
 
     def finish(self) -> None:
         """Take no further request; close when nothing is under way."""
