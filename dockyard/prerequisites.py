@@ -6,7 +6,6 @@ Imported by the daemon before it starts and by the client's `system check`; by t
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import platform
 import shutil

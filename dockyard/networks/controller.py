@@ -334,8 +334,6 @@ class Controller:
         if network.id not in self._networks:
             raise NotFound(f"network {network.name} not found")
         request = active.request
-        if network.id not in self._networks:  # removed while this start was on its way
-            raise NotFound(f"network {network.name} not found")
         state = EndpointState(
             network_id=network.id,
             endpoint_id=secrets.token_hex(32),
