@@ -277,7 +277,8 @@ class Controller:
         rules = port_rules(active.publications)
         if rules:
             await self._do(self.firewall.unpublish, rules)
-        await self._do(self._close_links, active)
+        if self._separating_bridge() is not None:
+            await self._do(self._close_links, active)
 
     def join_host(self, request: JoinRequest) -> Sandbox:
         """Let a container share the host's network."""
@@ -699,10 +700,8 @@ class Controller:
 
     def _separating_bridge(self) -> Network | None:
         """The default bridge, if it keeps containers apart (--icc=false): there alone links are more than names."""
-        for network in self._networks.values():
-            if _is_default(network):
-                return None if option_flag(network, ICC, True) else network
-        return None
+        network = self._default_network()
+        return None if network is None or option_flag(network, ICC, True) else network
 
     def _note_links(self, active: Active) -> None:
         network = self._separating_bridge()
@@ -711,10 +710,13 @@ class Controller:
             active.linked_ports = legacy_links.linked_ports(member, self._everybody(), network.name)
 
     def _default_gateway(self) -> str:
-        for network in self._networks.values():
-            if _is_default(network):
-                return next((pool.gateway for pool in network.pools if pool.gateway), "")
-        return ""
+        network = self._default_network()
+        return next((pool.gateway for pool in network.pools if pool.gateway), "") if network is not None else ""
+
+    def _default_network(self) -> Network | None:
+        """The default bridge, or None without one. Asked by worker threads too, while networks come and go."""
+        network = self._by_name.get("bridge")
+        return network if network is not None and _is_default(network) else None
 
     # -- restart of the daemon ----------------------------------------------------------------------------------------
 
