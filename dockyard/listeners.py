@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import stat
+from ipaddress import ip_address
 
 from dockyard.config import Config
 from dockyard.errors import InvalidParameter, SystemFailure
@@ -130,7 +131,11 @@ def _tcp(address: str, place: str, config: Config) -> tuple[socket.socket, ssl.S
 
 
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    """Whether nobody but this host reaches `host`: a name may mean anybody, however it begins."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def tls_context(config: Config) -> ssl.SSLContext:
