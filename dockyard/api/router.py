@@ -357,7 +357,7 @@ def _clean(path: str) -> str:
 
 def _supported(version: str) -> tuple[int, int]:
     """`version`, of which only the first two numbers count. Raises InvalidParameter."""
-    numbers = [int(part or 0) for part in version.split(".")[:2]]
+    numbers = [int(part.lstrip("0")[:9] or 0) for part in version.split(".")[:2]]  # (longer ones are too new anyhow)
     asked = (numbers[0], numbers[1] if len(numbers) > 1 else 0)
     if asked < OLDEST_VERSION:
         raise errors.InvalidParameter(

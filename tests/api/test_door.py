@@ -91,6 +91,11 @@ ODD = {
     ),
     "a semicolon nobody reads": (b"GET /_ping?a;b HTTP/1.1\r\n" + LAST + b"\r\n", 200, "OK"),
     "a slash at the end": (b"GET /v1.41/containers/json/ HTTP/1.1\r\n" + LAST + b"\r\n", 404, "page not found"),
+    "a version of more digits than a number has": (
+        b"GET /v" + b"1" * 5000 + b"/_ping HTTP/1.1\r\n" + LAST + b"\r\n",
+        400,
+        f"client version {'1' * 5000} is too new. Maximum supported API version is 1.51",
+    ),
     "a version of three numbers": (b"GET /v1.41.2/_ping HTTP/1.1\r\n" + LAST + b"\r\n", 200, "OK"),
 }
 
