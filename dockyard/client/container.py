@@ -116,7 +116,7 @@ class Container(Resource[M]):
 
     @property
     def status(self) -> str:
-        """created, running, paused, restarting, removing, exited or dead, as of the last `reload`."""
+        """created, running, paused, restarting, removing, exited or dead, as of the last `reload` or own call."""
         state = self._current["State"]
         return str(state if isinstance(state, str) else state["Status"])
 

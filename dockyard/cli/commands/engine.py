@@ -38,7 +38,7 @@ Options:
 )
 def stop(session: Session, flags: Flags) -> int:
     """Waits until it has ended."""
-    was_there = local_engine.stop(float(flags.number("timeout") if flags.given("timeout") else 60))
+    was_there = local_engine.stop(flags.number("timeout", 60))
     print("The engine has ended" if was_there else "The engine does not run")
     return 0
 
@@ -93,7 +93,7 @@ Options:
 )
 def logs(session: Session, flags: Flags) -> int:
     """Becomes the program that shows it."""
-    tail = flags.text("tail") if flags.given("tail") else "all"
+    tail = flags.text("tail") or "all"
     if not (tail == "all" or tail.isdigit()):
         raise Failure(f"invalid number of lines: {tail}")
     follow = ["-f"] if flags.on("follow") else []
