@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import resource
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
+from dockyard.build import git_source
 from dockyard.build.archives import uncompressed
 from dockyard.build.dockerignore import BadPattern, IgnoreRules
 from dockyard.build.trees import ArchiveTree
@@ -23,7 +23,6 @@ from dockyard.errors import InvalidParameter, SystemFailure, Unavailable
 
 DEFAULT = "Dockerfile"
 LARGEST_DOCKERFILE = 8 << 20
-_GIT = re.compile(r"^(git://|git@|github\.com/|https?://.*\.git(?:#.*)?$)")
 
 
 class Context:
@@ -117,7 +116,7 @@ def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None
 
 async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
     """The context that a URL leads to: a git repository, a tar archive, or a Dockerfile alone."""
-    if is_git(url):
+    if git_source.is_git(url):
         return await from_archive(await git_archive(url, folder), dockerfile)
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
@@ -163,24 +162,16 @@ def posix_name(path: str) -> str:
     return "" if name in (".", "..") or "\0" in name else name
 
 
-def is_git(url: str) -> bool:
-    """Whether `url` names a git repository."""
-    return _GIT.match(url) is not None
-
-
 async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> BinaryIO:
     """The files of `repository#reference:directory` as a nameless tar archive, fetched by the host's git.
 
     With `keep_git` those of git itself too; `commit`: what has to be checked out, "" for anything. Raises
     InvalidParameter.
     """
-    repository, _, fragment = url.partition("#")
-    reference, _, directory = fragment.partition(":")
-    if repository.startswith("github.com/"):
-        repository = f"https://{repository}"
-    for part in (repository, reference):
-        if part.startswith("-"):
-            raise InvalidParameter(f"invalid git reference: {part}")
+    try:
+        repository, reference, directory = git_source.parse(url)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
     git = shutil.which("git")
     if git is None:
         raise SystemFailure("unable to find 'git' on this host: it is needed for a git context")
@@ -195,7 +186,10 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
             head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
             if not head.startswith(commit):
                 raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
-            top = await asyncio.to_thread(_below, clone, directory)
+            try:
+                top = await asyncio.to_thread(git_source.top, clone, directory)
+            except ValueError as error:
+                raise InvalidParameter(str(error)) from None
             return await _packed(top, folder, keep_git=keep_git)
     except TimeoutError:
         raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
@@ -203,12 +197,12 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, clone, True))
 
 
-async def _packed(top: Path, folder: Path, *, keep_git: bool) -> BinaryIO:
+async def _packed(top: str, folder: Path, *, keep_git: bool) -> BinaryIO:
     """The files of a checked out repository as a nameless tar archive in `folder`."""
     file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
     try:
         left_out = [] if keep_git else ["--exclude=.git"]
-        tar = await asyncio.create_subprocess_exec("tar", "-C", str(top), *left_out, "-c", ".", stdout=file)
+        tar = await asyncio.create_subprocess_exec("tar", "-C", top, *left_out, "-c", ".", stdout=file)
         try:
             if await tar.wait() != 0:
                 raise SystemFailure("cannot read the git context")
@@ -220,13 +214,6 @@ async def _packed(top: Path, folder: Path, *, keep_git: bool) -> BinaryIO:
         file.close()
         raise
     return cast(BinaryIO, file)
-
-
-def _below(clone: Path, directory: str) -> Path:
-    top = (clone / directory.lstrip("/")).resolve()
-    if not top.is_relative_to(clone.resolve()) or not top.is_dir():
-        raise InvalidParameter(f"error setting git context, {directory!r} is not within git root")
-    return top
 
 
 async def _git(git: str, clone: Path, *arguments: str) -> str:

@@ -7,6 +7,7 @@ so a directory that is only passed through is repeated with all its attributes.
 
 from __future__ import annotations
 
+import errno
 import posixpath
 import time
 from collections.abc import Hashable, Iterator
@@ -14,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from dockyard.build.archives import spooled, uncompressed
-from dockyard.build.trees import MOST_LINKS, ArchiveFile, DirectoryTree, File, components, members, walk
+from dockyard.build.trees import ArchiveFile, DirectoryTree, File, components, members, walk
 from dockyard.content import tar_format
 from dockyard.content.extraction import OPAQUE
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
+from dockyard.linux.rooted import resolved
 
 PIECE = 1 << 20
 KINDS = (
@@ -117,26 +119,18 @@ class LayerPlan:
         known = self._resolved.get(path)
         if known is not None:
             return known
-        done, links = "/", 0
-        waiting = _reversed_components(path)
-        while waiting:
-            part = waiting.pop()
-            if part == "..":
-                done = posixpath.dirname(done)
-                continue
-            place = posixpath.join(done, part)
-            entry = self._at(place)
-            if entry is None or entry.kind != tar_format.SYMLINK:
-                done = place
-                continue
-            links += 1
-            if links > MOST_LINKS:
-                raise InvalidParameter(f"failed to copy files: {path}: too many levels of symbolic links")
-            if entry.link.startswith("/"):
-                done = "/"
-            waiting.extend(_reversed_components(entry.link))
+        try:
+            done = resolved(path, self._link_at)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise InvalidParameter(f"failed to copy files: {path}: too many levels of symbolic links") from None
         self._resolved[path] = done
         return done
+
+    def _link_at(self, place: str) -> str | None:
+        entry = self._at(place)
+        return entry.link if entry is not None and entry.kind == tar_format.SYMLINK else None
 
     def is_directory(self, place: str) -> bool:
         """Whether there is a directory at `place` (resolved), in the layer or below it."""
@@ -309,8 +303,3 @@ class LayerPlan:
                         buffer.clear()
                 buffer += bytes(tar_format.padding(entry.size))
         yield bytes(buffer + tar_format.END)
-
-
-def _reversed_components(path: str) -> list[str]:
-    """The components of a path or link, last first; `..` among them."""
-    return [part for part in reversed(path.split("/")) if part not in ("", ".")]

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dockyard.build import context as contexts
-from dockyard.build import instructions
+from dockyard.build import git_source, instructions
 from dockyard.build.arguments import Arguments
 from dockyard.build.configuring import Configuring
 from dockyard.build.copying import find_sources, source_checksum
@@ -258,7 +257,7 @@ class Steps:
             words = [self._expand(word) for word in step.sources]
             checksum = _checksum(self._expand(step.checksum), words)
             for source in words:
-                if step.word == "ADD" and contexts.is_git(source):
+                if step.word == "ADD" and git_source.is_git(source):
                     found.append(await build.clone(source, keep_git=step.keep_git, commit=checksum))
                 elif re.match(r"https?://", source):
                     if step.word == "COPY":
@@ -285,7 +284,7 @@ def _checksum(text: str, sources: list[str]) -> str:
         return ""
     if len(sources) != 1:
         raise InvalidParameter("checksum can't be specified for multiple sources")
-    if contexts.is_git(sources[0]) and re.fullmatch(r"[0-9a-f]{7,64}", text):
+    if git_source.is_git(sources[0]) and re.fullmatch(r"[0-9a-f]{7,64}", text):
         return text
     if not re.match(r"https?://", sources[0]):
         raise InvalidParameter("checksum requires HTTP(S) or Git sources")

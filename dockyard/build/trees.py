@@ -21,10 +21,9 @@ from dockyard.content import packing, tar_format
 from dockyard.content.sparse import filled
 from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
-from dockyard.linux.rooted import Root
+from dockyard.linux.rooted import MOST_LINKS, Root
 
 CHUNK = 1 << 20
-MOST_LINKS = 255
 KINDS = {
     stat.S_IFREG: tar_format.REGULAR,
     stat.S_IFDIR: tar_format.DIRECTORY,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 
+from dockyard.build import git_source
 from dockyard.cli.session import Failure
 
 
@@ -13,36 +14,28 @@ def checkout(url: str, folder: str) -> str:
     """Check `repository#reference:directory` out in the empty `folder`; the path of the directory. Raises Failure."""
     if shutil.which("git") is None:
         raise Failure("unable to prepare context: unable to find 'git' in PATH")
-    repository, _, fragment = url.partition("#")
-    reference, _, directory = fragment.partition(":")
-    if repository.startswith("github.com/"):
-        repository = f"https://{repository}"
-    for part in (repository, reference):
-        if part.startswith("-"):
-            raise Failure(f"unable to prepare context: invalid git reference: {part}")
+    try:
+        repository, reference, directory = git_source.parse(url)
+    except ValueError as error:
+        raise Failure(f"unable to prepare context: {error}") from None
     _git(folder, "init", "--quiet")
     _git(folder, "remote", "add", "origin", repository)
     try:
         _git(folder, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
-    except Failure:  # a plain web server has no shallow clones, and a short name of a commit needs them all
-        _git(folder, "fetch", "--quiet", "--tags", "--", "origin", "+refs/heads/*:refs/remotes/origin/*")
+    except Failure:  # a plain web server has no shallow clones
         _git(folder, "fetch", "--quiet", "--", "origin", reference or "HEAD")
     _git(folder, "checkout", "--quiet", "FETCH_HEAD")
     _git(folder, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     shutil.rmtree(os.path.join(folder, ".git"))
-    top = os.path.realpath(os.path.join(folder, directory.lstrip("/")))
-    if top != folder and not top.startswith(f"{folder}/"):
-        raise Failure(f"unable to prepare context: error setting git context, {directory!r} not within git root")
-    if not os.path.isdir(top):
-        raise Failure(f"unable to prepare context: error setting git context, not a directory: {directory}")
-    return top
+    try:
+        return git_source.top(folder, directory)
+    except ValueError as error:
+        raise Failure(f"unable to prepare context: {error}") from None
 
 
 def _git(folder: str, *arguments: str) -> None:
-    environment = {
-        **os.environ,
-        "GIT_PROTOCOL_FROM_USER": "0",
-    }  # neither repositories of this host nor commands (ext::)
+    # neither repositories of this host nor commands (ext::), also where a submodule asks for them
+    environment = {**os.environ, "GIT_PROTOCOL_FROM_USER": "0"}
     done = subprocess.run(["git", "-C", folder, *arguments], env=environment, stderr=subprocess.PIPE, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()

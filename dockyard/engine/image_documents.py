@@ -16,16 +16,17 @@ def decode_config(raw: bytes) -> ImageConfig:
         pass
     try:
         # Go writes null for lists and maps that are empty, which is as good as absent.
-        return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), ImageConfig)
+        return msgspec.convert(without_nulls(msgspec.json.decode(raw)), ImageConfig)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid image configuration: {error}") from None
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """JSON as Go writes it, in which null stands for what is not there, without its nulls."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value if item is not None]
+        return [without_nulls(item) for item in value if item is not None]
     return value
 
 

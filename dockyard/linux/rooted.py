@@ -6,9 +6,11 @@ RESOLVE_IN_ROOT, so whatever a path turns out to be, it is inside the tree.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
+from collections.abc import Callable
 
 from dockyard.linux import syscalls
 
@@ -53,26 +55,7 @@ class Root:
 
         Raises OSError (ELOOP) for links in a circle.
         """
-        done = "/"
-        waiting = _parts(path)
-        links = 0
-        while waiting:
-            part = waiting.pop()
-            if part == "..":
-                done = posixpath.dirname(done)
-                continue
-            place = posixpath.join(done, part)
-            target = self._target(place)
-            if target is None:
-                done = place
-                continue
-            links += 1
-            if links > MOST_LINKS:
-                raise OSError(40, os.strerror(40), path)
-            if target.startswith("/"):
-                done = "/"
-            waiting.extend(_parts(target))
-        return done
+        return resolved(path, self._target)
 
     def make(self, place: str, directory: bool) -> int:
         """A descriptor (O_PATH) of `place` (resolved), which is made, with all above it, when it is missing.
@@ -104,6 +87,34 @@ class Root:
             return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
+
+
+def resolved(path: str, target: Callable[[str], str | None]) -> str:
+    """`path` from the root without symlinks; what is missing stays as it is, and `..` does not lead out.
+
+    `target` says where a place (absolute, without symlinks above) points, None when it is no symlink or not there.
+    Raises OSError (ELOOP) for links in a circle.
+    """
+    done = "/"
+    waiting = _parts(path)
+    links = 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            done = posixpath.dirname(done)
+            continue
+        place = posixpath.join(done, part)
+        link = target(place)
+        if link is None:
+            done = place
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if link.startswith("/"):
+            done = "/"
+        waiting.extend(_parts(link))
+    return done
 
 
 def _parts(path: str) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
+from dockyard.build.git_source import is_git
 from dockyard.cli import output, progress, values
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
@@ -130,11 +130,6 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
         with open(flags.text("iidfile"), "w", encoding="ascii") as file:
             file.write(identifier)
     return 0
-
-
-def is_git(source: str) -> bool:
-    """Whether a context is a git repository, as docker's client sees it."""
-    return re.match(r"git://|git@|ssh://|github\.com/|https?://.*\.git(#.*)?$", source) is not None
 
 
 class _Counted:

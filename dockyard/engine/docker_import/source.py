@@ -19,6 +19,7 @@ import msgspec
 
 from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.docker_import.bolt import Bolt
+from dockyard.engine.image_documents import without_nulls
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 from dockyard.linux.rooted import Root
 from dockyard.oci.digest import digest_of
@@ -201,17 +202,9 @@ class DockerRoot:
 def _decoded(data: bytes, kind: type[T], path: str) -> T:
     """JSON as Go writes it, in which null stands for what is not there."""
     try:
-        return msgspec.convert(_without_nulls(json.loads(data)), kind, strict=False)
+        return msgspec.convert(without_nulls(json.loads(data)), kind, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         raise InvalidParameter(f"{path} cannot be read: {error}") from None
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value if item is not None]
-    return value
 
 
 def archive(layer: SourceLayer) -> Iterator[bytes]:
