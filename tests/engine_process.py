@@ -82,6 +82,13 @@ class EngineProcess:
                 raise RuntimeError(f"the daemon did not start:\n{self.log()}")
             time.sleep(0.02)
 
+    def listener(self) -> int:
+        """The PID of the process that listens on the daemon's socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.socket))
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)
+
     def once(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run the daemon's program until it ends by itself: refused a start, or asked for something else than one."""
         return subprocess.run(

@@ -142,7 +142,10 @@ class RecordingDisk:
 
     @contextmanager
     def mounted(self, place: Path) -> Iterator[None]:
-        """Make the file system and have it at `place` for the time of the block."""
+        """Make the file system and have it at `place` for the time of the block.
+
+        A mount namespace that anyone has made meanwhile may have it for longer, but nothing more is recorded.
+        """
         self._fuse.mkdir()
         place.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "tests.power.recording_disk", self._fuse, self.log, str(self._size)]
@@ -159,7 +162,8 @@ class RecordingDisk:
                 finally:
                     subprocess.run(["umount", place], check=True)
             finally:
-                subprocess.run(["umount", self._fuse], check=True)
+                subprocess.run(["umount", "--lazy", self._fuse], check=True)
+                server.kill()
 
     def mark(self, text: str) -> None:
         """Note in the log that something has been told to somebody by now."""
@@ -207,12 +211,12 @@ class Recording:
         return found
 
     def image(self, cut: Cut, path: Path, size: int, *, later: random.Random | None = None) -> None:
-        """Make `path` the disk as a power cut after that flush leaves it.
+        """Make `path`, which must not be there yet, the disk as a power cut after that flush leaves it.
 
         With `later`, some of what was written between it and the next flush has reached the disk, too, as a drive
         may have it: in no order.
         """
-        with path.open("wb") as image:
+        with path.open("xb") as image:
             image.truncate(size)
             for kind, offset, content in self._records[: cut.number]:
                 if kind == b"W":
@@ -222,6 +226,22 @@ class Recording:
                     break
                 if kind == b"W" and later is not None and later.random() < 0.5:
                     os.pwrite(image.fileno(), content, offset)
+
+
+@contextmanager
+def mounted(image: Path, place: Path) -> Iterator[None]:
+    """Have the file system in the file `image`, which has never been mounted, at `place` for the time of the block.
+
+    A mount namespace that anyone has made meanwhile keeps the mount. If the same file were mounted again, mount(8)
+    would find its loop device and the kernel the file system that it has in memory, whatever is in the file by now.
+    """
+    devices = subprocess.run(["losetup", "--associated", image], check=True, capture_output=True, text=True).stdout
+    assert not devices, f"{image} is in use: {devices}"
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ disk is made again as each flush left it, a daemon of another boot starts on it,
 
 import os
 import random
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pytest
 
 from tests.engine_process import EngineProcess
 from tests.power import session
-from tests.power.recording_disk import Cut, Recording, RecordingDisk
+from tests.power.recording_disk import Cut, Recording, RecordingDisk, mounted
 
 SIZE = 256 << 20
 SEED = int(os.environ.get("POWER_SEED", "1"))
@@ -61,23 +60,25 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Session:
 @contextmanager
 def engine_after(recorded: Session, cut: Cut, *, later: random.Random | None = None) -> Iterator[EngineProcess]:
     """A daemon that has started, as after a boot, on what the disk is after `cut`."""
-    image = recorded.folder / "image"
+    image = recorded.folder / f"image-{cut.number}"
     recorded.recording.image(cut, image, SIZE, later=later)
     boot = recorded.folder / "boot_id"
     boot.write_text(f"00000000-0000-4000-8000-{cut.number:012}\n")
     recorded.data_root.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", image, recorded.data_root], check=True)
     engine = EngineProcess(recorded.data_root.parent, number=9)
     another_boot = f'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec "$@"'
     engine.prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", another_boot, "sh")
     try:
-        engine.start()
-        try:
-            yield engine
-        finally:
-            engine.clean_up()
+        with mounted(image, recorded.data_root):
+            engine.start()
+            try:
+                assert engine.process is not None
+                assert engine.listener() == engine.process.pid
+                yield engine
+            finally:
+                engine.clean_up()
     finally:
-        subprocess.run(["umount", recorded.data_root], check=True)
+        image.unlink()
 
 
 def broken(engine: EngineProcess, *accepted: dict[str, session.Promise]) -> list[str]:
