@@ -117,7 +117,7 @@ FILTERS: dict[str, str] = {
 FILTER_VALUES: dict[str, str] = {
     "all": "true false",
     "dangling": "true false",
-    "driver": "bridge host ipvlan local macvlan null overlay",
+    "driver": "bridge host local null",
     "event": "attach commit connect copy create destroy detach die disconnect exec_create exec_die exec_start export "
     "health_status import kill load mount oom pause prune pull push rename resize restart save start stop tag top "
     "unmount unpause untag update",
@@ -134,7 +134,7 @@ FILTER_NAMES = {
     "volume": "volume",
 }
 FILTER_TYPES = {"network ls": "builtin custom", "system events": "container daemon image network volume"}
-DRIVERS = {"network create": ["bridge", "host", "ipvlan", "macvlan", "null"], "volume create": ["local"]}
+DRIVERS = {"network create": ["bridge"], "volume create": ["local"]}
 RUNNING = ("attach", "exec", "kill", "pause", "stop", "top", "stats", "port")
 
 
