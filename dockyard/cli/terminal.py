@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dockyard.cli.session import Session
+    from dockyard.client.http import Response
 
 CHUNK = 1 << 17
 SHUT_WR = 1
@@ -104,12 +105,14 @@ def move(peer: socket, early: bytes, *, stdin: int | None, framed: bool, stdout:
                 poll.register(stdin, select.POLLIN)
 
 
-def goes_on(session: Session, container: str) -> bool:
-    """Whether a container's process lives on after its stream has ended: by the detach keys, then.
+def detached(session: Session, container: str, ended: Response) -> bool:
+    """Whether a stream has ended by the detach keys: its container's process lives on, of whose end `ended` would tell.
 
-    Its state does not say so at once: it counts as running until all that it held is given back. A process that has
-    ended has no terminal to be resized.
+    The container's state does not say so at once: it counts as running until all that it held is given back. A process
+    that has ended has no terminal to be resized.
     """
+    if ended.arrived(0.2):
+        return False
     rows, columns = window_size()
     place = path("/containers", container, "/resize", h=rows, w=columns)
     return session.api.request("POST", place, check=False).status == 200

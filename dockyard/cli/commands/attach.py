@@ -80,7 +80,7 @@ def _follow(
             resize(rows, columns)
             terminal.on_resize(resize)
         terminal.move(stream, early, stdin=0 if stdin else None, framed=not tty)
-    if tty and stdin and not ended.arrived(0.2) and terminal.goes_on(session, container):
+    if tty and stdin and terminal.detached(session, container, ended):
         return 0 if begin else _detached()
     status: int = ended.json()["StatusCode"]
     return status

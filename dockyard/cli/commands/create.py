@@ -294,7 +294,7 @@ class _Foreground:
         self._session.api.request("POST", self._place("/resize", h=rows, w=columns), check=False).read()
 
     def _status(self, ended: Response) -> int:
-        if self._tty and self._stdin and self._detached(ended):
+        if self._tty and self._stdin and terminal.detached(self._session, self._container, ended):
             return 0
         result = ended.json()
         if result is None:
@@ -303,7 +303,3 @@ class _Foreground:
             raise Failure(f"Error waiting for container: {result['Error']['Message']}", EXIT_NOT_STARTED)
         status: int = result["StatusCode"]
         return status
-
-    def _detached(self, ended: Response) -> bool:
-        """Whether the stream ended because of the detach keys."""
-        return not ended.arrived(0.2) and terminal.goes_on(self._session, self._container)
