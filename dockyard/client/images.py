@@ -195,7 +195,7 @@ class Images(Resource[M]):
 
         async def begin() -> Exchange:
             place = path("/images/create", fromImage=repository, tag=wanted, platform=platform)
-            headers = {"X-Registry-Auth": await _login(self._session, repository, auth)}
+            headers = {"X-Registry-Auth": await registry_auth(self._session, repository, auth)}
             return await self._session.open("POST", place, headers=headers, timeout=PATIENT)
 
         return Stream(self._session, begin, lambda _: JsonLines(), _progress)
@@ -217,7 +217,7 @@ class Images(Resource[M]):
         wanted = tag or named or ("" if all_tags else "latest")
 
         async def begin() -> Exchange:
-            headers = {"X-Registry-Auth": await _login(self._session, repository, auth)}
+            headers = {"X-Registry-Auth": await registry_auth(self._session, repository, auth)}
             place = path("/images", repository, "/push", tag=wanted)
             return await self._session.open("POST", place, headers=headers, timeout=PATIENT)
 
@@ -262,9 +262,9 @@ class Images(Resource[M]):
             raise TypeError(f"there is no build option {unknown.pop()!r}")
 
         async def begin() -> Exchange:
-            remote, dockerfile, body = _context(source, options)
-            headers = {"Content-Type": "application/x-tar", "X-Registry-Config": await _logins(self._session)}
-            place = path("/build", remote=remote, dockerfile=dockerfile, **_build_query(options))
+            remote, dockerfile, body = build_source(source, options)
+            headers = {"Content-Type": "application/x-tar", "X-Registry-Config": await registry_config(self._session)}
+            place = path("/build", remote=remote, dockerfile=dockerfile, **build_query(options))
             return await self._session.open("POST", place, body, headers=headers, timeout=PATIENT)
 
         return Stream(self._session, begin, lambda _: JsonLines(), _progress)
@@ -405,7 +405,7 @@ class BuildOptions(TypedDict, total=False):
     ulimits: Mapping[str, int | tuple[int, int]]
 
 
-def _build_query(options: Mapping[str, Any]) -> dict[str, Any]:
+def build_query(options: Mapping[str, Any]) -> dict[str, Any]:
     """The query of POST /build."""
     tag = options.get("tag") or ()
     arguments = {
@@ -441,7 +441,7 @@ def _build_query(options: Mapping[str, Any]) -> dict[str, Any]:
 _SIZES = {"shmsize": "shm_size", "memory": "mem_limit", "memswap": "memswap_limit"}
 
 
-def _context(source: Any, options: Mapping[str, Any]) -> tuple[str, str, Any]:
+def build_source(source: Any, options: Mapping[str, Any]) -> tuple[str, str, Any]:
     """Where the engine finds the context, the Dockerfile's name in it, and the context itself."""
     dockerfile = options.get("dockerfile", "")
     text = options.get("dockerfile_text")
@@ -498,7 +498,7 @@ def split_name(name: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (name, "")
 
 
-async def _login(session: Session, image: str, auth: Mapping[str, str] | None) -> str:
+async def registry_auth(session: Session, image: str, auth: Mapping[str, str] | None) -> str:
     """The X-Registry-Auth header for an image."""
     if auth is None:
         from dockyard.client import credentials
@@ -510,7 +510,7 @@ async def _login(session: Session, image: str, auth: Mapping[str, str] | None) -
     return _encoded(dict(auth or {}))
 
 
-async def _logins(session: Session) -> str:
+async def registry_config(session: Session) -> str:
     """The X-Registry-Config header: every login, for base images."""
     from dockyard.client import credentials
 

@@ -228,7 +228,7 @@ class APIClient:
         networks = options.pop("networking_config", None)
         volumes = options.pop("volumes", None) or []
         ports = options.pop("ports", None) or []
-        body = self._create_body(image, command, options)
+        body = self.container_body(image, command, options)
         body["HostConfig"] = {**body.get("HostConfig", {}), **host}
         if networks:
             body["NetworkingConfig"] = networks
@@ -249,7 +249,7 @@ class APIClient:
             options["volumes"] = options.pop("binds")
         if "port_bindings" in options:
             options["ports"] = options.pop("port_bindings")
-        found: Json = self._create_body("", None, options)["HostConfig"]
+        found: Json = self.container_body("", None, options)["HostConfig"]
         return found
 
     def create_networking_config(self, *given: Any) -> types.NetworkingConfig:
@@ -260,7 +260,7 @@ class APIClient:
         """How to join a network."""
         return types.EndpointConfig(self._version, *given, **options)
 
-    def _create_body(self, image: Any, command: Any, given: Json) -> Json:
+    def container_body(self, image: Any, command: Any, given: Json) -> Json:
         """The body of POST /containers/create; raises TypeError for a word that docker-py has not."""
         options = {name: value for name, value in given.items() if value is not None}
         raw: Json = {}
@@ -646,10 +646,10 @@ class APIClient:
         return list(found) if decode else b"".join(found).decode()
 
     def _login(self, repository: str, auth: Any) -> dict[str, str]:
-        from dockyard.client.images import _login
+        from dockyard.client.images import registry_auth
 
         with translated():
-            return {"X-Registry-Auth": finish(_login(self._session, repository, auth))}
+            return {"X-Registry-Auth": finish(registry_auth(self._session, repository, auth))}
 
     def search(self, term: str, limit: int | None = None) -> Any:
         """What a registry finds."""
@@ -694,7 +694,7 @@ class APIClient:
         use_config_proxy: bool = True,
     ) -> CancellableStream:
         """Build an image; the engine's messages. `fileobj` is the Dockerfile, or with `custom_context` an archive."""
-        from dockyard.client.images import _build_query, _context, _logins
+        from dockyard.client.images import build_query, build_source, registry_config
 
         if path is None and fileobj is None:
             raise TypeError("Either path or fileobj needs to be provided.")
@@ -729,11 +729,11 @@ class APIClient:
             **{_BUILD_LIMITS[name]: value for name, value in limits.items()},
         }
         with translated():
-            remote, name, body = _context(path, given)
-            headers = {**TAR, "X-Registry-Config": finish(_logins(self._session))}
+            remote, name, body = build_source(path, given)
+            headers = {**TAR, "X-Registry-Config": finish(registry_config(self._session))}
         if encoding:
             headers["Content-Encoding"] = encoding
-        place = build_place(remote, name, quiet, _build_query(options))
+        place = build_place(remote, name, quiet, build_query(options))
         return self._stream("POST", place, body, decoder=Lines(raw=not decode), headers=headers)
 
     # -- networks

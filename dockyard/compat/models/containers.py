@@ -228,7 +228,7 @@ class ContainerCollection(Collection[Container]):
         network, endpoints = options.pop("network", None), options.pop("networking_config", None)
         if network:
             options["network_mode"] = network
-        body = api._create_body(image, command, options)
+        body = api.container_body(image, command, options)
         if network and network in (endpoints or {}):
             body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
         return self.get(api.create_container_from_config(body, name, platform)["Id"])
