@@ -264,6 +264,8 @@ class ExecService:
             execution.exit_code = refused.exit_code
             execution.ended.set()
             raise refused from failure
+        except NotFound:  # it has met the container's end
+            raise Conflict(f"container {execution.container.id} is not running") from None
         finally:
             execution.launched.set()
         execution.running = True

@@ -125,7 +125,7 @@ def _by_go_between(
                 if message is None:
                     raise RuntimeFailure("the container's first process could not be made: its maker ended")
                 if message.kind == "error":
-                    raise RuntimeFailure(message.text, message.exit_code)
+                    raise channel.failure_of(message)
                 if message.kind == "born":
                     pid = message.pid or helper
                     return pid

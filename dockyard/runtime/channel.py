@@ -22,6 +22,7 @@ class Message(msgspec.Struct, omit_defaults=True):
     text: str = ""
     exit_code: int = 0
     pid: int = 0
+    errno: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
@@ -61,17 +62,23 @@ def expect(end: socket.socket, kind: str, doing: str) -> tuple[Message, int]:
     if message is None:
         raise RuntimeFailure(f"the container's init ended unexpectedly while {doing}")
     if message.kind == "error":
-        raise RuntimeFailure(message.text, message.exit_code)
+        raise failure_of(message)
     if message.kind != kind:
         raise RuntimeFailure(f"expected {kind!r} from the container's init while {doing}, got {message.kind!r}")
     return message, fd
 
 
+def failure_of(message: Message, *, inside: bool = False) -> RuntimeFailure:
+    """What an error message tells."""
+    return RuntimeFailure(message.text, message.exit_code, inside=inside, errno=message.errno)
+
+
 def send_failure(end: socket.socket, failure: BaseException) -> None:
     """Tell the other end what went wrong here."""
     if isinstance(failure, RuntimeFailure):
-        send(end, Message("error", failure.message, failure.exit_code))
+        send(end, Message("error", failure.message, failure.exit_code, errno=failure.errno))
     else:
         where = f": {failure.filename}" if isinstance(failure, OSError) and failure.filename else ""
         text = failure.strerror if isinstance(failure, OSError) and failure.strerror else repr(failure)
-        send(end, Message("error", f"{text}{where}", 1))
+        number = (failure.errno or 0) if isinstance(failure, OSError) else 0
+        send(end, Message("error", f"{text}{where}", 1, errno=number))

@@ -92,7 +92,7 @@ class Joining:
         # The channel closes by itself when execve succeeds; before that only an error can come.
         message, _ = channel.receive(self._runtime)
         if message is not None:
-            raise RuntimeFailure(message.text, message.exit_code)
+            raise channel.failure_of(message)
         console = self._attendance.console
         return Started(self.pid, self._attendance.pidfd, console if console >= 0 else None)
 

@@ -127,7 +127,7 @@ class Existing:
                 # It closes by itself when execve succeeds; before that only an error can come.
                 message, _ = channel.receive(runtime)
             if message is not None:
-                raise RuntimeFailure(message.text, message.exit_code)
+                raise channel.failure_of(message)
         if self.record.late_hooks and self.spec.hooks is not None:
             from dockyard.runtime import hooks
 

@@ -19,7 +19,7 @@ from dockyard.linux import namespaces, syscalls
 from dockyard.oci.runtime_spec import Process, Rlimit
 from dockyard.runtime import channel, limits, process, record
 from dockyard.runtime.channel import Message
-from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.errors import RuntimeFailure, reason
 
 # Counted by user: the process that forks and the child would both count.
 LATE_LIMIT = "RLIMIT_NPROC"
@@ -71,7 +71,7 @@ def _fork(runtime: socket.socket) -> int:
             channel.expect(runtime, "done", "making room for a process")
             return namespaces.fork_into(syscalls.CLONE_PARENT)
     except OSError as error:
-        raise RuntimeFailure(f"cannot fork into the container: {(error.strerror or '').lower()}") from error
+        raise RuntimeFailure(f"cannot fork into the container: {reason(error)}", errno=error.errno or 0) from error
 
 
 def check(child: int, parent: int, since: int) -> None:

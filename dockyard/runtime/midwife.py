@@ -1,5 +1,6 @@
 """What the runtime does for a process that it makes, and that this one can't do itself, until that is created."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -63,9 +64,9 @@ class Attendance:
         """Wait for one message and do as it says. Raises RuntimeFailure; then `abandon`."""
         message, fd = channel.receive(self._process)
         if message is None:
-            raise RuntimeFailure("the container's process ended before it was created")
+            raise RuntimeFailure("the container's process ended before it was created", errno=errno.ESRCH)
         if message.kind == "error":
-            raise RuntimeFailure(message.text, message.exit_code, inside=True)
+            raise channel.failure_of(message, inside=True)
         if message.kind == "created":
             self.created = True
             return

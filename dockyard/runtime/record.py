@@ -19,6 +19,7 @@ SPEC = "spec.json"
 PLAIN = "plain"
 # A record of what is about to be made, for who is to take it away should its maker be killed; or state.json be damaged.
 PLAN = "plan.json"
+PF_EXITING = 4  # include/linux/sched.h
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -116,16 +117,28 @@ def start_time(pid: int) -> int:
 
 def parentage(pid: int) -> tuple[int, int]:
     """The PID of the process's parent, and its own start time. Raises OSError when there is no such process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
+    fields = _stat(pid)
     return int(fields[1]), int(fields[19])
+
+
+def is_ending(pid: int) -> bool:
+    """Whether the process is on its way out or has ended: nothing gets into its namespaces any more."""
+    try:
+        return bool(int(_stat(pid)[6]) & PF_EXITING)
+    except OSError:
+        return True
 
 
 def is_alive(pid: int, started: int) -> bool:
     """Whether the process that had `pid` when it started at `started` still runs."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _stat(pid)
     except OSError:
         return False
     return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """proc_pid_stat(5) from the third field, the state, on."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()

@@ -145,7 +145,7 @@ class Spare:
             if message is None:
                 raise _gone()
             if message.kind == "error":
-                raise RuntimeFailure(message.text, message.exit_code)
+                raise channel.failure_of(message)
             self.end.send(b"!", socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             raise _gone() from None

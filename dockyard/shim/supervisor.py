@@ -23,7 +23,7 @@ from dockyard.oci import runtime_spec
 from dockyard.runtime import groups
 from dockyard.runtime.container import Container, Joining, Started
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import remove_files
+from dockyard.runtime.record import is_ending, remove_files
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends
 from dockyard.shim.log_writer import NoLog, open_log
@@ -31,9 +31,11 @@ from dockyard.shim.other_runtime import OtherContainer
 from dockyard.shim.start import send
 from dockyard.shim.streams import Client, Loop, Streams
 
-# Requests are small; a larger one comes in pieces.
 NOT_RUNNING = "container is not running"  # told of one that has ended
+# Requests are small; a larger one comes in pieces.
 CHUNK = 1 << 13
+# What the kernel says to who would enter namespaces whose first process is ending; ENOMEM to a fork.
+INTO_THE_DYING = (errno.ESRCH, errno.ENOMEM)
 # How long output is waited for that someone else than the ended process holds open (as moby does in its exit handling).
 PATIENCE = 2.0
 # How often a full log is looked at, s.
@@ -335,7 +337,7 @@ class Shim:
     def _process(self, exec_id: str) -> Process:
         process = self._execs.get(exec_id) if exec_id else self._init
         if process is None or process.exit is not None:
-            raise LookupError(f"process {exec_id} is not running" if exec_id else "container is not running")
+            raise LookupError(f"process {exec_id} is not running" if exec_id else NOT_RUNNING)
         return process
 
     def _streams(self, exec_id: str) -> Streams:
@@ -401,6 +403,8 @@ class Shim:
         except BaseException:
             ends.abandon()
             raise
+        if not self._joining():
+            self._unclaimed.clear()  # of those before: a number may come again
         process = self._execs[request.exec_id] = Process(request.exec_id, joining.pid, None)
         client = descriptors.pop(0) if request.attachment is not None else -1
 
@@ -434,7 +438,7 @@ class Shim:
             if client >= 0:
                 os.close(client)
             del self._execs[request.exec_id]
-            if isinstance(error, ProcessLookupError) or self._is_ending(error):
+            if error.errno in INTO_THE_DYING and self._is_ending():
                 connection.send(protocol.failed(request.seq, "missing", NOT_RUNNING, 1))
                 return
             failed = error if isinstance(error, RuntimeFailure) else RuntimeFailure(str(error))
@@ -444,11 +448,9 @@ class Shim:
         joining.release()
         self._executed(connection, request, process, started, ends, client)
 
-    def _is_ending(self, error: OSError | RuntimeFailure) -> bool:
-        """Whether a fork failed because PID 1 is ending: the kernel then says that there is no memory."""
-        if os.strerror(errno.ENOMEM).lower() not in str(error).lower():
-            return False
-        return self._init.exit is not None or self._init.code is not None or _ends_within(self._init.pid, 1.0)
+    def _is_ending(self) -> bool:
+        # once it has been reaped its number may be another's
+        return self._init.code is not None or is_ending(self._init.pid)
 
     def _execute_other(
         self,
@@ -491,8 +493,6 @@ class Shim:
         connection.send(protocol.Reply(request.seq, pid=started.pid))
         if process.code is not None:
             self._ended(process, process.code)
-        if not self._joining():
-            self._unclaimed.clear()
 
     def _signal(self, request: protocol.Signal) -> None:
         if request.exec_id:

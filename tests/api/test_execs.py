@@ -1,5 +1,7 @@
 """Execs and terminals when something is not as it should be: Docker's statuses, texts and exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ import pytest
 
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
-from tests.processes import eventually
+from tests.processes import eventually, state_of
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,39 @@ def test_an_exec_is_gone_with_its_container(api: Api) -> None:
         assert caught.value.status == 404
         assert refusal(api, f"/exec/{execution}/resize?h=5&w=5")[0] == 404
         assert refusal_of_start(api, execution)[0] == 404
+
+
+HOLDER = """
+import os, signal, sys
+from dockyard.linux import syscalls
+syscalls.setns(os.pidfd_open(int(sys.argv[1])), syscalls.CLONE_NEWPID)
+child = os.fork()
+if child == 0:
+    signal.pause()
+print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_exec_that_meets_its_containers_end_is_told_so_at_once(api: Api) -> None:
+    """However long the end takes: a PID namespace ends when the last process in it has been reaped by its parent."""
+    other = api.run("sleep", "100")
+    execution = new_exec(api, other, "true", start=False)
+    init = api.inspect(other)["State"]["Pid"]
+    command = [sys.executable, "-c", HOLDER, str(init)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        os.kill(init, signal.SIGKILL)
+        assert eventually(lambda: state_of(child) == "Z")
+        begun = time.monotonic()
+        assert refusal_of_start(api, execution) == (409, f"container {other} is not running")
+        assert time.monotonic() - begun < 1
+        assert api.get(f"/containers/{other}/json")["State"]["Running"]
+        holder.stdin.close()
+    assert api.wait(other) == 137
+    api.remove(other)
 
 
 def test_a_first_size_beyond_the_kernels_is_cut_off(api: Api) -> None:
