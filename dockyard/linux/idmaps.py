@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -90,26 +89,14 @@ def user_namespace(uids: Sequence[Range], gids: Sequence[Range]) -> int:
 
     Only for single-threaded processes. Raises OSError.
     """
-    hold, release = os.pipe2(os.O_CLOEXEC)
-    pid = namespaces.fork_into(syscalls.CLONE_NEWUSER)
-    if pid == 0:
-        # until the other end closes, also by the end of the parent
-        os.close(release)
-        os.read(hold, 1)
-        os._exit(0)
-    proc = -1
-    try:
-        # a container's first process has numbers of its own for its children, and may still see the host's /proc
+    # a container's first process has numbers of its own for its children, and may still see the host's /proc
+    with namespaces.staying(lambda: syscalls.unshare(syscalls.CLONE_NEWUSER)) as pid:
         proc = procfs.open_root()
-        write(pid, uids, gids, proc=proc)
-        return os.open(f"{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-    finally:
-        if proc >= 0:
+        try:
+            write(pid, uids, gids, proc=proc)
+            return os.open(f"{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        finally:
             os.close(proc)
-        os.close(hold)
-        os.close(release)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def of_namespace(namespace: int) -> tuple[list[Row], list[Row]]:
@@ -117,30 +104,12 @@ def of_namespace(namespace: int) -> tuple[list[Row], list[Row]]:
 
     Only for single-threaded processes. Raises OSError when we may not join it.
     """
-    hold, release = os.pipe2(os.O_CLOEXEC)
-    tell, told = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(release)
-            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
-            os.write(told, b".")
-            os.read(hold, 1)  # until the other end closes
-        finally:
-            os._exit(0)
-    try:
-        os.close(told)
-        if not os.read(tell, 1):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    with namespaces.staying(lambda: syscalls.setns(namespace, syscalls.CLONE_NEWUSER)) as pid:
         proc = procfs.open_root()
         try:
             return _rows(proc, f"{pid}/uid_map"), _rows(proc, f"{pid}/gid_map")
         finally:
             os.close(proc)
-    finally:
-        for fd in (hold, release, tell):
-            os.close(fd)
-        os.waitpid(pid, 0)
 
 
 def _rows(proc: int, path: str) -> list[Row]:

@@ -1,8 +1,11 @@
 """Creating, keeping and entering namespaces."""
 
 import ctypes
+import errno
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from dockyard.linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -22,7 +25,17 @@ from dockyard.linux.syscalls import (
     unshare,
 )
 
-__all__ = ["CLONE_FLAGS", "CLONE_NEWNET", "PROC_NAMES", "create_netns", "delete_netns", "fork_into", "setns", "unshare"]
+__all__ = [
+    "CLONE_FLAGS",
+    "CLONE_NEWNET",
+    "PROC_NAMES",
+    "create_netns",
+    "delete_netns",
+    "fork_into",
+    "setns",
+    "staying",
+    "unshare",
+]
 
 # The OCI runtime spec's names of namespaces, and the kernel's of them.
 CLONE_FLAGS = {
@@ -59,6 +72,33 @@ def fork_into(flags: int) -> int:
     if pid < 0:
         raise OSError(failure, os.strerror(failure))
     return pid
+
+
+@contextmanager
+def staying(enter: Callable[[], None]) -> Iterator[int]:
+    """A child of ours that has done `enter` and stays for the time of the block; its PID. Raises `enter`'s OSError."""
+    said, tell = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter()
+            os.write(tell, b"0")
+            while True:
+                signal.pause()
+        except OSError as error:
+            os.write(tell, str(error.errno).encode())
+        finally:
+            os._exit(0)
+    try:
+        os.close(tell)
+        code = int(os.read(said, 16) or errno.EPERM)
+        if code:
+            raise OSError(code, os.strerror(code))
+        yield pid
+    finally:
+        os.close(said)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def create_netns(path: str, source: str = "") -> None:

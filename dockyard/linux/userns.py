@@ -6,7 +6,6 @@ its own, so it costs some microseconds. Kernel: user_namespaces(7).
 """
 
 import ctypes
-import errno
 import mmap
 import os
 import signal
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from dockyard.linux import recorder, syscalls
+from dockyard.linux import namespaces, recorder, syscalls
 
 CLONE_VM = 0x100
 WALL = 0x40000000  # waitpid(2): also for children that do not end with SIGCHLD
@@ -77,27 +76,20 @@ def _write(path: str, text: str) -> None:
 def make_network_in(namespace: str, path: str) -> None:
     """Keep a new network namespace that belongs to the user namespace `namespace` (a path) in the file `path`."""
     user = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    made, tell = os.pipe2(os.O_CLOEXEC)
-    hold, release = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(release)
-            syscalls.setns(user, syscalls.CLONE_NEWUSER)
-            syscalls.unshare(syscalls.CLONE_NEWNET)
-            os.write(tell, b".")
-            os.read(hold, 1)
-        finally:
-            os._exit(0)
+
+    def enter() -> None:
+        syscalls.setns(user, syscalls.CLONE_NEWUSER)
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+
     try:
-        os.close(tell)
-        if not os.read(made, 1):
-            raise OSError(errno.EPERM, f"cannot make a network in the user namespace {namespace}")
-        pin(child, "net", path)
+        with namespaces.staying(enter) as pid:
+            pin(pid, "net", path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot make a network in the user namespace {namespace}: {error.strerror}"
+        ) from error
     finally:
-        for fd in (user, made, hold, release):
-            os.close(fd)
-        os.waitpid(child, 0)
+        os.close(user)
 
 
 def open_namespace(uids: Sequence[Range], gids: Sequence[Range]) -> int:
