@@ -98,6 +98,7 @@ def broken(engine: EngineProcess, *accepted: dict[str, session.Promise]) -> list
     return found
 
 
+@pytest.mark.timeout(300)  # the session with it
 def test_what_is_answered_is_on_the_disk(recorded: Session) -> None:
     """The power goes at the moment of each answer, with nothing on the disk that had not been flushed by then."""
     cuts = recorded.recording.cuts()
@@ -113,6 +114,7 @@ def test_what_is_answered_is_on_the_disk(recorded: Session) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # a daemon's start for each of some two hundred flushes
 @pytest.mark.parametrize("torn", [False, True], ids=["flushed", "torn"])
 def test_the_power_may_go_at_every_flush(recorded: Session, torn: bool) -> None:
     """Whatever was answered holds, and of what was under way the state before or the one after.
