@@ -24,6 +24,7 @@ from dockyard.engine import schema, state_copies
 from dockyard.engine.names_on_disk import NamesOnDisk
 from dockyard.errors import SystemFailure, words
 from dockyard.linux import syscalls
+from dockyard.linux.durability import loses_writes
 
 log = logging.getLogger("dockyard.database")
 
@@ -117,7 +118,7 @@ class Database:
         # how many changes have been made, up to which one somebody waits for the disk, and how many are there
         self.written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
-        self.names = NamesOnDisk()  # of what rows speak of: to be on the disk before them
+        self.names = NamesOnDisk(self.sync_failed)  # of what rows speak of: to be on the disk before them
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         Path(f"{self.path}{RESERVE_FILE}").unlink(missing_ok=True)
         self._reserve()
@@ -168,17 +169,30 @@ class Database:
     async def _sync(self) -> None:
         reached = self.written
         try:
-            if self._failure:
-                raise SystemFailure(self._failure)
+            self.check_disk()
             # SQLite has it all in the write-ahead log, and syncs that itself before it moves it to the database.
             await asyncio.to_thread(os.fdatasync, self._files[1])
         except OSError as error:
-            # The kernel tells of a lost write once, and takes the page for clean afterwards (fsync(2), "EIO").
-            self._failure = f"cannot write the state database to the disk: {error.strerror}; restart the daemon"
-            raise SystemFailure(self._failure) from error
+            raise self.sync_failed("the state database", error) from error
         finally:
             self._syncing = None
         self._synced = reached
+
+    def sync_failed(self, what: str, error: OSError) -> SystemFailure:
+        """What to raise when `what`, of the data root, could not be synced.
+
+        A disk that has lost a write is not trusted any more: `check_disk` says so from then on, and `on_disk` of every
+        change.
+        """
+        failure = f"cannot write {what} to the disk: {error.strerror}"
+        if loses_writes(error):
+            self._failure = failure = f"{failure}; restart the daemon"
+        return SystemFailure(failure)
+
+    def check_disk(self) -> None:
+        """Raise SystemFailure when the disk has lost a write: that a sync succeeds says nothing any more."""
+        if self._failure:
+            raise SystemFailure(self._failure)
 
     def is_new(self) -> bool:
         """Whether nothing has ever been kept in it."""

@@ -625,10 +625,7 @@ class LayerStore:
 
     async def _settle(self) -> None:
         written = {chain_id: self._layers[chain_id] for chain_id in self._unsettled}
-        try:
-            await self._run(sync_file_system, self.driver.home)
-        except OSError as error:
-            raise SystemFailure(f"cannot write layers to the disk: {error.strerror}") from error
+        await self._sync()
         for chain_id, row in written.items():
             if self._layers.get(chain_id) is row:
                 self._unsettled.discard(chain_id)
@@ -637,6 +634,14 @@ class LayerStore:
         for chain_id, row in written.items():  # a document without its row would say that the database has lost it
             if chain_id in self._layers:
                 self._documents.put(row.snapshot, _document(chain_id, row))
+
+    async def _sync(self) -> None:
+        """Until all files that the driver has are on the disk. Raises SystemFailure."""
+        self._database.check_disk()
+        try:
+            await self._run(sync_file_system, self.driver.home)
+        except OSError as error:
+            raise self._database.sync_failed("layers", error) from error
 
     async def _settle_later(self) -> None:
         """For layers that nobody answers for yet: those of a build's first steps."""
@@ -760,7 +765,7 @@ class LayerStore:
         theirs, comes along. Raises SystemFailure.
         """
         if self.driver.whiteouts == "plain":  # it is a whole copy
-            await self._run(sync_file_system, self.driver.home)
+            await self._sync()
         await self._database.names.reach(self.driver.home, folders)
 
     def document_container(self, container_id: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from dockyard.errors import SystemFailure
 from dockyard.linux.durability import sync_names
@@ -10,7 +11,9 @@ from dockyard.linux.durability import sync_names
 class NamesOnDisk:
     """Sees names to the disk that were made, changed or removed: one sync for each file system and all who wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[str, OSError], SystemFailure]) -> None:
+        """`failed`, see Database.sync_failed."""
+        self._failed = failed
         # by device: how often has been asked, up to which of these it has been done, and what is at it
         self._asked: dict[int, int] = {}
         self._done: dict[int, int] = {}
@@ -33,7 +36,7 @@ class NamesOnDisk:
         try:
             await asyncio.to_thread(sync_names, folder)
         except OSError as error:
-            raise SystemFailure(f"cannot write {folder} to the disk: {error.strerror}") from error
+            raise self._failed(folder, error) from error
         finally:
             del self._syncing[device]
         self._done[device] = reached

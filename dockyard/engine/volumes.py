@@ -22,7 +22,7 @@ from dockyard.engine.database import Database
 from dockyard.engine.documents import Documents
 from dockyard.engine.events import Events
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound, SystemFailure
-from dockyard.linux.durability import sync_file_system
+from dockyard.linux.durability import loses_writes, sync_file_system
 from dockyard.volumes.copy_up import copy_up
 from dockyard.volumes.driver import Driver
 from dockyard.volumes.subpath import open_subpath
@@ -78,6 +78,7 @@ class _Held:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     mounted_by: set[str] = field(default_factory=set)
     filled: bool = False  # from an image, since it has been on the disk
+    lost: str = ""  # why what it was filled with may never be there
 
 
 class VolumeService:
@@ -228,12 +229,7 @@ class VolumeService:
             if held is None or (held.row.owner and not marked_too):
                 continue
             if held.filled:
-                async with held.lock:
-                    try:
-                        await asyncio.to_thread(sync_file_system, self._driver(held.row.driver).path(name))
-                    except OSError as error:
-                        raise SystemFailure(f"cannot write volume {name} to the disk: {error.strerror}") from error
-                    held.filled = False
+                await self._sync(name, held)
             if held.row.pending:
                 new[name] = held
         if not new:
@@ -245,6 +241,21 @@ class VolumeService:
             if held.row.pending and self._volumes.get(name) is held:
                 held.row = msgspec.structs.replace(held.row, pending=False)
                 self._rows.put(name, held.row)
+
+    async def _sync(self, name: str, held: _Held) -> None:
+        """Until what a volume was filled with is on the disk. Raises SystemFailure; once it may be lost, always."""
+        async with held.lock:
+            if not held.filled:
+                return
+            if held.lost:
+                raise SystemFailure(held.lost)
+            try:
+                await asyncio.to_thread(sync_file_system, self._driver(held.row.driver).path(name))
+            except OSError as error:
+                failure = f"cannot write volume {name} to the disk: {error.strerror}"
+                held.lost = failure if loses_writes(error) else ""
+                raise SystemFailure(failure) from error
+            held.filled = False
 
     def note_filled(self, name: str) -> None:
         """Somebody else has put something into a volume, for `settle` to see to."""

@@ -4,11 +4,22 @@ A file's own fsync(2) says nothing of its name: that is the directory's, which h
 """
 
 import ctypes
+import errno
 import os
 
 from dockyard.linux import recorder, syscalls
 
 _ORDERED = (0xEF53, 0x58465342)  # statfs(2)'s numbers of ext4 and XFS
+
+_NOT_OPENED = (errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOTDIR)
+
+
+def loses_writes(error: OSError) -> bool:
+    """Whether, after a sync that failed so, what it was for may be lost although the next one succeeds.
+
+    The kernel tells of a lost write once, and takes the page for clean afterwards (fsync(2), "EIO").
+    """
+    return error.errno not in _NOT_OPENED
 
 
 def sync_path(path: str) -> None:

@@ -16,7 +16,7 @@ from dockyard.content.unpack import Worker
 from dockyard.engine.database import Database
 from dockyard.engine.id_ranges import IdRange
 from dockyard.engine.layers import DamagedLayer, LayerRow, LayerStore, chain_of
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import DockyardError, NotFound, SystemFailure
 from dockyard.snapshots.driver import Change, ChangeKind, choose
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -232,6 +232,29 @@ async def test_a_layer_is_on_the_disk_when_it_is_settled_and_all_who_wait_share_
     assert len(syncs) == 1
     rows = dict(room.database.collection(f"layers_{room.driver}", LayerRow).all())
     assert {rows[layer.chain_id].unsettled for layer in layers} == {""}
+
+
+async def test_layers_of_a_disk_that_has_lost_a_write_are_never_taken_for_settled(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """syncfs(2) tells of a lost write once; that it succeeds afterwards says nothing of what was lost."""
+
+    def fails(path: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    first = await room.store.register(None, pieces(tar(a="1")))
+    with monkeypatch.context() as patched:
+        patched.setattr("dockyard.engine.layers.sync_file_system", fails)
+        with pytest.raises(SystemFailure, match="Input/output error"):
+            await room.store.settle()
+    second = await room.store.register(first.chain_id, pieces(tar(b="2")))
+    with pytest.raises(SystemFailure, match="restart the daemon"):
+        await room.store.settle()
+    rows = dict(room.database.collection(f"layers_{room.driver}", LayerRow).all())
+    assert all(rows[layer.chain_id].unsettled for layer in (first, second))
+    room.database.collection(f"layers_{room.driver}", LayerRow).put(first.chain_id, rows[first.chain_id])
+    with pytest.raises(SystemFailure, match="restart the daemon"):
+        await room.database.on_disk()
 
 
 async def test_the_next_daemon_settles_what_the_last_one_had_not(room: Room) -> None:

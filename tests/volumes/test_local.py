@@ -48,6 +48,27 @@ async def test_names_and_options_are_checked(folder: Path) -> None:
         await volumes.create("data", "other")
 
 
+async def test_a_volume_whose_filling_a_disk_has_lost_is_never_taken_for_settled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """syncfs(2) tells of a lost write once; that it succeeds afterwards says nothing of what was lost."""
+
+    def fails(path: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    volumes = service(folder)
+    await volumes.create("data")
+    (folder / "image/place").mkdir(parents=True)
+    (folder / "image/place/file").touch()
+    await volumes.populate("data", str(folder / "image"), "/place")
+    with monkeypatch.context() as patched:
+        patched.setattr("dockyard.engine.volumes.sync_file_system", fails)
+        with pytest.raises(SystemFailure, match="Input/output error"):
+            await volumes.settle(["data"])
+    with pytest.raises(SystemFailure, match="Input/output error"):
+        await volumes.settle(["data"])
+
+
 async def test_unknown_and_used_volumes_are_not_removed(folder: Path) -> None:
     volumes = service(folder)
     with pytest.raises(NotFound, match=r"^get data: no such volume$"):
