@@ -199,13 +199,16 @@ class Database:
         tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return not any(self.connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables)
 
-    def take_out(self, row: Unreadable) -> bytes:
-        """Remove a row that can't be read and return what it held. Raises SystemFailure."""
+    def raw(self, row: Unreadable) -> bytes:
+        """What a row that can't be read holds."""
         found = self.connection.execute(f"SELECT document FROM {row.collection} WHERE key = ?", (row.key,)).fetchone()
-        self.write(f"DELETE FROM {row.collection} WHERE key = ?", (row.key,))
-        self.unreadable.pop((row.collection, row.key), None)
         held = found[0] if found is not None else b""
         return held if isinstance(held, bytes) else str(held).encode()
+
+    def remove(self, row: Unreadable) -> None:
+        """Remove a row that can't be read. Raises SystemFailure."""
+        self.write(f"DELETE FROM {row.collection} WHERE key = ?", (row.key,))
+        self.unreadable.pop((row.collection, row.key), None)
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         """The collection `name` of documents of type `kind` (a msgspec struct), created when missing."""

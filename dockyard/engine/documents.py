@@ -7,6 +7,7 @@ before the row is, so that a thing that has one is no leftover of a crash, whate
 nothing; so none is synced, and none that cannot be written fails what it is written for.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -85,11 +86,13 @@ def write_private(path: str, text: bytes) -> None:
     """Make `path` hold the JSON `text`, for root's eyes only, blanks behind it where there was more.
 
     In place and by one call, which a kill does not cut in two: to rename a new file over it, or to empty it first, has
-    ext4 write it out at once (ext4(5), auto_da_alloc), a millisecond for what nobody waits for.
+    ext4 write it out at once (ext4(5), auto_da_alloc), a millisecond for what nobody waits for. Raises OSError.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        os.write(descriptor, text.ljust(os.fstat(descriptor).st_size))
+        padded = text.ljust(os.fstat(descriptor).st_size)
+        if os.write(descriptor, padded) < len(padded):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(descriptor)

@@ -25,6 +25,7 @@ from dockyard.engine.rebuild import Adoption
 from dockyard.engine.volumes import VolumeService
 from dockyard.errors import DockyardError, words
 from dockyard.folders import own_folder
+from dockyard.linux.durability import sync_names, sync_path
 
 log = logging.getLogger("dockyard.fsck")
 
@@ -141,7 +142,10 @@ class Fsck:
     def _put_row_aside(self, row: Unreadable) -> str:
         folder = own_folder(own_folder(self._root / "aside") / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
         path = folder / f"{row.collection}-{row.key.replace('/', '_')}"
-        write_private(os.fspath(path), self._database.take_out(row))
+        write_private(os.fspath(path), self._database.raw(row))
+        sync_path(os.fspath(path))
+        sync_names(os.fspath(folder))
+        self._database.remove(row)
         return f"put aside: {path}; {AGAIN}"
 
     # -- layers
