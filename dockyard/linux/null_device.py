@@ -31,10 +31,11 @@ def open_own() -> int:
         os.close(directory)
 
 
-def file_system(label: str = "") -> int:
+def file_system(label: str = "", attributes: int = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC) -> int:
     """A descriptor of a tmpfs, mounted nowhere yet, that has a device `null` and nothing else.
 
-    `label` is the SELinux label of all that is in there, if any. Raises OSError where devices may not be made.
+    `label` is the SELinux label of all that is in there, if any; `attributes` are MOUNT_ATTR_*. Raises OSError where
+    devices may not be made.
     """
     context = syscalls.fsopen("tmpfs")
     try:
@@ -42,7 +43,7 @@ def file_system(label: str = "") -> int:
         for name, value in options.items():
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, name, value)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        made = syscalls.fsmount(context, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
+        made = syscalls.fsmount(context, attributes)
     finally:
         os.close(context)
     try:

@@ -177,11 +177,10 @@ def _null_device(directory: str) -> Iterator[str]:
     place = f"{directory}/masks"
     os.mkdir(place)
     try:
-        made = null_device.file_system()
+        # CRIU gives each mask what attributes it had; who is root only there could not take back what it begins with
+        made = null_device.file_system(attributes=0)
         try:
             syscalls.move_mount(made, syscalls.AT_FDCWD, place)
-            # as in the container: who is root only there may not take the others back that the mount begins with
-            syscalls.mount(None, place, None, syscalls.MS_REMOUNT | syscalls.MS_BIND)
         finally:
             os.close(made)
         try:
