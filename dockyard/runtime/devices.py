@@ -83,10 +83,10 @@ def _link(directory: int, name: str, target: str) -> None:
 
 
 def _node(directory: int, name: str, device: Device, bind: bool) -> None:
-    if _is_mounted_on(directory, name):
-        return  # whoever has mounted it there knows why
     try:
         if bind and device.type != "p":
+            if _is_mounted_on(directory, name):
+                return
             _bind(directory, name, device)
         else:
             _make(directory, name, device)
@@ -95,6 +95,7 @@ def _node(directory: int, name: str, device: Device, bind: bool) -> None:
 
 
 def _is_mounted_on(directory: int, name: str) -> bool:
+    """Whether something else is there already; whoever has mounted it knows why."""
     try:
         flags = os.O_PATH | os.O_NOFOLLOW
         os.close(syscalls.openat2(directory, name, flags, resolve=syscalls.RESOLVE_NO_XDEV))
@@ -110,6 +111,8 @@ def _make(directory: int, name: str, device: Device) -> None:
     try:
         os.mknod(name, mode, number, dir_fd=directory)
     except FileExistsError:
+        if _is_mounted_on(directory, name):
+            return
         present = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_IFMT(present.st_mode) != kind or (device.type != "p" and present.st_rdev != number):
             raise RuntimeFailure(f"error creating device nodes: {device.path} is there and is another file") from None
