@@ -10,9 +10,14 @@ import os
 
 from dockyard.linux import memory_files
 
-# For programs that the runtime runs outside of containers, and for the user's systemd.
+# For programs that are run outside of containers, for the user's systemd, and for what containers start as.
 KEPT = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "HOME")
 _BEFORE_BYTES = bytes.__basicsize__ - 1  # of the header of a bytes object; the one is for the zero at the end
+
+
+def kept() -> dict[str, str]:
+    """What of our environment others may have: the rest may hold secrets."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def hold() -> int:
@@ -30,13 +35,13 @@ def held(fd: int) -> list[str]:
 
 def forget() -> None:
     """Have nothing of our environment in memory but the variables KEPT."""
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    left = kept()
     for value in [os.environb.pop(name) for name in tuple(os.environb)]:
         if len(value) > 1:  # shorter ones are shared by all the program
             _overwrite(id(value) + _BEFORE_BYTES, len(value))
     start, end = _area()
     _overwrite(start, end - start)
-    os.environ.update(kept)
+    os.environ.update(left)
 
 
 def _area() -> tuple[int, int]:

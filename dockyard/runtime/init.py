@@ -462,7 +462,6 @@ def _start(birth: Birth, ready: "Ready | None", runtime: socket.socket) -> None:
         state = birth.state("created", os.getpid())
         environment = [f"{name}={value}" for name, value in ready.environment.items()]
         hooks.run("startContainer", spec.hooks.start_container, state, environment=environment)
-    if birth.runs_hooks:
         process.reset_signals()
     become_program(ready, runtime, keep_fds=birth.keep_fds)
 

@@ -21,6 +21,7 @@ from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import Process, Resources, decode, encode
 from dockyard.runtime import further_process
 from dockyard.runtime.container import Started, Stdio
+from dockyard.runtime.environment import kept
 from dockyard.runtime.errors import RuntimeFailure
 
 # A command that takes longer hangs: making a sandbox with a kernel of its own takes seconds on a busy machine.
@@ -28,8 +29,6 @@ TIMEOUT = 60.0
 SHORT_DIRECTORY = "/run"  # for sockets: their paths may have 107 bytes
 # What Python ignores a program has by default.
 _IGNORED = [getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGINT") if hasattr(signal, name)]
-# Of the daemon's environment, for programs of others' and for what containers start as: the rest may hold secrets.
-PASSED_ON = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "HOME")
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -197,7 +196,7 @@ def _run(argv: list[str], ends: tuple[int, ...], reap: bool) -> int:
 
     Raises RuntimeFailure when there is no such program or it hangs.
     """
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment = kept()
     environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     # copies above the three, so that none is overwritten before it is used
     copies = [os.dup(fd) for fd in ends]

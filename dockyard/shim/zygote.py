@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dockyard.linux import memory_files, syscalls
-from dockyard.shim.other_runtime import PASSED_ON
+from dockyard.runtime.environment import kept
 
 if TYPE_CHECKING:
     import subprocess
@@ -138,7 +138,7 @@ def _start(daemon: socket.socket) -> "subprocess.Popen[bytes]":
             stdin=daemon.fileno(),
             cwd="/",
             start_new_session=True,
-            env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            env=kept(),
         )
     finally:
         for fd in (interpreter, home, root):
