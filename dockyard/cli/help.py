@@ -78,7 +78,9 @@ def group_help(group: str) -> str:
 
 
 def _listed(rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"  {name:<11} {about}" for name, about in rows)
+    known = list(rows)
+    width = max([11, *(len(name) for name, _ in known)])
+    return "\n".join(f"  {name:<{width}} {about}" for name, about in known)
 
 
 def main_help(options: str, plugins: Iterable[tuple[str, str]] = ()) -> str:

@@ -45,7 +45,7 @@ NOT_RUN = {
     'sudo usermod -aG docker "$USER"': "changes the host's groups",
     "sudo systemctl enable --now dockyard.socket dockyard.service": SYSTEMD,
     "sudo systemctl stop docker docker.socket": SYSTEMD,
-    "sudo dockyard system import-docker /var/lib/docker": "needs what a Docker has left: tests/cli has it with one",
+    "sudo dockyard system import-docker /var/lib/docker": "needs a data root of Docker: tests/end_to_end has one",
     "dockyard-runc --systemd-cgroup run --detach NAME": SYSTEMD,
     "conformance/vm --with RUNC env RUNC_USE_SYSTEMD=1 conformance/runc-bats RUNC [FILE.bats ...]": "boots a machine",
     "source <(dockyard completion zsh)": "zsh's; tests/cli/test_completion.py completes in it",

@@ -114,3 +114,11 @@ def test_long_descriptions_are_wrapped_as_the_width_allows() -> None:
 def test_global_options_are_the_same() -> None:
     mine, others = flags_of(ours()), flags_of(theirs())
     assert {name: row for name, row in mine.items() if name != "no-autostart"} == others
+
+
+@pytest.mark.parametrize("words", [(), ("container",), ("system",)])
+def test_what_commands_are_stands_in_one_column(words: tuple[str, ...]) -> None:
+    blocks = re.findall(r"Commands:\n((?:  .*\n)+)", ours(*words))
+    assert blocks
+    for block in blocks:
+        assert len({len(re.match(r"  \S+ +", line)[0]) for line in block.splitlines()}) == 1  # type: ignore[index]
