@@ -240,7 +240,8 @@ class Container(Existing):
             else:
                 pid, ours = spare.go(), spare.end
             undo.callback(ours.close)
-            undo.callback(_reap, pid)
+            unreaped = [pid]
+            undo.callback(_reap, unreaped)
             born_at_all.append(born)
             if hook_environment >= 0:  # only now: the first process has a copy of our memory
                 for_hooks = environment.held(hook_environment)
@@ -286,8 +287,9 @@ class Container(Existing):
                 meanwhile(pid, attendance.pidfd)
             midwife.attend(attendance)
             if born.crosses:
-                undo.callback(_reap, attendance.pid)
+                unreaped.append(attendance.pid)
                 if attendance.keeper < 0:
+                    unreaped.remove(attendance.maker)  # its number may soon be another's
                     _bury(attendance.maker)
                 record = msgspec.structs.replace(record, pid=attendance.pid, started=records.start_time(attendance.pid))
                 if not gate:
@@ -617,11 +619,12 @@ def _bury(maker: int) -> None:
         os.waitpid(maker, 0)
 
 
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+def _reap(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
 
 def _remove_group(group: cgroups.Cgroup) -> None:
