@@ -4,7 +4,6 @@ import struct
 
 from dockyard.linux import seccomp, syscalls
 
-MACHINE_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _INSTRUCTION = struct.Struct("=HBBI")
 _ACTION = 0xFFFF0000
 _ALLOWING = (seccomp.ACTIONS["SCMP_ACT_ALLOW"], seccomp.ACTIONS["SCMP_ACT_LOG"])
@@ -13,10 +12,10 @@ _FIRST_ARGUMENT = 16  # in struct seccomp_data
 
 def allows(program: bytes, calls: "dict[str, tuple[int, ...]]") -> bool:
     """Whether the calls of these names (syscalls.NUMBERS), each with its first arguments, would all simply be made."""
-    name = MACHINE_ARCHITECTURES.get(syscalls.MACHINE)
-    if name is None:
+    names = seccomp.native_architectures()
+    if not names:
         return False
-    architecture = seccomp.AUDIT_ARCHITECTURES[name]
+    architecture = seccomp.AUDIT_ARCHITECTURES[names[0]]
     return all(
         _answer(program, architecture, syscalls.NUMBERS[call], arguments) in _ALLOWING
         for call, arguments in calls.items()

@@ -133,15 +133,15 @@ SYS_RT_SIGACTION, SYS_CAPGET = _older["action"], _older["capget"]
 # What a process of ours still calls when its program's filter may be loaded already.
 _CALLS = {
     "x86_64": {
-        "clone": 56, "sendmsg": 46, "recvmsg": 47, "exit_group": 231, "setsid": 112, "ioctl": 16, "prlimit64": 302,
+        "sendmsg": 46, "recvmsg": 47, "exit_group": 231, "setsid": 112, "ioctl": 16, "prlimit64": 302,
         "gettid": 186, "getpid": 39, "mmap": 9, "munmap": 11, "brk": 12, "futex": 202, "close": 3,
     },
     "aarch64": {
-        "clone": 220, "sendmsg": 211, "recvmsg": 212, "exit_group": 94, "setsid": 157, "ioctl": 29, "prlimit64": 261,
+        "sendmsg": 211, "recvmsg": 212, "exit_group": 94, "setsid": 157, "ioctl": 29, "prlimit64": 261,
         "gettid": 178, "getpid": 172, "mmap": 222, "munmap": 215, "brk": 214, "futex": 98, "close": 57,
     },
 }  # fmt: skip
-NUMBERS = {**_CALLS.get(MACHINE, _CALLS["aarch64"]), "close_range": SYS_CLOSE_RANGE}
+NUMBERS = {**_CALLS.get(MACHINE, _CALLS["aarch64"]), "clone": SYS_CLONE, "close_range": SYS_CLOSE_RANGE}
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)

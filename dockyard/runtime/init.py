@@ -104,11 +104,12 @@ class Birth:
 
 def be_born(birth: Birth, runtime: socket.socket) -> None:
     """Go all the way to the container's program. Never returns."""
+    own_gate = None if birth.crosses else birth.gate  # at that of one that crosses its maker waits
     try:
         ready = _be_born(birth, runtime)
         if not birth.crosses and not birth.runs_hooks:
             process.reset_signals()  # now, while whoever is to start us is busy
-        if birth.gate is None or birth.crosses:  # at the gate of one that crosses its maker waits
+        if own_gate is None:
             channel.expect(runtime, "start", "waiting for start")
         else:
             # who has no record yet is known to nobody, should the runtime be killed now
@@ -118,12 +119,12 @@ def be_born(birth: Birth, runtime: socket.socket) -> None:
         channel.send_failure(runtime, failure)
         os._exit(1)
     try:
-        if birth.gate is not None and not birth.crosses:
-            birth.gate.wait()
+        if own_gate is not None:
+            own_gate.wait()
         _start(birth, ready, runtime)
     except BaseException as failure:
-        if birth.gate is not None and not birth.crosses:
-            birth.gate.fail(failure)
+        if own_gate is not None:
+            own_gate.fail(failure)
         else:
             channel.send_failure(runtime, failure)
     os._exit(1)
