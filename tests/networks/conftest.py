@@ -4,10 +4,12 @@ import itertools
 import json
 import os
 import secrets
+import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +21,11 @@ from dockyard.engine.events import Events
 from dockyard.engine.networks import JoinRequest, Network, NetworkOptions, NetworkService, Sandbox
 from dockyard.linux import netlink
 from dockyard.networks import iptables, sandboxes
+from dockyard.networks.drivers.bridge import is_ours
+from dockyard.networks.firewall import Firewall
 
 T = TypeVar("T")
-_counter = itertools.count(secrets.randbelow(150))
+_counter = itertools.count(secrets.randbelow(200))
 
 
 def inside(path: str, work: Callable[[], T]) -> T:
@@ -58,26 +62,41 @@ def ip(path: str, *arguments: str) -> Any:
     return json.loads(output or b"[]")
 
 
+def claim_number() -> tuple[int, socket.socket]:
+    """A number below 200 that no other test has in this network namespace, and what claims it until it is closed."""
+    for _ in range(200):
+        number = next(_counter) % 200
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0dockyard-tests-subnet-{number}")  # such names belong to a network namespace
+            return number, claim
+        except OSError:
+            claim.close()
+    raise RuntimeError("too many tests run beside this one")
+
+
 class Host:
     """A network service with its own bridge, subnet and roots; can be "killed" and begun anew."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         self.root = root
-        self.number = next(_counter) % 200
+        self.number, self._claim = claim_number()
         self.bridge = f"dyt{secrets.token_hex(3)}"
         self.subnet = f"10.250.{self.number}"
         self.options = NetworkOptions(**{"bridge": self.bridge, "bip": f"{self.subnet}.1/24", **options})
         self.events = Events()
-        self._stack = ExitStack()
+        self._lives = False
 
     async def open(self) -> "Host":
         self.database = Database(self.root / "state.db")
         self.service = NetworkService(self.root / "exec", self.database, self.events, self.options)
+        self._lives = True
         await self.service.open()
         return self
 
     async def kill(self) -> None:
         """End the service as a killed daemon ends: the kernel keeps everything but our sockets."""
+        self._lives = False
         await self.service.close()
         self.database.close()
 
@@ -107,48 +126,85 @@ class Host:
         return await self.service.create(Network(id="", name=name, driver="bridge", created="", **fields))
 
     async def clean_up(self) -> None:
-        controller = self.service._controller
-        for container_id in list(controller._active):
-            await self.service.leave(container_id)
-        await self.service.sweep()  # what a "killed" one left, and the test did not take up
-        bridges = [network.bridge for network in self.service.list() if network.bridge]
-        guard, self.service._guard = self.service._guard, None
-        if guard is not None:
-            await guard.close()
-        controller.firewall.remove()
-        await self.service.close()
-        self.database.close()
+        """Take everything away, whatever the test has come to: a step that fails keeps none of the others from it."""
+        async with AsyncExitStack() as stack:  # the last one first
+            stack.callback(self._claim.close)
+            if not hasattr(self, "service"):
+                return
+            stack.push_async_callback(self._clear_kernel)
+            if self._lives:
+                stack.callback(self.database.close)
+                stack.push_async_callback(self.service.close)
+                stack.push_async_callback(self.service.sweep)  # what a "killed" one left, and the test did not take up
+                for container_id in list(self.service._controller._active):
+                    stack.push_async_callback(self.service.leave, container_id)
+
+    async def _clear_kernel(self) -> None:
+        """Remove what is there of the service, by its names and its mark alone: it may have died at any moment."""
+        for version in (4, 6):
+            await iptables.forget(self.service._chain, version)
+        firewall = Firewall(self.service._instance)
+        firewall.remove()
+        firewall.close()
         with netlink.RouteSocket() as route:
-            for bridge in bridges:
-                route.do(netlink.delete_link_named(bridge))
-        await iptables.forget(self.service._chain)
-        await iptables.forget(self.service._chain, 6)
+            bridges = {network.bridge for network in self.service.list() if network.bridge}
+            for link in route.links():
+                if (is_ours(link, self.service._mark) or link.name in bridges) and route.link(link.name) is not None:
+                    route.do(netlink.delete_link(link.index))
+        for path in (self.root / "exec" / "netns").glob("*"):
+            sandboxes.delete_file(str(path))
 
 
 @pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    made = await Host(tmp_path).open()
-    await made.service.sweep()
-    yield made
-    await made.clean_up()
+async def host(make_host: Callable[..., Any]) -> Host:
+    made: Host = await make_host()
+    return made
 
 
 @pytest.fixture
 async def make_host(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Make any number of hosts with options of their own."""
-    hosts: list[Host] = []
+    async with AsyncExitStack() as stack:
+        numbers = itertools.count()
 
-    async def make(**options: Any) -> Host:
-        root = tmp_path / str(len(hosts))
-        root.mkdir()
-        made = await Host(root, **options).open()
-        hosts.append(made)
-        await made.service.sweep()
-        return made
+        async def make(**options: Any) -> Host:
+            root = tmp_path / f"host{next(numbers)}"
+            root.mkdir()
+            made = Host(root, **options)
+            stack.push_async_callback(made.clean_up)
+            await made.open()
+            await made.service.sweep()
+            return made
 
-    yield make
-    for made in hosts:
-        await made.clean_up()
+        yield make
+
+
+@pytest.fixture
+def number() -> Iterator[int]:
+    """A number for a test's own links and subnets, see `claim_number`."""
+    found, claim = claim_number()
+    with claim:
+        yield found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forwarding_policy() -> Iterator[None]:
+    """Put back what FORWARD does with all else: the first service that makes this namespace route changes that."""
+    programs = [
+        program
+        for version in ("", "6")
+        for kind in ("nft", "legacy")
+        if (program := shutil.which(f"ip{version}tables-{kind}")) and _policy(program) == "ACCEPT"
+    ]
+    yield
+    for program in programs:
+        if _policy(program) != "ACCEPT":
+            subprocess.run([program, "-w", "5", "-P", "FORWARD", "ACCEPT"], check=True)
+
+
+def _policy(program: str) -> str:
+    listed = subprocess.run([program, "-w", "5", "-S", "FORWARD"], capture_output=True, text=True, check=False).stdout
+    return listed.partition("-P FORWARD ")[2].partition("\n")[0]
 
 
 @pytest.fixture
@@ -176,26 +232,27 @@ class Neighbour:
 
 
 @pytest.fixture
-def neighbour(tmp_path: Path) -> Iterator[Neighbour]:
-    number = next(_counter) % 200
+def neighbour(tmp_path: Path, number: int) -> Iterator[Neighbour]:
     ours, theirs = f"10.251.{number}.1", f"10.251.{number}.2"
     cable = f"dyn{secrets.token_hex(3)}"
     namespace = _in_thread(lambda: sandboxes.create(tmp_path))
-    with netlink.RouteSocket() as route:
-        route.do(netlink.new_veth(cable, "eth0", netns=namespace.fd, mac="", master=0))
-        link = route.link(cable)
-        assert link is not None
-        route.do(netlink.new_address(link.index, ip_address(ours), 24))
-        far = namespace.route.link("eth0")
-        assert far is not None
-        namespace.route.do(
-            netlink.new_address(far.index, ip_address(theirs), 24),
-            netlink.set_link(far.index, up=True),
-            netlink.default_route(far.index, ip_address(ours)),
-        )
-        yield Neighbour(namespace.path, theirs, ours)
-        route.do(netlink.delete_link(link.index))
-    sandboxes.destroy(namespace)
+    try:
+        with netlink.RouteSocket() as route:
+            route.do(netlink.new_veth(cable, "eth0", netns=namespace.fd, mac="", master=0))
+            link = route.link(cable)
+            assert link is not None
+            route.do(netlink.new_address(link.index, ip_address(ours), 24))
+            far = namespace.route.link("eth0")
+            assert far is not None
+            namespace.route.do(
+                netlink.new_address(far.index, ip_address(theirs), 24),
+                netlink.set_link(far.index, up=True),
+                netlink.default_route(far.index, ip_address(ours)),
+            )
+            yield Neighbour(namespace.path, theirs, ours)
+            route.do(netlink.delete_link(link.index))
+    finally:
+        sandboxes.destroy(namespace)  # and with it the cable
 
 
 def _in_thread(work: Callable[[], T]) -> T:

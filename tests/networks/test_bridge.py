@@ -535,23 +535,24 @@ async def test_what_another_engines_bridge_has_is_kept_clear_of(host: Host) -> N
 
 @pytest.mark.parametrize("ours", [True, False])
 async def test_an_unmarked_default_bridge_is_ours_if_our_rules_are_there(
-    make_host: Any, monkeypatch: pytest.MonkeyPatch, ours: bool
+    make_host: Any, monkeypatch: pytest.MonkeyPatch, number: int, ours: bool
 ) -> None:
-    monkeypatch.setattr(networks, "DEFAULT_BRIDGES", ("dydefault0", "dydefault1"))
-    run("ip", "link", "add", "dydefault0", "type", "bridge")
-    run("ip", "address", "add", "10.245.7.1/24", "dev", "dydefault0")
+    best, other = f"dyd{number}best", f"dyd{number}other"
+    monkeypatch.setattr(networks, "DEFAULT_BRIDGES", (best, other))
+    run("ip", "link", "add", best, "type", "bridge")
+    run("ip", "address", "add", f"10.245.{number}.1/24", "dev", best)
     if ours:  # as a daemon leaves it that did not mark its links yet
-        Nftables().run("add table ip dockyard-dydefault0")
+        Nftables().run(f"add table ip dockyard-{best}")
     try:
         host: Host = await make_host(bridge="", bip="")
         one = await host.join("one")
-        assert host.service.get("bridge").bridge == ("dydefault0" if ours else "dydefault1")
-        assert (one.endpoints["bridge"].gateway == "10.245.7.1") is ours
-        alias = Path("/sys/class/net/dydefault0/ifalias").read_text()
+        assert host.service.get("bridge").bridge == (best if ours else other)
+        assert (one.endpoints["bridge"].gateway == f"10.245.{number}.1") is ours
+        alias = Path(f"/sys/class/net/{best}/ifalias").read_text()
         assert alias.startswith("dockyard ") is ours
     finally:
         if not ours:
-            run("ip", "link", "delete", "dydefault0")
+            run("ip", "link", "delete", best)
 
 
 SWEEP = """
@@ -579,17 +580,20 @@ async def test_a_daemon_in_a_container_with_the_hosts_network_is_another_one(hos
 
 async def test_bridges_of_networks_that_are_forgotten_go_once_nothing_is_attached(host: Host) -> None:
     used, unused = await host.create("used"), await host.create("unused")
-    run("ip", "link", "add", "dyvm0", "type", "veth", "peer", "name", "dyvm1")
-    run("ip", "link", "set", "dyvm0", "master", used.bridge)
-    for network in (used, unused):
-        host.service._store.delete(network.id)
-    await host.kill()
-    await host.open()
-    await host.service.sweep()
-    shown = run("ip", "link")
-    assert used.bridge in shown
-    assert unused.bridge not in shown
-    run("ip", "link", "delete", "dyvm0")
+    machine = f"dyv{host.number}"
+    run("ip", "link", "add", machine, "type", "veth", "peer", "name", f"{machine}peer")
+    try:
+        run("ip", "link", "set", machine, "master", used.bridge)
+        for network in (used, unused):
+            host.service._store.delete(network.id)
+        await host.kill()
+        await host.open()
+        await host.service.sweep()
+        shown = run("ip", "link")
+        assert used.bridge in shown
+        assert unused.bridge not in shown
+    finally:
+        run("ip", "link", "delete", machine)
     await host.service.sweep()
     assert used.bridge not in run("ip", "link")
 

@@ -198,16 +198,17 @@ async def test_where_the_kernel_cannot_guard_a_bridge_loopback_is_served_by_the_
         assert await in_thread(ask, "127.0.0.1", port + 200)
 
 
-async def test_a_bridge_of_somebody_elses_is_not_set_up(make_host: Any) -> None:
-    run("ip", "link", "add", "dyforeign", "type", "bridge")
-    run("ip", "address", "add", "10.247.3.1/24", "dev", "dyforeign")
-    run("ip", "link", "set", "dyforeign", "up")
-    before = run("sysctl", "-ar", "\\.dyforeign\\.")
-    host: Host = await make_host(bridge="dyforeign", bip="")
-    one = await host.join("one", port_bindings={"80/tcp": [("", "24999")]})
-    assert one.endpoints["bridge"].gateway == "10.247.3.1"
+async def test_a_bridge_of_somebody_elses_is_not_set_up(make_host: Any, number: int) -> None:
+    theirs, gateway, port = f"dyf{number}", f"10.247.{number}.1", 24800 + number
+    run("ip", "link", "add", theirs, "type", "bridge")
+    run("ip", "address", "add", f"{gateway}/24", "dev", theirs)
+    run("ip", "link", "set", theirs, "up")
+    before = run("sysctl", "-ar", f"\\.{theirs}\\.")
+    host: Host = await make_host(bridge=theirs, bip="")
+    one = await host.join("one", port_bindings={"80/tcp": [("", str(port))]})
+    assert one.endpoints["bridge"].gateway == gateway
     with serving(one.netns_path):
-        assert await in_thread(ask, "127.0.0.1", 24999)
-        assert await in_thread(ask, "10.247.3.1", 24999) == "10.247.3.1"
-    assert route_localnet("dyforeign") == "0"
-    assert run("sysctl", "-ar", "\\.dyforeign\\.") == before
+        assert await in_thread(ask, "127.0.0.1", port)
+        assert await in_thread(ask, gateway, port) == gateway
+    assert route_localnet(theirs) == "0"
+    assert run("sysctl", "-ar", f"\\.{theirs}\\.") == before

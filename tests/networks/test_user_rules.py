@@ -36,10 +36,21 @@ def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     if subprocess.run([programs / "iptables", "-S", "FORWARD"], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"{request.param} does not work on this kernel")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    before = {programs / program: _user_rules(programs / program) for program in ("iptables", "ip6tables")}
     yield
-    for program in ("iptables", "ip6tables"):
-        for command in (("-D", "FORWARD", "-j", "DOCKER-USER"), ("-F", "DOCKER-USER"), ("-X", "DOCKER-USER")):
-            subprocess.run([programs / program, *command], capture_output=True, check=False)
+    for program, theirs in before.items():
+        # another engine's chain is left, with what its administrator has said there
+        commands = [["-D", *rule.split()[1:]] for rule in _user_rules(program) or () if rule not in (theirs or ())]
+        if theirs is None:
+            commands = [["-D", "FORWARD", "-j", "DOCKER-USER"], ["-F", "DOCKER-USER"], ["-X", "DOCKER-USER"]]
+        for command in commands:
+            subprocess.run([program, "-w", "5", *command], capture_output=True, check=False)
+
+
+def _user_rules(program: Path) -> list[str] | None:
+    """The rules in DOCKER-USER, as the program lists them; None without such a chain."""
+    listed = subprocess.run([program, "-w", "5", "-S", "DOCKER-USER"], capture_output=True, text=True, check=False)
+    return [line for line in listed.stdout.splitlines() if line.startswith("-A ")] if listed.returncode == 0 else None
 
 
 async def reached(neighbour: Neighbour, port: int) -> bool:
@@ -78,7 +89,7 @@ async def test_what_docker_user_drops_is_dropped_whoever_restarts(host: Host, ne
         run("iptables", "-D", "DOCKER-USER", *given)
         assert await reached(neighbour, port)
     await host.service.leave(host.id_of("one"))
-    run("iptables", "-A", "DOCKER-USER", *given)
+    run("iptables", "-I", "DOCKER-USER", *given)
     await host.kill()  # without containers: our own chain goes
     assert iptables.chain_of(host.bridge) not in run("iptables", "-S")
     assert "-A FORWARD -j DOCKER-USER" in run("iptables", "-S", "FORWARD").splitlines()
