@@ -7,11 +7,34 @@ kernel says is a procfs, without following links or crossing mounts.
 """
 
 import os
+from collections.abc import Iterator
 
 from dockyard.linux import syscalls
 
 MAGIC = 0x9FA0
 ROOT_INODE = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
+
+
+def in_pid_namespace(namespace: os.stat_result) -> Iterator[int]:
+    """The processes that are in that PID namespace itself, not in one below it, as far as they are ours to look at.
+
+    By their numbers here, of which each may have ended by now.
+    """
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            inside = os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), namespace)
+        except OSError:
+            continue
+        if inside:
+            yield int(name)
+
+
+def status_of(pid: int, field: str) -> str:
+    """A row of /proc/<pid>/status (proc_pid_status(5)). Raises OSError when the process has ended."""
+    with open(f"/proc/{pid}/status") as rows:
+        return next(row.partition(":")[2].strip() for row in rows if row.startswith(f"{field}:"))
 
 
 def open_own(path: str, flags: int) -> int:

@@ -5,6 +5,7 @@ of ours with all that it is and has (last_fork.py). Since Linux 6.17 a procfs ca
 before that the one is copied that the namespace's first process has mounted.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -56,23 +57,11 @@ def _copy(pids: int, options: Options) -> int:
 
 def _first_process(namespace: os.stat_result) -> int:
     """Its number here. Raises OSError."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            if os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), namespace) and _innermost_number(name) == 1:
-                return int(name)
-        except OSError:
-            continue  # it has ended, or is not ours to look at
+    for pid in procfs.in_pid_namespace(namespace):
+        with contextlib.suppress(OSError):  # it has ended
+            if procfs.status_of(pid, "NSpid").split()[-1] == "1":
+                return pid
     raise OSError(errno.ESRCH, "the joined PID namespace has no process")
-
-
-def _innermost_number(name: str) -> int:
-    with open(f"/proc/{name}/status") as rows:
-        for row in rows:
-            if row.startswith("NSpid:"):
-                return int(row.split()[-1])
-    return 0
 
 
 def _opened_by(pid: int) -> int:

@@ -13,7 +13,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from dockyard.linux import capabilities
+from dockyard.linux import capabilities, procfs
 from dockyard.linux.cgroups import Cgroup
 from dockyard.linux.rooted import Root
 from dockyard.oci.runtime_spec import Mount, Spec
@@ -160,21 +160,14 @@ def check_joined_pids(spec: Spec) -> None:
         return
     tracer = 1 << capabilities.NUMBERS["CAP_SYS_PTRACE"]
     namespace, users = os.stat(joined), os.stat("/proc/self/ns/user")
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for pid in procfs.in_pid_namespace(namespace):
         with contextlib.suppress(OSError):  # it has ended
-            here = os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), namespace)
             # in a user namespace of its own it has the capability over what is in there only
-            if here and os.path.samestat(os.stat(f"/proc/{name}/ns/user"), users) and _bounding_set(name) & tracer:
+            here = os.path.samestat(os.stat(f"/proc/{pid}/ns/user"), users)
+            if here and int(procfs.status_of(pid, "CapBnd"), 16) & tracer:
                 raise RuntimeFailure(
-                    f"cannot restore into the PID namespace {joined}: process {name} is there with CAP_SYS_PTRACE"
+                    f"cannot restore into the PID namespace {joined}: process {pid} is there with CAP_SYS_PTRACE"
                 )
-
-
-def _bounding_set(name: str) -> int:
-    with open(f"/proc/{name}/status") as rows:
-        return int(next(row for row in rows if row.startswith("CapBnd:")).split()[1], 16)
 
 
 # -- streams
