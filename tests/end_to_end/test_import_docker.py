@@ -14,6 +14,7 @@ from dockyard.engine.docker_import.bolt import Bolt
 from dockyard.errors import InvalidParameter
 from tests.end_to_end.test_beside_others import OtherDocker, Place
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 pytestmark = pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs Debian's docker.io")
 
@@ -45,14 +46,20 @@ def docker_root(tmp_path: Path, engine: EngineProcess) -> Iterator[Path]:
         other = OtherDocker(place, folder)
         try:
             other.load(tmp_path / "busybox.tar")
-            for command in PREPARE:
-                subprocess.run(
-                    [*place.prefix, "docker", "-H", other.host, *command],
-                    input=DOCKERFILE,
-                    capture_output=True,
-                    check=command[0] != "run",
+
+            def docker(*command: str) -> bytes:
+                words = [*place.prefix, "docker", "-H", other.host, *command]
+                check = command[0] != "run"
+                return subprocess.run(
+                    words, input=DOCKERFILE, capture_output=True, check=check,
                     env={**os.environ, "DOCKER_BUILDKIT": "0"},
-                )
+                ).stdout  # fmt: skip
+
+            for command in PREPARE:
+                docker(*command)
+            # run returns at the first end; the restart that is asked for comes a moment later
+            state = "{{.RestartCount}} {{.State.Status}}"
+            assert eventually(lambda: docker("inspect", "--format", state, "ended") == b"1 exited\n")
         finally:
             other.stop()
         yield folder / "data"
