@@ -2,9 +2,9 @@
 
 A fork of a Python process copies its memory page by page as it writes, which takes half as long as all that it does for
 its container. So who is going to be the parent of a container's first process forks one ahead (`fork`) that has copied
-what will be written to; where containers are expected to want one, a network namespace is there too. It sleeps until
-whoever makes the container gives it its `Birth`, reads that, forks the first process into a PID namespace as its
-sibling, and is gone. The memory is then the child's, without another copy.
+what will be written to. It sleeps until whoever makes the container gives it its `Birth`, reads that, forks the first
+process into a PID namespace as its sibling, and is gone. The memory is then the child's, without another copy. It is
+free of the state of its making: no namespace is made ahead, since a network's settings would be the host's of then.
 
 The fork is not made ahead as well: a process's start time is that of its fork, and programs tell from that of PID 1 how
 long the container has run.
@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from dockyard.linux import descriptors, loopback, memory_files, namespaces, syscalls
-from dockyard.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, CLONE_PARENT
+from dockyard.linux import descriptors, memory_files, namespaces, syscalls
+from dockyard.linux.syscalls import CLONE_NEWPID, CLONE_PARENT
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.runtime import channel, groups, init
@@ -56,11 +56,10 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Papers).decode
 
 
-def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
+def fork(prepare: Callable[[], None]) -> "Spare":
     """Fork one that calls `prepare` and sleeps; it ends when the channel's end is closed. Raises OSError.
 
     `prepare`: its child calls it too, before it is born.
-    `network`: it shall have a network namespace of its own already.
     """
     end, theirs = channel.pair()
     with theirs:
@@ -69,7 +68,7 @@ def fork(prepare: Callable[[], None], *, network: bool) -> "Spare":
             try:
                 syscalls.close_all_but(0, 1, 2, theirs.fileno())
                 prepare()
-                _wait(theirs, _own_network() if network else -1, prepare)
+                _wait(theirs, prepare)
             finally:
                 os._exit(1)
     return Spare(pid, end)
@@ -156,24 +155,8 @@ def _gone() -> RuntimeFailure:
     return RuntimeFailure("the container's process ended before it was created")
 
 
-def _own_network() -> int:
-    """Make a network namespace ahead; returns a descriptor of the host's, or -1 when none could be made."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.unshare(CLONE_NEWNET)
-        loopback.up()
-    except OSError:  # then the container fails, and can be told why
-        syscalls.setns(home, CLONE_NEWNET)
-        os.close(home)
-        return -1
-    return home
-
-
-def _wait(runtime: socket.socket, home: int, prepare: Callable[[], None]) -> None:
-    """Sleep, then have a child that is born. Returns in the parent, and when nobody wants a container.
-
-    `home` is the network namespace that we came from, if we are not there any more.
-    """
+def _wait(runtime: socket.socket, prepare: Callable[[], None]) -> None:
+    """Sleep, then have a child that is born. Returns in the parent, and when nobody wants a container."""
     data, passed = descriptors.receive(runtime, 1, MOST_DESCRIPTORS + 4)
     if not data:
         return
@@ -187,18 +170,12 @@ def _wait(runtime: socket.socket, home: int, prepare: Callable[[], None]) -> Non
     if papers.with_stdio:
         stdio, passed = Stdio(*passed[:3]), passed[3:]
     joined, sources = passed[: len(papers.joined)], passed[len(papers.joined) :]
-    kinds, flags = papers.joined, papers.flags
-    if home >= 0 and (flags | sum(kinds)) & CLONE_NEWNET:
-        flags &= ~CLONE_NEWNET
-        os.close(home)
-    elif home >= 0:  # it is to be in the host's
-        kinds, joined = [*kinds, CLONE_NEWNET], [*joined, home]
     birth = Birth(
         container_id=papers.container_id,
         bundle=papers.bundle,
         spec=spec,
-        flags=flags,
-        joined=list(zip(joined, kinds, strict=True)),
+        flags=papers.flags,
+        joined=list(zip(joined, papers.joined, strict=True)),
         user_namespace=False,
         sources=dict(zip(papers.sources, sources, strict=True)),
         group=groups.of_spec(spec, papers.container_id, systemd=papers.systemd),

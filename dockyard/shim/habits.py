@@ -1,8 +1,7 @@
 """What first processes do is nearly the same each time: learned from one, prepared for the others.
 
 The zygote holds the `Habits` and hands them down to every fork; the first starter that makes a container tells what the
-container's process has written until then (linux/hot_pages.py), and whether it had to make a network namespace. The
-daemon's containers join one that is made by name; those of programs without networks have their own.
+container's process has written until then (linux/hot_pages.py).
 """
 
 import contextlib
@@ -12,16 +11,14 @@ import msgspec
 
 from dockyard.linux import descriptors, hot_pages, memory_files
 from dockyard.linux.hot_pages import Range
-from dockyard.oci.runtime_spec import Spec
 
-_decode = msgspec.msgpack.Decoder(tuple[list[Range], bool]).decode
+_decode = msgspec.msgpack.Decoder(list[Range]).decode
 
 
 class Habits:
     """As far as they are known."""
 
     def __init__(self) -> None:
-        self.own_network = False  # whether containers make a network namespace
         self._written: list[Range] = []
         # to be told of them: None when we have been
         self._ears: socket.socket | None
@@ -40,7 +37,7 @@ class Habits:
         except BlockingIOError:
             return
         with open(passed[0], "rb") as file:
-            self._written, self.own_network = _decode(memory_files.read(file.fileno()))
+            self._written = _decode(memory_files.read(file.fileno()))
         self._ears.close()
         self._mouth.close()
         self._ears = self._mouth = None
@@ -55,13 +52,12 @@ class Habits:
         """Have for oneself what a first process is going to write to."""
         hot_pages.copy(self._written)
 
-    def tell(self, pid: int, spec: Spec) -> None:
-        """Let the zygote know what the first process `pid`, by `spec`, has done, if it does not yet."""
+    def tell(self, pid: int) -> None:
+        """Let the zygote know what the first process `pid` has done, if it does not yet."""
         if self._mouth is None:
             return
         with contextlib.suppress(OSError):
-            own_network = any(kind.type == "network" and not kind.path for kind in spec.linux.namespaces)
-            text = msgspec.msgpack.encode((hot_pages.written(pid), own_network))
+            text = msgspec.msgpack.encode(hot_pages.written(pid))
             with open(memory_files.hold("habits", text), "rb") as file:
                 socket.send_fds(self._mouth, [b"."], [file.fileno()], socket.MSG_DONTWAIT)
         self._mouth.close()

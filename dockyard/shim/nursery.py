@@ -146,7 +146,7 @@ def _be_shim(offering: socket.socket, habits: Habits) -> None:
     syscalls.close_all_but(0, 1, 2, offering.fileno())
     syscalls.set_process_name("dockyard-shim")
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    channel, watch, child = offers.make(offering, habits.prepare, network=habits.own_network)
+    channel, watch, child = offers.make(offering, habits.prepare)
     offering.close()
     handover.sleep(channel)
     left = handover.Left()

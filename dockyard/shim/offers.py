@@ -44,14 +44,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def make(
-    starters: socket.socket, prepare: Callable[[], None], *, network: bool = False
-) -> tuple[socket.socket, select.epoll, int]:
+def make(starters: socket.socket, prepare: Callable[[], None]) -> tuple[socket.socket, select.epoll, int]:
     """Offer oneself with a child that has done `prepare`.
 
     Returns where a starter leaves things, what wakes when something happens in the container, the child's PID or 0.
-
-    `network`: the child shall have a network namespace of its own.
 
     Raises OSError when there are no starters any more.
     """
@@ -59,7 +55,7 @@ def make(
     watch = select.epoll()
     first, passed = 0, [end.fileno(), watch.fileno()]
     try:
-        child = spare.fork(prepare, network=network)
+        child = spare.fork(prepare)
         first = child.pid
         passed.append(child.end.fileno())
     except OSError:

@@ -131,7 +131,7 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
         if handover.is_over(task.end):
             raise RuntimeFailure("the container's shim has gone")
         if habits is not None:
-            habits.tell(started.pid, spec)
+            habits.tell(started.pid)
         if not order.checkpoint:  # what is restored runs already
             container.start()
         return started, ends

@@ -7,6 +7,7 @@ import mmap
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -100,32 +101,25 @@ def _beyond_stdio(pid: int) -> list[str]:
     return [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if int(fd.name) > 2]
 
 
-def test_a_network_namespace_is_made_ahead_where_containers_have_their_own(tmp_path: Path) -> None:
+def test_a_container_with_its_own_network_has_the_hosts_settings_of_now(tmp_path: Path) -> None:
     spec = defaults.default_spec()
     assert spec.process is not None
     spec.process.args = ["sleep", "60"]
     (tmp_path / "bundle" / "rootfs" / "bin").mkdir(parents=True)
     shutil.copy("/bin/busybox", tmp_path / "bundle" / "rootfs" / "bin" / "sleep")
-    host = os.readlink("/proc/self/ns/net")
+    setting = Path("/proc/sys/net/ipv4/conf/default/log_martians")  # a new namespace has it from the machine's first
 
-    def network_of(pid: int) -> str:
-        return os.readlink(f"/proc/{pid}/ns/net")
+    def seen(*entering: str) -> str:
+        return subprocess.run([*entering, "cat", str(setting)], capture_output=True, text=True, check=True).stdout
 
-    async def network(shims: Shims, number: int, *, ahead: bool) -> tuple[str, str]:
-        """In which network namespace a process waited for the container, the host's or not, and where that runs."""
-        zygote = zygote_of(os.getpid())
-        (waits,) = await asyncio.to_thread(
-            eventually, lambda: [pid for pid in _waiting_below(zygote) if (network_of(pid) != host) is ahead]
-        )
-        before = network_of(waits)
-        spec.linux.cgroups_path = f"/dockyard-test-ahead/{number}"
+    async def container(shims: Shims, number: int) -> str:
+        spec.linux.cgroups_path = f"/dockyard-test-now/{number}"
         request = StartRequest(
-            f"ahead{number}", str(tmp_path / "bundle"), runtime_spec.encode(spec), log=LogConfig(driver="none")
+            f"now{number}", str(tmp_path / "bundle"), runtime_spec.encode(spec), log=LogConfig(driver="none")
         )
         shim = await shims.start(request)
         try:
-            assert shim.pid != waits
-            return before, network_of(shim.pid)
+            return await asyncio.to_thread(seen, "nsenter", "-t", str(shim.pid), "-n")
         finally:
             await shim.signal(signal.SIGKILL)
             await shim.wait()
@@ -135,18 +129,19 @@ def test_a_network_namespace_is_made_ahead_where_containers_have_their_own(tmp_p
         shims = Shims(tmp_path / "exec")
         await shims.open()
         try:
-            before, after = await network(shims, 1, ahead=False)
-            assert after not in (before, host)
-            before, after = await network(shims, 2, ahead=True)
-            assert before == after
-            spec.linux.namespaces = [kind for kind in spec.linux.namespaces if kind.type != "network"]
-            before, after = await network(shims, 3, ahead=True)
-            assert after == host
+            for number in range(4):
+                await asyncio.to_thread(eventually, lambda: _waiting_below(zygote_of(os.getpid())))
+                setting.write_text("01"[number % 2])
+                assert await container(shims, number) == await asyncio.to_thread(seen, "unshare", "-n")
         finally:
             await shims.close()
-            Cgroup("/dockyard-test-ahead").remove()
+            Cgroup("/dockyard-test-now").remove()
 
-    asyncio.run(live())
+    before = setting.read_text()
+    try:
+        asyncio.run(live())
+    finally:
+        setting.write_text(before)
 
 
 def test_pages_that_a_fork_has_written_are_known_and_can_be_had_ahead() -> None:
