@@ -10,7 +10,6 @@ import logging
 import os
 from pathlib import Path
 
-from dockyard.engine.security import SecurityOptions
 from dockyard.errors import SystemFailure
 from dockyard.linux import apparmor
 
@@ -40,13 +39,16 @@ class AppArmor:
             except OSError as error:
                 log.error("cannot load the AppArmor profile %s: %s", DEFAULT_PROFILE, error)
 
-    def profile(self, options: SecurityOptions, *, privileged: bool) -> str:
-        """Which one a container runs under: a name, "unconfined", or "" where the kernel has no AppArmor."""
+    def profile(self, wanted: str, *, privileged: bool) -> str:
+        """Which one a container runs under: a name, "unconfined", or "" where the kernel has no AppArmor.
+
+        `wanted`: the name that was asked for, or "".
+        """
         if not self.enabled:
             return ""
         if privileged:
             return apparmor.UNCONFINED
-        return options.apparmor or (DEFAULT_PROFILE if self.confines else apparmor.UNCONFINED)
+        return wanted or (DEFAULT_PROFILE if self.confines else apparmor.UNCONFINED)
 
     async def ensure(self, profile: str) -> None:
         """Load the default profile anew if that is the one and something has unloaded it since. Raises SystemFailure.

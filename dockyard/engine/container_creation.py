@@ -16,7 +16,8 @@ from dockyard.engine.container_config import ContainerConfig, EndpointSettings, 
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_mounts import MountResolver
 from dockyard.engine.container_settings import check_config, merge_image_config, settle
-from dockyard.engine.endpoints import check_endpoint, endpoint_config
+from dockyard.engine.endpoint_settings import endpoint_config
+from dockyard.engine.endpoints import check_endpoint
 from dockyard.engine.image import Image, of_other_platform
 from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.images import ImageService

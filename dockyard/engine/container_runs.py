@@ -12,7 +12,7 @@ from dockyard.engine.container import Container, MountPoint, Record, State
 from dockyard.engine.container_config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.container_index import ContainerIndex
 from dockyard.engine.container_spec import SpecMaker
-from dockyard.engine.endpoints import endpoint_config
+from dockyard.engine.endpoint_settings import endpoint_config
 from dockyard.engine.image_mounts import ImageMounts, image_points
 from dockyard.engine.layers import LayerStore
 from dockyard.engine.links import linked_containers
@@ -67,7 +67,9 @@ class ContainerRuns:
         With a `checkpoint` its processes go on from there.
         """
         record, host = container.record, container.host_config
-        record.apparmor = self._apparmor.profile(security_options(host.security_opt), privileged=host.privileged)
+        record.apparmor = self._apparmor.profile(
+            security_options(host.security_opt).apparmor, privileged=host.privileged
+        )
         await self._apparmor.ensure(record.apparmor)
         request = self._join_request(container)
         if checkpoint is not None:

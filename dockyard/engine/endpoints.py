@@ -1,29 +1,13 @@
-"""How a container is attached to a network: from its record to what the network is asked for, and what can't be."""
+"""What can't be asked of a network for a container that is attached to it."""
 
 import re
 from ipaddress import ip_address, ip_network
 
-from dockyard.engine.container_config import EndpointSettings
 from dockyard.errors import InvalidParameter
 from dockyard.networks.model import EndpointConfig, Network
 
 # They have neither names nor addresses that users choose.
 PREDEFINED = ("default", "bridge", "host", "none")
-
-
-def endpoint_config(settings: EndpointSettings) -> EndpointConfig:
-    """What the network is asked for."""
-    addresses = settings.ipam_config
-    return EndpointConfig(
-        aliases=settings.aliases or [],
-        links=settings.links or [],
-        ipv4_address=addresses.ipv4_address if addresses else "",
-        ipv6_address=addresses.ipv6_address if addresses else "",
-        mac_address=settings.mac_address if not settings.endpoint_id else "",
-        link_local_ips=addresses.link_local_ips or [] if addresses else [],
-        driver_opts=settings.driver_opts or {},
-        gw_priority=settings.gw_priority,
-    )
 
 
 def check_endpoint(name: str, network: Network | None, config: EndpointConfig) -> None:
