@@ -11,7 +11,7 @@ from dockyard import errors, web
 from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.system import rfc3339
-from dockyard.engine.archive import ArchiveService, PathStat
+from dockyard.engine.containers.archive import ArchiveService, PathStat
 
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 # Go's os.FileMode, which the header speaks, for the kernel's st_mode.

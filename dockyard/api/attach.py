@@ -11,7 +11,7 @@ from dockyard.api.container_logs import frame
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, take_over
-from dockyard.engine.container import Container
+from dockyard.engine.containers.container import Container
 from dockyard.errors import Conflict, DockyardError, InvalidParameter
 from dockyard.generators import closing
 from dockyard.shim.log_reader import read_until

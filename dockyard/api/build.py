@@ -10,8 +10,8 @@ from dockyard.api import logins
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
-from dockyard.build.builder import Builder, BuildOptions, Output, check_tags
-from dockyard.engine.container_config import HostConfig, Ulimit
+from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
+from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.oci.manifest import parse_platform
 
 # How soon a build whose client has gone is noticed while it says nothing.

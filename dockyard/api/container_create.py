@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig, PortBinding
+from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig, PortBinding
 from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
 

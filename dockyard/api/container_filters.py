@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
+from dockyard import timestamps as moments
 from dockyard.api.services import Services
-from dockyard.engine import moments
-from dockyard.engine.container import Container
-from dockyard.engine.moments import NEVER, nanoseconds
+from dockyard.engine.containers.container import Container
 from dockyard.errors import InvalidParameter, NotFound
+from dockyard.timestamps import NEVER, nanoseconds
 
 Filters = dict[str, list[str]]
 Matches = Callable[[Container], bool]

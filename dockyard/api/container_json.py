@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from dockyard.api.services import Services
-from dockyard.engine.container import Container, State
-from dockyard.engine.container_config import EndpointSettings
-from dockyard.engine.moments import NEVER, nanoseconds
-from dockyard.engine.security import security_options
+from dockyard.engine.containers.config import EndpointSettings
+from dockyard.engine.containers.container import Container, State
+from dockyard.engine.containers.spec.security import security_options
 from dockyard.errors import NotFound
+from dockyard.timestamps import NEVER, nanoseconds
 
 # What HostConfig shows only when it is set (moby api/types/container, `omitempty`).
 RARE_HOST_FIELDS = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")

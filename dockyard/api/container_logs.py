@@ -6,16 +6,17 @@ import time
 from contextlib import suppress
 from urllib.parse import quote_plus
 
+from dockyard import timestamps as moments
 from dockyard import web
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, while_connected
-from dockyard.engine import log_options, moments
-from dockyard.engine.container import Container
-from dockyard.engine.moments import nanoseconds, timestamp
+from dockyard.engine.containers.container import Container
+from dockyard.engine.containers.logs import options as log_options
 from dockyard.errors import InvalidParameter, NotImplementedHere
 from dockyard.generators import closing
 from dockyard.shim.log_reader import LogEntry, read_logs
+from dockyard.timestamps import nanoseconds, timestamp
 
 FIRST_WORDS = 250_000_000  # ns after its start for which an empty log is waited for
 

@@ -15,8 +15,8 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
 from dockyard.api.terminal_size import terminal_size
-from dockyard.engine.container import Container
-from dockyard.engine.container_config import HostConfig
+from dockyard.engine.containers.config import HostConfig
+from dockyard.engine.containers.container import Container
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 
 LONGEST_EMPTY_BODY = 7  # that clients send for no body: {} or null, with a line's end

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
+from dockyard import timestamps as moments
 from dockyard import web
 from dockyard.api.container_filters import has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
-from dockyard.engine import moments
-from dockyard.engine.events import Event, Lagging
+from dockyard.engine.events.service import Event, Lagging
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.oci.reference import Reference

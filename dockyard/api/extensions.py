@@ -9,12 +9,12 @@ from dockyard.api.archive import STAT_HEADER, send_archive, stat_header
 from dockyard.api.router import COMMON_HEADERS, Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import RAW_STREAM, ProgressStream, hijack
-from dockyard.engine.container_config import MountSpec, PortBinding
-from dockyard.engine.fsck import Finding
-from dockyard.engine.leases import Lease
-from dockyard.engine.reconfigure import Changes
-from dockyard.engine.signals import signal_to_send
+from dockyard.engine.containers.config import MountSpec, PortBinding
+from dockyard.engine.containers.leases import Lease
+from dockyard.engine.containers.reconfigure import Changes
+from dockyard.engine.repair.fsck import Finding
 from dockyard.errors import InvalidParameter
+from dockyard.signals import signal_to_send
 
 LONGEST_GRACE = 24 * 3600.0
 

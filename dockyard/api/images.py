@@ -11,8 +11,8 @@ from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.api.system import rfc3339
-from dockyard.engine.image import Image
-from dockyard.engine.images import ImageService
+from dockyard.engine.images.image import Image
+from dockyard.engine.images.service import ImageService
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.reference import Reference

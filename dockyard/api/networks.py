@@ -9,10 +9,10 @@ import msgspec
 from dockyard import errors, web
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
-from dockyard.engine.container_networks import ContainerNetworks
-from dockyard.engine.image_filters import matches_labels
-from dockyard.engine.moments import parse_time, parse_until
-from dockyard.engine.networks import EndpointConfig, Network, Pool
+from dockyard.engine.containers.networks.connections import ContainerNetworks
+from dockyard.engine.images.filters import matches_labels
+from dockyard.engine.networks.service import EndpointConfig, Network, Pool
+from dockyard.timestamps import parse_time, parse_until
 
 LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 PRUNE_FILTERS = ("label", "label!", "until")

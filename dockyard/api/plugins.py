@@ -8,7 +8,7 @@ from dockyard import web
 from dockyard.api import json_body
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
-from dockyard.engine.plugins import Plugin
+from dockyard.engine.system.plugins import Plugin
 from dockyard.errors import DockyardError, InvalidParameter, NotImplementedHere
 from dockyard.oci.reference import Reference
 

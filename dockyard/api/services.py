@@ -5,25 +5,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the modules are wired by the composition root; here only their types are meant
-    from dockyard.build.builder import Builder
-    from dockyard.engine.archive import ArchiveService
-    from dockyard.engine.checkpoints import CheckpointService
-    from dockyard.engine.commit import CommitService
-    from dockyard.engine.containers import ContainerService
+    from dockyard.builder.builder import Builder
+    from dockyard.engine.containers.archive import ArchiveService
+    from dockyard.engine.containers.checkpoints.forks import ForkService
+    from dockyard.engine.containers.checkpoints.service import CheckpointService
+    from dockyard.engine.containers.commit import CommitService
+    from dockyard.engine.containers.leases import LeaseService
+    from dockyard.engine.containers.reconfigure import Reconfigurer
+    from dockyard.engine.containers.service import ContainerService
+    from dockyard.engine.containers.stats import StatsService
     from dockyard.engine.docker_import.importer import DockerImport
-    from dockyard.engine.events import Events
-    from dockyard.engine.execs import ExecService
-    from dockyard.engine.forks import ForkService
-    from dockyard.engine.fsck import Fsck
-    from dockyard.engine.images import ImageService
-    from dockyard.engine.layers import LayerStore
-    from dockyard.engine.leases import LeaseService
-    from dockyard.engine.networks import NetworkService
-    from dockyard.engine.plugins import PluginService
-    from dockyard.engine.reconfigure import Reconfigurer
-    from dockyard.engine.stats import StatsService
-    from dockyard.engine.system import SystemService
-    from dockyard.engine.volumes import VolumeService
+    from dockyard.engine.events.service import Events
+    from dockyard.engine.execs.service import ExecService
+    from dockyard.engine.images.layer_store import LayerStore
+    from dockyard.engine.images.service import ImageService
+    from dockyard.engine.networks.service import NetworkService
+    from dockyard.engine.repair.fsck import Fsck
+    from dockyard.engine.system.plugins import PluginService
+    from dockyard.engine.system.service import SystemService
+    from dockyard.engine.volumes.service import VolumeService
 
 
 @dataclass(frozen=True, slots=True)

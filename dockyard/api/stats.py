@@ -9,8 +9,8 @@ from dockyard import web
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.system import rfc3339
-from dockyard.engine.container import Container
-from dockyard.engine.stats import Sample
+from dockyard.engine.containers.container import Container
+from dockyard.engine.containers.stats import Sample
 from dockyard.errors import NotFound
 from dockyard.linux.cgroup_counters import BlockRow, Counters
 from dockyard.linux.cgroups import layout

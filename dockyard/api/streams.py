@@ -28,7 +28,7 @@ class Hijacked:
 
     `fd` is a connected, non-blocking stream socket and belongs to the caller; bytes written to it reach the client, its
     end of stream is the client's half-close. On a plain connection it is the client's own socket, so that another
-    process can go on serving it when the daemon is gone; with TLS it is one end of a socket pair (dockyard/tls.py).
+    process can go on serving it when the daemon is gone; with TLS it is one end of a socket pair (daemon/tls.py).
     """
 
     fd: int

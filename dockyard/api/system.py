@@ -19,9 +19,10 @@ from dockyard.api.router import (
     version_text,
 )
 from dockyard.api.services import Services
-from dockyard.engine import cdi, runtimes
-from dockyard.engine.apparmor import NO_PARSER
-from dockyard.engine.log_options import LOG_DRIVERS
+from dockyard.engine.containers.logs.options import LOG_DRIVERS
+from dockyard.engine.containers.spec import cdi
+from dockyard.engine.system import runtimes
+from dockyard.engine.system.apparmor import NO_PARSER
 from dockyard.version import VERSION
 
 # GOARCH's names, which the API speaks, for uname's.

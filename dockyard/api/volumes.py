@@ -7,7 +7,7 @@ import msgspec
 from dockyard import errors, web
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
-from dockyard.engine.volumes import Volume, VolumeService
+from dockyard.engine.volumes.service import Volume, VolumeService
 
 
 class CreateRequest(msgspec.Struct):

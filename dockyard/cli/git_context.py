@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 
-from dockyard.build import git_source
 from dockyard.cli.session import Failure
+from dockyard.dockerfile import git_source
 
 
 def checkout(url: str, folder: str) -> str:

@@ -79,7 +79,7 @@ def _wanted(root: str, dockerfile: str) -> Callable[[str, bool], bool]:
     else:
         return lambda _path, _is_folder: True
     # the one thing that a client and the builder share; it stands on the standard library alone
-    from dockyard.build.dockerignore import BadPattern, IgnoreRules
+    from dockyard.dockerfile.dockerignore import BadPattern, IgnoreRules
 
     try:
         rules = IgnoreRules.parse(text)

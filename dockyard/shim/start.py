@@ -175,7 +175,7 @@ def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Cont
     from dockyard.runtime import checkpoint, restore
 
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    # what of the outside it may hold on to: see engine/checkpoints.py, which has made it
+    # what of the outside it may hold on to: see engine/containers/checkpoints/service.py, which has made it
     options = checkpoint.Options(
         order.checkpoint,
         tcp_established=not order.moved,

@@ -2,7 +2,7 @@
 
 A snapshot is a directory tree under a name: an image layer (immutable once something stands on it), a container's
 init layer, or a container's own writable layer. Drivers are plain blocking code and know nothing of images, digests
-or containers; `engine/layers.py` is their only caller and does the book-keeping.
+or containers; `engine/images/layer_store.py` is their only caller and does the book-keeping.
 """
 
 from __future__ import annotations

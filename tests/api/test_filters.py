@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from dockyard.engine.moments import SECOND, duration, moment, unix_time
 from dockyard.errors import InvalidParameter
+from dockyard.timestamps import SECOND, duration, moment, unix_time
 from tests.engine_process import EngineProcess
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from dockyard.api.archive import go_mode
 from dockyard.content.unpack import Worker
-from dockyard.engine.archive import ArchiveService
-from dockyard.engine.container import Container, MountPoint, Record
-from dockyard.engine.container_config import ContainerConfig, HostConfig
-from dockyard.engine.layers import Tree
+from dockyard.engine.containers.archive import ArchiveService
+from dockyard.engine.containers.config import ContainerConfig, HostConfig
+from dockyard.engine.containers.container import Container, MountPoint, Record
+from dockyard.engine.images.layer_store import Tree
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

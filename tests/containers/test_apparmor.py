@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.apparmor import DEFAULT_PROFILE, rules
+from dockyard.engine.system.apparmor import DEFAULT_PROFILE, rules
 from dockyard.linux import apparmor
 from tests.engine_process import EngineProcess
 from tests.processes import eventually

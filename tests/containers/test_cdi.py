@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.cdi import inject, read_catalogue
-from dockyard.engine.container_config import DeviceRequest
+from dockyard.engine.containers.config import DeviceRequest
+from dockyard.engine.containers.spec.cdi import inject, read_catalogue
 from dockyard.errors import InvalidParameter
 from dockyard.oci.runtime_spec import Process, Spec
 from tests.engine_process import EngineProcess

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.id_ranges import IdRange, Span, allocate, mount_rows, remap_range, subordinate, wanted_size
+from dockyard.engine.system.id_ranges import IdRange, Span, allocate, mount_rows, remap_range, subordinate, wanted_size
 from dockyard.errors import InvalidParameter, SystemFailure, Unavailable
 
 
@@ -72,7 +72,7 @@ def test_the_default_of_remapping_is_a_user_made_for_it(tmp_path: Path) -> None:
         (etc / name).write_text("someone:100000:65536\nother:200000:1000\n")
     script = f"""
 import subprocess
-from dockyard.engine.id_ranges import remap_range
+from dockyard.engine.system.id_ranges import remap_range
 subprocess.run(["mount", "--bind", {str(etc)!r}, "/etc"], check=True)
 for again in range(2):
     found = remap_range("default")

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine import limits
-from dockyard.engine.abilities import Abilities, abilities, numbers_of
-from dockyard.engine.container_config import HostConfig, ThrottleRate, Ulimit
-from dockyard.engine.devices import devices_of, parse_rule
-from dockyard.engine.security import granted_capabilities, seccomp_profile, security_options
-from dockyard.engine.spec import tmpfs_options
+from dockyard.engine.containers.config import HostConfig, ThrottleRate, Ulimit
+from dockyard.engine.containers.spec import limits
+from dockyard.engine.containers.spec.devices import devices_of, parse_rule
+from dockyard.engine.containers.spec.runtime_spec import tmpfs_options
+from dockyard.engine.containers.spec.security import granted_capabilities, seccomp_profile, security_options
+from dockyard.engine.system.host_limits import Abilities, abilities, numbers_of
 from dockyard.errors import Conflict, InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.linux.cgroups import layout
@@ -116,7 +116,7 @@ def test_device_rules_are_dockers() -> None:
 
 
 def _mapping(path: str, permissions: str = "") -> Any:
-    from dockyard.engine.container_config import DeviceMapping
+    from dockyard.engine.containers.config import DeviceMapping
 
     return DeviceMapping(path, path, permissions)
 
@@ -434,7 +434,7 @@ def test_groups_are_added_by_name_and_number(engine: EngineProcess) -> None:
 def test_processors_that_have_come_or_gone_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers_of(abilities().cpus)
     assert numbers_of(abilities().mems)
-    monkeypatch.setattr("dockyard.engine.abilities._read", lambda path: "0-511")
+    monkeypatch.setattr("dockyard.engine.system.host_limits._read", lambda path: "0-511")
     assert abilities().cpus == abilities().mems == "0-511"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dockyard.config import Config, load
-from dockyard.engine.container_config import HostConfig
-from dockyard.engine.container_settings import settle
+from dockyard.engine.containers.config import HostConfig
+from dockyard.engine.containers.settings import settle
 from dockyard.errors import InvalidParameter
 from dockyard.linux import systemd
 from dockyard.linux.cgroups import path_of

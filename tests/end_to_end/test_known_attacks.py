@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.build.context import git_archive
+from dockyard.builder.context import git_archive
 from dockyard.errors import DockyardError
 from tests.engine_process import EngineProcess
 from tests.processes import eventually

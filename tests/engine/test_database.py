@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dockyard.engine.database import Database
+from dockyard.engine.state.database import Database
 from dockyard.errors import SystemFailure
 from tests.small_disk import fill, small_disk
 

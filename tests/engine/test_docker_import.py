@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from dockyard.content.unpack import Worker
-from dockyard.engine.database import Database
 from dockyard.engine.docker_import import importer
 from dockyard.engine.docker_import.importer import DockerImport
 from dockyard.engine.docker_import.source import SourceVolume
-from dockyard.engine.events import Events
-from dockyard.engine.images import ImageService
-from dockyard.engine.layers import LayerStore
-from dockyard.engine.volumes import VolumeService
+from dockyard.engine.events.service import Events
+from dockyard.engine.images.layer_store import LayerStore
+from dockyard.engine.images.service import ImageService
+from dockyard.engine.state.database import Database
+from dockyard.engine.volumes.service import VolumeService
 from dockyard.linux.durability import sync_file_system
 from dockyard.snapshots.driver import choose
 from dockyard.volumes.local import LocalDriver
@@ -61,7 +61,7 @@ async def test_a_volume_is_told_of_when_its_files_and_its_row_are_on_the_disk(
         happened.append("rows")
 
     monkeypatch.setattr(importer, "DockerRoot", Source)
-    monkeypatch.setattr("dockyard.engine.volumes.sync_file_system", sync)
+    monkeypatch.setattr("dockyard.engine.volumes.service.sync_file_system", sync)
     monkeypatch.setattr(database, "on_disk", rows_on_disk)
     try:
         work = DockerImport(images, layers, volumes, nothing, nothing, archives)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine.database import Database
-from dockyard.engine.documents import write_private
-from dockyard.engine.fsck import Fsck
-from dockyard.engine.image_names import NameRow
+from dockyard.engine.images.names import NameRow
+from dockyard.engine.repair.fsck import Fsck
+from dockyard.engine.state.database import Database
+from dockyard.engine.state.documents import write_private
 from tests.small_disk import fill, small_disk
 
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from dockyard.content.unpack import Worker
-from dockyard.engine.database import Database
-from dockyard.engine.events import Events
-from dockyard.engine.image import ImageUser
-from dockyard.engine.images import ImageService
-from dockyard.engine.layers import LayerStore
-from dockyard.engine.moments import parse_time, parse_until
+from dockyard.engine.events.service import Events
+from dockyard.engine.images.image import ImageUser
+from dockyard.engine.images.layer_store import LayerStore
+from dockyard.engine.images.service import ImageService
+from dockyard.engine.state.database import Database
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.reference import Reference
 from dockyard.snapshots.driver import choose
+from dockyard.timestamps import parse_time, parse_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners, which needs root")
 

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from dockyard.content.unpack import Worker
-from dockyard.engine.database import Database
-from dockyard.engine.id_ranges import IdRange
-from dockyard.engine.layers import DamagedLayer, LayerRow, LayerStore, chain_of
+from dockyard.engine.images.layer_store import DamagedLayer, LayerRow, LayerStore, chain_of
+from dockyard.engine.state.database import Database
+from dockyard.engine.system.id_ranges import IdRange
 from dockyard.errors import DockyardError, NotFound, SystemFailure
 from dockyard.snapshots.driver import Change, ChangeKind, choose
 
@@ -224,7 +224,7 @@ async def test_a_layer_is_on_the_disk_when_it_is_settled_and_all_who_wait_share_
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs: list[str] = []
-    monkeypatch.setattr("dockyard.engine.layers.sync_file_system", syncs.append)
+    monkeypatch.setattr("dockyard.engine.images.layer_store.sync_file_system", syncs.append)
     layers = [await room.store.register(None, pieces(tar(a=str(number)))) for number in range(5)]
     await asyncio.gather(*(room.store.settle() for _ in range(10)))
     assert len(syncs) == 1
@@ -244,7 +244,7 @@ async def test_layers_of_a_disk_that_has_lost_a_write_are_never_taken_for_settle
 
     first = await room.store.register(None, pieces(tar(a="1")))
     with monkeypatch.context() as patched:
-        patched.setattr("dockyard.engine.layers.sync_file_system", fails)
+        patched.setattr("dockyard.engine.images.layer_store.sync_file_system", fails)
         with pytest.raises(SystemFailure, match="Input/output error"):
             await room.store.settle()
     second = await room.store.register(first.chain_id, pieces(tar(b="2")))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.build.trees import ArchiveTree
+from dockyard.builder.trees import ArchiveTree
 from dockyard.content import sparse, tar_format
 from dockyard.errors import DockyardError, InvalidParameter
 from tests.engine.test_layers import Room, digest, pieces

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dockyard.engine.database import Database
-from dockyard.engine.events import Events
-from dockyard.engine.networks import JoinRequest, Network, NetworkOptions, NetworkService, Sandbox
+from dockyard.engine.events.service import Events
+from dockyard.engine.networks.service import JoinRequest, Network, NetworkOptions, NetworkService, Sandbox
+from dockyard.engine.state.database import Database
 from dockyard.linux import netlink
 from dockyard.networks import iptables, sandboxes
 from dockyard.networks.drivers.bridge import is_ours

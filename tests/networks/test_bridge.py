@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine import networks
-from dockyard.engine.networks import EndpointConfig, Network, Pool
+from dockyard.engine.networks import service as networks
+from dockyard.engine.networks.service import EndpointConfig, Network, Pool
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.linux.nftables import Nftables
 from dockyard.networks import iptables, sandboxes

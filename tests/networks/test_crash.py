@@ -12,9 +12,9 @@ from tests.networks.conftest import Host
 CHURN = """
 import asyncio, secrets, sys
 from pathlib import Path
-from dockyard.engine.database import Database
-from dockyard.engine.events import Events
-from dockyard.engine.networks import JoinRequest, NetworkOptions, NetworkService
+from dockyard.engine.state.database import Database
+from dockyard.engine.events.service import Events
+from dockyard.engine.networks.service import JoinRequest, NetworkOptions, NetworkService
 
 async def main(root, bridge, bip):
     options = NetworkOptions(bridge=bridge, bip=bip)

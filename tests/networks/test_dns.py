@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSRecord
 
-from dockyard.engine.networks import EndpointConfig
+from dockyard.engine.networks.service import EndpointConfig
 from dockyard.linux.nftables import Nftables
 from dockyard.networks import dns_forwarding, dns_messages, files
 from tests.networks.conftest import Host, inside, run_in

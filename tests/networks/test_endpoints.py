@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine.endpoints import check_endpoint
+from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.errors import InvalidParameter, NotFound, Unavailable
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.ipam import AddressPool, ip_address, ip_network

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dockyard.engine.networks import EndpointConfig
+from dockyard.engine.networks.service import EndpointConfig
 from dockyard.errors import InvalidParameter
 from dockyard.networks import files
 from tests.networks.conftest import Host

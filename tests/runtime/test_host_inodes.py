@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.container_spec import INIT_PATHS
+from dockyard.engine.containers.spec.container_spec import INIT_PATHS
 from dockyard.oci.runtime_spec import IDMapping, Namespace, Spec
 from tests.engine_process import EngineProcess
 from tests.runtime.bundle import Bundle, host_python, python

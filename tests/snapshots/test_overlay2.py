@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.id_ranges import IdRange
+from dockyard.engine.system.id_ranges import IdRange
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.linux import mounts
 from dockyard.snapshots import overlay2

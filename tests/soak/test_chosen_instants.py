@@ -39,7 +39,7 @@ else:
         original(*arguments, **named)
         die()
 setattr(owner, name, doomed)
-from dockyard.daemon import main
+from dockyard.daemon.main import main
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine import bind_sources
-from dockyard.engine.container import MountPoint
+from dockyard.engine.containers.container import MountPoint
+from dockyard.engine.containers.mounts import bind_sources
 from dockyard.errors import InvalidParameter
 from tests.engine_process import EngineProcess
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.engine.database import Database
-from dockyard.engine.events import Events
-from dockyard.engine.volumes import VolumeService
+from dockyard.engine.events.service import Events
+from dockyard.engine.state.database import Database
+from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockyard.linux import mounts
 from dockyard.volumes.copy_up import copy_up
@@ -62,7 +62,7 @@ async def test_a_volume_whose_filling_a_disk_has_lost_is_never_taken_for_settled
     (folder / "image/place/file").touch()
     await volumes.populate("data", str(folder / "image"), "/place")
     with monkeypatch.context() as patched:
-        patched.setattr("dockyard.engine.volumes.sync_file_system", fails)
+        patched.setattr("dockyard.engine.volumes.service.sync_file_system", fails)
         with pytest.raises(SystemFailure, match="Input/output error"):
             await volumes.settle(["data"])
     with pytest.raises(SystemFailure, match="Input/output error"):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.build.git_source import is_git
 from dockyard.cli import output, progress, values
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
 from dockyard.client.errors import APIError
+from dockyard.dockerfile.git_source import is_git
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

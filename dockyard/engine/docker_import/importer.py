@@ -18,18 +18,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from dockyard.content.unpack import Worker
-from dockyard.engine.container import Record
-from dockyard.engine.container_config import EndpointSettings, HostConfig, MountSpec
-from dockyard.engine.container_creation import Origin
-from dockyard.engine.containers import ContainerService
+from dockyard.engine.containers.config import EndpointSettings, HostConfig, MountSpec
+from dockyard.engine.containers.container import Record
+from dockyard.engine.containers.creation import Origin
+from dockyard.engine.containers.service import ContainerService
 from dockyard.engine.docker_import import source
 from dockyard.engine.docker_import.source import DockerRoot, SourceContainer, SourceNetwork, SourceVolume
-from dockyard.engine.image_documents import decode_config
-from dockyard.engine.image_layers import register_layers
-from dockyard.engine.images import ImageService
-from dockyard.engine.layers import LayerSource, LayerStore, chains_of
-from dockyard.engine.networks import NetworkService
-from dockyard.engine.volumes import VolumeService
+from dockyard.engine.images.documents import decode_config
+from dockyard.engine.images.layer_store import LayerSource, LayerStore, chains_of
+from dockyard.engine.images.layers import register_layers
+from dockyard.engine.images.service import ImageService
+from dockyard.engine.networks.service import NetworkService
+from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import DockyardError, NotFound, SystemFailure
 from dockyard.generators import closing, from_thread
 from dockyard.networks.model import Network, Pool

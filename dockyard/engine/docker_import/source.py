@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dockyard.engine.container_config import ContainerConfig, EndpointSettings, HostConfig
+from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.docker_import.bolt import Bolt
-from dockyard.engine.image_documents import without_nulls
+from dockyard.engine.images.documents import without_nulls
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 from dockyard.linux.rooted import Root
 from dockyard.oci.digest import digest_of

@@ -1,0 +1,258 @@
+"""The build context: what the client sent, or what a URL leads to, as a tree of files with a Dockerfile in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+from dockyard.builder.archives import uncompressed
+from dockyard.builder.trees import ArchiveTree
+from dockyard.content import download
+from dockyard.dockerfile import git_source
+from dockyard.dockerfile.dockerignore import BadPattern, IgnoreRules
+from dockyard.errors import InvalidParameter, SystemFailure, Unavailable
+
+DEFAULT = "Dockerfile"
+LARGEST_DOCKERFILE = 8 << 20
+
+
+class Context:
+    """A tree to build from and the text of its Dockerfile (called `dockerfile_name` in messages)."""
+
+    def __init__(
+        self, tree: ArchiveTree, dockerfile: str, dockerfile_name: str, archive: BinaryIO | None = None
+    ) -> None:
+        """`archive` holds the tree's files; it is the context's from here on."""
+        self.tree = tree
+        self.dockerfile = dockerfile
+        self.dockerfile_name = dockerfile_name
+        self._archive = archive
+
+    def close(self) -> None:
+        """Let go of the files; whatever still looks at the tree, nothing can be read there any more."""
+        if self._archive is not None:
+            self._archive.close()
+
+
+async def spool(chunks: AsyncIterator[bytes], folder: Path) -> BinaryIO:
+    """Keep a stream in a nameless file in `folder`, where no crash can leave it behind."""
+    file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (returned open)
+    try:
+        async for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        return file
+    except BaseException:
+        file.close()
+        raise
+
+
+async def from_archive(file: BinaryIO, dockerfile: str) -> Context:
+    """The context in a tar archive, compressed or not; `dockerfile` is the path in it, "" for the usual one.
+
+    `file` is the context's from here on, and closed when there is none.
+    """
+
+    def read() -> Context:
+        archive = file
+        try:
+            if file.seek(0, os.SEEK_END) == 0:
+                return _context(ArchiveTree(), dockerfile, file)
+            plain = uncompressed(file)
+            if plain is None:
+                raise InvalidParameter("the build context is not a tar archive")
+            archive = plain
+            return _context(ArchiveTree(plain), dockerfile, plain)
+        except BaseException:
+            file.close()
+            archive.close()
+            raise
+
+    reading = asyncio.ensure_future(asyncio.to_thread(read))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        reading.add_done_callback(_close_context)  # the thread reads on
+        raise
+
+
+def _close_context(reading: asyncio.Future[Context]) -> None:
+    if not reading.cancelled() and reading.exception() is None:
+        reading.result().close()
+
+
+def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None) -> Context:
+    name = dockerfile or DEFAULT
+    found = tree.find(name)
+    if found is None and not dockerfile:
+        found = tree.find(DEFAULT.lower())
+        name = DEFAULT.lower() if found is not None else name
+    if found is None or found.directory:
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+    if found.entry.size > LARGEST_DOCKERFILE:
+        raise InvalidParameter(f"the Dockerfile ({name}) is too large")
+    text = b"".join(found.read()).decode(errors="replace")
+    ignore = tree.find(".dockerignore")
+    if ignore is not None and not ignore.directory:
+        # A client sends these two even when they are to be ignored, for the builder needs them; no COPY may see them.
+        try:
+            rules = IgnoreRules.parse(b"".join(ignore.read()).decode(errors="replace"))
+        except BadPattern as error:
+            raise InvalidParameter(f"failed to read .dockerignore: {error}") from None
+        for path in (".dockerignore", name):
+            if rules.excludes(path):
+                tree.remove(path)
+    return Context(tree, text, name, archive)
+
+
+async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
+    """The context that a URL leads to: a git repository, a tar archive, or a Dockerfile alone."""
+    if git_source.is_git(url):
+        return await from_archive(await git_archive(url, folder), dockerfile)
+    if not url.startswith(("http://", "https://")):
+        raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
+    say(f"Downloading build context from remote url: {url}\n")
+    file, kind, _, _ = await fetch(url, folder)
+    file.seek(0)
+    head = file.read(512)
+    if not kind.startswith("text/plain") or head[257:262] == b"ustar":
+        try:
+            plain = await asyncio.to_thread(uncompressed, file)
+        except BaseException:
+            file.close()
+            raise
+        if plain is not None:
+            return await from_archive(plain, dockerfile)
+    with file:
+        file.seek(0)
+        text = file.read(LARGEST_DOCKERFILE)
+    tree = ArchiveTree()
+    tree.add(DEFAULT, text)
+    return _context(tree, "")
+
+
+async def fetch(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
+    """Fetch a URL: (a file with it, its content type, the name to give it, its time in UNIX ns or 0)."""
+    from email.utils import parsedate_to_datetime
+
+    async with download.opened(url) as found:
+        name = posix_name(unquote(urlsplit(url).path)) or posix_name(found.file_name)
+        file = await spool(found.pieces(), folder)
+        time_ns = 0
+        if found.last_modified:
+            try:
+                time_ns = int(parsedate_to_datetime(found.last_modified).timestamp()) * 1_000_000_000
+            except ValueError:
+                time_ns = 0
+        return file, found.content_type, name, time_ns
+
+
+def posix_name(path: str) -> str:
+    """The last component of a path that is a safe file name; "" when there is none."""
+    name = path.rpartition("/")[2]
+    return "" if name in (".", "..") or "\0" in name else name
+
+
+async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> BinaryIO:
+    """The files of `repository#reference:directory` as a nameless tar archive, fetched by the host's git.
+
+    With `keep_git` those of git itself too; `commit`: what has to be checked out, "" for anything. Raises
+    InvalidParameter.
+    """
+    try:
+        repository, reference, directory = git_source.parse(url)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    git = shutil.which("git")
+    if git is None:
+        raise SystemFailure("unable to find 'git' on this host: it is needed for a git context")
+    clone = Path(tempfile.mkdtemp(prefix="git-", dir=folder))
+    bounds = download.BOUNDS
+    try:
+        async with asyncio.timeout(bounds.whole):
+            await _git(git, clone, "init", "--quiet")
+            await _git(git, clone, "remote", "add", "origin", repository)
+            await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
+            await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+            head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
+            if not head.startswith(commit):
+                raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
+            try:
+                top = await asyncio.to_thread(git_source.top, clone, directory)
+            except ValueError as error:
+                raise InvalidParameter(str(error)) from None
+            return await _packed(top, folder, keep_git=keep_git)
+    except TimeoutError:
+        raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, clone, True))
+
+
+async def _packed(top: str, folder: Path, *, keep_git: bool) -> BinaryIO:
+    """The files of a checked out repository as a nameless tar archive in `folder`."""
+    file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
+    try:
+        left_out = [] if keep_git else ["--exclude=.git"]
+        tar = await asyncio.create_subprocess_exec("tar", "-C", top, *left_out, "-c", ".", stdout=file)
+        try:
+            if await tar.wait() != 0:
+                raise SystemFailure("cannot read the git context")
+        except asyncio.CancelledError:
+            tar.kill()
+            await tar.wait()
+            raise
+    except BaseException:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
+
+
+async def _git(git: str, clone: Path, *arguments: str) -> str:
+    """Run git in `clone`; what it prints. Raises InvalidParameter with what it says when it fails."""
+    # Only protocols that fetch: `ext::` and `file://` would let a client run commands or read the host's repositories.
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(clone),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+        "GIT_HTTP_LOW_SPEED_TIME": f"{download.BOUNDS.silence:.0f}",
+    }
+    process = await asyncio.create_subprocess_exec(
+        git, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        with contextlib.suppress(ProcessLookupError):  # it may have done already
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (download.BOUNDS.size, download.BOUNDS.size))
+        printed, said, _ = await asyncio.gather(_begin(process.stdout), _begin(process.stderr), process.wait())
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        host = urlsplit(arguments[-1]).hostname or ""
+        raise InvalidParameter(f"error fetching {host}: {said.decode(errors='replace').strip()}")
+    return printed.decode(errors="replace")
+
+
+async def _begin(stream: asyncio.StreamReader) -> bytes:
+    """The first 64 KiB of what comes, to its end: git hands on what a server says, as much as that is."""
+    kept = b""
+    while piece := await stream.read(1 << 16):
+        kept += piece[: (1 << 16) - len(kept)]
+    return kept

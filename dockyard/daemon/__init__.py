@@ -1,0 +1,1 @@
+"""The composition root: reads flags and daemon.json, builds every service, joins them, serves. None imports it."""

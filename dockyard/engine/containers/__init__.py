@@ -1,0 +1,1 @@
+"""A container's whole life: its record, how it is made, started, stopped, recovered and removed."""

@@ -1,0 +1,1 @@
+"""Containers put aside and gone on with: checkpoints and forks."""

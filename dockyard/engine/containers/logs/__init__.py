@@ -1,0 +1,1 @@
+"""Where a container's output goes: log drivers and their options, tags, log servers."""

@@ -1,0 +1,1 @@
+"""How a container's record and the networks it is on belong together."""

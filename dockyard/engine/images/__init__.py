@@ -1,0 +1,1 @@
+"""Images: their names, layers and archives, how they come, go, and are removed."""

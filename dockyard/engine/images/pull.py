@@ -1,0 +1,166 @@
+"""Pulling: from a registry, or, when none answers, from the images that come with the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dockyard.content.embedded import embedded_image
+from dockyard.content.registry import Document, Repository
+from dockyard.engine.images.archive import Loader
+from dockyard.engine.images.layer_blobs import BlobRow
+from dockyard.engine.images.layer_store import LayerSource
+from dockyard.engine.images.layers import register_layers
+from dockyard.engine.images.progress import Progress
+from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.generators import closing
+from dockyard.oci.descriptor import Descriptor, Platform
+from dockyard.oci.manifest import Index, Manifest, host
+from dockyard.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from dockyard.engine.images.service import ImageService
+
+log = logging.getLogger("dockyard.images")
+
+# What `max-concurrent-downloads` is unless set.
+CONCURRENT_DOWNLOADS = 3
+
+MOST_INDEXES = 8  # one in another
+
+DOWNLOADED, UP_TO_DATE, EMBEDDED = "Downloaded newer image", "Image is up to date", "Took embedded image"
+
+
+class Puller:
+    """One pull from one repository."""
+
+    def __init__(
+        self, images: ImageService, repository: Repository, progress: Progress, platform: Platform | None
+    ) -> None:
+        self._images = images
+        self._repository = repository
+        self._progress = progress
+        self._platform = platform
+        self._downloads = asyncio.Semaphore(CONCURRENT_DOWNLOADS)
+
+    async def pull(self, name: Reference) -> str:
+        """Pull the image of one tag or digest; what Docker's status line says came of it.
+
+        Raises NotFound, Unauthorized, Unavailable when no registry answers and the engine has no such image itself.
+        """
+        wanted = name.digest or name.tag or "latest"
+        try:
+            found = await self._repository.manifest(wanted)
+        except Unavailable as failure:
+            archive = await asyncio.get_running_loop().run_in_executor(None, embedded_image, name)
+            if archive is None or self._platform not in (None, host()):
+                raise
+            return await self._take_embedded(name, archive, failure)
+        self._progress.status(f"Pulling from {name.path}", wanted)
+        manifest = Manifest.decode((await self._for_platform(name, found)).content)
+        image_id = manifest.config.digest
+        if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
+            image_id = await self._bring(name, manifest)
+        new = self._images.names.resolve(name) != image_id
+        self._images.names.put(name.with_digest(found.digest), image_id)
+        if name.digest is None:
+            self._images.names.put(name, image_id)
+        await self._images.on_disk()
+        self._progress.status(f"Digest: {found.digest}")
+        return DOWNLOADED if new else UP_TO_DATE
+
+    async def _is_whole(self, image_id: str) -> bool:
+        """Whether the image is here and none of its layers is damaged."""
+        if image_id not in self._images:
+            return False
+        chain_id = self._images.find(image_id).chain_id
+        return chain_id is None or await self._images.layers.is_whole(chain_id)
+
+    async def _for_platform(self, name: Reference, found: Document) -> Document:
+        """The image manifest itself, or the one of an index (or an index in it) that suits the wanted platform."""
+        platform = self._platform or host()
+        for _ in range(MOST_INDEXES):
+            if not found.is_index:
+                return found
+            chosen = Index.decode(found.content).choose(platform)
+            if chosen is None:
+                raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
+            found = await self._repository.manifest(chosen.digest)
+        raise NotFound(f"the manifest list of {name.familiar()} leads through more than {MOST_INDEXES} others")
+
+    async def _bring(self, name: Reference, manifest: Manifest) -> str:
+        """Download and register the layers that are missing, then keep the image; its ID."""
+        raw = await self._repository.blob_bytes(manifest.config)
+        diff_ids = self._images.decode(raw).rootfs.diff_ids
+        blobs = manifest.layers
+        if len(blobs) != len(diff_ids):
+            raise SystemFailure(f"manifest of {name.familiar()} has {len(blobs)} layers, its image {len(diff_ids)}")
+        shorts = [_short(blob.digest) for blob in blobs]
+
+        def source(index: int, diff_id: str) -> Callable[[], Awaitable[LayerSource]]:
+            async def opened() -> LayerSource:
+                if self._downloads.locked():
+                    self._progress.stage("Waiting", shorts[index])
+                return self._download(blobs[index], shorts[index])
+
+            return opened
+
+        def done(index: int) -> None:
+            blob = blobs[index]
+            row = BlobRow(blob.digest, blob.size, blob.media_type, name.repository.full())
+            self._images.layer_blobs.note(diff_ids[index], row)
+            self._progress.bar("Extracting", shorts[index], blob.size, blob.size, final=True)
+            self._progress.stage("Pull complete", shorts[index])
+
+        layers = await register_layers(
+            self._images,
+            diff_ids,
+            source,
+            present=lambda index: self._progress.stage("Already exists", shorts[index]),
+            missing=lambda index: self._progress.stage("Pulling fs layer", shorts[index]),
+            done=done,
+        )
+        try:
+            await self._images.layers.settle()
+            return self._images.put(raw)
+        finally:
+            for layer in layers:
+                self._images.layers.drop(layer.chain_id)
+
+    async def _download(self, blob: Descriptor, short: str) -> AsyncIterator[bytes]:
+        """A layer's compressed bytes; they are unpacked as they arrive, and thrown away should they prove wrong."""
+        async with self._downloads:
+            received = 0
+            waiting = partial(self._progress.retry, short=short)
+            async with closing(self._repository.blob(blob, waiting)) as pieces:
+                async for piece in pieces:
+                    received += len(piece)
+                    self._progress.bar("Downloading", short, received, blob.size)
+                    yield piece
+            self._progress.stage("Verifying Checksum", short)
+            self._progress.stage("Download complete", short)
+
+    async def _take_embedded(self, name: Reference, archive: bytes, failure: Unavailable) -> str:
+        """Use the image that comes with the engine, and say so."""
+        log.info("no registry answers for %s (%s): using the embedded image", name.familiar(), failure)
+        self._progress.status(f"Pulling from {name.path}", name.tag or "latest")
+        self._progress.status(f"No registry answers: {failure}")
+        self._progress.status(f"Using the image {name.familiar()} that is embedded in Dockyard")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield archive
+
+        loader = Loader(self._images, self._progress, quiet=True)
+        loaded = await loader.load(pieces(), str(self._images.layers.scratch), stages=True)
+        image_id = loaded[0]
+        new = self._images.names.resolve(name) != image_id
+        self._images.names.put(name, image_id)
+        await self._images.on_disk()
+        return EMBEDDED if new else UP_TO_DATE
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]

@@ -1,0 +1,697 @@
+"""The use cases of networks: create, remove, list and inspect them, and attach containers to them."""
+
+import asyncio
+import builtins
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import msgspec
+
+from dockyard.engine.events.service import Events
+from dockyard.engine.networks.endpoints import check_endpoint
+from dockyard.engine.state.database import Database
+from dockyard.engine.state.documents import Documents
+from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from dockyard.folders import own_folder
+from dockyard.linux.netlink import RouteSocket, set_alias
+from dockyard.linux.nftables import NftablesMissing
+from dockyard.networks import iptables
+from dockyard.networks.addresses import DEFAULT_GATEWAY
+from dockyard.networks.claims import AddressClaims
+from dockyard.networks.controller import Controller
+from dockyard.networks.drivers.bridge import (
+    DEFAULT_BRIDGE,
+    HOST_BINDING,
+    ICC,
+    MASQUERADE,
+    MTU,
+    NAME,
+    is_ours,
+    isolated_bridges,
+    mark_of,
+)
+from dockyard.networks.firewall import has_table
+from dockyard.networks.guard import Guard
+from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
+from dockyard.networks.model import (
+    EndpointConfig,
+    EndpointState,
+    JoinRequest,
+    Network,
+    Pool,
+    PortBindings,
+    Sandbox,
+    Settings,
+)
+from dockyard.watchdog import Step, unwatched
+
+__all__ = [
+    "EndpointConfig",
+    "EndpointState",
+    "JoinRequest",
+    "Network",
+    "NetworkOptions",
+    "NetworkService",
+    "Pool",
+    "PortBindings",
+    "Sandbox",
+]
+
+log = logging.getLogger("dockyard.networks")
+
+# What the default bridge may be called, best first.
+DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
+PREDEFINED = ("bridge", "host", "none")
+# Drivers that Docker has and we know of, but have not got.
+FOREIGN_DRIVERS = ("macvlan", "ipvlan", "overlay")
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The daemon's settings that concern networks, named as dockerd's flags."""
+
+    bridge: str = ""
+    bip: str = ""
+    default_gateway: str = ""
+    fixed_cidr: str = ""
+    mtu: int = 0
+    icc: bool = True
+    ip: str = "0.0.0.0"
+    iptables: bool = True
+    accept_mark: tuple[int, int] | None = None
+    ip_forward: bool = True
+    ip_forward_no_drop: bool = False
+    ip_masq: bool = True
+    userland_proxy: bool = True
+    dns: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
+    default_address_pools: list[tuple[str, int]] = field(default_factory=list)
+    host_gateway_ip: str = ""
+
+
+class NetworkService:
+    """Networks and the containers attached to them.
+
+    Life: `open()`, then `restore()` for every container that still runs, then `sweep()`, which removes what no
+    container uses any more; at the end `close()`, which leaves running containers' networking in the kernel.
+    """
+
+    def __init__(
+        self,
+        exec_root: Path,
+        database: Database,
+        events: Events,
+        options: NetworkOptions,
+        claims: AddressClaims | None = None,
+    ) -> None:
+        """`claims`: addresses that are kept for containers."""
+        self._options = options
+        self._events = events
+        self._database = database
+        self._store = database.collection("networks", Network)
+        folder = own_folder(Path(database.path).with_name("networks"))
+        self._documents = Documents(lambda network_id: folder / f"{network_id}.json", Network)
+        self._subnets = Subnets(options.default_address_pools)
+        self._by_id: dict[str, Network] = {}
+        self._by_name: dict[str, Network] = {}
+        # names being removed at this moment
+        self._busy: set[str] = set()
+        # one network is made after the other, for each must see the subnets of those before it
+        self._creating = asyncio.Lock()
+        self._mark = mark_of(exec_root)
+        self._default_bridge = options.bridge or self._free_bridge()
+        named = exec_root.name if self._default_bridge == "none" else self._default_bridge
+        self._instance = "dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", named)
+        self._chain = iptables.chain_of(self._instance)
+        # networks that could not be made, as somebody else has their subnet: why, by id
+        self._unmade: dict[str, str] = {}
+        self._guard: Guard | None = None
+        settings = Settings(
+            instance=self._instance,
+            firewall=options.iptables,
+            accept_mark=options.accept_mark,
+            ip_forward=options.ip_forward,
+            userland_proxy=options.userland_proxy,
+            host_binding=options.ip,
+            host_gateway=options.host_gateway_ip,
+            dns=tuple(options.dns),
+            dns_search=tuple(options.dns_search),
+            dns_options=tuple(options.dns_options),
+        )
+        try:
+            self._controller = Controller(exec_root, settings, claims or AddressClaims())
+        except NftablesMissing as error:
+            raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def _free_bridge(self) -> str:
+        """What the default bridge is called where the user names none: docker0, unless that is another engine's."""
+        with RouteSocket() as host:
+            for name in DEFAULT_BRIDGES:
+                link = host.link(name)
+                if link is not None and not link.alias and has_table(f"dockyard-{name}"):
+                    # made by a daemon that did not mark its links yet
+                    host.do(set_alias(name, self._mark))
+                    return name
+                if link is None or is_ours(link, self._mark):
+                    return name
+                log.warning("bridge %s is somebody else's; the default network keeps away from it", name)
+        raise Conflict(f"the bridges {', '.join(DEFAULT_BRIDGES)} are all somebody else's; name another by --bridge")
+
+    async def open(self, step: Step = unwatched) -> None:
+        """Know and make every network; containers that run go on undisturbed. `step` is told of each."""
+        await self._controller.open()
+        await self._forward()
+        for _, network in list(self._store.all()):
+            if network.pending:
+                await self._discard(network)
+                continue
+            self._by_id[network.id] = network
+            self._by_name[network.name] = network
+        for name, driver in (("none", "null"), ("host", "host")):
+            if name not in self._by_name:
+                self._remember(Network(id=_new_id(), name=name, driver=driver, created=_now(), predefined=True))
+        self._prepare_default_bridge()
+        for network in list(self._by_id.values()):
+            step(f"network {network.name}")
+            self._controller.adopt(network)
+            await self._before_ipv6_is_forwarded(network)
+            try:
+                self._check_subnets(network)
+                await self._controller.create(network)
+            except (OSError, DockyardError) as error:
+                if network.predefined:
+                    raise
+                self._unmade[network.id] = str(error)
+                log.error("cannot make network %s: %s", network.name, error)
+        self._documents.put_all(self._by_id.items())
+        await self._let_through(user_first=True)
+        if self._options.iptables:
+            self._guard = Guard(self._instance, self._chain, self._repair)
+
+    async def _repair(self) -> None:
+        """Others have changed the host's packet filter."""
+        await self._controller.repair()
+        await self._let_through()
+
+    async def close(self) -> None:
+        """Let go of everything; what containers need stays in the kernel."""
+        if self._guard is not None:
+            await self._guard.close()
+            self._guard = None
+        if self._options.iptables and not any(self.members(network) for network in self._by_id.values()):
+            await asyncio.gather(*(iptables.forget(self._chain, version) for version in (4, 6)))
+        await self._controller.close()
+
+    async def abolish(self) -> None:
+        """Remove every network from the host, the default bridge too; `close` comes next."""
+        await self._controller.abolish()
+
+    async def sweep(self) -> None:
+        """Remove what earlier daemons left behind and no container uses."""
+        await self._controller.sweep()
+
+    async def _forward(self) -> None:
+        """Make the host route for containers, and if it did not route before, for them only."""
+        setting = Path("/proc/sys/net/ipv4/ip_forward")
+        if self._options.ip_forward and setting.read_text(encoding="ascii").strip() == "0":
+            if self._options.iptables and not self._options.ip_forward_no_drop:
+                await iptables.drop_by_default()
+            setting.write_text("1", encoding="ascii")
+
+    async def _before_ipv6_is_forwarded(self, network: Network) -> None:
+        """The driver is about to make the host route IPv6: the same as for IPv4 in `_forward`."""
+        setting = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+        drops = self._options.iptables and not self._options.ip_forward_no_drop
+        concerned = network.ipv6 and self._options.ip_forward and drops
+        if concerned and setting.read_text(encoding="ascii").strip() == "0":
+            await iptables.drop_by_default(6)
+
+    async def _let_through(self, *, user_first: bool = False) -> None:
+        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
+        if not self._options.iptables:
+            return
+        bridged = [network for network in self._by_id.values() if network.bridge]
+        ours = {network.bridge for network in bridged}
+        with RouteSocket() as host:
+            others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
+        chain, version_6 = self._chain, [network.bridge for network in bridged if network.ipv6]
+        work = [iptables.let_through(chain, [network.bridge for network in bridged], others, user_first=user_first)]
+        if version_6 or user_first:
+            work.append(iptables.let_through(chain, version_6, others, 6, user_first=user_first))
+        await asyncio.gather(*work)
+
+    async def _discard(self, network: Network) -> None:
+        """Take away what an earlier daemon was making when it died."""
+        log.info("removing network %s, which was never finished", network.name)
+        await self._controller.discard(network)
+        self._store.delete(network.id)
+
+    def _remember(self, network: Network) -> None:
+        self._store.put(network.id, network)
+        self._documents.put(network.id, network)
+        self._by_id[network.id] = network
+        self._by_name[network.name] = network
+
+    def _forget(self, network: Network) -> None:
+        self._documents.delete(network.id)
+        self._store.delete(network.id)
+        self._unmade.pop(network.id, None)
+        self._by_id.pop(network.id, None)
+        self._by_name.pop(network.name, None)
+
+    def _prepare_default_bridge(self) -> None:
+        """Bring the network "bridge" in line with the daemon's options."""
+        options = self._options
+        known = self._by_name.get("bridge")
+        if self._default_bridge == "none":
+            if known is not None:
+                self._forget(known)
+            return
+        name = self._default_bridge
+        pool = self._default_pool(name, known)
+        settings = {
+            DEFAULT_BRIDGE: "true",
+            ICC: "true" if options.icc else "false",
+            MASQUERADE: "true" if options.ip_masq else "false",
+            HOST_BINDING: options.ip,
+            NAME: name,
+            MTU: str(options.mtu or 1500),
+        }
+        network = Network(
+            id=known.id if known else _new_id(),
+            name="bridge",
+            driver="bridge",
+            created=known.created if known else _now(),
+            pools=[pool],
+            options=settings,
+            predefined=True,
+            bridge=name,
+        )
+        self._remember(network)
+
+    def _default_pool(self, name: str, known: Network | None) -> Pool:
+        options = self._options
+        with RouteSocket() as host:
+            link = host.link(name)
+            present = [
+                f"{found}/{length}"
+                for _, found, length in (host.addresses(link.index) if link else ())
+                if found.version == 4
+            ]
+        if options.bip:
+            try:
+                interface = ip_interface(options.bip)
+            except ValueError:
+                raise InvalidParameter(f"invalid --bip {options.bip!r}: address/prefix-length is needed") from None
+        elif present:
+            interface = ip_interface(present[0])
+        elif known is not None and known.bridge == name and self._is_free(ip_network(known.pools[0].subnet), known):
+            return known.pools[0]
+        else:
+            subnet = self._subnets.choose(self._taken())
+            interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+        gateway = str(interface.ip)
+        auxiliary = {DEFAULT_GATEWAY: options.default_gateway} if options.default_gateway else {}
+        ip_range = str(ip_network(options.fixed_cidr, strict=False)) if options.fixed_cidr else ""
+        return Pool(subnet=str(interface.network), gateway=gateway, ip_range=ip_range, auxiliary=auxiliary)
+
+    def _taken(self, but: Network | None = None) -> list[Subnet]:
+        """The subnets of our networks, of the host's routes and of its links, also of those that are down."""
+        with RouteSocket() as host:
+            places = [(where, length) for where, length, _ in host.routes()]
+            places += [(where, length) for _, where, length in host.addresses()]
+        taken: list[Subnet] = [ip_network(f"{where}/{length}", strict=False) for where, length in places]
+        for network in self._by_id.values():
+            if network is not but:
+                taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
+        return taken
+
+    def _is_free(self, subnet: Subnet, owner: Network) -> bool:
+        return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
+
+    def _check_subnets(self, network: Network) -> None:
+        """Raise Forbidden when another bridge of the host has a part of the network's subnets.
+
+        Two bridges that both claim an address take each other's packets: for another engine's containers and virtual
+        machines it would be we who came later.
+        """
+        subnets = [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
+        if not subnets:
+            return
+        with RouteSocket() as host:
+            others = {link.index: link.name for link in host.links() if link.kind == "bridge"}
+            for index, where, length in host.addresses():
+                if index not in others or others[index] == network.bridge or where.is_link_local:
+                    continue
+                used = ip_network(f"{where}/{length}", strict=False)
+                for subnet in subnets:
+                    if subnet.version == used.version and subnet.overlaps(used):
+                        raise Forbidden(
+                            f"invalid pool request: Pool overlaps with other one on this address space: "
+                            f"{subnet} with {used} of bridge {others[index]}"
+                        )
+
+    # -- networks -----------------------------------------------------------------------------------------------------
+
+    def get(self, reference: str) -> Network:
+        """The network of that name, id or unambiguous id prefix. Raises NotFound, InvalidParameter when ambiguous."""
+        found = self._by_id.get(reference) or self._by_name.get("bridge" if reference == "default" else reference)
+        if found is not None:
+            return found
+        matches = [network for network in self._by_id.values() if reference and network.id.startswith(reference)]
+        if len(matches) > 1:
+            raise InvalidParameter(
+                f"network {reference} is ambiguous ({len(matches)} matches found based on ID prefix)"
+            )
+        if not matches:
+            raise NotFound(f"network {reference} not found")
+        return matches[0]
+
+    def list(self, matches: Callable[[Network], bool] = lambda network: True) -> Sequence[Network]:
+        """Every network that `matches`."""
+        return [network for network in self._by_id.values() if matches(network)]
+
+    def members(self, network: Network) -> Sequence[tuple[JoinRequest, EndpointState]]:
+        """Who is attached to `network` now, with their endpoints."""
+        return self._controller.members(network.id)
+
+    async def create(self, network: Network, config_from: str = "") -> Network:
+        """Make a network as described; id, date, bridge and what its pools leave open are filled in.
+
+        Raises Conflict when the name is taken, InvalidParameter, Forbidden, NotFound for an unknown driver.
+        """
+        async with self._creating:
+            await self._create(network, config_from)
+        await self._let_through()
+        await self._database.on_disk()
+        self._emit("create", network)
+        return network
+
+    async def _create(self, network: Network, config_from: str) -> None:
+        name = network.name
+        if name in (*PREDEFINED, "default"):
+            raise Forbidden(f"operation is not permitted on predefined {name} network ")
+        if not name.strip():
+            raise InvalidParameter("invalid network name: name is empty")
+        if name in self._by_name or name in self._busy:
+            raise Conflict(f"network with name {name} already exists")
+        if config_from:
+            self._configure_from(network, config_from)
+        if network.driver in FOREIGN_DRIVERS:
+            raise NotImplementedHere(f"network driver {network.driver!r} is not supported yet; use bridge")
+        driver = self._controller.driver(network.driver)
+        if network.ipam_driver not in ("", "default"):
+            raise NotFound(f"could not find IPAM driver {network.ipam_driver}: plugin not found")
+        check_pools(network.pools)
+        network.id = _new_id()
+        network.created = _now()
+        if network.config_only:
+            self._remember(network)
+            return
+        network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
+        driver.check(network)
+        for other in self._by_id.values():
+            if other.bridge == network.bridge:
+                raise Forbidden(
+                    f"cannot create network {network.id} ({network.bridge}): "
+                    f"conflicts with network {other.id} ({other.bridge}): networks have same bridge name"
+                )
+        network.pools = self._settle_pools(network)
+        self._check_subnets(network)
+        await self._before_ipv6_is_forwarded(network)
+        # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
+        network.pending = True
+        self._store.put(network.id, network)
+        self._controller.adopt(network)
+        try:
+            await self._controller.create(network)
+            network.pending = False
+            self._remember(network)
+        except BaseException:
+            await self._controller.forget(network)
+            self._store.delete(network.id)
+            raise
+
+    def _configure_from(self, network: Network, source: str) -> None:
+        base = self.get(source)
+        if not base.config_only:
+            raise Forbidden(f"configuration network {source!r} is not a config-only network")
+        network.config_from = base.name
+        network.pools, network.ipv6, network.internal = list(base.pools), base.ipv6, base.internal
+        network.options = {**base.options, **network.options}
+        network.labels = {**base.labels, **network.labels}
+
+    def _settle_pools(self, network: Network) -> "builtins.list[Pool]":
+        """The pools with subnet and gateway chosen where that was left to us. Raises Forbidden on an overlap."""
+        taken = self._taken()
+        ours = [ip_network(pool.subnet) for other in self._by_id.values() for pool in other.pools if pool.subnet]
+        settled = []
+        given = [pool for pool in network.pools if pool.subnet]
+        versions = {ip_network(pool.subnet, strict=False).version for pool in given}
+        if network.ipv4 and 4 not in versions:
+            given.insert(0, Pool(subnet=str(self._subnets.choose(taken)), chosen=True))
+        if network.ipv6 and 6 not in versions:
+            given.append(Pool(subnet=str(self._subnets.choose(taken, 6, network.id)), chosen=True))
+        for pool in given:
+            subnet = ip_network(pool.subnet, strict=False)
+            if (subnet.version == 6 and not network.ipv6) or (subnet.version == 4 and not network.ipv4):
+                continue
+            if any(subnet.version == other.version and subnet.overlaps(other) for other in ours):
+                raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+            gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
+            settled.append(
+                msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
+            )
+        return settled
+
+    async def remove(self, reference: str) -> Network:
+        """Remove a network. Raises Forbidden while it is in use or when it is predefined."""
+        network = self.get(reference)
+        if network.predefined:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.name in self._busy:
+            raise Conflict(f"network {network.name} is being removed")
+        members = self.members(network)
+        if members:
+            users = ", ".join(f'name:"{request.name}" id:"{state.endpoint_id[:12]}"' for request, state in members)
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({users})")
+        users = ", ".join(other.name for other in self._by_id.values() if other.config_from == network.name)
+        if network.config_only and users:
+            raise Forbidden(f"error while removing network: configuration network {network.name} is in use by {users}")
+        self._busy.add(network.name)
+        try:
+            if not network.config_only:
+                await self._controller.forget(network)
+            self._forget(network)
+            await self._let_through()
+        finally:
+            self._busy.discard(network.name)
+        await self._database.on_disk()
+        self._emit("destroy", network)
+        return network
+
+    async def prune(self, matches: Callable[[Network], bool] = lambda network: True) -> "builtins.list[str]":
+        """Remove every network of users that nobody is attached to and that `matches`; returns their names."""
+        removed = []
+        for network in self.list(matches):
+            if network.predefined or self.members(network) or network.name in self._busy:
+                continue
+            try:
+                await self.remove(network.id)
+            except (Forbidden, Conflict, NotFound) as error:
+                log.debug("not pruned: %s", error)
+            else:
+                removed.append(network.name)
+        return removed
+
+    # -- containers ---------------------------------------------------------------------------------------------------
+
+    async def join(self, request: JoinRequest) -> Sandbox:
+        """Give a container that is about to start its sandbox, endpoints, ports and files; undone when it raises.
+
+        Raises NotFound for an unknown network, Conflict for an address in use, SystemFailure for a port in use.
+        """
+        if request.mode.startswith("container:"):
+            return self._controller.join_container(request)
+        mode = "bridge" if request.mode in ("", "default") else request.mode
+        if mode == "host":
+            if request.endpoints.keys() - {"host"}:
+                raise Conflict(
+                    "container sharing network namespace with another container or host cannot be connected to any "
+                    "other network"
+                )
+            sandbox = self._controller.join_host(request)
+        else:
+            wanted = self._wanted(mode, request)
+            for network, _ in wanted:
+                await self._make_again(network)
+            sandbox = await self._controller.join(request, wanted)
+        for state in sandbox.endpoints.values():
+            self._emit("connect", self._by_id[state.network_id], request.container_id)
+        return sandbox
+
+    async def _make_again(self, network: Network) -> None:
+        """Make a network that could not be made at the start. Raises Conflict when it still cannot."""
+        if network.id not in self._unmade:
+            return
+        try:
+            self._check_subnets(network)
+            await self._controller.create(network)
+        except (OSError, DockyardError) as error:
+            raise Conflict(f"network {network.name} could not be made: {error}") from error
+        self._unmade.pop(network.id, None)
+        await self._let_through()
+
+    @property
+    def has_default_bridge(self) -> bool:
+        """Whether there is the network of containers that ask for none: not with `--bridge=none`."""
+        return "bridge" in self._by_name
+
+    def _wanted(self, mode: str, request: JoinRequest) -> "builtins.list[tuple[Network, EndpointConfig]]":
+        """The networks a container is to join, the one of its mode first."""
+        if mode == "bridge" and not self.has_default_bridge and request.endpoints.keys() <= {"bridge", "default"}:
+            return []
+        try:
+            first = self.get(mode)
+        except NotFound as error:
+            if request.endpoints.keys() <= {mode}:
+                raise
+            raise NotFound(f"could not find a network matching network mode {mode}: {error.message}") from None
+        wanted: dict[str, tuple[Network, EndpointConfig]] = {}
+        for reference in sorted(request.endpoints):
+            network = self.get(mode if reference == "default" else reference)
+            if network.config_only:
+                raise Forbidden(f"configuration network {network.name} cannot be joined")
+            wanted[network.id] = (network, request.endpoints[reference])
+        if not wanted:
+            wanted[first.id] = (first, EndpointConfig())
+        elif first.id in wanted:  # it may have been disconnected since the container was made
+            wanted = {first.id: wanted.pop(first.id), **wanted}
+        private = [network.name for network, _ in wanted.values() if network.driver in ("host", "null")]
+        if len(wanted) > 1 and private:
+            raise Conflict(
+                "container cannot be connected to multiple networks with one of the networks in private "
+                f"({private[0]}) mode"
+            )
+        for network, config in wanted.values():
+            check_endpoint(network.name, network, config)
+        return list(wanted.values())
+
+    async def leave(self, container_id: str) -> None:
+        """Take down what `join` made; no error when there is nothing."""
+        sandbox = self._controller.sandbox(container_id)
+        await self._controller.leave(container_id)
+        for state in sandbox.endpoints.values() if sandbox else ():
+            network = self._by_id.get(state.network_id)
+            if network is not None:
+                self._emit("disconnect", network, container_id)
+
+    async def restore(self, container_id: str, sandbox: Sandbox, request: JoinRequest) -> None:
+        """Take up a running container's networking again after a restart of the daemon."""
+        await self._controller.restore(sandbox, request)
+
+    async def connect(self, network: str, container_id: str, config: EndpointConfig) -> EndpointState:
+        """Attach a running container to one more network, live. Raises Forbidden when it is attached already.
+
+        engine/containers/networks/connections.py calls this, and keeps the container's record in step.
+        """
+        found = self.get(network)
+        sandbox = self._running(container_id)
+        if found.name in sandbox.endpoints:
+            name = self._name_of(found, container_id)
+            raise Forbidden(f"endpoint with name {name} already exists in network {found.name}")
+        if found.driver in ("host", "null"):
+            raise Conflict(f"container cannot be connected to {found.name} network")
+        if any(self._by_id[state.network_id].driver in ("host", "null") for state in sandbox.endpoints.values()):
+            raise Conflict(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        check_endpoint(found.name, found, config)
+        await self._make_again(found)
+        state = await self._controller.connect(container_id, found, config)
+        self._emit("connect", found, container_id)
+        return state
+
+    async def disconnect(self, network: str, container_id: str, force: bool = False) -> None:
+        """Detach a running container from a network, live. Raises Forbidden when it is not attached."""
+        found = self.get(network)
+        sandbox = self._running(container_id)
+        if found.driver == "host":
+            raise Conflict("container cannot be disconnected from host network")
+        if found.name not in sandbox.endpoints:
+            raise Forbidden(f"container {container_id} is not connected to network {found.name}")
+        await self._controller.disconnect(container_id, found)
+        self._emit("disconnect", found, container_id)
+
+    async def republish(self, container_id: str, wanted: PortBindings) -> None:
+        """Let a running container's published ports be `wanted`, live; on failure they are what they were.
+
+        Raises SystemFailure for a port in use, Conflict for a container without a network of its own.
+        """
+        self._running(container_id)
+        await self._controller.republish(container_id, wanted)
+
+    def keep_addresses(self, container_id: str) -> None:
+        """Keep a running container's addresses for it while it is restarted; until `drop_addresses`."""
+        self._controller.keep_addresses(container_id)
+
+    def drop_addresses(self, container_id: str) -> None:
+        """Keep them no more."""
+        self._controller.drop_addresses(container_id)
+
+    def _running(self, container_id: str) -> Sandbox:
+        sandbox = self._controller.sandbox(container_id)
+        if sandbox is None:
+            raise Conflict(f"container {container_id} is not running")
+        return sandbox
+
+    def _name_of(self, network: Network, container_id: str) -> str:
+        for request, _ in self.members(network):
+            if request.container_id == container_id:
+                return request.name
+        return container_id
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Tell the networks that a container has a new name."""
+        self._controller.rename(container_id, name)
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """A running container's sandbox as it is now (live connects and disconnects included)."""
+        return self._controller.sandbox(container_id)
+
+    def _emit(self, action: str, network: Network, container_id: str = "") -> None:
+        attributes = {"name": network.name, "type": network.driver}
+        if container_id:
+            attributes["container"] = container_id
+        self._events.emit("network", action, network.id, attributes)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(32)
+
+
+def _now() -> str:
+    now = time.time_ns()
+    return f"{datetime.fromtimestamp(now // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{now % 10**9:09d}Z"
+
+
+def _first_gateway(subnet: Subnet, pool: Pool) -> str:
+    """The first address of the range that is not spoken for; Docker takes a range's very first one too."""
+    scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
+    spoken = {address(value) for value in pool.auxiliary.values()}
+    if subnet.num_addresses > 2:
+        spoken |= {subnet.network_address, subnet.broadcast_address}
+    for candidate in scope:
+        if candidate not in spoken:
+            return str(candidate)
+    raise InvalidParameter(f"no address of {scope} is left for the gateway")

@@ -1,0 +1,1 @@
+"""Data roots that were damaged: looked through, mended, rebuilt."""

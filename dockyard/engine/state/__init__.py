@@ -1,0 +1,1 @@
+"""What is durable: the database, its copies and its shape, and the documents beside things on the disk."""
