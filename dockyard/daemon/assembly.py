@@ -52,7 +52,7 @@ from dockyard.linux.mounts import mount_table
 from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
-from dockyard.snapshots.driver import choose
+from dockyard.snapshots.choice import choose
 from dockyard.volumes.local import LocalDriver
 from dockyard.watchdog import Step, unwatched
 

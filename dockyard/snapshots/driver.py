@@ -1,4 +1,4 @@
-"""What a storage driver is, and how one is chosen.
+"""What a storage driver is.
 
 A snapshot is a directory tree under a name: an image layer (immutable once something stands on it), a container's
 init layer, or a container's own writable layer. Drivers are plain blocking code and know nothing of images, digests
@@ -7,15 +7,13 @@ or containers; `engine/images/layer_store.py` is their only caller and does the 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Protocol
 
-from dockyard.errors import DockyardError, NotImplementedHere, SystemFailure
 from dockyard.oci.runtime_spec import IDMapping
 
 
@@ -149,46 +147,3 @@ class Driver(Protocol):
 
     def cleanup(self) -> None:
         """Finish background work; called once when the daemon ends. Mounts stay."""
-
-
-def choose(name: str | None, root: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Driver:
-    """The driver called `name`, or the best that works on `root` (the data root) when None.
-
-    `options` are the daemon's `--storage-opt` settings, for example {"overlay2.override_kernel_check": "true"}.
-    Raises NotImplementedHere when the named driver is unknown or the kernel or file system lacks what it needs.
-    """
-    from dockyard.snapshots.overlay2 import Overlay2
-    from dockyard.snapshots.vfs import Vfs
-
-    drivers: dict[str, Callable[[str, Mapping[str, str]], Driver]] = {"overlay2": Overlay2, "vfs": Vfs}
-    home = os.fspath(root)
-    if name:
-        if name not in drivers:
-            known = ", ".join(drivers)
-            raise NotImplementedHere(f"storage driver {name} is not supported; choose one of {known}")
-        return drivers[name](os.path.join(home, name), options or {})
-    # A data root that already holds layers keeps its driver, or its images would seem to be gone.
-    order = sorted(drivers, key=lambda driver: not _holds_layers(os.path.join(home, driver)))
-    problems = []
-    for candidate in order:
-        try:
-            return drivers[candidate](os.path.join(home, candidate), options or {})
-        except (DockyardError, OSError) as error:
-            if _holds_layers(os.path.join(home, candidate)):
-                raise SystemFailure(
-                    f"storage driver {candidate}, whose layers are in {home}, does not work: {error}; "
-                    "mend that, or name another driver by --storage-driver"
-                ) from error
-            problems.append(f"{candidate}: {error}")
-    raise NotImplementedHere(f"no storage driver works on {home}: {'; '.join(problems)}")
-
-
-def _holds_layers(home: str) -> bool:
-    try:
-        return any(name != "l" for name in os.listdir(home))
-    except FileNotFoundError:
-        return False
-    except NotADirectoryError:
-        raise SystemFailure(
-            f"{home} is in the way: a storage driver would keep its layers there; move it away"
-        ) from None

@@ -21,7 +21,7 @@ from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.state.database import Database
 from dockyard.errors import InvalidParameter
-from dockyard.snapshots.driver import choose
+from dockyard.snapshots.choice import choose
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

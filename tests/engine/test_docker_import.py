@@ -17,7 +17,7 @@ from dockyard.engine.images.service import ImageService
 from dockyard.engine.state.database import Database
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.linux.durability import sync_file_system
-from dockyard.snapshots.driver import choose
+from dockyard.snapshots.choice import choose
 from dockyard.volumes.local import LocalDriver
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners, which needs root")

@@ -19,7 +19,7 @@ from dockyard.engine.images.service import ImageService
 from dockyard.engine.state.database import Database
 from dockyard.errors import Conflict, DockyardError, InvalidParameter, NotFound
 from dockyard.oci.reference import Reference
-from dockyard.snapshots.driver import choose
+from dockyard.snapshots.choice import choose
 from dockyard.timestamps import parse_time, parse_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners, which needs root")

@@ -17,7 +17,8 @@ from dockyard.engine.images.layer_store import DamagedLayer, LayerRow, LayerStor
 from dockyard.engine.state.database import Database
 from dockyard.engine.system.id_ranges import IdRange
 from dockyard.errors import DockyardError, NotFound, SystemFailure
-from dockyard.snapshots.driver import Change, ChangeKind, choose
+from dockyard.snapshots.choice import choose
+from dockyard.snapshots.driver import Change, ChangeKind
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dockyard.errors import NotImplementedHere
-from dockyard.snapshots.driver import Change, ChangeKind, Fixture, choose
+from dockyard.snapshots.choice import choose
+from dockyard.snapshots.driver import Change, ChangeKind, Fixture
 from dockyard.snapshots.vfs import Vfs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="keeping owners needs root")
