@@ -95,6 +95,16 @@ def is_domain(text: str) -> bool:
     return _DOMAIN.fullmatch(text) is not None
 
 
+def is_path(text: str) -> bool:
+    """Whether `text` may be a repository's name, without the registry's."""
+    return len(text) <= LONGEST_NAME and _PATH.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` may be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     """What comes before the first slash is a domain when it looks like a host."""
     first, slash, rest = name.partition("/")

@@ -5,7 +5,7 @@ A `Server` makes the protocol of one connection after the other; every request i
 """
 
 from dockyard.web.connection import Server
-from dockyard.web.messages import Request, Response, StreamResponse, TakenOver
+from dockyard.web.messages import FileResponse, Request, Response, StreamResponse, TakenOver
 from dockyard.web.websocket import WebSocket
 
-__all__ = ["Request", "Response", "Server", "StreamResponse", "TakenOver", "WebSocket"]
+__all__ = ["FileResponse", "Request", "Response", "Server", "StreamResponse", "TakenOver", "WebSocket"]

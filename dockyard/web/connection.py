@@ -17,6 +17,7 @@ LINGER_TIME = 2.0  # seconds: who is answered before all of a body is sent shall
 FAREWELL_TIME = 0.5  # seconds: likewise, for who is refused at the door
 # Bytes of further requests that may wait while one is handled.
 LARGEST_BACKLOG = 1 << 18
+FILE_PIECE = 1 << 18  # bytes of a file that are enciphered at a time
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What stands for the head of a request that is refused.
 UNREADABLE = Head("GET", "", "", (1, 1), Headers({}), 0, keep_alive=False, expects_continue=False)
@@ -144,6 +145,28 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """Send `count` bytes of an open file from `offset` on. Raises ConnectionError when the client has gone.
+
+        The kernel moves them (sendfile(2)) unless they have to be enciphered. OSError: the file is shorter than that.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        if transport.get_extra_info("sslcontext") is None:
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                sent = await self._loop.sendfile(transport, file, offset, count, fallback=False)
+            if sent != count:
+                raise OSError("the file is shorter than has been announced")
+            return
+        while count:
+            data = os.pread(fd, min(count, FILE_PIECE), offset)
+            if not data:
+                raise OSError("the file is shorter than has been announced")
+            self.write(data)
+            offset, count = offset + len(data), count - len(data)
+            await self.drain()
 
     async def drain(self) -> None:
         """Wait while the client has too much to read."""

@@ -1,5 +1,6 @@
 """What a handler is given and what it gives back."""
 
+import os
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -76,6 +77,13 @@ class StreamResponse:
         request.connection.answer(self, head_of(self, request))
         await request.connection.drain()
 
+    def announce(self, request: Request, count: int) -> None:
+        """Send the head, for a body of `count` bytes, which has to follow. Raises ConnectionError."""
+        self._request = request
+        self._silent = request.method == "HEAD"
+        self.headers["Content-Length"] = str(count)
+        request.connection.answer(self, head_of(self, request))
+
     async def write(self, data: bytes) -> None:
         """Send a piece of the body, and wait while the client has yet to read others. Raises ConnectionError."""
         assert self._request is not None
@@ -118,6 +126,32 @@ class Response(StreamResponse):
         whole = head if request.method == "HEAD" or self.status in WITHOUT_BODY else head + self.body
         request.connection.answer(self, whole)
         await request.connection.drain()
+
+
+class FileResponse(StreamResponse):
+    """A response whose body is a part of a file; it owns the descriptor."""
+
+    __slots__ = ("_count", "_fd", "_offset")
+
+    def __init__(self, fd: int, offset: int, count: int, status: int = 200, headers: Mapping[str, str] | None = None):
+        """`count` bytes from `offset` on are the body."""
+        super().__init__(status, headers)
+        self._fd = fd
+        self._offset = offset
+        self._count = count
+
+    async def prepare(self, request: Request) -> None:
+        """Send all of it."""
+        if self._request is not None:
+            return
+        self._ended = True
+        try:
+            self.announce(request, self._count)
+            if request.method != "HEAD" and self._count:
+                await request.connection.send_file(self._fd, self._offset, self._count)
+            await request.connection.drain()
+        finally:
+            os.close(self._fd)
 
 
 class TakenOver(StreamResponse):

@@ -1,0 +1,318 @@
+"""What each request does (distribution-spec, "Endpoints")."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from dockyard.errors import InvalidParameter
+from dockyard.oci.digest import is_digest
+from dockyard.oci.manifest import OCI_INDEX
+from dockyard.oci.reference import is_path
+from dockyard.registry import layout
+from dockyard.registry.blobs import Blobs
+from dockyard.registry.catalog import Catalog
+from dockyard.registry.errors import Refused, response
+from dockyard.registry.manifests import LARGEST, Manifests, Missed
+from dockyard.registry.routes import Target
+from dockyard.registry.storage import Missing, Storage
+from dockyard.registry.uploads import Upload, Uploads
+from dockyard.web import FileResponse, Request, Response, StreamResponse
+from dockyard.web.body import Body
+
+MOST_IN_A_PAGE = 1000  # of the catalog; of tags only where asked
+REFERRERS_IN_A_PAGE = 4 << 20  # bytes that clients have to take
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT_RANGE = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
+_FOREVER = {"Cache-Control": "max-age=31536000"}
+
+Handler = Callable[[Target, Request], Awaitable[StreamResponse]]
+
+
+class Handlers:
+    """The operations, by kind of target and method."""
+
+    def __init__(self, storage: Storage, *, delete: bool = True, read_only: bool = False) -> None:
+        self._storage = storage
+        self.blobs = Blobs(storage)
+        self.uploads = Uploads(storage, self.blobs)
+        self.manifests = Manifests(storage, self.blobs)
+        self.catalog = Catalog(storage)
+        self._table: dict[tuple[str, str], Handler] = {
+            ("base", "GET"): self._base,
+            ("catalog", "GET"): self._list_repositories,
+            ("tags", "GET"): self._list_tags,
+            ("manifest", "GET"): self._get_manifest,
+            ("referrers", "GET"): self._list_referrers,
+            ("blob", "GET"): self._get_blob,
+            ("upload", "GET"): self._get_upload,
+        }
+        if not read_only:
+            self._table |= {
+                ("manifest", "PUT"): self._put_manifest,
+                ("uploads", "POST"): self._begin_upload,
+                ("upload", "PATCH"): self._go_on_with_upload,
+                ("upload", "PUT"): self._finish_upload,
+                ("upload", "DELETE"): self._cancel_upload,
+            }
+            if delete:
+                self._table |= {
+                    ("manifest", "DELETE"): self._delete_manifest,
+                    ("blob", "DELETE"): self._delete_blob,
+                }
+
+    def find(self, kind: str, method: str) -> Handler:
+        """The operation. Raises Refused when there is none."""
+        handler = self._table.get((kind, "GET" if method == "HEAD" else method))
+        if handler is None:
+            allowed = sorted({known for of, known in self._table if of == kind})
+            raise Refused("UNSUPPORTED", headers={"Allow": ", ".join(allowed)})
+        return handler
+
+    async def _base(self, target: Target, request: Request) -> Response:
+        return Response(200, content_type="application/json", body=b"{}")
+
+    # -- lists
+
+    async def _list_repositories(self, target: Target, request: Request) -> Response:
+        names = await self.catalog.repositories()
+        count = target.number("n")
+        page, more = _page(names, MOST_IN_A_PAGE if count is None else count, target.parameter("last"))
+        return _json({"repositories": page}, _next("/v2/_catalog", page, more))
+
+    async def _list_tags(self, target: Target, request: Request) -> Response:
+        tags = await self.manifests.tags(target.name)
+        page, more = _page(tags, target.number("n"), target.parameter("last"))
+        return _json({"name": target.name, "tags": page}, _next(f"/v2/{target.name}/tags/list", page, more))
+
+    async def _list_referrers(self, target: Target, request: Request) -> Response:
+        wanted = target.parameter("artifactType")
+        found = await self.manifests.referrers(target.name, target.reference, wanted)
+        headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
+        start = target.number("after") or 0
+        end, size = start, 0
+        while end < len(found) and (end == start or size < REFERRERS_IN_A_PAGE):
+            size += len(msgspec.json.encode(found[end]))
+            end += 1
+        if end < len(found):
+            query = urlencode({"after": end} | ({"artifactType": wanted} if wanted else {}))
+            headers["Link"] = f'</v2/{target.name}/referrers/{target.reference}?{query}>; rel="next"'
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found[start:end]}
+        return _json(index, headers, OCI_INDEX)
+
+    # -- manifests
+
+    async def _get_manifest(self, target: Target, request: Request) -> Response:
+        digest, kind, data = await self.manifests.get(target.name, target.reference)
+        headers = {"Docker-Content-Digest": digest, "Etag": f'"{digest}"'}
+        if _matches(request, digest):
+            return Response(304, headers)
+        return Response(200, headers, kind, data)
+
+    async def _put_manifest(self, target: Target, request: Request) -> Response:
+        data = await _whole(request.body, LARGEST)
+        content_type = request.headers.get("Content-Type").partition(";")[0].strip().lower()
+        tags = target.query.get("tag", [])
+        try:
+            digest, content = await self.manifests.put(target.name, target.reference, content_type, data, tags)
+        except Missed as missed:
+            entries = [Refused(missed.code, {"digest": digest}).entry() for digest in missed.digests]
+            return response(missed.status, entries)
+        headers = {"Location": f"/v2/{target.name}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if content.subject is not None:
+            headers["OCI-Subject"] = content.subject.digest
+        if tags and is_digest(target.reference):
+            headers["OCI-Tag"] = ", ".join(tags)
+        return Response(201, headers)
+
+    async def _delete_manifest(self, target: Target, request: Request) -> Response:
+        if is_digest(target.reference):
+            await self.manifests.delete(target.name, target.reference)
+        else:
+            await self.manifests.untag(target.name, target.reference)
+        return Response(202)
+
+    # -- blobs
+
+    async def _get_blob(self, target: Target, request: Request) -> StreamResponse:
+        digest = target.reference
+        headers = {
+            "Docker-Content-Digest": digest,
+            "Etag": f'"{digest}"',
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            **_FOREVER,
+        }
+        size = await self.blobs.size(target.name, digest, wanted=request.method == "HEAD")
+        if _matches(request, digest):
+            return Response(304, headers)
+        part = _range(request.headers.get("Range"), size)
+        status = 200
+        start, count = 0, size
+        if part is not None:
+            start, count = part
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
+        path = layout.blob_data(digest)
+        try:
+            opened = await self._storage.open(path)
+        except Missing:
+            raise Refused("BLOB_UNKNOWN", {"digest": digest}) from None
+        if opened is not None:
+            return FileResponse(opened[0], start, count, status, headers)
+        return PiecesResponse(self._storage.pieces(path, start, count), count, status, headers)
+
+    async def _delete_blob(self, target: Target, request: Request) -> Response:
+        await self.blobs.delete(target.name, target.reference)
+        return Response(202, {"Docker-Content-Digest": target.reference})
+
+    # -- uploads
+
+    async def _begin_upload(self, target: Target, request: Request) -> Response:
+        digest = target.parameter("digest")
+        if digest and not is_digest(digest):
+            raise Refused("DIGEST_INVALID", digest)
+        mounted = target.parameter("mount")
+        if mounted and is_digest(mounted):
+            source = target.parameter("from")
+            if is_path(source) and await self.blobs.mount(target.name, source, mounted):
+                return _created(target.name, mounted)
+        algorithm = digest.partition(":")[0] or target.parameter("digest-algorithm") or "sha256"
+        upload = await self.uploads.begin(target.name, algorithm)
+        if not digest:
+            return Response(202, self.uploads.headers(upload))
+        try:
+            await self.uploads.receive(upload, _pieces(request.body))
+        except BaseException:
+            await self.uploads.cancel(upload)  # nobody knows its name
+            raise
+        await self.uploads.finish(upload, digest)
+        return _created(target.name, digest)
+
+    async def _get_upload(self, target: Target, request: Request) -> Response:
+        upload = await self.uploads.find(target.name, target.reference)
+        return Response(204, self.uploads.headers(upload))
+
+    async def _go_on_with_upload(self, target: Target, request: Request) -> Response:
+        upload = await self.uploads.find(target.name, target.reference)
+        await self._receive(upload, request)
+        return Response(202, self.uploads.headers(upload))
+
+    async def _receive(self, upload: Upload, request: Request) -> None:
+        told = request.headers.get("Content-Range")
+        start = None
+        if told:
+            found = _CONTENT_RANGE.fullmatch(told)
+            if found is None or int(found[1]) > int(found[2]):
+                raise Refused("RANGE_INVALID", told, headers=self.uploads.headers(upload))
+            start = int(found[1])
+            if request.length is not None and request.length != int(found[2]) - start + 1:
+                raise Refused("SIZE_INVALID", told)
+        await self.uploads.receive(upload, _pieces(request.body), start)
+
+    async def _finish_upload(self, target: Target, request: Request) -> Response:
+        digest = target.parameter("digest")
+        if not is_digest(digest):
+            raise Refused("DIGEST_INVALID", digest or "digest missing")
+        upload = await self.uploads.find(target.name, target.reference)
+        await self._receive(upload, request)
+        await self.uploads.finish(upload, digest)
+        return _created(target.name, digest)
+
+    async def _cancel_upload(self, target: Target, request: Request) -> Response:
+        upload = await self.uploads.find(target.name, target.reference)
+        await self.uploads.cancel(upload)
+        return Response(204, {"Docker-Upload-UUID": target.reference})
+
+
+class PiecesResponse(StreamResponse):
+    """A response whose body comes from a storage that has no files."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], count: int, status: int, headers: dict[str, str]) -> None:
+        super().__init__(status, headers)
+        self._pieces = pieces
+        self._count = count
+
+    async def prepare(self, request: Request) -> None:
+        """Send all of it."""
+        if self._request is not None:
+            return
+        self.announce(request, self._count)
+        if request.method == "HEAD":
+            return
+        left = self._count
+        async for piece in self._pieces:
+            left -= len(piece)
+            await self.write(piece)
+        if left:
+            raise OSError("the storage has given less than it has announced")
+
+
+def _created(name: str, digest: str) -> Response:
+    headers = {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": digest}
+    return Response(201, headers)
+
+
+def _json(value: Any, headers: dict[str, str], content_type: str = "application/json") -> Response:
+    return Response(200, headers, content_type, msgspec.json.encode(value))
+
+
+def _page(names: list[str], count: int | None, last: str) -> tuple[list[str], bool]:
+    """(Those that are asked for, whether there are more)."""
+    rest = [name for name in names if name > last] if last else names
+    if count is None:
+        return rest, False
+    return rest[:count], 0 < count < len(rest)
+
+
+def _next(path: str, page: list[str], more: bool) -> dict[str, str]:
+    if not more:
+        return {}
+    query = urlencode({"n": len(page), "last": page[-1]})
+    return {"Link": f'<{path}?{query}>; rel="next"'}
+
+
+def _matches(request: Request, digest: str) -> bool:
+    """Whether the client has it already (If-None-Match)."""
+    known = request.headers.get("If-None-Match")
+    return bool(known) and any(one.strip().removeprefix("W/").strip('"') == digest for one in known.split(","))
+
+
+def _range(header: str, size: int) -> tuple[int, int] | None:
+    """(Start, length) of the part that is asked for (RFC 9110, 14.2); None: all. Raises Refused."""
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or found[0] == "bytes=-":
+        return None  # several parts, or another unit: all of it is as good an answer
+    if not found[1]:
+        length = min(int(found[2]), size)
+        start = size - length
+    else:
+        start = int(found[1])
+        end = min(int(found[2]), size - 1) if found[2] else size - 1
+        if found[2] and int(found[2]) < start:
+            return None
+        length = end - start + 1
+    if start >= size or length <= 0:
+        raise Refused("RANGE_INVALID", header, headers={"Content-Range": f"bytes */{size}"})
+    return start, length
+
+
+async def _whole(body: Body, limit: int) -> bytes:
+    """A body that is kept in memory. Raises Refused."""
+    found = b""
+    async for piece in _pieces(body):
+        found += piece
+        if len(found) > limit:
+            raise Refused("MANIFEST_INVALID", f"it is larger than {limit} bytes", status=413)
+    return found
+
+
+async def _pieces(body: Body) -> AsyncIterator[bytes]:
+    """What comes. Raises ConnectionError when the client goes away, Refused when what it sends is malformed."""
+    try:
+        while piece := await body.readany():
+            yield piece
+    except InvalidParameter as error:
+        raise Refused("BLOB_UPLOAD_INVALID", error.message, status=400) from None
