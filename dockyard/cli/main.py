@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},
     "engine": {"engine": "logs restart start status stop"},
+    "registry": {"registry": "serve"},
     "context": {"context": "create export import inspect ls rm show update use"},
     "": {
         "system": "inspect",
@@ -59,6 +60,7 @@ ABOUT = {
     "engine": "Start, stop and watch the engine of this host",
     "image": "Manage images",
     "network": "Manage networks",
+    "registry": "Serve images to others",
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }

@@ -1,11 +1,10 @@
-"""Images that come with the engine, for machines where no registry answers: busybox and hello-world.
+"""Images that come with the engine, for machines where no registry answers: busybox, hello-world and registry.
 
 They are made on the spot, always with the same digests for the same ingredients: busybox from a static one that was
 installed with the engine, or else from the distribution's; hello-world from a program of ours of a few hundred bytes,
-written here byte by byte.
+written here byte by byte; registry from the Python that runs this and `dockyard.registry`.
 """
 
-import io
 import os
 import platform
 import struct
@@ -14,13 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 
-import msgspec
-
-from dockyard.content import tar_format
-from dockyard.content.tar_format import Entry
-from dockyard.oci.digest import digest_of
-from dockyard.oci.image_config import ContainerConfig, History, ImageConfig, RootFS
-from dockyard.oci.manifest import host
+from dockyard.content import embedded_registry
+from dockyard.content.embedded_layer import EmbeddedImage, Layer
+from dockyard.oci.image_config import ContainerConfig
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 
 # The first that is there. Debian 12's crashes on `wget -T`: packaging/newer-busybox puts another before it.
@@ -45,11 +40,14 @@ For a shell in a container:
 """
 
 
-def embedded_image(name: Reference) -> bytes | None:
-    """The embedded image of that name as a docker archive, or None when there is none (or no busybox on the host)."""
-    if name.domain != DEFAULT_DOMAIN or name.digest is not None or name.tag not in (None, "latest"):
+def embedded_image(name: Reference) -> EmbeddedImage | None:
+    """The embedded image of that name, or None when there is none (or no busybox on the host)."""
+    if name.domain != DEFAULT_DOMAIN or name.digest is not None:
         return None
-    maker = _IMAGES.get(name.path)
+    tag = name.tag or "latest"
+    if name.path == "library/registry" and embedded_registry.TAGS.fullmatch(tag):
+        return _registry(tag)
+    maker = _IMAGES.get(name.path) if tag == "latest" else None
     return maker() if maker is not None else None
 
 
@@ -58,7 +56,28 @@ def busybox() -> str | None:
     return next((path for path in BUSYBOXES if os.access(path, os.X_OK)), None)
 
 
-def _busybox() -> bytes | None:
+def _busybox() -> EmbeddedImage | None:
+    found = _busybox_layer()
+    if found is None:
+        return None
+    layer, written = found
+    config = ContainerConfig(cmd=["sh"], env=[PATH])
+    return EmbeddedImage("busybox:latest", layer, config, written, "a static busybox")
+
+
+def _registry(tag: str) -> EmbeddedImage | None:
+    """On top of busybox, so that there is a shell for those who want to look around."""
+    found = _busybox_layer()
+    if found is None:
+        return None
+    layer, written = found
+    embedded_registry.add_to(layer)
+    config = embedded_registry.config(PATH)
+    return EmbeddedImage(f"registry:{tag}", layer, config, written, "dockyard's registry")
+
+
+def _busybox_layer() -> tuple[Layer, str] | None:
+    """(A layer with busybox, how old that is); None when there is none."""
     path = busybox()
     if path is None:
         return None
@@ -93,66 +112,23 @@ def _busybox() -> bytes | None:
         0o644,
     )
     layer.file("etc/shadow", b"root:*:::::::\nnobody:*:::::::\n", 0o640)
-    config = ContainerConfig(cmd=["sh"], env=[PATH])
-    return _archive("busybox:latest", layer.finish(), config, written, "a static busybox")
+    return layer, written
 
 
-def _hello_world() -> bytes | None:
+def _hello_world() -> EmbeddedImage | None:
     program = _PROGRAMS.get(platform.machine())
     if program is None:
         return None
     layer = Layer()
     layer.file("hello", program(GREETING.encode()), 0o755)
-    return _archive("hello-world:latest", layer.finish(), ContainerConfig(cmd=["/hello"], env=[PATH]), WRITTEN, "hello")
+    config = ContainerConfig(cmd=["/hello"], env=[PATH])
+    return EmbeddedImage("hello-world:latest", layer, config, WRITTEN, "hello")
 
 
-_IMAGES: dict[str, Callable[[], bytes | None]] = {"library/busybox": _busybox, "library/hello-world": _hello_world}
-
-
-class Layer:
-    """Writes a layer's tar; everything is root's and from the epoch."""
-
-    def __init__(self) -> None:
-        self._tar = io.BytesIO()
-
-    def directory(self, name: str, mode: int) -> None:
-        """A directory."""
-        self._tar.write(tar_format.header(Entry(name + "/", tar_format.DIRECTORY, mode)))
-
-    def file(self, name: str, data: bytes, mode: int) -> None:
-        """A regular file."""
-        self._tar.write(tar_format.header(Entry(name, mode=mode, size=len(data))))
-        self._tar.write(data + bytes(tar_format.padding(len(data))))
-
-    def hard_link(self, name: str, target: str) -> None:
-        """One more name of a file."""
-        self._tar.write(tar_format.header(Entry(name, tar_format.HARD_LINK, 0o755, link=target)))
-
-    def finish(self) -> bytes:
-        """The tar."""
-        self._tar.write(tar_format.END)
-        return self._tar.getvalue()
-
-
-def _archive(name: str, layer: bytes, config: ContainerConfig, created: str, comment: str) -> bytes:
-    """A docker archive (what `docker save` writes) of an image of one layer."""
-    here = host()
-    image = ImageConfig(
-        architecture=here.architecture,
-        variant=here.variant,
-        os=here.os,
-        created=created,
-        config=config,
-        rootfs=RootFS(diff_ids=[digest_of(layer)]),
-        history=[History(created=created, created_by="dockyard", comment=comment)],
-    )
-    raw = msgspec.json.encode(image)
-    config_name = digest_of(raw).removeprefix("sha256:") + ".json"
-    manifest = msgspec.json.encode([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}])
-    archive = Layer()
-    for file_name, data in ((config_name, raw), ("layer.tar", layer), ("manifest.json", manifest)):
-        archive.file(file_name, data, 0o644)
-    return archive.finish()
+_IMAGES: dict[str, Callable[[], EmbeddedImage | None]] = {
+    "library/busybox": _busybox,
+    "library/hello-world": _hello_world,
+}
 
 
 # -- a program that writes a text and ends, for each machine

@@ -8,9 +8,13 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from dockyard.errors import SystemFailure
+from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.registry.app import App
+from dockyard.registry.config import seconds
 from dockyard.registry.handlers import Handlers
+from dockyard.registry.settings import TLS, Config
+from dockyard.registry.storage import Storage
+from dockyard.registry.storage.filesystem import FileSystem
 from dockyard.web import Server
 
 log = logging.getLogger("dockyard.registry")
@@ -42,8 +46,60 @@ def listen(address: str) -> list[socket.socket]:
     return [found]
 
 
-async def serve(handlers: Handlers, listener: Listener, drain: float) -> None:
-    """Serve until SIGTERM or SIGINT; then requests under way have `drain` seconds to end."""
+_VERSIONS = {
+    "": ssl.TLSVersion.TLSv1_2,
+    "tls1.2": ssl.TLSVersion.TLSv1_2,
+    "tls1.3": ssl.TLSVersion.TLSv1_3,
+}
+_CLIENTS = {
+    "": ssl.CERT_REQUIRED,
+    "require-and-verify-client-cert": ssl.CERT_REQUIRED,
+    "verify-client-cert-if-given": ssl.CERT_OPTIONAL,
+}
+
+
+def tls_context(tls: TLS) -> ssl.SSLContext | None:
+    """TLS as the settings have it; None: none. Raises InvalidParameter."""
+    if not tls.certificate:
+        return None
+    if tls.minimumtls not in _VERSIONS:
+        raise InvalidParameter(f"http.tls.minimumtls: {tls.minimumtls!r} is not one of {', '.join(_VERSIONS)}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.minimumtls]
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.clientcas:
+            if tls.clientauth not in _CLIENTS:
+                raise InvalidParameter(f"http.tls.clientauth: {tls.clientauth!r} is not one of {', '.join(_CLIENTS)}")
+            context.verify_mode = _CLIENTS[tls.clientauth]
+            for path in tls.clientcas:
+                context.load_verify_locations(path)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidParameter(f"http.tls: cannot use {tls.certificate}, {tls.key}: {error}") from error
+    return context
+
+
+def open_storage(config: Config) -> Storage:
+    """The storage that the settings name. Raises DockyardError."""
+    settings = config.storage.filesystem
+    root = settings.rootdirectory if settings is not None else "/var/lib/registry"
+    os.makedirs(root, exist_ok=True)
+    return FileSystem(root)
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises DockyardError when it cannot begin."""
+    tls = tls_context(config.http.tls)
+    handlers = Handlers(
+        open_storage(config),
+        delete=config.storage.delete.enabled,
+        read_only=config.storage.maintenance.readonly.enabled,
+    )
+    asyncio.run(serve(config, handlers, Listener(listen(config.http.addr), tls)))
+
+
+async def serve(config: Config, handlers: Handlers, listener: Listener) -> None:
+    """Serve until SIGTERM or SIGINT; then requests under way have time to end."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,9 +108,10 @@ async def serve(handlers: Handlers, listener: Listener, drain: float) -> None:
     server = Server(app, app.refuse)
     servers = [await loop.create_server(server, sock=one, ssl=listener.tls) for one in listener.sockets]
     for one in listener.sockets:
-        log.info("listening on %s%s", one.getsockname()[:2], " with TLS" if listener.tls else "")
+        host, port = one.getsockname()[:2]
+        log.info("listening on %s:%d%s", f"[{host}]" if ":" in host else host, port, ", tls" if listener.tls else "")
     await ended.wait()
     for one_server in servers:
         one_server.close()
-    await server.shutdown(drain)
+    await server.shutdown(seconds(config.http.draintimeout))
     await handlers.uploads.close()

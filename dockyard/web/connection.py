@@ -19,6 +19,8 @@ FAREWELL_TIME = 0.5  # seconds: likewise, for who is refused at the door
 LARGEST_BACKLOG = 1 << 18
 FILE_PIECE = 1 << 18  # bytes of a file that are enciphered at a time
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# With what no method begins: control characters, as TLS has them (RFC 8446, 5.1), and what is no ASCII.
+_NO_METHOD = frozenset((*range(32), *range(127, 256)))
 # What stands for the head of a request that is refused.
 UNREADABLE = Head("GET", "", "", (1, 1), Headers({}), 0, keep_alive=False, expects_continue=False)
 
@@ -219,6 +221,10 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest(431, "Request Header Fields Too Large"))
             return
         if end < 0:
+            if unread and unread[0] in _NO_METHOD:
+                # a client that tries TLS first goes on without only when it is told that this is none
+                self._refuse(BadRequest(400, "malformed HTTP request"))
+                return
             self._searched = len(unread)
             return
         self._searched = 0

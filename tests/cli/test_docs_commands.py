@@ -30,6 +30,7 @@ PYTHON = ("with dockyard.Client",)  # README's example, of which docs/sdk.md has
 
 SYSTEM = "changes the host's packages or services: conformance/newcomer does it in a root of its own"
 SYSTEMD = "there is no systemd in these namespaces: conformance/vm --boots conformance/reboots has it"
+SERVES = "serves until it is stopped: tests/registry has it"
 NOT_RUN = {
     "make run": "sets the host up; what it runs then is the first line of `Use it`",
     "make test": "is what runs this test",
@@ -49,6 +50,9 @@ NOT_RUN = {
     "dockyard-runc --systemd-cgroup run --detach NAME": SYSTEMD,
     "conformance/vm --with RUNC env RUNC_USE_SYSTEMD=1 conformance/runc-bats RUNC [FILE.bats ...]": "boots a machine",
     "source <(dockyard completion zsh)": "zsh's; tests/cli/test_completion.py completes in it",
+    "dockyard registry serve --storage /srv/registry": SERVES,
+    "dockyard registry serve --addr :5000 --tls-cert cert.pem --tls-key key.pem": SERVES,
+    "dockyard registry serve /etc/docker/registry/config.yml": SERVES,
     "dockyard completion fish | source": "fish's; tests/cli/test_completion.py completes in it",
 }
 # what is typed at a terminal, and commands that ask or do not end by themselves
@@ -58,7 +62,11 @@ TYPED = {
     "dockyard-runc exec -t NAME sh": "exit",
     "sudo dockyard system reset": "y",
 }
-INSTEAD = {"sudo dockyardd -H unix:///var/run/docker.sock": "dockyardd -H unix:///var/run/docker.sock --validate"}
+INSTEAD = {
+    "sudo dockyardd -H unix:///var/run/docker.sock": "dockyardd -H unix:///var/run/docker.sock --validate",
+    "dockyard push localhost:5000/busybox": "until dockyard logs registry | grep -q listening; do sleep 0.1; done; "
+    "dockyard push localhost:5000/busybox",
+}
 SESSION = r"""
 set -eEu
 mount -t tmpfs -o mode=755 tmpfs /run

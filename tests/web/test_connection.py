@@ -31,3 +31,22 @@ async def test_what_comes_after_a_taken_connection_is_no_request() -> None:
     for fd, _ in taken:
         os.close(fd)
     ours.close()
+
+
+async def test_a_client_that_speaks_tls_is_answered_at_once() -> None:
+    """Else it waits for its own patience before it tries without, as engines do with a registry on localhost."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raise AssertionError(request.path)
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    server = web.Server(handler, lambda status, why: web.Response(status, body=why.encode()))
+    await loop.connect_accepted_socket(server, theirs)
+    ours.sendall(b"\x16\x03\x01\x00\x05hello")
+    async with asyncio.timeout(2):
+        answer = await loop.sock_recv(ours, 1024)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    await server.shutdown(1)
+    ours.close()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dockyard.content.embedded import embedded_image
+from dockyard.content.embedded_layer import EmbeddedImage
 from dockyard.content.registry import Document, Repository
 from dockyard.engine.images.archive import Loader
 from dockyard.engine.images.layer_blobs import BlobRow
@@ -55,10 +56,12 @@ class Puller:
         try:
             found = await self._repository.manifest(wanted)
         except Unavailable as failure:
-            archive = await asyncio.get_running_loop().run_in_executor(None, embedded_image, name)
-            if archive is None or self._platform not in (None, host()):
+            if self._platform not in (None, host()):
                 raise
-            return await self._take_embedded(name, archive, failure)
+            image = await asyncio.get_running_loop().run_in_executor(None, embedded_image, name)
+            if image is None:
+                raise
+            return await self._take_embedded(name, image, failure)
         self._progress.status(f"Pulling from {name.path}", wanted)
         manifest = Manifest.decode((await self._for_platform(name, found)).content)
         image_id = manifest.config.digest
@@ -143,7 +146,7 @@ class Puller:
             self._progress.stage("Verifying Checksum", short)
             self._progress.stage("Download complete", short)
 
-    async def _take_embedded(self, name: Reference, archive: bytes, failure: Unavailable) -> str:
+    async def _take_embedded(self, name: Reference, image: EmbeddedImage, failure: Unavailable) -> str:
         """Use the image that comes with the engine, and say so."""
         log.info("no registry answers for %s (%s): using the embedded image", name.familiar(), failure)
         self._progress.status(f"Pulling from {name.path}", name.tag or "latest")
@@ -151,7 +154,8 @@ class Puller:
         self._progress.status(f"Using the image {name.familiar()} that is embedded in Dockyard")
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield archive
+            for piece in image.archive():
+                yield piece
 
         loader = Loader(self._images, self._progress, quiet=True)
         loaded = await loader.load(pieces(), str(self._images.layers.scratch), stages=True)

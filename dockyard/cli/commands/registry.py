@@ -1,0 +1,46 @@
+"""`registry`: a registry of one's own. The server is another program: here its options are found out."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dockyard.cli.session import Session
+from dockyard.cli.usage import Flags, usage
+
+# flag -> setting
+_SETTINGS = {
+    "addr": "http.addr",
+    "storage": "storage.filesystem.rootdirectory",
+    "tls-cert": "http.tls.certificate",
+    "tls-key": "http.tls.key",
+}
+# What holds without a file of settings: nobody but this host comes in, and what is sent can be taken out again.
+_WITHOUT_CONFIG = ("http.addr=127.0.0.1:5000", "storage.delete.enabled=true")
+
+
+@usage(
+    """
+dockyard registry serve [OPTIONS] [CONFIG]
+
+Serve a registry, with the settings of CONFIG (distribution's config.yml) and of REGISTRY_* variables
+
+Options:
+      --addr string       Address to listen on (default "127.0.0.1:5000", with CONFIG its own)
+      --read-only         Take nothing in
+      --set list          Any other setting, by its name in CONFIG: storage.delete.enabled=false
+      --storage string    Folder to keep content in (default "/var/lib/registry", with CONFIG its own)
+      --tls-cert string   TLS certificate file
+      --tls-key string    TLS key file
+"""
+)
+def serve(session: Session, flags: Flags) -> int:
+    """Become the server."""
+    settings = [] if flags.arguments else list(_WITHOUT_CONFIG)
+    settings += [f"{name}={flags.text(flag)}" for flag, name in _SETTINGS.items() if flags.given(flag)]
+    if flags.on("read-only"):
+        settings.append("storage.maintenance.readonly.enabled=true")
+    settings += flags.all("set")
+    words = [word for setting in settings for word in ("--set", setting)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-EP", "-m", "dockyard.registry", "serve", *words, *flags.arguments])
