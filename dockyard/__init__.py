@@ -18,15 +18,10 @@ if TYPE_CHECKING:
     from dockyard.client.client import DiskUsage as DiskUsage
     from dockyard.client.client import Event as Event
     from dockyard.client.client import from_env as from_env
-    from dockyard.client.container import Change as Change
-    from dockyard.client.container import LogLine as LogLine
-    from dockyard.client.container import Processes as Processes
-    from dockyard.client.container import Result as Result
     from dockyard.client.container_options import ContainerOptions as ContainerOptions
     from dockyard.client.container_options import EndpointOptions as EndpointOptions
     from dockyard.client.container_options import Healthcheck as Healthcheck
     from dockyard.client.container_options import Mount as Mount
-    from dockyard.client.containers import Pruned as Pruned
     from dockyard.client.errors import APIError as APIError
     from dockyard.client.errors import ArchiveError as ArchiveError
     from dockyard.client.errors import BadRequest as BadRequest
@@ -54,6 +49,11 @@ if TYPE_CHECKING:
     from dockyard.client.local_engine import EngineFailed as EngineFailed
     from dockyard.client.modes import Async, Sync
     from dockyard.client.networks import Subnet as Subnet
+    from dockyard.client.results import Change as Change
+    from dockyard.client.results import LogLine as LogLine
+    from dockyard.client.results import Processes as Processes
+    from dockyard.client.results import Pruned as Pruned
+    from dockyard.client.results import Result as Result
     from dockyard.client.stats import Stats as Stats
     from dockyard.client.streams import Stream as Stream
 
@@ -75,8 +75,7 @@ _EXPORTS = {
     "address": "TLS",
     "client": "AsyncClient Client DiskUsage Event from_env",
     "container_options": "ContainerOptions EndpointOptions Healthcheck Mount",
-    "container": "Change Container LogLine Processes Result",
-    "containers": "Pruned",
+    "container": "Container",
     "errors": "APIError ArchiveError BadRequest BuildFailed ClientError Conflict ContainerError CredentialsError "
     "Forbidden ImageNotFound NotAllowed NotFound OperationFailed ServerError TimedOut Unauthorized Unavailable "
     "Unreachable",
@@ -86,6 +85,7 @@ _EXPORTS = {
     "leases": "Lease",
     "local_engine": "EngineFailed",
     "networks": "Network Subnet",
+    "results": "Change LogLine Processes Pruned Result",
     "stats": "Stats",
     "streams": "Process Stream",
     "volumes": "Volume",

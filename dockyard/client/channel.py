@@ -7,8 +7,8 @@ import select
 from _socket import AF_UNIX, SHUT_RDWR, SHUT_WR, SOCK_STREAM, socket  # the module around it takes 7 ms to import
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dockyard.client.calls import finish
 from dockyard.client.errors import TimedOut, Unreachable
-from dockyard.client.modes import finish
 
 if TYPE_CHECKING:
     import ssl

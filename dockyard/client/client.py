@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.client import address as addresses
 from dockyard.client.channel import BlockingDialer
-from dockyard.client.container import Container, Result
-from dockyard.client.containers import Containers, filter_lists
+from dockyard.client.container import Container
+from dockyard.client.containers import Containers
 from dockyard.client.errors import ContainerError
+from dockyard.client.filters import filter_lists
 from dockyard.client.framing import JsonLines
 from dockyard.client.images import Images
 from dockyard.client.leases import Lease
 from dockyard.client.modes import Async, M, Resource, Sync, operation
 from dockyard.client.networks import Networks
+from dockyard.client.results import Result
 from dockyard.client.session import PATIENT, Session
 from dockyard.client.streams import Stream
 from dockyard.client.urls import path

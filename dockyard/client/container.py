@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from dockyard.client.calls import finish
 from dockyard.client.container_options import ContainerOptions, create_body, port_key, words
 from dockyard.client.errors import APIError, Conflict, ContainerError, NotFound, TimedOut
 from dockyard.client.files import Files
 from dockyard.client.framing import Decoder, JsonLines, MultiplexedOutput, Output, OutputLines, Pieces, RawOutput
-from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
+from dockyard.client.images import Image
+from dockyard.client.modes import Async, M, Resource, Sync, operation
+from dockyard.client.results import Change, LogLine, Processes, Result
 from dockyard.client.session import PATIENT
 from dockyard.client.stats import Stats, parse_stats
 from dockyard.client.streams import Process, Stream, collect, output_decoder
@@ -18,50 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from dockyard.client.images import Image
     from dockyard.client.session import Exchange, Session
 
 POLL = 0.05  # seconds between two looks at what cannot be waited for
-
-
-class Result(NamedTuple):
-    """What a command gave: its exit status and everything it wrote. With a terminal all of it is in `stdout`."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit status is 0."""
-        return self.exit_code == 0
-
-    @property
-    def text(self) -> str:
-        """What it wrote to stdout, as text."""
-        return self.stdout.decode(errors="replace")
-
-
-class LogLine(NamedTuple):
-    """A line of a container's log, without its end. `time` (RFC 3339) is there if it was asked for."""
-
-    stream: str
-    text: str
-    time: str = ""
-
-
-class Processes(NamedTuple):
-    """What `ps` says about the processes of a container: a row of fields for each, in the order of `titles`."""
-
-    titles: list[str]
-    rows: list[list[str]]
-
-
-class Change(NamedTuple):
-    """A path that differs from the image. `kind` is "modified", "added" or "deleted"."""
-
-    kind: str
-    path: str
 
 
 class Container(Resource[M]):
@@ -652,8 +614,6 @@ class Container(Resource[M]):
         pause: bool = True,
     ) -> Image[M]:
         """Make an image of it. `changes` are Dockerfile instructions ("CMD sh"); it is paused meanwhile unless told."""
-        from dockyard.client.images import Image
-
         place = path(
             "/commit",
             container=self.id,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from dockyard.client.container import Container, Deadline, Result
+from dockyard.client.calls import Pending
+from dockyard.client.container import Container, Deadline
 from dockyard.client.container_options import ContainerOptions, create_body
 from dockyard.client.errors import ContainerError, ImageNotFound, TimedOut
+from dockyard.client.filters import filter_lists
 from dockyard.client.framing import MultiplexedOutput, RawOutput
-from dockyard.client.modes import Async, M, Pending, Resource, Sync, operation
+from dockyard.client.images import Images
+from dockyard.client.modes import Async, M, Resource, Sync, operation
+from dockyard.client.results import Pruned, Result
 from dockyard.client.session import PATIENT
 from dockyard.client.streams import collect
 from dockyard.client.urls import path
@@ -25,13 +29,6 @@ SHARED = frozenset(
     name volumes mounts volumes_from network networks ports publish_all_ports mac_address devices links
     """.split()
 )
-
-
-class Pruned(NamedTuple):
-    """What was removed, and how many bytes that gave back."""
-
-    removed: list[str]
-    space: int
 
 
 class Containers(Resource[M]):
@@ -67,8 +64,6 @@ class Containers(Resource[M]):
         try:
             return await self._create(image, command, options, **body)
         except ImageNotFound:
-            from dockyard.client.images import Images
-
             images: Images[Any] = Images(self._session)
             await images._pull(image, platform=options.get("platform") or "")
             return await self._create(image, command, options, **body)
@@ -239,18 +234,6 @@ class Containers(Resource[M]):
         place = path("/containers/json", all=all, limit=limit, size=size, filters=filter_lists(filters))
         found = (await self._session.request("GET", place)).json()
         return [Container(self._session, row["Id"], row) for row in found]
-
-
-def filter_lists(filters: Mapping[str, Any] | None) -> dict[str, list[str]]:
-    """Filters as the API wants them: lists of text; True and False are its "true" and "false"."""
-
-    def text(value: object) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return {
-        name: [text(item) for item in value] if isinstance(value, (list, tuple, set)) else [text(value)]
-        for name, value in (filters or {}).items()
-    }
 
 
 def _shares(options: Mapping[str, Any]) -> bool:

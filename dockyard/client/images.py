@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict
 
 from dockyard.client.container_options import joined, pairs, size, ulimits
-from dockyard.client.containers import Pruned, filter_lists
 from dockyard.client.errors import BuildFailed, ClientError, OperationFailed
 from dockyard.client.files import body_of
+from dockyard.client.filters import filter_lists
 from dockyard.client.framing import JsonLines, Pieces
 from dockyard.client.modes import M, Resource, operation
+from dockyard.client.results import Pruned
 from dockyard.client.session import PATIENT
 from dockyard.client.streams import Stream
 from dockyard.client.urls import path

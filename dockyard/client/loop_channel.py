@@ -8,9 +8,9 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dockyard.client.calls import Pending
 from dockyard.client.channel import unreachable
 from dockyard.client.errors import ClientError, TimedOut, Unreachable
-from dockyard.client.modes import Pending
 
 if TYPE_CHECKING:
     import ssl

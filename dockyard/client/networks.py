@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dockyard.client.calls import finish
 from dockyard.client.container import Container
 from dockyard.client.container_options import endpoint
-from dockyard.client.containers import filter_lists
 from dockyard.client.errors import NotFound
+from dockyard.client.filters import filter_lists
 from dockyard.client.leases import with_lease
-from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
+from dockyard.client.modes import Async, M, Resource, Sync, operation
 from dockyard.client.urls import path
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Requests and their answers over kept connections: what every resource stands on.
 
 A session knows where the engine is, which version of the API both sides speak, and a few idle connections. It is
-written as coroutines over a `Dialer`; with the blocking one they never suspend (see modes.py). Threads may share a
+written as coroutines over a `Dialer`; with the blocking one they never suspend (see calls.py). Threads may share a
 session: each request has a connection of its own.
 """
 

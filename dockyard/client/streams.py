@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dockyard.client.calls import finish
 from dockyard.client.framing import MULTIPLEXED, MultiplexedOutput, Output, RawOutput
-from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
+from dockyard.client.modes import Async, M, Resource, Sync, operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

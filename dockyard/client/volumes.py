@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dockyard.client.containers import Pruned, filter_lists
+from dockyard.client.calls import finish
 from dockyard.client.errors import NotFound
+from dockyard.client.filters import filter_lists
 from dockyard.client.leases import with_lease
-from dockyard.client.modes import Async, M, Resource, Sync, finish, operation
+from dockyard.client.modes import Async, M, Resource, Sync, operation
+from dockyard.client.results import Pruned
 from dockyard.client.session import PATIENT
 from dockyard.client.urls import path
 

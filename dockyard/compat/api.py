@@ -9,12 +9,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from dockyard.client import address as addresses
+from dockyard.client.calls import finish
 from dockyard.client.channel import BlockingDialer
 from dockyard.client.config_file import load
 from dockyard.client.container_options import create_body, size
 from dockyard.client.errors import CredentialsError
 from dockyard.client.framing import MULTIPLEXED
-from dockyard.client.modes import finish
 from dockyard.client.session import PATIENT, Session
 from dockyard.client.urls import path
 from dockyard.compat import types

@@ -5,9 +5,9 @@ from __future__ import annotations
 from socket import AF_UNIX, create_connection, socket
 from typing import TYPE_CHECKING, Any
 
+from dockyard.client.calls import finish
 from dockyard.client.errors import APIError, Unreachable
 from dockyard.client.framing import HEADER
-from dockyard.client.modes import finish
 from dockyard.client.wire import UPGRADE, ResponseParser, request_head
 from dockyard.compat.errors import translated
 from dockyard.oci.quick_json import dumps, loads
