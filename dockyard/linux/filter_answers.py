@@ -2,7 +2,7 @@
 
 import struct
 
-from dockyard.linux import seccomp, syscalls
+from dockyard.linux import bpf, seccomp, syscalls
 
 _INSTRUCTION = struct.Struct("=HBBI")
 _ACTION = 0xFFFF0000
@@ -28,10 +28,10 @@ def _answer(program: bytes, architecture: int, number: int, arguments: "tuple[in
     while at * _INSTRUCTION.size < len(program):
         code, yes, no, operand = _INSTRUCTION.unpack_from(program, at * _INSTRUCTION.size)
         at += 1
-        if code == seccomp.LOAD:
-            if operand == seccomp.NUMBER:
+        if code == bpf.LOAD:
+            if operand == bpf.NUMBER:
                 accumulator = number
-            elif operand == seccomp.ARCHITECTURE:
+            elif operand == bpf.ARCHITECTURE:
                 accumulator = architecture
             else:
                 index, high = divmod(operand - _FIRST_ARGUMENT, 8)
@@ -39,19 +39,19 @@ def _answer(program: bytes, architecture: int, number: int, arguments: "tuple[in
                     return None
                 value = arguments[index] if index < len(arguments) else 0
                 accumulator = value >> 32 if high else value & 0xFFFFFFFF
-        elif code == seccomp.JUMP:
+        elif code == bpf.JUMP:
             at += operand
-        elif code == seccomp.EQUAL:
+        elif code == bpf.EQUAL:
             at += yes if accumulator == operand else no
-        elif code == seccomp.GREATER:
+        elif code == bpf.GREATER:
             at += yes if accumulator > operand else no
-        elif code == seccomp.AT_LEAST:
+        elif code == bpf.AT_LEAST:
             at += yes if accumulator >= operand else no
-        elif code == seccomp.HAS_BIT:
+        elif code == bpf.HAS_BIT:
             at += yes if accumulator & operand else no
-        elif code == seccomp.MASK:
+        elif code == bpf.MASK:
             accumulator &= operand
-        elif code == seccomp.RETURN:
+        elif code == bpf.RETURN:
             return int(operand) & _ACTION
         else:
             return None

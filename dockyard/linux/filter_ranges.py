@@ -10,7 +10,7 @@ looks at an argument. What looks at arguments is copied as it is.
 import struct
 from itertools import pairwise
 
-from dockyard.linux.seccomp import (
+from dockyard.linux.bpf import (
     ARCHITECTURE,
     AT_LEAST,
     EQUAL,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dockyard.linux import newer_calls, syscalls
+from dockyard.linux.bpf import ARCHITECTURE, EQUAL, GREATER, HAS_BIT, JUMP, LOAD, NUMBER, RETURN, Instruction
 
 # include/seccomp.h.in of libseccomp
 ACTIONS = {
@@ -57,10 +58,6 @@ AUDIT_ARCHITECTURES = {
 }
 X32_BIT = 1 << 30
 RANGES = os.path.join(os.path.dirname(__file__), "filter_ranges.py")  # has a part in what is compiled, see below
-# struct sock_filter: code, jump if true, jump if false, operand (include/uapi/linux/bpf_common.h)
-Instruction = tuple[int, int, int, int]
-LOAD, JUMP, EQUAL, GREATER, AT_LEAST, HAS_BIT, MASK, RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
-NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 FILTER_OPTIMIZE = 8  # SCMP_FLTATR_CTL_OPTIMIZE: 2 makes a binary tree, so that late rules cost no more than early ones
 MANY = 32  # rules from which on a tree is better; with none libseccomp 2.5 makes a wrong one
 

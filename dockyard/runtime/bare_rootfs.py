@@ -4,8 +4,8 @@ import os
 
 from dockyard.oci.runtime_spec import Cpu, Memory, Mount, Pids, Seccomp, Spec
 from dockyard.runtime import defaults
-from dockyard.runtime.commands.update import size_in_bytes
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.sizes import size_in_bytes
 from dockyard.runtime.usage import Flags, UsageError
 
 PERIOD = 100_000  # µs, in which a quota of CPU time is counted

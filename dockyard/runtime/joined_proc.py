@@ -12,7 +12,7 @@ import socket
 
 from dockyard.linux import descriptors, procfs, syscalls
 from dockyard.oci.runtime_spec import Mount
-from dockyard.runtime import channel, mount_sources
+from dockyard.runtime import channel, file_systems
 from dockyard.runtime.mount_options import Options
 
 
@@ -20,13 +20,13 @@ def mount(pids: int, wanted: Mount, options: Options) -> int:
     """The mount `wanted`, of the PID namespace behind the descriptor `pids`: a detached one. Raises RuntimeFailure."""
     try:
         try:
-            return mount_sources.new_file_system(wanted, options, options.data, {"pidns": pids})
+            return file_systems.new_file_system(wanted, options, options.data, {"pidns": pids})
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
         return _copy(pids, options)
     except OSError as error:
-        raise mount_sources.failure(wanted, (error.strerror or "").lower()) from error
+        raise file_systems.failure(wanted, (error.strerror or "").lower()) from error
 
 
 def _copy(pids: int, options: Options) -> int:

@@ -10,9 +10,7 @@ cgroup, set a scheduler that a fork would lose) it does while the child waits.
 """
 
 import os
-import signal
 import socket
-import termios
 from collections.abc import Callable, Sequence
 
 from dockyard.linux import namespaces, syscalls
@@ -23,12 +21,6 @@ from dockyard.runtime.errors import RuntimeFailure, reason
 
 # Counted by user: the process that forks and the child would both count.
 LATE_LIMIT = "RLIMIT_NPROC"
-# What is called between the loading of the filter and execve.
-CALLS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(syscalls.NUMBERS, ()),
-    "clone": (syscalls.CLONE_PARENT | signal.SIGCHLD,),
-    "ioctl": (0, termios.TIOCSCTTY),
-}
 
 
 def cross(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dockyard.linux import capabilities, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Process, Spec
-from dockyard.runtime import environment, hooks, quick_start, sub_cgroups
+from dockyard.runtime import environment, hooks, protection, sub_cgroups
 from dockyard.runtime.command import Session
 from dockyard.runtime.container import Container, Started, Stdio
 from dockyard.runtime.errors import RuntimeFailure
@@ -51,7 +51,7 @@ def check_process(process: Process | None) -> None:
 
 def create(session: Session, flags: Flags) -> None:
     """Make the container of the bundle that the flags name; it waits for `start`. Raises RuntimeFailure."""
-    quick_start.protect()
+    protection.protect()
     launch = Launch(session, flags, detach=True)
     bundle, spec = _bundle(flags)
     assert spec.process is not None
@@ -62,7 +62,7 @@ def create(session: Session, flags: Flags) -> None:
 
 def run(session: Session, flags: Flags) -> int:
     """Make the container and start it; detached that is all, else its exit status when it has ended."""
-    quick_start.protect()
+    protection.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     bundle, spec = _bundle(flags)
     return run_spec(session, flags, launch, bundle, spec)
@@ -72,7 +72,7 @@ def run_rootfs(session: Session, flags: Flags) -> int:
     """Run a command in a plain directory; as `run`."""
     from dockyard.runtime import bare_rootfs
 
-    quick_start.protect()
+    protection.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     launch.name = flags.text("name") or os.urandom(6).hex()
     launch.forward_input = flags.on("interactive")
@@ -267,7 +267,7 @@ def check_name(name: str) -> None:
 
 def execute(session: Session, flags: Flags) -> int:
     """Run one more process in a container; its exit status, or 0 at once when detached."""
-    quick_start.protect()
+    protection.protect()
     launch = Launch(session, flags, detach=flags.on("detach"))
     container = Container.load(session.root, flags.arguments[0])
     status = container.status()

@@ -1,4 +1,4 @@
-"""What is mounted, as detached mounts: clones for bind mounts, id-mapped or not, and new file systems.
+"""What is mounted, as detached mounts: clones for bind mounts, id-mapped or not.
 
 Where the container has a user namespace its own root may neither see the host's files nor map their owners; then the
 runtime makes the clones before the container is born, and hands them down. What is in the container's own tree is
@@ -14,15 +14,12 @@ from dockyard.linux import idmaps, syscalls
 from dockyard.linux.syscalls import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
-    FSCONFIG_SET_FD,
-    FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING,
     MS_SLAVE,
 )
 from dockyard.oci.runtime_spec import Mount, Spec
 from dockyard.runtime import mount_options
-from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.mount_options import PROPAGATION, SUPERBLOCK_FLAGS, Options
+from dockyard.runtime.file_systems import failure
+from dockyard.runtime.mount_options import PROPAGATION, Options
 
 
 def clone(wanted: Mount, options: Options, bundle: str) -> int:
@@ -117,66 +114,8 @@ def map_ids(wanted: Mount, options: Options, source: int, spec: Spec, user_names
             os.close(namespace)
 
 
-def failure(wanted: Mount, reason: str | None) -> RuntimeFailure:
-    return RuntimeFailure(f'error mounting "{wanted.source}" to rootfs at "{wanted.destination}": {reason}')
-
-
 def _close(fd: int) -> None:
     try:
         os.close(fd)
     except OSError:
         pass  # handed on and closed already
-
-
-def new_file_system(wanted: Mount, options: Options, data: str, files: Mapping[str, int] | None = None) -> int:
-    """A new file system, mounted nowhere yet; its descriptor. Raises OSError, in the kernel's own words if any.
-
-    `files` are options whose value is a descriptor.
-    """
-    context = syscalls.fsopen(wanted.type)
-    try:
-        try:
-            syscalls.fsconfig(context, FSCONFIG_SET_STRING, "source", wanted.source or wanted.type)
-            for flag, name in SUPERBLOCK_FLAGS:
-                if options.flags & flag:
-                    syscalls.fsconfig(context, FSCONFIG_SET_FLAG, name)
-            for entry in _split(data):
-                name, equals, value = entry.partition("=")
-                if equals:
-                    syscalls.fsconfig(context, FSCONFIG_SET_STRING, name, value.strip('"'))
-                else:
-                    syscalls.fsconfig(context, FSCONFIG_SET_FLAG, name)
-            for name, fd in (files or {}).items():
-                syscalls.fsconfig(context, FSCONFIG_SET_FD, name, auxiliary=fd)
-            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        except OSError as error:
-            said = _log(context)
-            raise OSError(error.errno, f"{error.strerror}: {said}" if said else error.strerror) from error
-        set_, _ = options.attributes()
-        if options.copy_up or wanted.type == "tmpfs" or wanted.destination == "/dev":
-            set_ &= ~syscalls.MOUNT_ATTR_RDONLY  # later, when it is filled
-        return syscalls.fsmount(context, set_)
-    finally:
-        os.close(context)
-
-
-def _split(data: str) -> list[str]:
-    """A file system's options; a comma inside quotes (an SELinux label) separates nothing."""
-    entries: list[str] = []
-    quoted = False
-    for letter in data:
-        if letter == '"':
-            quoted = not quoted
-        if not entries or (letter == "," and not quoted):
-            entries.append("" if letter == "," else letter)
-        else:
-            entries[-1] += letter
-    return [entry for entry in entries if entry]
-
-
-def _log(context: int) -> str:
-    """What the kernel has to say about a failed file system context: lines like "e tmpfs: Bad value for 'size'"."""
-    try:
-        return os.read(context, 4096).decode(errors="replace").strip().removeprefix("e ")
-    except OSError:
-        return ""

@@ -129,13 +129,3 @@ def _run() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
     os._exit(status)  # the process is over: nothing is won by taking the interpreter apart
-
-
-def protect() -> None:
-    """Go on from an executable that no container can overwrite; returns if ours is one already."""
-    from dockyard.linux import executable, memory_files
-
-    if executable.is_protected():
-        return
-    copy = memory_files.copy("dockyard", os.path.realpath(executable.OWN))
-    os.execv(f"/proc/self/fd/{copy}", sys.orig_argv)

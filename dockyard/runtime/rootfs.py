@@ -29,7 +29,7 @@ from dockyard.linux.syscalls import (
     mount_setattr,
 )
 from dockyard.oci.runtime_spec import Mount, Spec
-from dockyard.runtime import cgroup_mounts, devices, labels, mount_options, mount_sources, tmpfs_copy
+from dockyard.runtime import cgroup_mounts, devices, file_systems, labels, mount_options, mount_sources, tmpfs_copy
 from dockyard.runtime.errors import RuntimeFailure, doing
 from dockyard.runtime.mount_options import PROPAGATION, Options
 
@@ -240,7 +240,7 @@ class Rootfs:
     ) -> None:
         """`covers`: the directory was there before us, and has something to tell a tmpfs."""
         if made < 0:
-            made = mount_sources.new_file_system(wanted, options, data)
+            made = file_systems.new_file_system(wanted, options, data)
         keep = False
         try:
             if options.copy_up and covers:

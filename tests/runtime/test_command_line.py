@@ -12,7 +12,8 @@ import pytest
 from dockyard.linux import systemd
 from dockyard.linux.cgroups import layout
 from dockyard.runtime.command import COMMANDS, HELP
-from dockyard.runtime.commands import events, update
+from dockyard.runtime.commands import events
+from dockyard.runtime.sizes import size_in_bytes
 from dockyard.runtime.usage import UsageError, parse
 from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import ROOT, Runtime, version_1
@@ -60,15 +61,15 @@ def test_a_wrong_flag_is_told_in_the_words_of_go(words: list[str], said: str) ->
 
 
 def test_sizes_and_durations() -> None:
-    assert update.size_in_bytes("512m") == 512 << 20
-    assert update.size_in_bytes("1.5GiB") == 3 << 29
-    assert update.size_in_bytes("100") == 100
-    assert update.size_in_bytes("64kb") == 64 << 10
+    assert size_in_bytes("512m") == 512 << 20
+    assert size_in_bytes("1.5GiB") == 3 << 29
+    assert size_in_bytes("100") == 100
+    assert size_in_bytes("64kb") == 64 << 10
     assert events.duration("1m30s") == 90
     assert events.duration("100ms") == pytest.approx(0.1)
     for wrong in ("", "m", "x1", "1x"):
         with pytest.raises(ValueError):
-            update.size_in_bytes(wrong)
+            size_in_bytes(wrong)
 
 
 def test_every_command_has_help_and_is_listed(runtime: Runtime) -> None:
@@ -262,7 +263,7 @@ def test_a_command_imports_nothing_that_takes_long(runtime: Runtime, command: st
     runtime.command("true")
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from dockyard.runtime import lean; lean.install()\n"
-        "from dockyard.runtime import command, quick_start; quick_start.protect = lambda: None\n"
+        "from dockyard.runtime import command, protection; protection.protect = lambda: None\n"
         "command.main(); print(*sys.modules.values(), sep='\\n')"
     )
     words = [sys.executable, "-ISEc", code, "--root", str(runtime.state), command, "nobody"]

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from dockyard.linux import filter_ranges, newer_calls, seccomp
+from dockyard.linux import bpf, filter_ranges, newer_calls, seccomp
 from dockyard.oci.runtime_spec import Seccomp, SeccompArg, SeccompRule
 from dockyard.runtime import defaults
 
@@ -23,20 +23,20 @@ def run(program: bytes, number: int, architecture: int, arguments: list[int]) ->
     while True:
         kind, yes, no, operand = code[at]
         at += 1
-        if kind == seccomp.LOAD:
+        if kind == bpf.LOAD:
             loaded = struct.unpack_from("=I", data, operand)[0]
-        elif kind == seccomp.MASK:
+        elif kind == bpf.MASK:
             loaded &= operand
-        elif kind == seccomp.JUMP:
+        elif kind == bpf.JUMP:
             at += operand
-        elif kind == seccomp.RETURN:
+        elif kind == bpf.RETURN:
             return int(operand)
         else:
             true = {
-                seccomp.EQUAL: loaded == operand,
-                seccomp.GREATER: loaded > operand,
-                seccomp.AT_LEAST: loaded >= operand,
-                seccomp.HAS_BIT: bool(loaded & operand),
+                bpf.EQUAL: loaded == operand,
+                bpf.GREATER: loaded > operand,
+                bpf.AT_LEAST: loaded >= operand,
+                bpf.HAS_BIT: bool(loaded & operand),
             }[kind]
             at += yes if true else no
 
@@ -90,10 +90,10 @@ def test_profiles_by_chance(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
 
 
 def test_more_ranges_than_branches_reach() -> None:
-    ret = [(seccomp.RETURN, 0, 0, answer) for answer in (1, 2)]
-    code = [(seccomp.LOAD, 0, 0, seccomp.NUMBER)]
+    ret = [(bpf.RETURN, 0, 0, answer) for answer in (1, 2)]
+    code = [(bpf.LOAD, 0, 0, bpf.NUMBER)]
     for number in range(0, 2000, 3):  # two of three
-        code += [(seccomp.EQUAL, 0, 1, number), ret[0], (seccomp.EQUAL, 0, 1, number + 1), ret[0]]
+        code += [(bpf.EQUAL, 0, 1, number), ret[0], (bpf.EQUAL, 0, 1, number + 1), ret[0]]
     plain = b"".join(struct.pack("=HBBI", *instruction) for instruction in [*code, ret[1]])
     shorter = filter_ranges.by_ranges(plain)
     assert len(shorter) < len(plain)
@@ -105,12 +105,12 @@ def test_more_ranges_than_branches_reach() -> None:
     "odd",
     [
         (0x87, 0, 0, 0),  # misc: to the other register
-        (seccomp.GREATER, 0, 0, 3),  # an order of architectures
-        (seccomp.MASK, 0, 0, 3),
+        (bpf.GREATER, 0, 0, 3),  # an order of architectures
+        (bpf.MASK, 0, 0, 3),
     ],
 )
-def test_what_is_not_foreseen_stays_as_it_is(odd: seccomp.Instruction) -> None:
-    code = [(seccomp.LOAD, 0, 0, seccomp.ARCHITECTURE), odd, (seccomp.EQUAL, 0, 0, 5), (seccomp.RETURN, 0, 0, 1)]
+def test_what_is_not_foreseen_stays_as_it_is(odd: bpf.Instruction) -> None:
+    code = [(bpf.LOAD, 0, 0, bpf.ARCHITECTURE), odd, (bpf.EQUAL, 0, 0, 5), (bpf.RETURN, 0, 0, 1)]
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     assert filter_ranges.by_ranges(program) == program
 

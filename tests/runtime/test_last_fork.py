@@ -25,7 +25,7 @@ from dockyard.oci.runtime_spec import (
     SeccompRule,
     Spec,
 )
-from dockyard.runtime import defaults, last_fork, mount_sources, outside
+from dockyard.runtime import defaults, outside
 from dockyard.runtime.container import Container, RuntimeFailure
 from dockyard.runtime.existing import Existing
 from tests.processes import children_of, eventually, gone
@@ -293,14 +293,14 @@ def test_a_restore_does_not_show_criu_to_who_can_look_into_it(bundle: Bundle) ->
 
 
 def test_a_proc_is_had_of_a_kernel_that_makes_none_for_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_file_system = mount_sources.new_file_system
+    new_file_system = file_systems.new_file_system
 
     def as_before_6_17(*given: Any) -> int:
         if given[3:]:
             raise OSError(errno.EINVAL, "Unknown parameter 'pidns'")
         return new_file_system(*given)
 
-    monkeypatch.setattr(mount_sources, "new_file_system", as_before_6_17)
+    monkeypatch.setattr(file_systems, "new_file_system", as_before_6_17)
 
     def act() -> Result:
         with host(bundle) as first:
@@ -338,7 +338,7 @@ def test_a_filter_need_not_allow_what_the_runtime_does(bundle: Bundle, name: str
 
 def test_the_answers_of_a_filter_are_known_without_loading_it() -> None:
     def allows(wanted: Seccomp) -> bool:
-        return filter_answers.allows(seccomp.compile_profile(wanted), last_fork.CALLS)
+        return filter_answers.allows(seccomp.compile_profile(wanted), filter.CALLS)
 
     assert allows(profile("mkdir"))
     assert allows(profile("setsid", action="SCMP_ACT_LOG"))

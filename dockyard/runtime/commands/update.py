@@ -3,6 +3,7 @@
 import sys
 
 from dockyard.runtime.command import Session
+from dockyard.runtime.sizes import size_in_bytes
 from dockyard.runtime.usage import Flags, check_arguments
 
 TYPE_CHECKING = False
@@ -119,18 +120,3 @@ def _size(flags: Flags, name: str) -> int | None:
         return -1 if text == "-1" else size_in_bytes(text)
     except ValueError:
         raise ValueError(f"invalid value for {name}: invalid size: '{text}'") from None
-
-
-def size_in_bytes(text: str) -> int:
-    """`512m`, `1.5GiB`, `64kb`, `100`: units are powers of 1024. Raises ValueError."""
-    number = text.strip().lower()
-    for ending in ("ib", "b"):
-        if number.endswith(ending):
-            number = number[: -len(ending)]
-            break
-    power = "kmgtp".find(number[-1:]) + 1 if number else 0
-    if power:
-        number = number[:-1]
-    if not number or not number[0].isdigit():
-        raise ValueError(text)
-    return int(float(number.strip()) * 1024**power)
