@@ -24,7 +24,7 @@ from pathlib import Path
 from dockyard.linux import cgroups, seccomp
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 from dockyard.shim.client import Shims
 from dockyard.shim.orders import LogConfig, StartRequest
 

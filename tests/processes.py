@@ -1,4 +1,4 @@
-"""Finding a daemon's helpers among the machine's processes: its zygote, the spare shim, and who holds a container."""
+"""Finding a daemon's helpers among the machine's processes: its zygote, the ready shim, and who holds a container."""
 
 import os
 import time

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from dockyard import timestamps as moments
+from dockyard import timestamps
 from dockyard.api.services import Services
 from dockyard.engine.containers.container import Container
 from dockyard.errors import InvalidParameter, NotFound
@@ -42,7 +42,7 @@ def prune_matcher(filters: Filters) -> Matches:
     times = filters.get("until", [])
     if len(times) > 1:
         raise InvalidParameter("more than one until filter specified")
-    until = moments.moment(times[0]) if times else None
+    until = timestamps.moment(times[0]) if times else None
 
     def matches(container: Container) -> bool:
         labels = container.config.labels or {}

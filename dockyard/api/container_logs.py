@@ -6,8 +6,7 @@ import time
 from contextlib import suppress
 from urllib.parse import quote_plus
 
-from dockyard import timestamps as moments
-from dockyard import web
+from dockyard import timestamps, web
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
 from dockyard.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, while_connected
@@ -42,8 +41,8 @@ class Logs:
         if file is None or not file.readable:
             raise NotImplementedHere("configured logging driver does not support reading")
         follow = call.flag("follow")
-        since = moments.unix_time(call.text("since"), "since") or 0
-        until = moments.unix_time(call.text("until"), "until") or 0
+        since = timestamps.unix_time(call.text("since"), "since") or 0
+        until = timestamps.unix_time(call.text("until"), "until") or 0
         if not follow:
             await _first_words(container)
         return await while_connected(call, self._send(call, container, since, until))

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dockyard import timestamps as moments
-from dockyard import web
+from dockyard import timestamps, web
 from dockyard.api.container_filters import has_label
 from dockyard.api.router import Call, Route
 from dockyard.api.services import Services
@@ -34,8 +33,8 @@ def routes(services: Services) -> list[Route]:
     async def events(call: Call) -> web.StreamResponse:
         # of other names nothing is said, as in Docker
         filters = {name: values for name, values in call.filters().items() if name in FILTERS}
-        since = moments.unix_time(call.text("since"), "since")
-        until = moments.unix_time(call.text("until"), "until")
+        since = timestamps.unix_time(call.text("since"), "since")
+        until = timestamps.unix_time(call.text("until"), "until")
         if since is not None and until is not None and until < since:
             raise InvalidParameter(
                 f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"

@@ -3,7 +3,7 @@
 Version 1 has a tree per controller, mounted apart; version 2 one tree with all of them; a hybrid host has version 2
 beside version 1, without controllers, and a container's processes are in both. A cgroup here is named by its
 path below the tops, like `docker/<id>`. Resources are given as file names and values by the caller
-(runtime/resources.py). Kernel: admin-guide/cgroup-v1, admin-guide/cgroup-v2.
+(runtime/resources/limits.py). Kernel: admin-guide/cgroup-v1, admin-guide/cgroup-v2.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """How `dockyard-runc` is started quickly and safely: what its launcher (packaging/dockyard-runc) finds and runs.
 
 The first command of a boot, if root's, prepares a directory under /run for the launcher: `python`, the interpreter on a
-read-only mount, which a container can't overwrite (linux/executable.py), its libraries likewise (quick_libraries.py),
+read-only mount, which a container can't overwrite (linux/executable.py), its libraries likewise (startup/libraries.py),
 and `main.py`, which knows where our modules are, so that the interpreter need not look for them (`-S`). From then on
 the launcher runs `python -ISE main.py`.
 Whoever can't mount does without: then commands start slower, and those that enter a container go on from a copy of the
@@ -40,13 +40,13 @@ AGAIN = "import sys; sys.path[:0] = {paths!r}; from dockyard.runtime.quick_start
 
 def lean_main() -> None:
     """Run the command of sys.argv with stand-ins for what takes long to import."""
-    from dockyard.runtime import quick_import
+    from dockyard.runtime.startup import module_cache
 
     gc.disable()  # it is over before there is anything worth collecting
-    quick_import.install(os.path.dirname(sys.argv[0]))
-    from dockyard.runtime import lean
+    module_cache.install(os.path.dirname(sys.argv[0]))
+    from dockyard.runtime.startup import stand_ins
 
-    lean.install()
+    stand_ins.install()
     _run()
 
 
@@ -71,7 +71,11 @@ def main() -> None:
 def prepare(launcher: str) -> str:
     """Make the directory for `launcher`; returns it. Raises OSError."""
     from dockyard.linux import executable
-    from dockyard.runtime import foreground, launch, quick_import, quick_libraries  # noqa: F401 (what commands load)
+    from dockyard.runtime.command_line import (
+        foreground,  # noqa: F401 (what commands load)
+        launch,  # noqa: F401 (what commands load)
+    )
+    from dockyard.runtime.startup import libraries, module_cache
 
     directory = os.path.normpath(PREPARED + launcher)
     os.makedirs(directory, 0o755, exist_ok=True)
@@ -80,12 +84,12 @@ def prepare(launcher: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         interpreter = os.path.realpath(sys.executable)
         program = f"{directory}/python"
-        mounted = [(program, interpreter), *quick_libraries.loader(directory)]
+        mounted = [(program, interpreter), *libraries.loader(directory)]
         root = _write_main(directory, launcher, interpreter, mounted)
-        quick_import.write(directory, root)
+        module_cache.write(directory, root)
         if not all(_is(ours, installed) for ours, installed in mounted):
-            quick_libraries.forget(directory)  # and the interpreter, perhaps an older one
-            quick_libraries.prepare(directory)
+            libraries.forget(directory)  # and the interpreter, perhaps an older one
+            libraries.prepare(directory)
             os.close(os.open(program, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
             executable.mount_read_only(interpreter, program)
         return directory
@@ -123,7 +127,7 @@ def _write_main(directory: str, launcher: str, interpreter: str, mounted: list[t
 
 
 def _run() -> None:
-    from dockyard.runtime.command import main as command
+    from dockyard.runtime.command_line.main import main as command
 
     status = command()
     if sys.stdout is not None:

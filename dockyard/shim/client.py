@@ -27,10 +27,10 @@ import msgspec
 from dockyard.errors import NotFound, SystemFailure, Unavailable
 from dockyard.folders import own_folder
 from dockyard.linux import memory_files, syscalls
-from dockyard.runtime import record as records
-from dockyard.runtime.container import Container
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.existing import Existing
+from dockyard.runtime.lifecycle.container import Container
+from dockyard.runtime.lifecycle.handle import ContainerHandle
+from dockyard.runtime.state import record as records
 from dockyard.shim import protocol, zygote
 from dockyard.shim.connection import Shim, status_of
 from dockyard.shim.orders import ExitStatus, Runtime, StartRequest
@@ -149,7 +149,7 @@ class Shims:
     def _signal(self, container_id: str, signo: int) -> None:
         """Signal a container's first process past its shim. Raises NotFound when it has ended."""
         try:
-            (self.other_container(container_id) or Existing.load(str(self.state_root), container_id)).kill(signo)
+            (self.other_container(container_id) or ContainerHandle.load(str(self.state_root), container_id)).kill(signo)
         except RuntimeFailure as failure:
             raise NotFound(f"container {container_id} is not running") from failure
 

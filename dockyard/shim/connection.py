@@ -19,8 +19,8 @@ import msgspec
 
 from dockyard.errors import NotFound, SystemFailure, Unavailable
 from dockyard.linux import syscalls
-from dockyard.runtime import record as records
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.state import record as records
 from dockyard.shim import protocol
 from dockyard.shim.orders import Attachment, ExecRequest, ExitStatus
 

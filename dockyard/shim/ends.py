@@ -5,8 +5,8 @@ import os
 import struct
 import termios
 
-from dockyard.runtime.container import Stdio
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.lifecycle.container import Stdio
 
 
 class Ends:

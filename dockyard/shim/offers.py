@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dockyard.linux import descriptors
-from dockyard.runtime import spare
-from dockyard.runtime.spare import Spare
+from dockyard.runtime.birth import prepared_parent
+from dockyard.runtime.birth.prepared_parent import PreparedParent
 from dockyard.shim import handover
 
 _OFFER = struct.Struct("<II")  # the shim's PID, its child's or 0
@@ -29,14 +29,14 @@ class Offer:
     shim: int  # its PID
     end: socket.socket  # of the handover to it
     watch: select.epoll  # what it watches when it has a container
-    spare: Spare | None  # its child, which forks the container's first process
+    parent: PreparedParent | None  # its child, which forks the container's first process
 
     def close(self) -> None:
         """Let go of it: whoever waits at the other ends notices."""
         self.end.close()
         self.watch.close()
-        if self.spare is not None:
-            self.spare.end.close()
+        if self.parent is not None:
+            self.parent.end.close()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -55,7 +55,7 @@ def make(starters: socket.socket, prepare: Callable[[], None]) -> tuple[socket.s
     watch = select.epoll()
     first, passed = 0, [end.fileno(), watch.fileno()]
     try:
-        child = spare.fork(prepare)
+        child = prepared_parent.fork(prepare)
         first = child.pid
         passed.append(child.end.fileno())
     except OSError:
@@ -77,8 +77,8 @@ def take(shims: socket.socket) -> Offer | None:
         return None
     shim, first = _OFFER.unpack(text)
     end, watch, *ends = passed
-    spare = Spare(first, socket.socket(fileno=ends[0])) if first else None
-    return Offer(shim, socket.socket(fileno=end), select.epoll.fromfd(watch), spare)
+    parent = PreparedParent(first, socket.socket(fileno=ends[0])) if first else None
+    return Offer(shim, socket.socket(fileno=end), select.epoll.fromfd(watch), parent)
 
 
 def tell(zygote: int, what: bytes, shim: int = 0) -> None:

@@ -19,10 +19,10 @@ import msgspec
 from dockyard.linux import null_device
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import Process, Resources, decode, encode
-from dockyard.runtime import further_process
-from dockyard.runtime.container import Started, Stdio
-from dockyard.runtime.environment import kept
+from dockyard.runtime.birth import exec_defaults
+from dockyard.runtime.birth.environment import kept
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.lifecycle.container import Started, Stdio
 
 # A command that takes longer hangs: making a sandbox with a kernel of its own takes seconds on a busy machine.
 TIMEOUT = 60.0
@@ -96,7 +96,7 @@ class OtherContainer:
     def execute(self, wanted: Process, stdio: Stdio | None) -> Started:
         """Run one more process in it. Raises RuntimeFailure."""
         # runtimes differ in what they make of what is left out; runc of noNewPrivileges: false
-        further_process.complete(wanted, self._own_process())
+        exec_defaults.complete(wanted, self._own_process())
         path = f"{self.directory}/process-{os.getpid()}-{time.monotonic_ns()}.json"
         with open(path, "wb") as file:
             file.write(encode(wanted))

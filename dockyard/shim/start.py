@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
-from dockyard.runtime.container import Container, Started
+from dockyard.runtime.birth.prepared_parent import PreparedParent
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import remove_files, start_time
-from dockyard.runtime.spare import Spare
+from dockyard.runtime.lifecycle.container import Container, Started
+from dockyard.runtime.state.record import remove_files, start_time
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends, resize
-from dockyard.shim.habits import Habits
 from dockyard.shim.log_writer import open_log
 from dockyard.shim.other_runtime import OtherContainer, Program
+from dockyard.shim.prefault import Prefault
 
 INIT_PATH = "/sbin/docker-init"
 INIT_PROGRAMS = (
@@ -49,14 +49,14 @@ class Task:
     watch: select.epoll
 
 
-def carry_out(task: Task, spare: Spare | None = None, habits: Habits | None = None) -> bool:
-    """Start the container, its first process being `spare` if that is given; whether it runs and is left to the shim.
+def carry_out(task: Task, parent: PreparedParent | None = None, prefault: Prefault | None = None) -> bool:
+    """Start the container, its first process being `parent` if that is given; whether it runs and is left to the shim.
 
-    Without `spare` the first process is a child of the caller's parent, which must be the shim.
+    Without `parent` the first process is a child of the caller's parent, which must be the shim.
     """
     seq = task.order.seq
     try:
-        started, ends = _start(task, spare, habits)
+        started, ends = _start(task, parent, prefault)
     except Exception as error:
         if isinstance(error, RuntimeFailure):
             reply = protocol.failed(seq, "runtime", error.message, error.exit_code)
@@ -74,7 +74,7 @@ def carry_out(task: Task, spare: Spare | None = None, habits: Habits | None = No
     return True
 
 
-def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Started, Ends]:
+def _start(task: Task, parent: PreparedParent | None, prefault: Prefault | None) -> tuple[Started, Ends]:
     order = task.order
     spec = task.spec if task.spec is not None else runtime_spec.decode(task.specification)
     if order.init:
@@ -113,7 +113,7 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
                 sibling=True,
                 systemd=order.systemd_cgroup,
                 text=b"" if order.init else task.specification,
-                spare=spare,
+                parent=parent,
                 meanwhile=None if order.terminal else leave_to_shim,
             )
             assert container.process is not None
@@ -130,8 +130,8 @@ def _start(task: Task, spare: Spare | None, habits: Habits | None) -> tuple[Star
             raise RuntimeFailure("the daemon has gone")
         if handover.is_over(task.end):
             raise RuntimeFailure("the container's shim has gone")
-        if habits is not None:
-            habits.tell(started.pid)
+        if prefault is not None:
+            prefault.tell(started.pid)
         if not order.checkpoint:  # what is restored runs already
             container.start()
         return started, ends
@@ -172,7 +172,8 @@ def _cgroup_path(order: protocol.Start, spec: runtime_spec.Spec) -> str:
 def _restore(order: protocol.Start, spec: runtime_spec.Spec, ends: Ends) -> Container:
     """Let the container go on from a checkpoint. Its process is ours, and the shim's when we go."""
     # here alone: a start that restores nothing need not bring it along
-    from dockyard.runtime import checkpoint, restore
+    from dockyard.runtime.checkpoint import dump as checkpoint
+    from dockyard.runtime.checkpoint import restore
 
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     # what of the outside it may hold on to: see engine/containers/checkpoints/service.py, which has made it

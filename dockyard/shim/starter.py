@@ -21,8 +21,8 @@ from dockyard.linux import memory_files, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
 from dockyard.shim import handover, offers, protocol
-from dockyard.shim.habits import Habits
 from dockyard.shim.offers import Offer
+from dockyard.shim.prefault import Prefault
 from dockyard.shim.start import Task, carry_out, send
 
 # Orders that one starter carries out: whatever may pile up in its memory is gone with it.
@@ -32,12 +32,12 @@ MOST_ORDERS = 1000
 class Starter:
     """Carries out orders until the daemon or the zygote (its pidfd) has gone. `news` is the pipe to the zygote."""
 
-    def __init__(self, orders: socket.socket, shims: socket.socket, news: int, zygote: int, habits: Habits) -> None:
+    def __init__(self, orders: socket.socket, shims: socket.socket, news: int, zygote: int, prefault: Prefault) -> None:
         self._orders = orders
         self._shims = shims
         self._news = news
         self._zygote = zygote
-        self._habits = habits
+        self._prefault = prefault
         self._awaiting = select.epoll()
         # of several starters only one is woken, and always the same one where that is free: it is at its best by then
         self._awaiting.register(orders, select.EPOLLIN | select.EPOLLEXCLUSIVE)
@@ -120,9 +120,9 @@ class Starter:
             end=offer.end,
             watch=offer.watch,
         )
-        spare, spec = offer.spare, _read(task)
-        if spec is not None and spare is not None and spare.fits(spec) and spare.is_there():
-            done = carry_out(replace(task, spec=spec), spare, self._habits)
+        parent, spec = offer.parent, _read(task)
+        if spec is not None and parent is not None and parent.fits(spec) and parent.is_there():
+            done = carry_out(replace(task, spec=spec), parent, self._prefault)
         else:
             handover.put_outcome(offer.end, handover.PASSED_ON, descriptors[1:])
             done = True

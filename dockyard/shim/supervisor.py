@@ -20,10 +20,10 @@ import msgspec
 from dockyard.linux import memory_files
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
-from dockyard.runtime import groups
-from dockyard.runtime.container import Container, Joining, Started
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.record import is_ending, remove_files
+from dockyard.runtime.lifecycle.container import Container, Joining, Started
+from dockyard.runtime.resources import groups
+from dockyard.runtime.state.record import is_ending, remove_files
 from dockyard.shim import handover, protocol
 from dockyard.shim.ends import Ends
 from dockyard.shim.log_writer import NoLog, open_log

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dockyard.linux import memory_files, syscalls
-from dockyard.runtime.environment import kept
+from dockyard.runtime.birth.environment import kept
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,8 +32,8 @@ def main(home: int = -1, root: int = -1) -> None:
     import traceback
 
     from dockyard.linux import capabilities, cgroups
-    from dockyard.shim import rehearsal, unit
-    from dockyard.shim.nursery import Nursery
+    from dockyard.shim import unit, warm_up
+    from dockyard.shim.process_pool import ProcessPool
 
     daemon = socket.socket(fileno=os.dup(0))
     null = os.open("/dev/null", os.O_RDWR)
@@ -49,18 +49,18 @@ def main(home: int = -1, root: int = -1) -> None:
         print(f"the shims stay in the daemon's unit: {failure}", file=sys.stderr, flush=True)
     # what every start would import, and read
     if cgroups.layout().version == 2:
-        from dockyard.runtime import resources_v2  # noqa: F401
+        from dockyard.runtime.resources import v2 as resources_v2  # noqa: F401
     else:
-        from dockyard.runtime import resources_v1  # noqa: F401
+        from dockyard.runtime.resources import v1 as resources_v1  # noqa: F401
     capabilities.last_known_to_kernel()
     if home >= 0:
         _come_home(home, root)
     os.chdir("/")
     gc.disable()
     try:
-        rehearsal.rehearse(f"/run/dockyard-rehearsal-{os.getpid()}")
-    except Exception as failure:  # whatever it is: without a rehearsal shims need more memory and time, no more
-        print(f"the rehearsal has failed: {failure!r}", file=sys.stderr, flush=True)
+        warm_up.warm_up(f"/run/dockyard-warm-up-{os.getpid()}")
+    except Exception as failure:  # whatever it is: without it shims need more memory and time, no more
+        print(f"the warm-up has failed: {failure!r}", file=sys.stderr, flush=True)
     gc.collect()
     holes = _fill_holes()
     gc.freeze()  # the collector touches no inherited object: pages stay shared with every fork
@@ -69,7 +69,7 @@ def main(home: int = -1, root: int = -1) -> None:
     os.dup2(0, 1)
     os.dup2(0, 2)
     try:
-        Nursery(daemon).tend()
+        ProcessPool(daemon).tend()
     except Exception:
         os.write(told, traceback.format_exc().encode())
         raise

@@ -8,7 +8,7 @@ import pytest
 
 from dockyard.linux import cgroup_counters
 from dockyard.linux.cgroups import Cgroup, layout, path_of
-from dockyard.runtime import statistics
+from dockyard.runtime.resources import statistics
 from tests.cgroups.conftest import Spawn
 
 FORKS = "import os\nprint('ok')\nwhile True:\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n"

@@ -4,8 +4,8 @@ import pytest
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import BlockIO, Cpu, DeviceRule, Memory, Pids, Resources, ThrottleDevice
-from dockyard.runtime import resources
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.resources import limits as resources
 from tests.cgroups.conftest import Spawn
 
 MIB = 1 << 20

@@ -4,8 +4,10 @@ import pytest
 
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci.runtime_spec import Cpu, DeviceRule, Memory, Pids, Resources
-from dockyard.runtime import device_filter, resources, resources_v2
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.resources import device_filter
+from dockyard.runtime.resources import limits as resources
+from dockyard.runtime.resources import v2 as resources_v2
 from tests.cgroups.conftest import Spawn
 
 MIB = 1 << 20

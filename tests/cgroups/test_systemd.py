@@ -9,8 +9,9 @@ import pytest
 from dockyard.linux import dbus, systemd
 from dockyard.linux.cgroups import path_of
 from dockyard.oci.runtime_spec import Cpu, Linux, Memory, Pids, Resources, Spec
-from dockyard.runtime import groups, resources, systemd_properties
 from dockyard.runtime.errors import RuntimeFailure
+from dockyard.runtime.resources import groups, systemd_properties
+from dockyard.runtime.resources import limits as resources
 
 needs_systemd = pytest.mark.skipif(not systemd.is_running(), reason="systemd does not run here")
 

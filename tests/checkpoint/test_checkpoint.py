@@ -19,7 +19,7 @@ import pytest
 from tests import criu
 
 pytestmark = criu.needed()
-RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
+RUNC = (sys.executable, "-c", "from dockyard.runtime.command_line.main import main; raise SystemExit(main())")
 # a file of the host's as standard output is nothing that CRIU could find again
 NOWHERE = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/number; sleep 0.05; done"

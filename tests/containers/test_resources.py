@@ -18,14 +18,14 @@ from dockyard.engine.containers.spec import limits
 from dockyard.engine.containers.spec.devices import devices_of, parse_rule
 from dockyard.engine.containers.spec.runtime_spec import tmpfs_options
 from dockyard.engine.containers.spec.security import granted_capabilities, seccomp_profile, security_options
-from dockyard.engine.system.host_limits import Abilities, abilities, numbers_of
+from dockyard.engine.system.host_limits import HostLimits, host_limits, numbers_of
 from dockyard.errors import Conflict, InvalidParameter
 from dockyard.linux import cgroups
 from dockyard.linux.cgroups import layout
 from tests.engine_process import EngineProcess
 
-EVERYTHING = Abilities(*([True] * 12), cpus="0-3", mems="0")
-NOTHING = Abilities(*([False] * 12), cpus="0-3", mems="0")
+EVERYTHING = HostLimits(*([True] * 12), cpus="0-3", mems="0")
+NOTHING = HostLimits(*([False] * 12), cpus="0-3", mems="0")
 version_1 = pytest.mark.skipif(cgroups.layout().version == 2, reason="looks at files of cgroup v1")
 
 
@@ -166,7 +166,7 @@ def test_tmpfs_options_override_their_opposites() -> None:
 
 @version_1
 def test_every_limit_reaches_the_kernel(engine: EngineProcess) -> None:
-    cpu = numbers_of(abilities().cpus).pop()
+    cpu = numbers_of(host_limits().cpus).pop()
     engine.docker(
         "run", "-d", "--name", "limited", "--memory=64m", "--memory-swap=128m", "--memory-reservation=32m",
         "--memory-swappiness=10", "--cpus=0.5", "--cpu-shares=512", f"--cpuset-cpus={cpu}", "--cpuset-mems=0",
@@ -432,10 +432,10 @@ def test_groups_are_added_by_name_and_number(engine: EngineProcess) -> None:
 
 
 def test_processors_that_have_come_or_gone_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert numbers_of(abilities().cpus)
-    assert numbers_of(abilities().mems)
+    assert numbers_of(host_limits().cpus)
+    assert numbers_of(host_limits().mems)
     monkeypatch.setattr("dockyard.engine.system.host_limits._read", lambda path: "0-511")
-    assert abilities().cpus == abilities().mems == "0-511"
+    assert host_limits().cpus == host_limits().mems == "0-511"
 
 
 def test_containers_have_the_limit_that_the_daemon_was_started_with(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockyard.oci.runtime_spec import IDMapping, Mount, Namespace, Process, Spec
-from dockyard.runtime import defaults
-from dockyard.runtime.container import Container, RuntimeFailure, Stdio
+from dockyard.runtime.lifecycle.container import Container, RuntimeFailure, Stdio
+from dockyard.runtime.spec import defaults
 
 APPLETS = "sh cat ls echo stat id sleep touch mkdir mkfifo chmod mount umount grep env hostname readlink uname wc true"
 MAPPING = [IDMapping(container_id=0, host_id=100000, size=1000), IDMapping(container_id=1000, host_id=200000, size=500)]

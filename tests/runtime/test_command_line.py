@@ -11,10 +11,10 @@ import pytest
 
 from dockyard.linux import systemd
 from dockyard.linux.cgroups import layout
-from dockyard.runtime.command import COMMANDS, HELP
+from dockyard.runtime.command_line.main import COMMANDS, HELP
+from dockyard.runtime.command_line.sizes import size_in_bytes
+from dockyard.runtime.command_line.usage import UsageError, parse
 from dockyard.runtime.commands import events
-from dockyard.runtime.sizes import size_in_bytes
-from dockyard.runtime.usage import UsageError, parse
 from tests.processes import cgroup_beside_ours
 from tests.runtime.conftest import ROOT, Runtime, version_1
 
@@ -262,9 +262,11 @@ HEAVY = {"msgspec", "dataclasses", "typing", "re", "enum", "inspect", "subproces
 def test_a_command_imports_nothing_that_takes_long(runtime: Runtime, command: str) -> None:
     runtime.command("true")
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from dockyard.runtime import lean; lean.install()\n"
-        "from dockyard.runtime import command, protection; protection.protect = lambda: None\n"
-        "command.main(); print(*sys.modules.values(), sep='\\n')"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dockyard.runtime.startup import stand_ins; stand_ins.install()\n"
+        "from dockyard.runtime.startup import protection; protection.protect = lambda: None\n"
+        "from dockyard.runtime.command_line import main\n"
+        "main.main(); print(*sys.modules.values(), sep='\\n')"
     )
     words = [sys.executable, "-ISEc", code, "--root", str(runtime.state), command, "nobody"]
     done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=True)

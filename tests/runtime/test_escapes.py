@@ -13,8 +13,8 @@ import pytest
 
 from dockyard.linux import procfs, syscalls
 from dockyard.oci.runtime_spec import Hook, Hooks, IDMapping, Mount, Namespace
-from dockyard.runtime import sysctls
-from dockyard.runtime.container import Container, RuntimeFailure
+from dockyard.runtime.birth import sysctls
+from dockyard.runtime.lifecycle.container import Container, RuntimeFailure
 from tests.runtime.bundle import Bundle, apart, bind, execute, host_python, process, python
 
 KEYCTL, SESSION_KEYRING, READ = 250, -3, 11

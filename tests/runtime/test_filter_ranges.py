@@ -8,7 +8,7 @@ import pytest
 
 from dockyard.linux import bpf, filter_ranges, newer_calls, seccomp
 from dockyard.oci.runtime_spec import Seccomp, SeccompArg, SeccompRule
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 NAMES = "read write open close stat poll mmap brk ioctl clone socket personality execve kill umask prctl".split()
 OPERATORS = [f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")]

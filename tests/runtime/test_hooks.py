@@ -13,7 +13,7 @@ from dockyard.oci.runtime_spec import (
     Hook,
     Hooks,
 )
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
 from tests.runtime.bundle import (
     Bundle,
     bind,

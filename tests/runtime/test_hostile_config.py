@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from dockyard.oci import runtime_spec
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
 from tests.leaks import take_census
 from tests.runtime.bundle import Bundle, apart
 

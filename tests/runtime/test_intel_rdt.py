@@ -7,8 +7,8 @@ import pytest
 from dockyard.oci.runtime_spec import (
     IntelRdt,
 )
-from dockyard.runtime import intel_rdt
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
+from dockyard.runtime.resources import intel_rdt
 from tests.runtime.bundle import Bundle
 
 

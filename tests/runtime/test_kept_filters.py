@@ -7,13 +7,13 @@ import pytest
 
 from dockyard.linux import seccomp
 from dockyard.oci.runtime_spec import Seccomp, SeccompRule
-from dockyard.runtime import kept_filters
+from dockyard.runtime.security import seccomp_cache
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "filters"
-    monkeypatch.setattr(kept_filters, "FOLDER", str(path))
+    monkeypatch.setattr(seccomp_cache, "FOLDER", str(path))
     return path
 
 
@@ -37,9 +37,9 @@ def profile_of(*names: str) -> Seccomp:
 
 
 def test_a_filter_is_compiled_once(folder: Path, compilations: list[Seccomp]) -> None:
-    first = kept_filters.compiled(profile_of("getcwd"))
-    assert kept_filters.compiled(profile_of("getcwd")) == first
-    assert kept_filters.compiled(profile_of("chdir")) != first
+    first = seccomp_cache.compiled(profile_of("getcwd"))
+    assert seccomp_cache.compiled(profile_of("getcwd")) == first
+    assert seccomp_cache.compiled(profile_of("chdir")) != first
     assert len(compilations) == 2
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -48,36 +48,36 @@ def test_profiles_whose_names_there_are_the_same_are_told_apart(
     folder: Path, compilations: list[Seccomp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("binascii.crc32", lambda text: 7)
-    first = kept_filters.compiled(profile_of("getcwd"))
-    assert kept_filters.compiled(profile_of("chdir")) != first
-    assert kept_filters.compiled(profile_of("getcwd")) == first
+    first = seccomp_cache.compiled(profile_of("getcwd"))
+    assert seccomp_cache.compiled(profile_of("chdir")) != first
+    assert seccomp_cache.compiled(profile_of("getcwd")) == first
     assert len(compilations) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"\x00" * 300])
 def test_a_damaged_file_is_replaced(folder: Path, compilations: list[Seccomp], damage: bytes) -> None:
-    expected = kept_filters.compiled(profile_of("getcwd"))
+    expected = seccomp_cache.compiled(profile_of("getcwd"))
     (kept,) = folder.iterdir()
     kept.write_bytes(damage)
-    assert kept_filters.compiled(profile_of("getcwd")) == expected
-    assert kept_filters.compiled(profile_of("getcwd")) == expected
+    assert seccomp_cache.compiled(profile_of("getcwd")) == expected
+    assert seccomp_cache.compiled(profile_of("getcwd")) == expected
     assert len(compilations) == 2
 
 
 def test_where_others_may_write_nothing_is_believed(folder: Path, compilations: list[Seccomp]) -> None:
-    kept_filters.compiled(profile_of("getcwd"))
+    seccomp_cache.compiled(profile_of("getcwd"))
     folder.chmod(0o777)
-    kept_filters.compiled(profile_of("getcwd"))
+    seccomp_cache.compiled(profile_of("getcwd"))
     folder.chmod(0o700)
     os.chown(folder, 1000, 1000)
-    kept_filters.compiled(profile_of("getcwd"))
+    seccomp_cache.compiled(profile_of("getcwd"))
     assert len(compilations) == 3
 
 
 def test_only_so_many_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_filters, "MOST", 3)
+    monkeypatch.setattr(seccomp_cache, "MOST", 3)
     for name in ("getcwd", "chdir", "fchdir", "rename", "mkdir"):
-        kept_filters.compiled(profile_of(name))
+        seccomp_cache.compiled(profile_of(name))
     assert len(list(folder.iterdir())) <= 3
 
 
@@ -85,4 +85,4 @@ def test_a_wrong_profile_is_refused_each_time(folder: Path) -> None:
     wrong = Seccomp(default_action="SCMP_ACT_NONE")
     for _ in range(2):
         with pytest.raises(ValueError, match="invalid seccomp action"):
-            kept_filters.compiled(wrong)
+            seccomp_cache.compiled(wrong)

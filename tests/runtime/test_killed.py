@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dockyard.linux.cgroups import Cgroup
-from dockyard.runtime import record as records
-from dockyard.runtime.existing import Existing
+from dockyard.runtime.lifecycle.handle import ContainerHandle
+from dockyard.runtime.state import record as records
 from tests.processes import eventually, gone
 from tests.runtime.bundle import Bundle, apart
 from tests.runtime.conftest import Runtime
@@ -82,14 +82,14 @@ def test_a_first_process_whose_maker_dies_before_it_is_recorded_ends(
     monkeypatch.setattr(records, "save", save)
 
     def act() -> None:
-        with bundle.created(bundle.spec("sleep", "100"), gate=True):
+        with bundle.created(bundle.spec("sleep", "100"), exec_fifo=True):
             pass
 
     with pytest.raises(AssertionError, match="ended without an answer"):
         apart(act)
     assert eventually(lambda: gone(int(seen.read_text())))
     (name,) = os.listdir(bundle.state)
-    remains = Existing.load_remains(bundle.state, name)
+    remains = ContainerHandle.load_remains(bundle.state, name)
     assert remains is not None
     assert remains.group.exists()
     remains.delete(force=True)

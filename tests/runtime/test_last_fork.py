@@ -25,9 +25,12 @@ from dockyard.oci.runtime_spec import (
     SeccompRule,
     Spec,
 )
-from dockyard.runtime import defaults, outside
-from dockyard.runtime.container import Container, RuntimeFailure
-from dockyard.runtime.existing import Existing
+from dockyard.runtime.checkpoint import external_resources
+from dockyard.runtime.lifecycle.container import Container, RuntimeFailure
+from dockyard.runtime.lifecycle.handle import ContainerHandle
+from dockyard.runtime.rootfs import file_systems
+from dockyard.runtime.security import seccomp as seccomp_filter
+from dockyard.runtime.spec import defaults
 from tests.processes import children_of, eventually, gone
 from tests.runtime.bundle import Bundle, Result, apart, bind, execute, process, with_user_namespace
 from tests.runtime.conftest import Runtime
@@ -59,9 +62,11 @@ def run(bundle: Bundle, spec: Spec, **options: bool) -> Result:
         return Result(status, os.pread(output, 1 << 16, 0).decode())
 
 
-@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("exec_fifo", [False, True])
 @pytest.mark.parametrize("users", ["none", "new", "joined"])
-def test_a_container_that_joins_has_the_others_processes_in_its_proc(bundle: Bundle, gate: bool, users: str) -> None:
+def test_a_container_that_joins_has_the_others_processes_in_its_proc(
+    bundle: Bundle, exec_fifo: bool, users: str
+) -> None:
     def act() -> Result:
         first = bundle.spec("sleep", "100")
         with host(bundle, with_user_namespace(first) if users == "joined" else first) as container:
@@ -70,7 +75,7 @@ def test_a_container_that_joins_has_the_others_processes_in_its_proc(bundle: Bun
                 with_user_namespace(spec)
             elif users == "joined":
                 spec.linux.namespaces.append(Namespace(type="user", path=f"/proc/{container.record.pid}/ns/user"))
-            return run(bundle, spec, gate=gate)
+            return run(bundle, spec, exec_fifo=exec_fifo)
 
     command, user, number = apart(act).lines
     assert (command, user) == ("sleep\x00100\x00", "0")
@@ -83,8 +88,8 @@ def test_a_program_that_is_not_there_is_told_whoever_waits_at_the_gate(bundle: B
             spec = joining(bundle, first, "/bin/broken")
             (bundle.root / "bin/broken").write_text("#!/nothing\n")
             (bundle.root / "bin/broken").chmod(0o755)
-            with bundle.created(spec, gate=True) as (container, _):
-                Existing.load(bundle.state, container.record.id).start()
+            with bundle.created(spec, exec_fifo=True) as (container, _):
+                ContainerHandle.load(bundle.state, container.record.id).start()
 
     with pytest.raises(RuntimeFailure, match="exec /bin/broken: no such file") as failure:
         apart(act)
@@ -96,7 +101,7 @@ def test_who_waits_at_the_gate_and_the_process_end_with_each_other(bundle: Bundl
         ended = []
         with host(bundle) as first:
             for victim in ("keeper", "process"):
-                with bundle.created(joining(bundle, first, "true"), gate=True) as (container, _):
+                with bundle.created(joining(bundle, first, "true"), exec_fifo=True) as (container, _):
                     assert container.status() == "created"
                     others = {first.record.pid, container.record.pid}
                     (keeper,) = [pid for pid in children_of(os.getpid()) if pid not in others and not gone(pid)]
@@ -283,7 +288,7 @@ def test_a_restore_does_not_show_criu_to_who_can_look_into_it(bundle: Bundle) ->
             spec.process.capabilities = defaults.capability_sets(names)  # type: ignore[union-attr]
             with host(bundle, spec) as container:
                 try:
-                    outside.check_joined_pids(joining(bundle, container, "true"))
+                    external_resources.check_joined_pids(joining(bundle, container, "true"))
                 except RuntimeFailure as failure:
                     refused.append(failure.message)
         return refused
@@ -338,7 +343,7 @@ def test_a_filter_need_not_allow_what_the_runtime_does(bundle: Bundle, name: str
 
 def test_the_answers_of_a_filter_are_known_without_loading_it() -> None:
     def allows(wanted: Seccomp) -> bool:
-        return filter_answers.allows(seccomp.compile_profile(wanted), filter.CALLS)
+        return filter_answers.allows(seccomp.compile_profile(wanted), seccomp_filter.CALLS)
 
     assert allows(profile("mkdir"))
     assert allows(profile("setsid", action="SCMP_ACT_LOG"))

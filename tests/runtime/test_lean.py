@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from dockyard.oci import runtime_spec
-from dockyard.runtime import example, lean
+from dockyard.runtime.spec import example
+from dockyard.runtime.startup import stand_ins
 from tests.runtime.conftest import ROOT
 
 READ = """
 import sys
 sys.path.insert(0, {root!r})
-from dockyard.runtime import lean
-lean.install()
+from dockyard.runtime.startup import stand_ins
+stand_ins.install()
 from dockyard.oci import runtime_spec
 try:
     sys.stdout.write(runtime_spec.encode(runtime_spec.decode(sys.stdin.read().encode())).decode())
@@ -92,9 +93,9 @@ RARE = {("socket", "AF_NETLINK"), ("ctypes", "cast"), ("ctypes", "POINTER")}
 def _stand_ins() -> dict[str, set[str]]:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; lean.install(); import json\n"
+        "from dockyard.runtime import lean; stand_ins.install(); import json\n"
         "found = {n: sorted(vars(m)) for n, m in sys.modules.items() if type(m).__name__ == '_StandIn'}\n"
-        "import dockyard.runtime.quick_ctypes as quick\n"
+        "import dockyard.runtime.startup.quick_ctypes as quick\n"
         "found['ctypes'] = sorted(vars(quick))\n"
         "print(json.dumps(found))"
     )
@@ -123,16 +124,16 @@ def _uses(path: Path) -> list[tuple[str, str]]:
 
 def test_small_things_behave_as_the_librarys() -> None:
     order = []
-    with lean.ExitStack() as stack:
+    with stand_ins.ExitStack() as stack:
         stack.callback(order.append, 1)
         stack.callback(order.append, 2)
     assert order == [2, 1]
-    with lean.suppress(KeyError):
+    with stand_ins.suppress(KeyError):
         raise KeyError
-    with pytest.raises(ValueError), lean.suppress(KeyError):
+    with pytest.raises(ValueError), stand_ins.suppress(KeyError):
         raise ValueError
 
-    @lean.contextmanager
+    @stand_ins.contextmanager
     def managed():  # type: ignore[no-untyped-def]
         order.append(3)
         try:
@@ -152,7 +153,7 @@ def test_small_things_behave_as_the_librarys() -> None:
 def test_functions_of_the_c_library_are_called_alike() -> None:
     called = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; lean.install(); import ctypes\n"
+        "from dockyard.runtime import lean; stand_ins.install(); import ctypes\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "libc.strtoll.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)\n"
         "libc.strtoll.restype = ctypes.c_int64\n"
@@ -175,7 +176,7 @@ def test_functions_of_the_c_library_are_called_alike() -> None:
 def test_a_device_filter_is_loaded_through_them() -> None:
     loaded = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; lean.install(); import os\n"
+        "from dockyard.runtime import lean; stand_ins.install(); import os\n"
         "from dockyard.runtime import defaults, device_filter\n"
         "fd = device_filter._load(device_filter.program(defaults.DEVICE_RULES))\n"
         "print(os.readlink(f'/proc/self/fd/{fd}'), type(sys.modules['ctypes']).__name__)"

@@ -15,7 +15,7 @@ from dockyard.oci.runtime_spec import (
     Mount,
     Namespace,
 )
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
 from tests.runtime.bundle import Bundle, bind, with_user_namespace
 
 LINUX = tuple(int(number) for number in os.uname().release.split(".")[:2])

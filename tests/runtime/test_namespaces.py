@@ -14,7 +14,7 @@ from dockyard.oci.runtime_spec import (
     NetDevice,
     TimeOffset,
 )
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
 from tests.runtime.bundle import (
     Bundle,
     apart,

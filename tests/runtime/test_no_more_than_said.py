@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dockyard.oci.runtime_spec import DeviceRule, Resources
-from dockyard.runtime import defaults
-from dockyard.runtime.container import RuntimeFailure
+from dockyard.runtime.lifecycle.container import RuntimeFailure
+from dockyard.runtime.spec import defaults
 from tests.runtime.bundle import Bundle, bind
 from tests.runtime.conftest import Runtime
 

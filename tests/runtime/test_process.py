@@ -19,8 +19,8 @@ from dockyard.oci.runtime_spec import (
     Scheduler,
     Spec,
 )
-from dockyard.runtime.container import RuntimeFailure
-from dockyard.runtime.scheduling import number_set
+from dockyard.runtime.birth.scheduling import number_set
+from dockyard.runtime.lifecycle.container import RuntimeFailure
 from tests.runtime.bundle import Bundle, apart, execute, process, with_user_namespace
 
 

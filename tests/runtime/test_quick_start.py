@@ -4,16 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dockyard.runtime import quick_import
+from dockyard.runtime.startup import module_cache
 from tests.runtime.conftest import PREPARED, ROOT, Runtime
 
 SHOW = """
 import sys
 sys.path.insert(0, {root!r})
-import dockyard.runtime.quick_import as quick_import
-quick_import.install({directory!r})
-import dockyard.runtime.gate as gate
-print(type(gate.__spec__.loader).__name__, gate.__file__, gate.STARTED)
+import dockyard.runtime.startup.module_cache as quick_import
+module_cache.install({directory!r})
+import dockyard.runtime.state.exec_fifo as exec_fifo
+print(type(exec_fifo.__spec__.loader).__name__, exec_fifo.__file__, exec_fifo.STARTED)
 """
 
 
@@ -43,9 +43,9 @@ def test_modules_come_from_one_file_which_follows_their_source(tmp_path: Path) -
     (tmp_path / "root2").mkdir()
     root.rename(tmp_path / "root2/dockyard")
     root = tmp_path / "root2"
-    quick_import.write(str(tmp_path), str(root))
-    assert shown(tmp_path, root) == ["_Modules", f"{root}/dockyard/runtime/gate.py", "started"]
-    gate = root / "dockyard/runtime/gate.py"
-    gate.write_text(gate.read_text() + 'STARTED = "changed"\n')
-    assert shown(tmp_path, root) == ["SourceFileLoader", str(gate), "changed"]
-    assert shown(tmp_path, root) == ["_Modules", str(gate), "changed"]
+    module_cache.write(str(tmp_path), str(root))
+    assert shown(tmp_path, root) == ["_Modules", f"{root}/dockyard/runtime/state/exec_fifo.py", "started"]
+    exec_fifo = root / "dockyard/runtime/state/exec_fifo.py"
+    exec_fifo.write_text(exec_fifo.read_text() + 'STARTED = "changed"\n')
+    assert shown(tmp_path, root) == ["SourceFileLoader", str(exec_fifo), "changed"]
+    assert shown(tmp_path, root) == ["_Modules", str(exec_fifo), "changed"]

@@ -21,8 +21,8 @@ from dockyard.oci.runtime_spec import (
     SeccompRule,
     Spec,
 )
-from dockyard.runtime.container import RuntimeFailure
-from dockyard.runtime.defaults import DEFAULT_CAPABILITIES, default_seccomp
+from dockyard.runtime.lifecycle.container import RuntimeFailure
+from dockyard.runtime.spec.defaults import DEFAULT_CAPABILITIES, default_seccomp
 from tests.runtime.bundle import (
     Bundle,
     apart,
@@ -124,7 +124,7 @@ def test_a_call_newer_than_the_profile_does_not_exist(bundle: Bundle) -> None:
 
 
 def bundle_profile() -> Seccomp:
-    from dockyard.runtime import defaults
+    from dockyard.runtime.spec import defaults
 
     return defaults.default_seccomp(defaults.DEFAULT_CAPABILITIES)
 

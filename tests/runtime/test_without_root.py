@@ -17,7 +17,7 @@ from dockyard.linux import cgroups
 
 USER = 54321
 NOBODY = 65534
-RUNC = (sys.executable, "-c", "from dockyard.runtime.command import main; raise SystemExit(main())")
+RUNC = (sys.executable, "-c", "from dockyard.runtime.command_line.main import main; raise SystemExit(main())")
 
 
 class Home:

@@ -10,7 +10,7 @@ import pytest
 from dockyard.linux import cgroups, seccomp
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Seccomp, SeccompRule
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 from dockyard.shim import client
 from dockyard.shim.client import Shims
 from dockyard.shim.orders import LogConfig, StartRequest

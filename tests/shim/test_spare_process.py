@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.linux import hot_pages
+from dockyard.linux import written_pages
 from dockyard.linux.cgroups import Cgroup
 from dockyard.oci import runtime_spec
-from dockyard.runtime import defaults
-from dockyard.runtime.record import parentage, start_time
+from dockyard.runtime.spec import defaults
+from dockyard.runtime.state.record import parentage, start_time
 from dockyard.shim.client import Shims
 from dockyard.shim.orders import ExitStatus, LogConfig, StartRequest
 from tests.api_client import Api
@@ -159,11 +159,11 @@ def test_pages_that_a_fork_has_written_are_known_and_can_be_had_ahead() -> None:
                 for page in range(pages):
                     area[page * mmap.PAGESIZE] = 1
             elif work == "copy":
-                hot_pages.copy([(start, pages * mmap.PAGESIZE)])
+                written_pages.copy([(start, pages * mmap.PAGESIZE)])
             count = sum(
                 1
                 for page in range(pages)
-                for address, length in hot_pages.written()
+                for address, length in written_pages.written()
                 if address <= start + page * mmap.PAGESIZE < address + length
             )
             os.write(writer, bytes([count]))

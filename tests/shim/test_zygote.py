@@ -9,7 +9,7 @@ import pytest
 
 from tests.processes import children_of, eventually, named
 
-# A zygote whose rehearsal fails at a chosen call of what it uses, with an error that nobody foresees.
+# A zygote whose warm-up fails at a chosen call of what it uses, with an error that nobody foresees.
 FAILING = """
 import importlib, sys
 owner, name = importlib.import_module(sys.argv[1]), sys.argv[2]
@@ -24,9 +24,9 @@ zygote.main()
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("dockyard.shim.rehearsal", "rehearse"),
-        ("dockyard.shim.rehearsal", "_order"),
-        ("dockyard.shim.rehearsal", "listen"),
+        ("dockyard.shim.warm_up", "warm_up"),
+        ("dockyard.shim.warm_up", "_order"),
+        ("dockyard.shim.warm_up", "listen"),
     ],
 )
 def test_a_rehearsal_that_fails_in_any_way_leaves_a_working_zygote(module: str, name: str) -> None:
@@ -39,14 +39,14 @@ def test_a_rehearsal_that_fails_in_any_way_leaves_a_working_zygote(module: str, 
         (spare,) = eventually(lambda: named("dockyard-shim", zygote.pid))
         (starter,) = eventually(lambda: named("dockyard-start", zygote.pid))
         assert os.readlink(f"/proc/{zygote.pid}/cwd") == "/"
-        assert not os.path.exists(f"/run/dockyard-rehearsal-{zygote.pid}")
+        assert not os.path.exists(f"/run/dockyard-warm-up-{zygote.pid}")
         # the daemon, what shims offer themselves by, what starters tell by, where failures are told, and the two
         assert {os.readlink(f"/proc/{zygote.pid}/fd/{fd}").partition(":")[0] for fd in (0, 1, 2)} >= {"/dev/null"}
         assert len(os.listdir(f"/proc/{zygote.pid}/fd")) <= 13
-        eventually(lambda: set(children_of(zygote.pid)) == {spare, starter})  # what the rehearsal forked has ended
+        eventually(lambda: set(children_of(zygote.pid)) == {spare, starter})  # what the warm-up forked has ended
     _, told = zygote.communicate(timeout=10)
     assert zygote.returncode == 0
-    assert "the rehearsal has failed: KeyError('unforeseen')" in told
+    assert "the warm-up has failed: KeyError('unforeseen')" in told
 
 
 # A zygote whose first forks are killed before it has looked at them.
@@ -72,7 +72,7 @@ def test_forks_that_end_at_once_are_made_up_for() -> None:
     with ours:
         with theirs:
             zygote = subprocess.Popen([sys.executable, "-c", KILLING], stdin=theirs, stderr=subprocess.PIPE, text=True)
-        # one of each and no more: those of the rehearsal have ended
+        # one of each and no more: those of the warm-up have ended
 
         def made_up_for() -> bool:
             kinds = [len(named(name, zygote.pid)) for name in ("dockyard-shim", "dockyard-start")]

@@ -12,7 +12,7 @@ from dockyard.engine.containers.spec.security import granted_capabilities
 from dockyard.engine.containers.spec.users import find_user
 from dockyard.errors import Conflict, Unavailable
 from dockyard.oci.runtime_spec import Process, User
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 PATIENCE = 10.0  # with the container's /etc/passwd, s
 

@@ -187,7 +187,7 @@ class ContainerIndex:
         """Until everything kept so far survives a power cut; containers that do not (`passing`) are not waited for."""
         await self._database.on_disk()
 
-    async def names_on_disk(self) -> None:
+    async def directories_on_disk(self) -> None:
         """Until the folders that containers have and have no more are so after a power cut. Raises SystemFailure."""
         await self._database.names.reach(self.root)
 

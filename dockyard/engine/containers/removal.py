@@ -130,7 +130,7 @@ class Removal:
         container.removed.set()
         self._index.emit(container, "destroy")
         if freed:
-            await asyncio.gather(self._index.names_on_disk(), self._index.on_disk())
+            await asyncio.gather(self._index.directories_on_disk(), self._index.on_disk())
         else:
             await self._index.on_disk()
 

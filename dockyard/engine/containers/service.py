@@ -36,7 +36,7 @@ from dockyard.engine.images.layer_store import LayerStore, Tree
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.networks.service import NetworkService
 from dockyard.engine.system.apparmor import AppArmor
-from dockyard.engine.system.host_limits import abilities
+from dockyard.engine.system.host_limits import host_limits
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.oci import runtime_spec
@@ -277,7 +277,7 @@ class ContainerService:
             raise Conflict(
                 f'Cannot update container {container.id}: container is marked for removal and cannot be "update"'
             )
-        warnings = limits.verify(wanted, abilities(), update=True)
+        warnings = limits.verify(wanted, host_limits(), update=True)
         check_restart_policy(wanted)
         async with container.lock:
             try:

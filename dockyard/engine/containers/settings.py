@@ -11,10 +11,10 @@ from dockyard.engine.containers.spec import limits
 from dockyard.engine.containers.spec.security import granted_capabilities, security_options
 from dockyard.engine.images.image import Image
 from dockyard.engine.system import runtimes
-from dockyard.engine.system.host_limits import abilities
+from dockyard.engine.system.host_limits import host_limits
 from dockyard.errors import InvalidParameter
 from dockyard.linux import cgroups
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 T = TypeVar("T")
 HEALTH_ACTIONS = ("", "none", "restart", "kill", "stop")
@@ -132,11 +132,11 @@ def settle(host: HostConfig, daemon: Config) -> list[str]:
 
     Raises InvalidParameter for values that can't be.
     """
-    warnings = limits.verify(host, abilities())
+    warnings = limits.verify(host, host_limits())
     _check_addresses(host)
     if host.memory > 0 and host.memory_swap == 0:
         host.memory_swap = 2 * host.memory  # as much swap again
-    if host.oom_kill_disable is None and abilities().oom_kill_disable:
+    if host.oom_kill_disable is None and host_limits().oom_kill_disable:
         host.oom_kill_disable = False  # inspect says null only where there is nothing to be set
     named = {limit.name for limit in host.ulimits or []}
     further = [Ulimit(name, limit.hard, limit.soft) for name, limit in daemon.default_ulimits.items()]

@@ -1,7 +1,7 @@
 """The working directory of a container that has not run yet: it is there from the creation on, as in Docker.
 
-The runtime makes it at every start (runtime/init.py). Before the first one it is made when somebody looks at the files:
-mounting them at each creation would cost more than most creations.
+The runtime makes it at every start (runtime/birth/init.py). Before the first one it is made when somebody looks at the
+files: mounting them at each creation would cost more than most creations.
 """
 
 import os

@@ -22,7 +22,7 @@ import msgspec
 
 from dockyard.engine.state import copies as state_copies
 from dockyard.engine.state import schema
-from dockyard.engine.state.directory_sync import NamesOnDisk
+from dockyard.engine.state.directory_sync import DirectorySync
 from dockyard.errors import SystemFailure, words
 from dockyard.linux import syscalls
 from dockyard.linux.durability import loses_writes
@@ -119,7 +119,7 @@ class Database:
         # how many changes have been made, up to which one somebody waits for the disk, and how many are there
         self.written = self._promised = self._synced = 0
         self._syncing: asyncio.Future[None] | None = None
-        self.names = NamesOnDisk(self.sync_failed)  # of what rows speak of: to be on the disk before them
+        self.names = DirectorySync(self.sync_failed)  # of what rows speak of: to be on the disk before them
         self._failure = ""  # of a sync: what it was for may be lost, although the next one succeeds
         Path(f"{self.path}{RESERVE_FILE}").unlink(missing_ok=True)
         self._reserve()

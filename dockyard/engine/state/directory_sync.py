@@ -8,7 +8,7 @@ from dockyard.errors import SystemFailure
 from dockyard.linux.durability import sync_names
 
 
-class NamesOnDisk:
+class DirectorySync:
     """Sees names to the disk that were made, changed or removed: one sync for each file system and all who wait."""
 
     def __init__(self, failed: Callable[[str, OSError], SystemFailure]) -> None:

@@ -9,7 +9,7 @@ from dockyard.linux import cgroups
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class HostLimits:
     """Each flag: whether the kernel takes that limit. `cpus`, `mems`: lists like 0-3, as the kernel writes them."""
 
     memory: bool
@@ -28,7 +28,7 @@ class Abilities:
     mems: str = ""
 
 
-def abilities() -> Abilities:
+def host_limits() -> HostLimits:
     """What there is to limit, and by now: processors and memory may come and go."""
     layout = cgroups.layout()
     top = layout.tops.get("" if layout.version == 2 else "cpuset", "")
@@ -43,7 +43,7 @@ def abilities() -> Abilities:
 
 
 @lru_cache(maxsize=1)
-def _of_kernel() -> Abilities:
+def _of_kernel() -> HostLimits:
     """Looked up once: a kernel does not change under a running engine."""
     layout = cgroups.layout()
     if layout.version == 2:
@@ -53,7 +53,7 @@ def _of_kernel() -> Abilities:
         top = layout.tops.get(controller)
         return top is not None and (not names or any(os.path.exists(f"{top}/{name}") for name in names))
 
-    return Abilities(
+    return HostLimits(
         memory=has("memory"),
         swap=has("memory", "memory.memsw.limit_in_bytes"),
         reservation=has("memory", "memory.soft_limit_in_bytes"),
@@ -70,10 +70,10 @@ def _of_kernel() -> Abilities:
     )
 
 
-def _version_2(top: str) -> Abilities:
+def _version_2(top: str) -> HostLimits:
     controllers = set(_read(f"{top}/cgroup.controllers").split())
     memory = "memory" in controllers
-    return Abilities(
+    return HostLimits(
         memory=memory,
         swap=memory and os.path.exists("/proc/swaps"),
         reservation=memory,

@@ -1,8 +1,8 @@
 """checkpoint: write a container's processes to files, by CRIU."""
 
-from dockyard.runtime.command import Session
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -40,10 +40,10 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> None:
     """Checkpoint it; unless it is left running, it is deleted."""
     check_arguments("checkpoint", flags.arguments, 1, 1)
-    from dockyard.runtime import checkpoint
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.checkpoint import dump as checkpoint
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    container = Existing.load(session.root, flags.arguments[0])
+    container = ContainerHandle.load(session.root, flags.arguments[0])
     options = checkpoint.Options(
         images=flags.text("image-path") or "checkpoint",
         work=flags.text("work-path"),

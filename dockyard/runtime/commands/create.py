@@ -1,8 +1,8 @@
 """create: make a container from a bundle, up to the point before its program runs."""
 
-from dockyard.runtime.command import Session
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -31,7 +31,7 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> int:
     """Create; the container outlives us."""
     check_arguments("create", flags.arguments, 1, 1)
-    from dockyard.runtime import launch
+    from dockyard.runtime.command_line import launch
 
     try:
         launch.create(session, flags)

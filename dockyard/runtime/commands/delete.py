@@ -3,8 +3,8 @@
 import os
 import shutil
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -24,16 +24,16 @@ def command(session: Session, flags: Flags) -> None:
     """Delete."""
     check_arguments("delete", flags.arguments, 1, 1)
     from dockyard.runtime.errors import RuntimeFailure
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
     name, force = flags.arguments[0], flags.on("force")
-    container: Existing | None
+    container: ContainerHandle | None
     try:
-        container = Existing.load(session.root, name)
+        container = ContainerHandle.load(session.root, name)
     except RuntimeFailure:
         if not force or "/" in name or name in ("", ".", ".."):
             raise
-        container = Existing.load_remains(session.root, name)
+        container = ContainerHandle.load_remains(session.root, name)
         if container is None:  # killed before it had made anything else, if there is anything
             shutil.rmtree(os.path.join(session.root, name), ignore_errors=True)
             return

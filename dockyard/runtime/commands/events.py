@@ -4,8 +4,8 @@ import select
 import sys
 import time
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, UsageError, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, UsageError, check_arguments
 
 HELP = """\
 NAME:
@@ -30,16 +30,16 @@ def command(session: Session, flags: Flags) -> None:
     """Print them until the container ends."""
     check_arguments("events", flags.arguments, 1, 1)
     from dockyard.runtime.errors import RuntimeFailure
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    container = Existing.load(session.root, flags.arguments[0])
+    container = ContainerHandle.load(session.root, flags.arguments[0])
     interval = duration(flags.text("interval", "5s"))
     if interval <= 0:
         raise RuntimeFailure("duration interval must be greater than 0")
     if container.status() == "stopped":
         raise RuntimeFailure(f"container with id {container.record.id} is not running")
-    from dockyard.runtime import statistics
-    from dockyard.runtime.oom import OutOfMemory
+    from dockyard.runtime.resources import statistics
+    from dockyard.runtime.resources.oom import OutOfMemory
 
     if flags.on("stats"):
         _print("stats", container.record.id, statistics.of(container.group, container.record.pid))

@@ -1,8 +1,8 @@
 """exec: run one more process in a container."""
 
-from dockyard.runtime.command import Session
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -37,7 +37,7 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> int:
     """Execute; returns the process's exit status."""
     check_arguments("exec", flags.arguments, 1)
-    from dockyard.runtime import launch
+    from dockyard.runtime.command_line import launch
 
     try:
         return launch.execute(session, flags)

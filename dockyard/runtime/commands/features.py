@@ -2,8 +2,8 @@
 
 import json
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -20,6 +20,6 @@ DESCRIPTION:
 def command(session: Session, flags: Flags) -> None:
     """Print them."""
     check_arguments("features", flags.arguments, 0, 0)
-    from dockyard.runtime import features
+    from dockyard.runtime.lifecycle import features
 
     print(json.dumps(features.document(), indent=4))

@@ -1,7 +1,7 @@
 """kill: send a signal to a container's first process."""
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -21,9 +21,9 @@ def command(session: Session, flags: Flags) -> None:
     """Send it."""
     check_arguments("kill", flags.arguments, 1)
     check_arguments("kill", flags.arguments, 0, 2)
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    container = Existing.load(session.root, flags.arguments[0])
+    container = ContainerHandle.load(session.root, flags.arguments[0])
     signo = signal_number(flags.arguments[1] if len(flags.arguments) > 1 else "SIGTERM")
     container.kill(signo, all=flags.on("all"))
 

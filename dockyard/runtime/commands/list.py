@@ -3,8 +3,8 @@
 import os
 import sys
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -43,8 +43,8 @@ def command(session: Session, flags: Flags) -> None:
 
 def _rows(session: Session) -> list[dict[str, object]]:
     from dockyard.runtime.errors import RuntimeFailure
-    from dockyard.runtime.existing import Existing
-    from dockyard.runtime.report import report
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
+    from dockyard.runtime.lifecycle.report import report
 
     try:
         names = sorted(os.listdir(session.root))
@@ -58,7 +58,7 @@ def _rows(session: Session) -> list[dict[str, object]]:
         if not os.path.isdir(directory):
             continue
         try:
-            row = report(Existing.load(session.root, name))
+            row = report(ContainerHandle.load(session.root, name))
             row["owner"] = _owner(os.stat(directory).st_uid)
         except (RuntimeFailure, OSError, ValueError) as failure:
             print(f"load container {name}: {failure}", file=sys.stderr)

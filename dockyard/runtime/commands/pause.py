@@ -1,7 +1,7 @@
 """pause: stop every process of a container where it is."""
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -17,6 +17,6 @@ Where "<container-id>" is the name of the container.
 def command(session: Session, flags: Flags) -> None:
     """Pause."""
     check_arguments("pause", flags.arguments, 1, 1)
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    Existing.load(session.root, flags.arguments[0]).pause()
+    ContainerHandle.load(session.root, flags.arguments[0]).pause()

@@ -1,7 +1,7 @@
 """ps: the processes of a container, as ps(1) of the host shows them."""
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -19,9 +19,9 @@ def command(session: Session, flags: Flags) -> None:
     """Print them."""
     check_arguments("ps", flags.arguments, 1)
     from dockyard.runtime.errors import RuntimeFailure
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    pids = Existing.load(session.root, flags.arguments[0]).pids()
+    pids = ContainerHandle.load(session.root, flags.arguments[0]).pids()
     form = flags.text("format", "table")
     if form == "json":
         print("[" + ",".join(str(pid) for pid in sorted(pids)) + "]")

@@ -1,7 +1,7 @@
 """restore: make a container again from a checkpoint's files, by CRIU."""
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -43,7 +43,8 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> int:
     """Restore it; detached that is all, else its exit status when it has ended."""
     check_arguments("restore", flags.arguments, 1, 1)
-    from dockyard.runtime import checkpoint, launch
+    from dockyard.runtime.checkpoint import dump as checkpoint
+    from dockyard.runtime.command_line import launch
 
     options = checkpoint.Options(
         images=flags.text("image-path") or "checkpoint",

@@ -1,7 +1,7 @@
 """resume: let the processes of a paused container go on."""
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -17,6 +17,6 @@ Where "<container-id>" is the name of the container.
 def command(session: Session, flags: Flags) -> None:
     """Resume."""
     check_arguments("resume", flags.arguments, 1, 1)
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    Existing.load(session.root, flags.arguments[0]).resume()
+    ContainerHandle.load(session.root, flags.arguments[0]).resume()

@@ -1,8 +1,8 @@
 """run: create a container and start it, and watch it until it ends unless `--detach` says not to."""
 
-from dockyard.runtime.command import Session
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 from dockyard.runtime.errors import RuntimeFailure
-from dockyard.runtime.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -87,11 +87,11 @@ def grammar(words: list[str]) -> str:
 def command(session: Session, flags: Flags) -> int:
     """Run; returns the container's exit status."""
     if flags.given("rootfs"):
-        from dockyard.runtime import launch
+        from dockyard.runtime.command_line import launch
 
         return launch.run_rootfs(session, flags)
     check_arguments("run", flags.arguments, 1, 1)
-    from dockyard.runtime import launch
+    from dockyard.runtime.command_line import launch
 
     try:
         return launch.run(session, flags)

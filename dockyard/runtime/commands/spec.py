@@ -2,8 +2,8 @@
 
 import os
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -28,8 +28,8 @@ def command(session: Session, flags: Flags) -> None:
     import json
 
     from dockyard.linux import cgroups
-    from dockyard.runtime import example
     from dockyard.runtime.errors import RuntimeFailure
+    from dockyard.runtime.spec import example
 
     spec = example.example_spec(own_cgroups=cgroups.layout().version == 2)
     if flags.on("rootless"):

@@ -2,8 +2,8 @@
 
 import os
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -19,14 +19,14 @@ Where "<container-id>" is the name of a container that "create" has made.
 def command(session: Session, flags: Flags) -> None:
     """Start; returns once the program runs, below a service manager once it is ready."""
     check_arguments("start", flags.arguments, 1, 1)
-    from dockyard.runtime import gate
     from dockyard.runtime.errors import RuntimeFailure
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
+    from dockyard.runtime.state import exec_fifo
 
     told = os.environ.get("DOCKYARD_RUNC_START_FAILED")
     if told:  # the launcher has started it, and heard this
-        raise gate.failure_of(told)
-    container = Existing.load(session.root, flags.arguments[0])
+        raise exec_fifo.failure_of(told)
+    container = ContainerHandle.load(session.root, flags.arguments[0])
     status = container.status()
     if status == "running":
         raise RuntimeFailure("cannot start an already running container")
@@ -38,7 +38,7 @@ def command(session: Session, flags: Flags) -> None:
     if not manager:
         container.start()
         return
-    from dockyard.runtime import notify
+    from dockyard.runtime.lifecycle import notify
 
     pidfd = container.pidfd()
     notifications = notify.Notifications(container.directory, manager)

@@ -3,8 +3,8 @@
 import sys
 
 from dockyard.oci import quick_json
-from dockyard.runtime.command import Session
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 HELP = """\
 NAME:
@@ -20,10 +20,10 @@ Where "<container-id>" is the name of the container.
 def command(session: Session, flags: Flags) -> None:
     """Print it as indented JSON."""
     check_arguments("state", flags.arguments, 1, 1)
-    from dockyard.runtime.existing import Existing
-    from dockyard.runtime.report import report
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
+    from dockyard.runtime.lifecycle.report import report
 
-    rows = report(Existing.load(session.root, flags.arguments[0]))
+    rows = report(ContainerHandle.load(session.root, flags.arguments[0]))
     lines = []
     for key, value in rows.items():
         if isinstance(value, dict):

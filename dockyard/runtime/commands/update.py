@@ -2,9 +2,9 @@
 
 import sys
 
-from dockyard.runtime.command import Session
-from dockyard.runtime.sizes import size_in_bytes
-from dockyard.runtime.usage import Flags, check_arguments
+from dockyard.runtime.command_line.main import Session
+from dockyard.runtime.command_line.sizes import size_in_bytes
+from dockyard.runtime.command_line.usage import Flags, check_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ OPTIONS:
 def command(session: Session, flags: Flags) -> None:
     """Set them."""
     check_arguments("update", flags.arguments, 1, 1)
-    from dockyard.runtime.existing import Existing
+    from dockyard.runtime.lifecycle.handle import ContainerHandle
 
-    container = Existing.load(session.root, flags.arguments[0])
+    container = ContainerHandle.load(session.root, flags.arguments[0])
     wanted = _read(flags.text("resources")) if flags.text("resources") else _of_flags(session, flags)
     for warning in container.left_out(wanted):
         session.log.warning(warning)

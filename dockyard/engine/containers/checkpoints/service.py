@@ -1,4 +1,4 @@
-"""Checkpoints: a container's processes in files, to go on from later. CRIU does the work (runtime/checkpoint.py)."""
+"""Checkpoints: a container's processes in files, to go on from later. CRIU does the work (runtime/checkpoint/)."""
 
 import asyncio
 import os
@@ -12,9 +12,10 @@ from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.service import ContainerService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.linux.durability import sync_file_system, sync_names
-from dockyard.runtime import checkpoint, criu
+from dockyard.runtime.checkpoint import criu
+from dockyard.runtime.checkpoint import dump as checkpoint
 from dockyard.runtime.errors import ProgramMissing, RuntimeFailure
-from dockyard.runtime.existing import Existing
+from dockyard.runtime.lifecycle.handle import ContainerHandle
 from dockyard.shim.client import Shims
 
 NAME_CHARACTERS = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
@@ -132,7 +133,7 @@ class CheckpointService:
             file_locks=True,
             cgroup_mode="ignore" if to_move else "",
         )
-        checkpoint.checkpoint(Existing.load(str(self._shims.state_root), container_id), options, written)
+        checkpoint.checkpoint(ContainerHandle.load(str(self._shims.state_root), container_id), options, written)
 
     def time_stopped(self, directory: str) -> float:
         """For how long, in seconds, the processes stood still while the checkpoint was made."""

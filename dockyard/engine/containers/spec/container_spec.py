@@ -28,7 +28,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.linux import systemd
 from dockyard.networks.model import Sandbox
 from dockyard.oci import runtime_spec
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 from dockyard.shim import unit
 from dockyard.shim.orders import Runtime
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dockyard.engine.containers.config import DeviceMapping, HostConfig
 from dockyard.errors import InvalidParameter
 from dockyard.oci.runtime_spec import Device, DeviceRule
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 # What every container has anew, or what is no device of the host's.
 SKIPPED = frozenset("pts shm fd mqueue .lxc .lxd-mounts .udev console".split())

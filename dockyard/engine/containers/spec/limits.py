@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dockyard.engine.containers.config import HostConfig, ThrottleRate, Ulimit
-from dockyard.engine.system.host_limits import Abilities, numbers_of
+from dockyard.engine.system.host_limits import HostLimits, numbers_of
 from dockyard.errors import Conflict, InvalidParameter
 from dockyard.oci.runtime_spec import BlockIO, Cpu, Memory, Pids, Resources, Rlimit, ThrottleDevice, WeightDevice
 
@@ -49,7 +49,7 @@ UPDATED = (
 # -- what can be
 
 
-def verify(host: HostConfig, can: Abilities, *, update: bool = False) -> list[str]:
+def verify(host: HostConfig, can: HostLimits, *, update: bool = False) -> list[str]:
     """Check the limits of `host` and take out those that the kernel lacks; returns warnings about these.
 
     Raises InvalidParameter.
@@ -76,7 +76,7 @@ def _lacks(what: str) -> str:
     return f"Your kernel does not support {what} or the cgroup is not mounted."
 
 
-def _verify_memory(host: HostConfig, can: Abilities, warnings: list[str], update: bool) -> None:
+def _verify_memory(host: HostConfig, can: HostLimits, warnings: list[str], update: bool) -> None:
     if host.memory_swappiness == -1:
         host.memory_swappiness = None
     if host.memory and host.memory < LEAST_MEMORY:
@@ -120,7 +120,7 @@ def _verify_memory(host: HostConfig, can: Abilities, warnings: list[str], update
         )
 
 
-def _verify_cpu(host: HostConfig, can: Abilities, warnings: list[str]) -> None:
+def _verify_cpu(host: HostConfig, can: HostLimits, warnings: list[str]) -> None:
     if host.nano_cpus > 0 and host.cpu_period > 0:
         raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.nano_cpus > 0 and host.cpu_quota > 0:
@@ -153,7 +153,7 @@ def _verify_cpu(host: HostConfig, can: Abilities, warnings: list[str]) -> None:
         host.cpu_percent = 0
 
 
-def _verify_cpuset(host: HostConfig, can: Abilities, warnings: list[str]) -> None:
+def _verify_cpuset(host: HostConfig, can: HostLimits, warnings: list[str]) -> None:
     if (host.cpuset_cpus or host.cpuset_mems) and not can.cpuset:
         warnings.append(_lacks("cpuset") + " Cpuset discarded.")
         host.cpuset_cpus = host.cpuset_mems = ""
@@ -171,7 +171,7 @@ def _verify_cpuset(host: HostConfig, can: Abilities, warnings: list[str]) -> Non
             raise InvalidParameter(f"Requested {named} are not available - requested {asked}, available: {there}")
 
 
-def _verify_block_io(host: HostConfig, can: Abilities, warnings: list[str]) -> None:
+def _verify_block_io(host: HostConfig, can: HostLimits, warnings: list[str]) -> None:
     if host.io_maximum_bandwidth or host.io_maximum_iops:
         raise InvalidParameter("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")
     if host.blkio_weight > 0 and not can.io_weight:

@@ -10,7 +10,7 @@ from dockyard.engine.containers.spec.security import granted_capabilities
 from dockyard.engine.system.id_ranges import IdRange
 from dockyard.errors import InvalidParameter
 from dockyard.oci.runtime_spec import Box, Linux, Mount, Namespace, Process, Root, Seccomp, Spec, User
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 DEFAULT_SHM_SIZE = 64 << 20
 # What may be set per container without touching the host, and under which namespace (runc's validator).

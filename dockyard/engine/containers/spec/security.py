@@ -13,7 +13,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.linux import capabilities
 from dockyard.linux.seccomp import native_architectures
 from dockyard.oci.runtime_spec import Seccomp, SeccompArg, SeccompRule
-from dockyard.runtime import defaults
+from dockyard.runtime.spec import defaults
 
 # -- capabilities
 

@@ -1,0 +1,1 @@
+"""Checkpoint and restore, which CRIU does."""

@@ -1,0 +1,1 @@
+"""`dockyard-runc`: the command line that engines know from runc."""

@@ -1,0 +1,1 @@
+"""A container's file tree: its mounts, devices and protected paths."""

@@ -1,0 +1,1 @@
+"""What confines a process: seccomp filters, AppArmor profiles and SELinux labels."""

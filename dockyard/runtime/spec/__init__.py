@@ -1,0 +1,1 @@
+"""What a container has when its specification does not say otherwise."""
