@@ -42,7 +42,7 @@ def attacked(request: pytest.FixtureRequest, runtime: Runtime, tmp_path: Path) -
     (folder / "python3").write_text(
         f"#!/bin/sh\ncode=$2; shift 2\n"
         f'exec {folder}/interpreter -Ic "import sys; sys.path.insert(0, {str(ROOT)!r}); '
-        f'from dockyard.runtime import lean; lean.install(); {no_mount} $code" "$@"\n'
+        f'from dockyard.runtime.startup import stand_ins; stand_ins.install(); {no_mount} $code" "$@"\n'
     )
     (folder / "python3").chmod(0o755)
     usual, runtime.program = runtime.program, program

@@ -10,7 +10,7 @@ from tests.runtime.conftest import PREPARED, ROOT, Runtime
 SHOW = """
 import sys
 sys.path.insert(0, {root!r})
-import dockyard.runtime.startup.module_cache as quick_import
+from dockyard.runtime.startup import module_cache
 module_cache.install({directory!r})
 import dockyard.runtime.state.exec_fifo as exec_fifo
 print(type(exec_fifo.__spec__.loader).__name__, exec_fifo.__file__, exec_fifo.STARTED)

@@ -1,7 +1,7 @@
 """The code of our modules in one file, compiled: looking for each by itself takes a third of what `create` takes.
 
-Written beside the prepared interpreter (../quick_start.py). A module whose source has changed since is imported as usual,
-and the file is written anew for the commands to come.
+Written beside the prepared interpreter (../quick_start.py). A module whose source has changed since is imported as
+usual, and the file is written anew for the commands to come.
 """
 
 import marshal

@@ -1,7 +1,7 @@
 """What we use of `msgspec`, in plain Python: typed structs, read from JSON with every type checked, and written.
 
-For `stand_ins` alone, see there. Where msgspec is strict about a key's case this is not: engines written in Go know no case
-in JSON.
+For `stand_ins` alone, see there. Where msgspec is strict about a key's case this is not: engines written in Go know no
+case in JSON.
 """
 
 # mypy: ignore-errors

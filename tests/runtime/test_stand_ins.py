@@ -27,7 +27,7 @@ except ValueError as error:
 """
 
 
-def read_lean(text: str) -> str:
+def read_with_stand_ins(text: str) -> str:
     words = [sys.executable, "-ISEc", READ.format(root=str(ROOT))]
     return subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout
 
@@ -45,7 +45,7 @@ def test_a_config_is_read_and_written_alike() -> None:
     spec["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 3}
     text = json.dumps(spec)
     real = runtime_spec.encode(runtime_spec.decode(text.encode()))
-    assert json.loads(read_lean(text)) == json.loads(real)
+    assert json.loads(read_with_stand_ins(text)) == json.loads(real)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_config_is_read_and_written_alike() -> None:
 def test_what_is_wrong_with_a_config_is_told_alike(text: str) -> None:
     with pytest.raises(msgspec.DecodeError) as real:
         runtime_spec.decode(text.encode())
-    said = read_lean(text)
+    said = read_with_stand_ins(text)
     assert said.startswith("error: ")
     if not str(real.value).startswith("JSON is malformed") and "truncated" not in str(real.value):
         assert said == f"error: {real.value}"
@@ -74,16 +74,16 @@ def test_what_is_wrong_with_a_config_is_told_alike(text: str) -> None:
 
 def test_a_key_is_known_in_any_case_as_in_go() -> None:
     text = '{"linux": {"resources": {"hugepageLimits": [{"pagesize": "2MB", "limit": 5}]}}}'
-    assert '"hugepageLimits":[{"pageSize":"2MB","limit":5}]' in read_lean(text)
+    assert '"hugepageLimits":[{"pageSize":"2MB","limit":5}]' in read_with_stand_ins(text)
 
 
 def test_the_stand_ins_have_every_name_that_our_modules_use() -> None:
     """A name that they lack would import the real module, at worst in the container's tree, where it can't."""
-    lean_names = _stand_ins()
+    stand_in_names = _stand_ins()
     for path in [*ROOT.glob("dockyard/runtime/**/*.py"), *ROOT.glob("dockyard/linux/*.py")]:
         for module, name in _uses(path):
-            if module in lean_names and (module, name) not in RARE:
-                assert name in lean_names[module], f"{path}: {module}.{name}"
+            if module in stand_in_names and (module, name) not in RARE:
+                assert name in stand_in_names[module], f"{path}: {module}.{name}"
 
 
 # Where a command may take its time.
@@ -93,7 +93,7 @@ RARE = {("socket", "AF_NETLINK"), ("ctypes", "cast"), ("ctypes", "POINTER")}
 def _stand_ins() -> dict[str, set[str]]:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; stand_ins.install(); import json\n"
+        "from dockyard.runtime.startup import stand_ins; stand_ins.install(); import json\n"
         "found = {n: sorted(vars(m)) for n, m in sys.modules.items() if type(m).__name__ == '_StandIn'}\n"
         "import dockyard.runtime.startup.quick_ctypes as quick\n"
         "found['ctypes'] = sorted(vars(quick))\n"
@@ -111,7 +111,7 @@ def _uses(path: Path) -> list[tuple[str, str]]:
     found = [
         (node.module or "", alias.name)
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and path.name != "lean.py"
+        if isinstance(node, ast.ImportFrom) and path.name != "stand_ins.py"
         for alias in node.names
     ]
     found += [
@@ -153,7 +153,7 @@ def test_small_things_behave_as_the_librarys() -> None:
 def test_functions_of_the_c_library_are_called_alike() -> None:
     called = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; stand_ins.install(); import ctypes\n"
+        "from dockyard.runtime.startup import stand_ins; stand_ins.install(); import ctypes\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "libc.strtoll.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)\n"
         "libc.strtoll.restype = ctypes.c_int64\n"
@@ -176,8 +176,8 @@ def test_functions_of_the_c_library_are_called_alike() -> None:
 def test_a_device_filter_is_loaded_through_them() -> None:
     loaded = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dockyard.runtime import lean; stand_ins.install(); import os\n"
-        "from dockyard.runtime import defaults, device_filter\n"
+        "from dockyard.runtime.startup import stand_ins; stand_ins.install(); import os\n"
+        "from dockyard.runtime.resources import device_filter; from dockyard.runtime.spec import defaults\n"
         "fd = device_filter._load(device_filter.program(defaults.DEVICE_RULES))\n"
         "print(os.readlink(f'/proc/self/fd/{fd}'), type(sys.modules['ctypes']).__name__)"
     )
