@@ -16,9 +16,12 @@ log = logging.getLogger("dockyard.registry")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="level=%(levelname)s msg=%(message)s", stream=sys.stdout)
     try:
         config = _config(options)
+        from dockyard.registry.log import set_up
+
+        set_up(config.log, config.loglevel)
         from dockyard.registry.server import run
 
         run(config)

@@ -40,14 +40,25 @@ class Blobs:
         except Missing:
             raise Refused("BLOB_UNKNOWN", {"digest": digest}) from None
 
-    async def mount(self, name: str, source: str, digest: str) -> bool:
-        """Have a blob of the repository `source` in `name`, too; False when it is not there."""
+    async def mount(self, name: str, source: str, digest: str) -> int | None:
+        """Have a blob of the repository `source` in `name`, too: its size; None when it is not there."""
         try:
-            await self.size(source, digest, wanted=True)
+            size = await self.size(source, digest, wanted=True)
         except Refused:
-            return False
+            return None
         await self.link(name, digest)
-        return True
+        return size
+
+    async def mount_from_anywhere(self, name: str, digest: str) -> int | None:
+        """Have a blob of any repository in `name`, too. Only where everybody may read all."""
+        path = layout.blob_data(digest)
+        try:
+            await self.storage.touch(path)
+            size = await self.storage.size(path)
+        except Missing:
+            return None
+        await self.link(name, digest)
+        return size
 
     async def link(self, name: str, digest: str) -> None:
         """Note that the repository has a blob."""

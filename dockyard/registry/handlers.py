@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,29 +14,46 @@ from dockyard.oci.manifest import OCI_INDEX
 from dockyard.oci.reference import is_path
 from dockyard.registry import layout
 from dockyard.registry.blobs import Blobs
+from dockyard.registry.call import Call
 from dockyard.registry.catalog import Catalog
 from dockyard.registry.errors import Refused, response
 from dockyard.registry.manifests import LARGEST, Manifests, Missed
+from dockyard.registry.metrics import Metrics
 from dockyard.registry.routes import Target
 from dockyard.registry.storage import Missing, Storage
 from dockyard.registry.uploads import Upload, Uploads
 from dockyard.web import FileResponse, Request, Response, StreamResponse
 from dockyard.web.body import Body
 
-MOST_IN_A_PAGE = 1000  # of the catalog; of tags only where asked
 REFERRERS_IN_A_PAGE = 4 << 20  # bytes that clients have to take
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
 _FOREVER = {"Cache-Control": "max-age=31536000"}
 
-Handler = Callable[[Target, Request], Awaitable[StreamResponse]]
+Handler = Callable[[Target, Call], Awaitable[StreamResponse]]
+Tell = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be done, and how much at a time (0: no limit)."""
+
+    delete: bool = True
+    read_only: bool = False
+    mount_from_anywhere: bool = False
+    repositories_in_a_page: int = 1000
+    tags_in_a_page: int = 0
 
 
 class Handlers:
     """The operations, by kind of target and method."""
 
-    def __init__(self, storage: Storage, *, delete: bool = True, read_only: bool = False) -> None:
+    def __init__(self, storage: Storage, options: Options, metrics: Metrics, tell: Tell) -> None:
+        """`tell` hears of what is done (Notifier.tell)."""
         self._storage = storage
+        self._options = options
+        self._metrics = metrics
+        self._tell = tell
         self.blobs = Blobs(storage)
         self.uploads = Uploads(storage, self.blobs)
         self.manifests = Manifests(storage, self.blobs)
@@ -49,7 +67,7 @@ class Handlers:
             ("blob", "GET"): self._get_blob,
             ("upload", "GET"): self._get_upload,
         }
-        if not read_only:
+        if not options.read_only:
             self._table |= {
                 ("manifest", "PUT"): self._put_manifest,
                 ("uploads", "POST"): self._begin_upload,
@@ -57,7 +75,7 @@ class Handlers:
                 ("upload", "PUT"): self._finish_upload,
                 ("upload", "DELETE"): self._cancel_upload,
             }
-            if delete:
+            if options.delete:
                 self._table |= {
                     ("manifest", "DELETE"): self._delete_manifest,
                     ("blob", "DELETE"): self._delete_blob,
@@ -71,23 +89,23 @@ class Handlers:
             raise Refused("UNSUPPORTED", headers={"Allow": ", ".join(allowed)})
         return handler
 
-    async def _base(self, target: Target, request: Request) -> Response:
+    async def _base(self, target: Target, call: Call) -> Response:
         return Response(200, content_type="application/json", body=b"{}")
 
     # -- lists
 
-    async def _list_repositories(self, target: Target, request: Request) -> Response:
+    async def _list_repositories(self, target: Target, call: Call) -> Response:
         names = await self.catalog.repositories()
         count = target.number("n")
-        page, more = _page(names, MOST_IN_A_PAGE if count is None else count, target.parameter("last"))
+        page, more = _page(names, count, target.parameter("last"), self._options.repositories_in_a_page)
         return _json({"repositories": page}, _next("/v2/_catalog", page, more))
 
-    async def _list_tags(self, target: Target, request: Request) -> Response:
+    async def _list_tags(self, target: Target, call: Call) -> Response:
         tags = await self.manifests.tags(target.name)
-        page, more = _page(tags, target.number("n"), target.parameter("last"))
+        page, more = _page(tags, target.number("n"), target.parameter("last"), self._options.tags_in_a_page)
         return _json({"name": target.name, "tags": page}, _next(f"/v2/{target.name}/tags/list", page, more))
 
-    async def _list_referrers(self, target: Target, request: Request) -> Response:
+    async def _list_referrers(self, target: Target, call: Call) -> Response:
         wanted = target.parameter("artifactType")
         found = await self.manifests.referrers(target.name, target.reference, wanted)
         headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
@@ -104,16 +122,30 @@ class Handlers:
 
     # -- manifests
 
-    async def _get_manifest(self, target: Target, request: Request) -> Response:
+    async def _get_manifest(self, target: Target, call: Call) -> Response:
         digest, kind, data = await self.manifests.get(target.name, target.reference)
         headers = {"Docker-Content-Digest": digest, "Etag": f'"{digest}"'}
-        if _matches(request, digest):
+        if _matches(call.request, digest):
             return Response(304, headers)
+        if call.request.method == "GET":
+            tag = "" if is_digest(target.reference) else target.reference
+            self._tell_of_manifest(call, "pull", digest, kind, len(data), tag)
         return Response(200, headers, kind, data)
 
-    async def _put_manifest(self, target: Target, request: Request) -> Response:
-        data = await _whole(request.body, LARGEST)
-        content_type = request.headers.get("Content-Type").partition(";")[0].strip().lower()
+    def _tell_of_manifest(self, call: Call, action: str, digest: str, kind: str, size: int, tag: str) -> None:
+        assert call.target is not None
+        name = call.target.name
+        url = f"/v2/{name}/manifests/{digest}"
+        self._tell(call, action, name, mediaType=kind, size=size, digest=digest, url=url, tag=tag)
+
+    def _tell_of_blob(self, call: Call, action: str, name: str, digest: str, size: int, source: str = "") -> None:
+        url = f"/v2/{name}/blobs/{digest}"
+        kind = "application/octet-stream"
+        self._tell(call, action, name, mediaType=kind, size=size, digest=digest, url=url, fromRepository=source)
+
+    async def _put_manifest(self, target: Target, call: Call) -> Response:
+        data = await _whole(call.request.body, LARGEST)
+        content_type = call.request.headers.get("Content-Type").partition(";")[0].strip().lower()
         tags = target.query.get("tag", [])
         try:
             digest, content = await self.manifests.put(target.name, target.reference, content_type, data, tags)
@@ -121,22 +153,27 @@ class Handlers:
             entries = [Refused(missed.code, {"digest": digest}).entry() for digest in missed.digests]
             return response(missed.status, entries)
         headers = {"Location": f"/v2/{target.name}/manifests/{digest}", "Docker-Content-Digest": digest}
+        tag = "" if is_digest(target.reference) else target.reference
+        self._tell_of_manifest(call, "push", digest, content.kind, len(data), tag)
         if content.subject is not None:
             headers["OCI-Subject"] = content.subject.digest
         if tags and is_digest(target.reference):
             headers["OCI-Tag"] = ", ".join(tags)
         return Response(201, headers)
 
-    async def _delete_manifest(self, target: Target, request: Request) -> Response:
+    async def _delete_manifest(self, target: Target, call: Call) -> Response:
         if is_digest(target.reference):
             await self.manifests.delete(target.name, target.reference)
+            self._tell(call, "delete", target.name, digest=target.reference)
         else:
             await self.manifests.untag(target.name, target.reference)
+            self._tell(call, "delete", target.name, tag=target.reference)
         return Response(202)
 
     # -- blobs
 
-    async def _get_blob(self, target: Target, request: Request) -> StreamResponse:
+    async def _get_blob(self, target: Target, call: Call) -> StreamResponse:
+        request = call.request
         digest = target.reference
         headers = {
             "Docker-Content-Digest": digest,
@@ -156,6 +193,9 @@ class Handlers:
             status = 206
             headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
         path = layout.blob_data(digest)
+        if request.method == "GET":
+            self._tell_of_blob(call, "pull", target.name, digest, size)
+            self._metrics.count("registry_blob_sent_bytes_total", count)
         try:
             opened = await self._storage.open(path)
         except Missing:
@@ -164,40 +204,55 @@ class Handlers:
             return FileResponse(opened[0], start, count, status, headers)
         return PiecesResponse(self._storage.pieces(path, start, count), count, status, headers)
 
-    async def _delete_blob(self, target: Target, request: Request) -> Response:
+    async def _delete_blob(self, target: Target, call: Call) -> Response:
         await self.blobs.delete(target.name, target.reference)
+        self._tell(call, "delete", target.name, digest=target.reference)
         return Response(202, {"Docker-Content-Digest": target.reference})
 
     # -- uploads
 
-    async def _begin_upload(self, target: Target, request: Request) -> Response:
+    async def _begin_upload(self, target: Target, call: Call) -> Response:
         digest = target.parameter("digest")
         if digest and not is_digest(digest):
             raise Refused("DIGEST_INVALID", digest)
         mounted = target.parameter("mount")
         if mounted and is_digest(mounted):
             source = target.parameter("from")
-            if is_path(source) and await self.blobs.mount(target.name, source, mounted):
+            size = await self._mount(target.name, source, mounted)
+            if size is not None:
+                self._tell_of_blob(call, "mount", target.name, mounted, size, source)
                 return _created(target.name, mounted)
         algorithm = digest.partition(":")[0] or target.parameter("digest-algorithm") or "sha256"
         upload = await self.uploads.begin(target.name, algorithm)
         if not digest:
             return Response(202, self.uploads.headers(upload))
         try:
-            await self.uploads.receive(upload, _pieces(request.body))
+            await self.uploads.receive(upload, self._pieces(call.request.body))
         except BaseException:
             await self.uploads.cancel(upload)  # nobody knows its name
             raise
-        await self.uploads.finish(upload, digest)
-        return _created(target.name, digest)
+        return await self._keep(call, upload, digest)
 
-    async def _get_upload(self, target: Target, request: Request) -> Response:
+    async def _mount(self, name: str, source: str, digest: str) -> int | None:
+        """Have a blob of `source` in `name`; its size, None when it is not there."""
+        if is_path(source):
+            return await self.blobs.mount(name, source, digest)
+        if source or not self._options.mount_from_anywhere:
+            return None
+        return await self.blobs.mount_from_anywhere(name, digest)
+
+    async def _keep(self, call: Call, upload: Upload, digest: str) -> Response:
+        size = await self.uploads.finish(upload, digest)
+        self._tell_of_blob(call, "push", upload.name, digest, size)
+        return _created(upload.name, digest)
+
+    async def _get_upload(self, target: Target, call: Call) -> Response:
         upload = await self.uploads.find(target.name, target.reference)
         return Response(204, self.uploads.headers(upload))
 
-    async def _go_on_with_upload(self, target: Target, request: Request) -> Response:
+    async def _go_on_with_upload(self, target: Target, call: Call) -> Response:
         upload = await self.uploads.find(target.name, target.reference)
-        await self._receive(upload, request)
+        await self._receive(upload, call.request)
         return Response(202, self.uploads.headers(upload))
 
     async def _receive(self, upload: Upload, request: Request) -> None:
@@ -210,18 +265,22 @@ class Handlers:
             start = int(found[1])
             if request.length is not None and request.length != int(found[2]) - start + 1:
                 raise Refused("SIZE_INVALID", told)
-        await self.uploads.receive(upload, _pieces(request.body), start)
+        await self.uploads.receive(upload, self._pieces(request.body), start)
 
-    async def _finish_upload(self, target: Target, request: Request) -> Response:
+    async def _pieces(self, body: Body) -> AsyncIterator[bytes]:
+        async for piece in _pieces(body):
+            self._metrics.count("registry_blob_received_bytes_total", len(piece))
+            yield piece
+
+    async def _finish_upload(self, target: Target, call: Call) -> Response:
         digest = target.parameter("digest")
         if not is_digest(digest):
             raise Refused("DIGEST_INVALID", digest or "digest missing")
         upload = await self.uploads.find(target.name, target.reference)
-        await self._receive(upload, request)
-        await self.uploads.finish(upload, digest)
-        return _created(target.name, digest)
+        await self._receive(upload, call.request)
+        return await self._keep(call, upload, digest)
 
-    async def _cancel_upload(self, target: Target, request: Request) -> Response:
+    async def _cancel_upload(self, target: Target, call: Call) -> Response:
         upload = await self.uploads.find(target.name, target.reference)
         await self.uploads.cancel(upload)
         return Response(204, {"Docker-Upload-UUID": target.reference})
@@ -259,9 +318,11 @@ def _json(value: Any, headers: dict[str, str], content_type: str = "application/
     return Response(200, headers, content_type, msgspec.json.encode(value))
 
 
-def _page(names: list[str], count: int | None, last: str) -> tuple[list[str], bool]:
-    """(Those that are asked for, whether there are more)."""
+def _page(names: list[str], count: int | None, last: str, limit: int) -> tuple[list[str], bool]:
+    """(Those that are asked for, at most `limit` if that is not 0; whether there are more)."""
     rest = [name for name in names if name > last] if last else names
+    if limit > 0:
+        count = limit if count is None else min(count, limit)
     if count is None:
         return rest, False
     return rest[:count], 0 < count < len(rest)
@@ -291,8 +352,6 @@ def _range(header: str, size: int) -> tuple[int, int] | None:
     else:
         start = int(found[1])
         end = min(int(found[2]), size - 1) if found[2] else size - 1
-        if found[2] and int(found[2]) < start:
-            return None
         length = end - start + 1
     if start >= size or length <= 0:
         raise Refused("RANGE_INVALID", header, headers={"Content-Range": f"bytes */{size}"})

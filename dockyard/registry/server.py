@@ -9,23 +9,29 @@ import ssl
 from dataclasses import dataclass
 
 from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.registry import auth
 from dockyard.registry.app import App
 from dockyard.registry.config import seconds
-from dockyard.registry.handlers import Handlers
+from dockyard.registry.debug import DebugApp
+from dockyard.registry.handlers import Handlers, Options
+from dockyard.registry.health import Health
+from dockyard.registry.metrics import Metrics
 from dockyard.registry.settings import TLS, Config
 from dockyard.registry.storage import Storage
 from dockyard.registry.storage.filesystem import FileSystem
+from dockyard.registry.workers import supervise
 from dockyard.web import Server
 
 log = logging.getLogger("dockyard.registry")
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """Where requests come in."""
+class Listeners:
+    """Where requests come in, and where those of who watches."""
 
     sockets: list[socket.socket]
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | None
+    debug: list[socket.socket]
 
 
 def listen(address: str) -> list[socket.socket]:
@@ -89,29 +95,79 @@ def open_storage(config: Config) -> Storage:
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises DockyardError when it cannot begin."""
-    tls = tls_context(config.http.tls)
-    handlers = Handlers(
-        open_storage(config),
-        delete=config.storage.delete.enabled,
-        read_only=config.storage.maintenance.readonly.enabled,
+    listeners = Listeners(
+        listen(config.http.addr),
+        tls_context(config.http.tls),
+        listen(config.http.debug.addr) if config.http.debug.addr else [],
     )
-    asyncio.run(serve(config, handlers, Listener(listen(config.http.addr), tls)))
+    workers = max(1, config.workers)
+    metrics = Metrics(workers)
+    storage = open_storage(config)
+    authenticator = auth.authenticator(config.auth)
+
+    def work(number: int) -> None:
+        metrics.row = number
+        asyncio.run(Worker(config, storage, authenticator, metrics, number).serve(listeners))
+
+    if workers == 1:
+        work(0)
+    else:
+        supervise(workers, work)
 
 
-async def serve(config: Config, handlers: Handlers, listener: Listener) -> None:
-    """Serve until SIGTERM or SIGINT; then requests under way have time to end."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    app = App(handlers)
-    server = Server(app, app.refuse)
-    servers = [await loop.create_server(server, sock=one, ssl=listener.tls) for one in listener.sockets]
-    for one in listener.sockets:
-        host, port = one.getsockname()[:2]
-        log.info("listening on %s:%d%s", f"[{host}]" if ":" in host else host, port, ", tls" if listener.tls else "")
-    await ended.wait()
-    for one_server in servers:
-        one_server.close()
-    await server.shutdown(seconds(config.http.draintimeout))
-    await handlers.uploads.close()
+class Worker:
+    """One process that serves."""
+
+    def __init__(
+        self, config: Config, storage: Storage, authenticator: auth.Authenticator, metrics: Metrics, number: int
+    ) -> None:
+        self._config = config
+        self._health = Health(config.health, storage)
+        self._notifier = None
+        if config.notifications.endpoints:
+            from dockyard.registry.notifications import Notifier  # takes 0.2 s to import
+
+            self._notifier = Notifier(config.notifications, metrics, config.http.addr)
+        self._handlers = Handlers(
+            storage,
+            Options(
+                delete=config.storage.delete.enabled,
+                read_only=config.storage.maintenance.readonly.enabled,
+                mount_from_anywhere=authenticator.open,
+                repositories_in_a_page=config.catalog.maxentries,
+                tags_in_a_page=config.tags.maxtags,
+            ),
+            metrics,
+            self._notifier.tell if self._notifier is not None else lambda *arguments, **target: None,
+        )
+        self._app = App(self._handlers, authenticator, self._health, metrics, config.http)
+        self._debug = DebugApp(config.http.debug, self._health, metrics)
+        self._number = number
+
+    async def serve(self, listeners: Listeners) -> None:
+        """Serve until SIGTERM or SIGINT; then requests under way have time to end."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        front = Server(self._app, self._app.refuse)
+        behind = Server(self._debug, self._app.refuse)
+        opened = [await loop.create_server(front, sock=one, ssl=listeners.tls) for one in listeners.sockets]
+        opened += [await loop.create_server(behind, sock=one) for one in listeners.debug]
+        if self._number == 0:
+            for one in (*listeners.sockets, *listeners.debug):
+                host, port = one.getsockname()[:2]
+                secure = ", tls" if listeners.tls and one in listeners.sockets else ""
+                log.info("listening on %s:%d%s", f"[{host}]" if ":" in host else host, port, secure)
+        tasks = [loop.create_task(self._health.watch())]
+        if self._notifier is not None:
+            tasks.append(loop.create_task(self._notifier.deliver()))
+        await ended.wait()
+        for server in opened:
+            server.close()
+        await front.shutdown(seconds(self._config.http.draintimeout))
+        await behind.shutdown(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._handlers.uploads.close()

@@ -133,6 +133,20 @@ class Connection(asyncio.Protocol):
         """Whether the client has hung up, or will say no more."""
         return self._ended or self._transport is None or self._transport.is_closing()
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken."""
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
+
+    @property
+    def peer(self) -> str:
+        """The client's address, host:port; "" when there is none, as on a UNIX socket."""
+        found = self._transport.get_extra_info("peername") if self._transport is not None else None
+        if not isinstance(found, tuple):
+            return ""
+        host = str(found[0]).removeprefix("::ffff:")
+        return f"[{host}]:{found[1]}" if ":" in host else f"{host}:{found[1]}"
+
     def answer(self, response: StreamResponse, data: bytes) -> None:
         """Send the head of `response`, with which `data` begins."""
         if self._answer is not None:

@@ -11,9 +11,11 @@ from dockyard.cli.usage import Flags, usage
 # flag -> setting
 _SETTINGS = {
     "addr": "http.addr",
+    "htpasswd": "auth.htpasswd.path",
     "storage": "storage.filesystem.rootdirectory",
     "tls-cert": "http.tls.certificate",
     "tls-key": "http.tls.key",
+    "workers": "workers",
 }
 # What holds without a file of settings: nobody but this host comes in, and what is sent can be taken out again.
 _WITHOUT_CONFIG = ("http.addr=127.0.0.1:5000", "storage.delete.enabled=true")
@@ -27,11 +29,13 @@ Serve a registry, with the settings of CONFIG (distribution's config.yml) and of
 
 Options:
       --addr string       Address to listen on (default "127.0.0.1:5000", with CONFIG its own)
+      --htpasswd string   File of users and bcrypt hashes of their passwords; who is in it may do all
       --read-only         Take nothing in
       --set list          Any other setting, by its name in CONFIG: storage.delete.enabled=false
       --storage string    Folder to keep content in (default "/var/lib/registry", with CONFIG its own)
       --tls-cert string   TLS certificate file
       --tls-key string    TLS key file
+      --workers int       Processes that serve (default 1)
 """
 )
 def serve(session: Session, flags: Flags) -> int:

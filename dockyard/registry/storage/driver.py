@@ -26,6 +26,9 @@ class Writer(Protocol):
 class Storage(Protocol):
     """A tree of files."""
 
+    async def check(self, path: str) -> None:
+        """Raise OSError when the storage does not answer."""
+
     async def read(self, path: str) -> bytes:
         """A small file's content. Raises Missing."""
 

@@ -79,6 +79,10 @@ class FileSystem:
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
 
+    async def check(self, path: str) -> None:
+        """Raise OSError when the folder cannot be looked at."""
+        await asyncio.get_running_loop().run_in_executor(None, os.statvfs, self.root)
+
     async def read(self, path: str) -> bytes:
         """A small file's content. Raises Missing."""
         try:
