@@ -6,6 +6,8 @@ import os
 import sys
 
 from dockyard.cli import output
+from dockyard.cli.archive_files import CHUNK, save_to
+from dockyard.cli.image_names import split
 from dockyard.cli.session import Failure, Session, path
 from dockyard.cli.usage import Flags, usage
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-CHUNK = 1 << 20
 VOLUME = "volume:"
 
 
@@ -242,34 +243,6 @@ def export(session: Session, flags: Flags) -> int:
     return 0
 
 
-def save_to(target: str, pieces: Iterator[bytes], wrong: str) -> None:
-    """Write pieces to a file that appears when it is complete, or to standard output.
-
-    An error about the file's name begins with `wrong`.
-    """
-    if not target:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-        return
-    folder = os.path.dirname(os.path.abspath(target))
-    if not os.path.isdir(folder):
-        missing = os.path.dirname(target) or "."
-        raise Failure(f"{wrong}invalid output path: stat {missing}: no such file or directory")
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as file:
-            file.writelines(pieces)
-        return
-    temporary = os.path.join(folder, f".{os.path.basename(target)}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(pieces)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 @usage(
     """
 dockyard commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]
@@ -285,8 +258,6 @@ Options:
 )
 def commit(session: Session, flags: Flags) -> int:
     """Prints the image's ID."""
-    from dockyard.cli.commands.transfer import split
-
     name, tag = split(flags.arguments[1]) if len(flags.arguments) > 1 else ("", "")
     place = path(
         "/commit",

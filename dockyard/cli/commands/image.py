@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from dockyard.cli import output, progress
-from dockyard.cli.commands.copy import save_to
+from dockyard.cli.archive_files import CHUNK, opened, save_to
 from dockyard.cli.commands.observe import inspect_each
-from dockyard.cli.commands.transfer import split
+from dockyard.cli.image_names import platforms, split
 from dockyard.cli.session import Failure, Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
@@ -15,9 +15,8 @@ from dockyard.client.errors import APIError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, BinaryIO
+    from typing import Any
 
-CHUNK = 1 << 20
 COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 HEADINGS = {
     "CreatedAt": "CREATED AT",
@@ -217,19 +216,6 @@ def rm(session: Session, flags: Flags) -> int:
     return session.each(flags.arguments, one, forgiven=404 if force else 0)
 
 
-def platforms(flags: Flags) -> list[str]:
-    """`--platform os/arch[/variant]` of images as the API wants them: a JSON object each."""
-    import json
-
-    found = []
-    for text in flags.all("platform"):
-        system, _, rest = text.partition("/")
-        architecture, _, variant = rest.partition("/")
-        platform = {"os": system, "architecture": architecture, "variant": variant}
-        found.append(json.dumps({key: value for key, value in platform.items() if value}))
-    return found
-
-
 @usage(
     """
 dockyard save [OPTIONS] IMAGE [IMAGE...]
@@ -281,14 +267,6 @@ def load(session: Session, flags: Flags) -> int:
         )
     progress.show(response.objects())
     return 0
-
-
-def opened(source: str) -> BinaryIO:
-    """A file to read. Raises Failure."""
-    try:
-        return open(source, "rb")
-    except OSError as error:
-        raise Failure(f"open {source}: {(error.strerror or '').lower()}") from None
 
 
 @usage(

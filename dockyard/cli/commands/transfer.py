@@ -6,6 +6,7 @@ import os
 import sys
 
 from dockyard.cli import output, progress
+from dockyard.cli.image_names import full_name, image_problem, platforms, split
 from dockyard.cli.session import Failure, Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
@@ -13,33 +14,6 @@ from dockyard.client import credentials
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
-
-
-def full_name(image: str) -> str:
-    """`busybox` as docker.io/library/busybox:latest."""
-    name = image
-    first, slash, _ = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        name = f"docker.io/{name}"
-    return name if "@" in name or ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def split(image: str) -> tuple[str, str]:
-    """Name, and tag or digest or "" of an image."""
-    if "@" in image:
-        name, _, digest = image.partition("@")
-        return name, digest
-    name, colon, tag = image.rpartition(":")
-    return (name, tag) if colon and "/" not in tag else (image, "")
-
-
-def image_problem(image: str) -> bool:
-    """Whether a name can be no image's: the engine will say why."""
-    first, slash, rest = split(image)[0].partition("/")
-    path = rest if slash and ("." in first or ":" in first or first == "localhost") else split(image)[0]
-    return not path or path != path.lower()
 
 
 def pull_image(
@@ -116,8 +90,6 @@ def push(session: Session, flags: Flags) -> int:
     tag = "latest" if untagged else tag
     if untagged and not flags.on("quiet") and not image_problem(image):
         print("Using default tag: latest", flush=True)
-    from dockyard.cli.commands.image import platforms
-
     response = session.api.request(
         "POST",
         path(f"/images/{name}/push", tag=tag, platform=platforms(flags)),
