@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

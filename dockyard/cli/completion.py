@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-from dockyard.cli.usage import UsageError, flag_rows, summary
+from dockyard.cli.command_table import ABOUT, GLOBAL, OPTIONS, SHORT, SYNONYMS, load, names, shown
+from dockyard.cli.errors import UsageError
+from dockyard.cli.usage import flag_rows, summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,8 +151,6 @@ def script(shell: str, names: Iterable[str] = ("dockyard",)) -> str:
 
 def candidates(words: list[str]) -> list[str]:
     """What may stand in place of the last of `words`."""
-    from dockyard.cli.main import ABOUT, OPTIONS, SHORT, SYNONYMS, load, names, shown
-
     before, last = words[:-1], words[-1] if words else ""
     before, settings_given, pending = _without_options(before, OPTIONS)
     session = _session(settings_given)
@@ -223,7 +223,6 @@ def _without_options(words: list[str], text: str, *, interspersed: bool = False)
 
 
 def _session(given: list[str]) -> Session:
-    from dockyard.cli.main import GLOBAL
     from dockyard.cli.session import Session
     from dockyard.cli.usage import Flags
 
@@ -358,9 +357,7 @@ def _asked(kind: str, session: Session, state: str) -> Iterator[str]:
         return session.api.request("GET", place).json() or []
 
     if kind == "context":
-        from dockyard.cli.commands.context import store_of
-
-        yield from (meta["Name"] for meta in store_of(session).all())
+        yield from (meta["Name"] for meta in session.contexts.all())
     elif kind == "container":
         states = {"running": ["running"], "paused": ["paused"], "stopped": ["created", "exited"]}.get(state, [])
         for row in ask(path("/containers/json", all=True, filters={"status": states} if states else {})):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure
 from dockyard.oci.quick_json import loads
 
 TYPE_CHECKING = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from dockyard.cli import values
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure, UsageError
 from dockyard.cli.terminal import window_size
-from dockyard.cli.usage import PROGRAM, UsageError
+from dockyard.cli.usage import PROGRAM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ def _request(flags: Flags) -> Body:
     return body
 
 
+def _mount(text: str) -> Body:
+    from dockyard.cli.mounts import mount  # only for who mounts something
+
+    return mount(text)
+
+
 # flags each of whose values is checked as it stands
 _CHECKS: dict[str, Callable[[str], object]] = {
     "add-host": values.host_entry,
@@ -96,7 +102,7 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "gpus": values.gpus,
     "label": values.label,
     "link": values.link,
-    "mount": values.mount,
+    "mount": _mount,
     "sysctl": values.sysctl,
     "ulimit": values.ulimit,
 }
@@ -177,7 +183,7 @@ _PARSED: dict[str, tuple[str, Callable[[str], Any]]] = {
     "device-write-bps": ("BlkioDeviceWriteBps", values.byte_rate),
     "device-write-iops": ("BlkioDeviceWriteIOps", values.io_rate),
     "gpus": ("DeviceRequests", values.gpus),
-    "mount": ("Mounts", values.mount),
+    "mount": ("Mounts", _mount),
     "ulimit": ("Ulimits", values.ulimit),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dockyard.cli.contexts import ContextStore
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure
 from dockyard.client.http import DEFAULT_HOST
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure
 from dockyard.dockerfile import git_source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from dockyard.cli.command_table import ABOUT, COMMON, OPTIONS, SHORT, load, shown
 from dockyard.cli.usage import PROGRAM, line_of, summary
 
 TYPE_CHECKING = False
@@ -68,8 +69,6 @@ def _columns() -> int:
 
 def group_help(group: str) -> str:
     """What `dockyard container` prints."""
-    from dockyard.cli.main import ABOUT, load, shown
-
     listed = _listed((name, summary(load(group, name))) for name in shown(group))
     return (
         f"Usage:  {PROGRAM} {group} COMMAND\n\n{ABOUT[group]}\n\nCommands:\n{listed}\n\n"
@@ -83,9 +82,8 @@ def _listed(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}} {about}" for name, about in known)
 
 
-def main_help(options: str, plugins: Iterable[tuple[str, str]] = ()) -> str:
+def main_help(plugins: Iterable[tuple[str, str]] = ()) -> str:
     """What `dockyard --help` prints; `plugins`: (name, what it is)."""
-    from dockyard.cli.main import ABOUT, COMMON, SHORT, load
 
     def about(words: list[str]) -> str:
         return _listed((word, summary(load(*SHORT[word]))) for word in words)
@@ -96,6 +94,6 @@ def main_help(options: str, plugins: Iterable[tuple[str, str]] = ()) -> str:
         f"Common Commands:\n{about(list(COMMON))}\n\n"
         f"Management Commands:\n{_listed(groups)}\n\n"
         f"Commands:\n{about(sorted(word for word in SHORT if word not in COMMON))}\n\n"
-        f"Global Options:\n{flag_table(options)}\n\n"
+        f"Global Options:\n{flag_table(OPTIONS)}\n\n"
         f"Run '{PROGRAM} COMMAND --help' for more information on a command."
     )

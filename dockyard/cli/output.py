@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dockyard.cli.errors import Failure
 from dockyard.gotemplate import go_json
 
 TYPE_CHECKING = False
@@ -46,7 +47,6 @@ def rows(
         for row in found:
             print(row_json(row))
         return
-    from dockyard.cli.session import Failure
     from dockyard.gotemplate.template import ExecutionError
 
     as_table = form.startswith("table")
@@ -78,7 +78,6 @@ def parsed(form: str, code: int = 1, *, name: str = "") -> Template:
 
     In the templates of lists, \\t and \\n are a tab and a new line.
     """
-    from dockyard.cli.session import Failure
     from dockyard.gotemplate.template import Template, TemplateError
 
     try:
@@ -128,7 +127,6 @@ def one(item: dict[str, Any], form: str, *, name: str = "", kind: str) -> None:
     if form == "json":
         print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
         return None
-    from dockyard.cli.session import Failure
     from dockyard.gotemplate.template import ExecutionError
 
     if form.strip() == "{{json .}}":

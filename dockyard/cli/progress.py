@@ -6,7 +6,7 @@ import os
 import sys
 
 from dockyard.cli import output
-from dockyard.cli.session import Failure
+from dockyard.cli.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

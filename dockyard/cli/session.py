@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from dockyard.cli.errors import Failure
 from dockyard.client.errors import APIError, Unreachable
 from dockyard.client.http import DEFAULT_HOST, Connection
 from dockyard.client.urls import path as path
@@ -15,15 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from dockyard.cli.contexts import ContextStore
     from dockyard.cli.usage import Flags
-
-
-class Failure(Exception):
-    """A command ends with this message and exit status."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Session:
@@ -74,6 +68,13 @@ class Session:
         if self.host:
             return "default"
         return os.environ.get("DOCKER_CONTEXT") or self.setting("currentContext") or "default"
+
+    @property
+    def contexts(self) -> ContextStore:
+        """The contexts, with the engine that we talk to without one as `default`."""
+        from dockyard.cli.contexts import ContextStore
+
+        return ContextStore(self.config_folder, self.host or DEFAULT_HOST)
 
     @property
     def api(self) -> Connection:

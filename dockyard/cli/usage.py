@@ -17,29 +17,17 @@ how many arguments there must be; with [ARG...] at its end, what follows the fir
 
 from __future__ import annotations
 
+from dockyard.cli.errors import HelpWanted, UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
-    from dockyard.cli.session import Session
-
-    Command = Callable[["Session", "Flags"], "int | None"]
+    Command = TypeVar("Command", bound=Callable[..., int | None])
 
 PROGRAM = "dockyard"
 _REPEATED = ("list", "map", "filter", "mount", "ulimit", "network", "strings", "stringToString")
-
-
-class UsageError(Exception):
-    """The command line is wrong: the message says how, `code` is the exit status."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class HelpWanted(Exception):
-    """The command line asks for a command's help."""
 
 
 def usage(text: str) -> Callable[[Command], Command]:

@@ -293,13 +293,6 @@ def fields(text: str) -> list[tuple[str, str | None]]:
     return [(key.lower(), value) for key, value in found]
 
 
-def mount(text: str) -> dict[str, Any]:
-    """One `--mount`: `type=bind,source=…,target=…,readonly`."""
-    from dockyard.cli.mounts import mount as parse
-
-    return parse(text)
-
-
 def device(text: str) -> dict[str, str]:
     """HOST[:CONTAINER[:rwm]]."""
     parts = text.split(":")

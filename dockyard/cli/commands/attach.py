@@ -6,8 +6,8 @@ import os
 import sys
 
 from dockyard.cli import terminal, values
-from dockyard.cli.commands.create import status_of
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.errors import Failure, status_of
+from dockyard.cli.session import Session, path
 from dockyard.cli.usage import PROGRAM, Flags, usage
 from dockyard.client.errors import APIError
 

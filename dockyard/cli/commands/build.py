@@ -6,7 +6,8 @@ import os
 import sys
 
 from dockyard.cli import output, progress, values
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
 from dockyard.client.errors import APIError

@@ -7,7 +7,8 @@ import sys
 from dockyard.cli import output
 from dockyard.cli.commands.extend import reconfiguration
 from dockyard.cli.create_request import resources
-from dockyard.cli.session import Failure, Session, confirm, path, prune_filters
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, confirm, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
 

@@ -7,10 +7,10 @@ import sys
 
 from dockyard.cli import output
 from dockyard.cli.contexts import DEFAULT, ContextStore, check_name
-from dockyard.cli.session import Failure, Session
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import config_file
-from dockyard.client.http import DEFAULT_HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ CONTEXT = "*formatter.clientContextContext"
 _KEYS = ("from", "host", "ca", "cert", "key", "skip-tls-verify")
 
 
-def store_of(session: Session) -> ContextStore:
-    """The contexts, with the engine that we talk to without one as `default`."""
-    return ContextStore(session.config_folder, session.host or DEFAULT_HOST)
-
-
 @usage(
     f"""
 dockyard context create [OPTIONS] CONTEXT
@@ -51,7 +46,7 @@ Options:
 )
 def create(session: Session, flags: Flags) -> int:
     """Prints the name."""
-    store, name = store_of(session), flags.arguments[0]
+    store, name = session.contexts, flags.arguments[0]
     pairs = _pairs(flags)
     store.check_new(name)
     if flags.given("from") or not flags.given("docker"):
@@ -138,7 +133,7 @@ Options:
 )
 def update(session: Session, flags: Flags) -> int:
     """Prints the name."""
-    store, name = store_of(session), flags.arguments[0]
+    store, name = session.contexts, flags.arguments[0]
     pairs = _pairs(flags)
     check_name(name)
     meta = store.get(name)
@@ -168,7 +163,7 @@ def use(session: Session, flags: Flags) -> int:
     name = flags.arguments[0]
     if name != DEFAULT:
         check_name(name)
-        store_of(session).get(name)
+        session.contexts.get(name)
     _set_current(session, "" if name == DEFAULT else name)
     print(name, flush=True)
     print(f'Current context is now "{name}"', file=sys.stderr)
@@ -217,7 +212,7 @@ def ls(session: Session, flags: Flags) -> int:
     """Prints a table; the current one has a star."""
     current = session.context
     rows = []
-    for meta in store_of(session).all():
+    for meta in session.contexts.all():
         endpoint = meta["Endpoints"].get("docker")
         description = meta["Metadata"].get("Description") or ""
         if meta["Name"] == DEFAULT:
@@ -234,7 +229,7 @@ def ls(session: Session, flags: Flags) -> int:
     if current not in {row["Name"] for row in rows}:
         try:
             why = ""
-            store_of(session).get(current)
+            session.contexts.get(current)
         except Failure as failure:
             why = output.ellipsis(str(failure), 45)
         rows.append({"Name": current, "Description": "", "DockerEndpoint": "", "Current": True, "Error": why})
@@ -271,7 +266,7 @@ Options:
 def inspect(session: Session, flags: Flags) -> int:
     """Prints JSON."""
     output.check(flags.text("format"))
-    store = store_of(session)
+    store = session.contexts
     found, failures = [], []
     for name in flags.arguments or [session.context]:
         try:
@@ -307,7 +302,7 @@ Options:
 )
 def rm(session: Session, flags: Flags) -> int:
     """Prints the names."""
-    store, current = store_of(session), session.context
+    store, current = session.contexts, session.context
     failures = []
     for name in flags.arguments:
         if name == DEFAULT:
@@ -339,7 +334,7 @@ def export(session: Session, flags: Flags) -> int:
     if name != DEFAULT:
         check_name(name)
     target = rest[0] if rest else f"{name}.dockercontext"
-    store = store_of(session)
+    store = session.contexts
     if target == "-":
         if sys.stdout.isatty():
             raise Failure("cowardly refusing to export to a terminal, specify a file path")
@@ -366,7 +361,7 @@ Import a context from a tar or zip file
 def import_(session: Session, flags: Flags) -> int:
     """Prints the name."""
     name, source = flags.arguments
-    store = store_of(session)
+    store = session.contexts
     store.check_new(name)
     if source == "-":
         data = sys.stdin.buffer.read()

@@ -7,8 +7,9 @@ import sys
 
 from dockyard.cli import output
 from dockyard.cli.archive_files import CHUNK, save_to
+from dockyard.cli.errors import Failure
 from dockyard.cli.image_names import split
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.session import Session, path
 from dockyard.cli.usage import Flags, usage
 
 TYPE_CHECKING = False

@@ -8,8 +8,9 @@ import sys
 from dockyard.cli import terminal
 from dockyard.cli.create_options import HIDDEN, OPTIONS
 from dockyard.cli.create_request import create_request, refused
-from dockyard.cli.session import Failure, Session, path
-from dockyard.cli.usage import PROGRAM, Flags, UsageError, usage
+from dockyard.cli.errors import EXIT_NOT_STARTED, Failure, UsageError, status_of
+from dockyard.cli.session import Session, path
+from dockyard.cli.usage import PROGRAM, Flags, usage
 from dockyard.client.errors import APIError
 
 TYPE_CHECKING = False
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from dockyard.client.http import Response
-
-EXIT_NOT_STARTED = 125  # of `run`, when the engine and not the container has failed
 
 
 @usage(
@@ -94,16 +93,6 @@ def run(session: Session, flags: Flags) -> int:
     except Failure as failure:
         failure.code = EXIT_NOT_STARTED if failure.code == 1 else failure.code
         raise
-
-
-def status_of(error: APIError) -> int:
-    """The exit status that a failed start stands for: 127 command not found, 126 not executable, 125 else."""
-    text = error.message
-    if "executable file not found" in text or "no such file or directory" in text or "system cannot find" in text:
-        return 127
-    if "permission denied" in text or "is a directory" in text:
-        return 126
-    return EXIT_NOT_STARTED
 
 
 def _create(session: Session, flags: Flags, body: dict[str, Any]) -> str:

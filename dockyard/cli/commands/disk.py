@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dockyard.cli import output
-from dockyard.cli.session import Failure, Session, confirm, path, prune_filters
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, confirm, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 
 TYPE_CHECKING = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli.session import Failure, Session, confirm
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, confirm
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import local_engine
 

@@ -6,7 +6,8 @@ import os
 import sys
 
 from dockyard.cli import values
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, path
 from dockyard.cli.usage import Flags, usage
 
 TYPE_CHECKING = False
@@ -42,6 +43,8 @@ def fork(session: Session, flags: Flags) -> int:
 
 def reconfiguration(flags: Flags) -> dict[str, Any]:
     """The body of POST /dockyard/containers/{id}/reconfigure that the flags of `update` ask for; {} for none."""
+    from dockyard.cli.mounts import mount
+
     body: dict[str, Any] = {}
     try:
         if flags.given("publish-add"):
@@ -53,7 +56,7 @@ def reconfiguration(flags: Flags) -> dict[str, Any]:
         for text in flags.all("mount-add"):
             # as --mount has it, or as --volume
             if "=" in text.partition(",")[0]:
-                body.setdefault("MountsAdd", []).append(values.mount(text))
+                body.setdefault("MountsAdd", []).append(mount(text))
             else:
                 source, colon, rest = text.partition(":")
                 if source.startswith((".", "~")):

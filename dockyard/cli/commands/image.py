@@ -7,8 +7,9 @@ import sys
 from dockyard.cli import output, progress
 from dockyard.cli.archive_files import CHUNK, opened, save_to
 from dockyard.cli.commands.observe import inspect_each
+from dockyard.cli.errors import Failure
 from dockyard.cli.image_names import platforms, split
-from dockyard.cli.session import Failure, Session, confirm, filters, path, prune_filters
+from dockyard.cli.session import Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from dockyard.cli.session import Failure, Session
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
 from dockyard.client.errors import APIError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dockyard.cli.session import Failure, Session, path
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, path
 from dockyard.cli.usage import Flags, usage
 
 

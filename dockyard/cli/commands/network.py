@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dockyard.cli import output, values
 from dockyard.cli.commands.observe import inspect_each
-from dockyard.cli.session import Failure, Session, confirm, filters, path, prune_filters
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, confirm, filters, path, prune_filters
 from dockyard.cli.usage import Flags, usage
 
 TYPE_CHECKING = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from dockyard.cli import output
-from dockyard.cli.session import Failure, Session, filters, path
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dockyard.cli import output
-from dockyard.cli.session import Failure, Session, filters, path
+from dockyard.cli.errors import Failure
+from dockyard.cli.session import Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client.errors import APIError
 from dockyard.gotemplate import go_json

@@ -6,8 +6,9 @@ import os
 import sys
 
 from dockyard.cli import output, progress
+from dockyard.cli.errors import Failure
 from dockyard.cli.image_names import full_name, image_problem, platforms, split
-from dockyard.cli.session import Failure, Session, filters, path
+from dockyard.cli.session import Session, filters, path
 from dockyard.cli.usage import Flags, usage
 from dockyard.client import credentials
 
