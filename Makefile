@@ -30,10 +30,11 @@ test-slow: venv ## what takes minutes
 	@$(SUDO) packaging/system-packages test
 	@$(SUDO) $(BIN)/python -m pytest -m slow
 
-lint: venv ## ruff and mypy --strict
+lint: venv ## ruff, mypy --strict, and which room may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --quiet --check . || { echo 'run ruff format'; exit 1; }
 	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$said"; exit 1; }
 
 install: ## install for the whole system, below PREFIX (/usr/local): programs, units, completions, manual pages
 	@$(SUDO) packaging/system-packages run

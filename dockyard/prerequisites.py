@@ -9,10 +9,13 @@ import ctypes
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 OLDEST_KERNEL = (5, 10)
+# The first that is there. Debian 12's crashes on `wget -T`: packaging/newer-busybox puts another before it.
+BUSYBOXES = (f"{sys.prefix}/libexec/dockyard/busybox", "/usr/libexec/dockyard/busybox", "/bin/busybox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ def prerequisites() -> list[Prerequisite]:
                      _same("iptables")),
         Prerequisite("tini", "run --init", _program("docker-init", "tini-static", "tini", "catatonit"), False,
                      _same("tini")),
-        Prerequisite("busybox", "the embedded image busybox", _static_busybox, False,
+        Prerequisite("busybox", "the embedded image busybox", lambda: busybox() or "", False,
                      _same("busybox", debian="busybox-static", suse="busybox-static")),
         Prerequisite("git", "building from git repositories", _program("git"), False, _same("git")),
         Prerequisite("criu", "checkpoint and restore", _program("criu"), False, _same("criu")),
@@ -189,10 +192,9 @@ def prerequisites() -> list[Prerequisite]:
     ]  # fmt: skip
 
 
-def _static_busybox() -> str:
-    from dockyard.content.embedded import busybox
-
-    return busybox() or ""
+def busybox() -> str | None:
+    """The program of the image busybox, None when this host has none."""
+    return next((path for path in BUSYBOXES if os.access(path, os.X_OK)), None)
 
 
 def missing() -> Iterator[Prerequisite]:

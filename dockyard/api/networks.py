@@ -9,7 +9,7 @@ import msgspec
 from dockyard import errors, web
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
-from dockyard.engine.containers.networks.connections import ContainerNetworks
+from dockyard.engine.containers.connections import ContainerNetworks
 from dockyard.engine.images.filters import matches_labels
 from dockyard.engine.networks.service import EndpointConfig, Network, Pool
 from dockyard.timestamps import parse_time, parse_until

@@ -9,7 +9,6 @@ import os
 import platform
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -17,9 +16,8 @@ from dockyard.content import embedded_registry
 from dockyard.content.embedded_layer import EmbeddedImage, Layer
 from dockyard.oci.image_config import ContainerConfig
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
+from dockyard.prerequisites import busybox
 
-# The first that is there. Debian 12's crashes on `wget -T`: packaging/newer-busybox puts another before it.
-BUSYBOXES = (f"{sys.prefix}/libexec/dockyard/busybox", "/usr/libexec/dockyard/busybox", "/bin/busybox")
 WRITTEN = "2026-11-24T00:00:00Z"  # hello-world, by us; busybox is as old as its program
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -49,11 +47,6 @@ def embedded_image(name: Reference) -> EmbeddedImage | None:
         return _registry(tag)
     maker = _IMAGES.get(name.path) if tag == "latest" else None
     return maker() if maker is not None else None
-
-
-def busybox() -> str | None:
-    """The program of the image busybox, None when this host has none."""
-    return next((path for path in BUSYBOXES if os.access(path, os.X_OK)), None)
 
 
 def _busybox() -> EmbeddedImage | None:

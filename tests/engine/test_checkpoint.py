@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dockyard.engine.containers.checkpoints.checkpoint import FILE, partial_of, sweep
+from dockyard.engine.containers.checkpoint_folder import FILE, partial_of, sweep
 
 
 def half(root: Path, name: str, *files: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dockyard.engine.containers.checkpoints.checkpoint import Checkpoint
+from dockyard.engine.containers.checkpoint_folder import Checkpoint
 from dockyard.engine.containers.container import RESTART_DELAY, Container, Record, State
 from dockyard.engine.containers.health import Prober
 from dockyard.engine.containers.index import ContainerIndex

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 
-from dockyard.engine.containers.checkpoints.checkpoint import Checkpoint
+from dockyard.engine.containers.checkpoint_folder import Checkpoint
 from dockyard.engine.containers.config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.containers.container import Container, MountPoint, Record, State
 from dockyard.engine.containers.index import ContainerIndex

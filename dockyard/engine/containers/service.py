@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from dockyard.config import Config
 from dockyard.engine.containers import names, working_directory
-from dockyard.engine.containers.checkpoints.checkpoint import Checkpoint
+from dockyard.engine.containers.checkpoint_folder import Checkpoint
 from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.creation import ContainerMaker, Origin

@@ -603,7 +603,7 @@ class NetworkService:
     async def connect(self, network: str, container_id: str, config: EndpointConfig) -> EndpointState:
         """Attach a running container to one more network, live. Raises Forbidden when it is attached already.
 
-        engine/containers/networks/connections.py calls this, and keeps the container's record in step.
+        engine/containers/connections.py calls this, and keeps the container's record in step.
         """
         found = self.get(network)
         sandbox = self._running(container_id)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from dockyard.engine.containers.checkpoints.checkpoint import Checkpoint
+from dockyard.engine.containers.checkpoint_folder import Checkpoint
 from dockyard.engine.containers.checkpoints.service import CheckpointService
 from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.containers.container import Container, Record

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from dockyard.engine.containers.checkpoints.checkpoint import Checkpoint, partial_of, sweep
+from dockyard.engine.containers.checkpoint_folder import Checkpoint, partial_of, sweep
 from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.service import ContainerService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
