@@ -288,8 +288,10 @@ class Build:
             self.say(f"Step {next(numbers)}/{total} : {step.code}\n")
             try:
                 await steps.do(step)
-            except BaseException:
-                if self._options.force_remove:
+            except BaseException as failure:
+                # A client that goes while what its RUN made is written: the RUN itself has not failed.
+                cancelled = isinstance(failure, asyncio.CancelledError)
+                if self._options.force_remove or (cancelled and self._options.remove):
                     self._remove_containers()
                 raise
             if self._options.remove or self._options.force_remove:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 @pytest.fixture
@@ -54,6 +55,25 @@ def test_a_multi_stage_build_and_its_cache(engine: EngineProcess, context: Path)
 def test_run_without_words_runs_what_the_image_would(engine: EngineProcess, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text('FROM busybox\nCMD ["echo", "said"]\nRUN []\n')
     assert "\nsaid\n" in build(engine, tmp_path)
+
+
+def test_a_build_whose_client_goes_while_a_layer_is_written_leaves_no_container(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN head -c 200000000 /dev/urandom > /big\n")
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "0"}
+    before = set(engine.docker("ps", "-aq", "--no-trunc").split())
+    building = subprocess.Popen(["docker", "build", str(tmp_path)], env=environment, stdout=subprocess.PIPE)
+
+    def mine() -> list[str]:
+        _, known = engine.api("GET", "/containers/json?all=1")
+        return [container["State"] for container in known if container["Id"] not in before]
+
+    eventually(lambda: mine() == ["exited"])
+    building.kill()
+    building.communicate()
+    eventually(lambda: not mine())
+    engine.docker("image", "prune", "-f")
 
 
 def test_two_names_one_image(engine: EngineProcess) -> None:
