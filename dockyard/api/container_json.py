@@ -26,7 +26,7 @@ async def inspect_json(services: Services, container: Container, *, version: Ver
     folder = services.containers.folder(container)
     born = record.state.started_at != NEVER or record.state.error != ""  # its files are made by its first start
     argv = container.argv
-    data = services.layers.graph_data(container.id)
+    data = services.container_layers.graph_data(container.id)
     shown: dict[str, Any] = {
         "Id": record.id,
         "Created": record.created,
@@ -65,7 +65,7 @@ async def inspect_json(services: Services, container: Container, *, version: Ver
         "NetworkSettings": network_settings(container, version),
     }
     if size:
-        shown["SizeRw"], shown["SizeRootFs"] = await services.layers.sizes(container.id)
+        shown["SizeRw"], shown["SizeRootFs"] = await services.container_layers.sizes(container.id)
     return shown
 
 
@@ -210,7 +210,7 @@ async def list_entry(
     if version >= (1, 46) and record.host_config.annotations:
         shown["HostConfig"]["Annotations"] = record.host_config.annotations
     if size:
-        written, whole = await services.layers.sizes(container.id)
+        written, whole = await services.container_layers.sizes(container.id)
         if written:
             shown["SizeRw"] = written
         shown["SizeRootFs"] = whole

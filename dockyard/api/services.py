@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the modules are wired by the composition root; here only th
     from dockyard.engine.containers.checkpoints.forks import ForkService
     from dockyard.engine.containers.checkpoints.service import CheckpointService
     from dockyard.engine.containers.commit import CommitService
+    from dockyard.engine.containers.layers import ContainerLayers
     from dockyard.engine.containers.leases import LeaseService
     from dockyard.engine.containers.reconfigure import Reconfigurer
     from dockyard.engine.containers.service import ContainerService
@@ -34,6 +35,7 @@ class Services:
     execs: "ExecService"
     images: "ImageService"
     layers: "LayerStore"
+    container_layers: "ContainerLayers"
     networks: "NetworkService"
     volumes: "VolumeService"
     archive: "ArchiveService"

@@ -38,6 +38,7 @@ from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.instructions import Pairs
 from dockyard.dockerfile.substitution import expand
 from dockyard.engine.containers.config import HostConfig
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.image import Image, ImageUser
 from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore
@@ -114,6 +115,7 @@ class Builder:
         self,
         images: ImageService,
         layers: LayerStore,
+        container_layers: ContainerLayers,
         runner: Runner,
         database: Database,
         events: Events,
@@ -123,6 +125,7 @@ class Builder:
         """`root` is a directory for what builds keep for their time; `architecture` in Go's words."""
         self.images = images
         self.layers = layers
+        self.container_layers = container_layers
         self.runner = runner
         self.cache = BuildCache(images, database)
         self.folder = own_folder(root)
@@ -201,6 +204,7 @@ class Build:
         self._builder = builder
         self._images = builder.images
         self._layers = builder.layers
+        self._container_layers = builder.container_layers
         self._context = context
         self._files: list[BinaryIO] = []  # what ADD has fetched
         self._options = options
@@ -408,16 +412,16 @@ class Build:
             yield None
             return
         name = f"build-{secrets.token_hex(16)}"
-        await self._layers.create_container_layer(name, image.chain_id, volatile=True, bare=True)
+        await self._container_layers.create(name, image.chain_id, volatile=True, bare=True)
         try:
-            async with self._layers.mounted(name) as mounted:
+            async with self._container_layers.mounted(name) as mounted:
                 tree = DirectoryTree(mounted.path)
                 try:
                     yield tree
                 finally:
                     tree.close()
         finally:
-            await self._layers.release(name)
+            await self._container_layers.release(name)
 
     async def download(self, url: str, destination: str, checksum: str) -> Source:
         """The file behind a URL, for ADD; `checksum` is what its digest has to be, "" for anything."""
@@ -502,7 +506,7 @@ class Build:
 
     async def commit_container(self, state: StageState, key: str, created_by: str, container_id: str) -> None:
         """Make the image of a RUN from what its container changed."""
-        image = await self._make(state, key, created_by, await self._layers.commit(container_id))
+        image = await self._make(state, key, created_by, await self._container_layers.commit(container_id))
         self._images.emit("create", image.id, image.id)  # (as in moby, which commits a container for all but copies)
 
     async def _make(self, state: StageState, key: str, created_by: str, layer: Layer) -> Image:

@@ -22,6 +22,7 @@ from dockyard.engine.containers.checkpoints.forks import ForkService
 from dockyard.engine.containers.checkpoints.service import CheckpointService
 from dockyard.engine.containers.commit import CommitService
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.leases import LeaseService
 from dockyard.engine.containers.logs import options as log_options
 from dockyard.engine.containers.reconfigure import Reconfigurer
@@ -92,6 +93,7 @@ class Engine:
         log.info("storage driver %s", driver.name)
         step(f"layers, images and volumes in {root}")
         self._layers = LayerStore(driver, self._archives, database, root)
+        self._container_layers = ContainerLayers(self._layers, database)
         self._registry = RegistryClient(
             config.registry_mirrors, config.insecure_registries, Patience.of(config.max_download_attempts)
         )
@@ -107,7 +109,7 @@ class Engine:
             index,
             events,
             images,
-            self._layers,
+            self._container_layers,
             volumes,
             self._networks,
             self._shims,
@@ -122,13 +124,15 @@ class Engine:
             execs=ExecService(self._containers, self._apparmor),
             images=images,
             layers=self._layers,
+            container_layers=self._container_layers,
             networks=self._networks,
             volumes=volumes,
-            archive=ArchiveService(self._containers, self._layers, volumes, self._archives),
-            commit=CommitService(self._containers, images, self._layers),
+            archive=ArchiveService(self._containers, self._container_layers, volumes, self._archives),
+            commit=CommitService(self._containers, images, self._layers, self._container_layers),
             builder=Builder(
                 images,
                 self._layers,
+                self._container_layers,
                 Runner(self._containers),
                 database,
                 events,
@@ -142,9 +146,11 @@ class Engine:
             reconfigurer=Reconfigurer(self._containers, self._networks, volumes, root),
             leases=self._leases,
             checkpoints=checkpoints,
-            docker_import=DockerImport(images, self._layers, volumes, self._networks, self._containers, self._archives),
-            fsck=Fsck(root, database, self._layers, images, volumes, index),
-            forks=ForkService(self._containers, checkpoints, self._layers, volumes),
+            docker_import=DockerImport(
+                images, self._layers, self._container_layers, volumes, self._networks, self._containers, self._archives
+            ),
+            fsck=Fsck(root, database, self._layers, self._container_layers, images, volumes, index),
+            forks=ForkService(self._containers, checkpoints, self._container_layers, volumes),
             on_disk=database.on_disk,
         )
 
@@ -156,6 +162,7 @@ class Engine:
         self._undo.push_async_callback(self._registry.close)
         self._undo.push_async_callback(self._layers.close)
         self._layers.open()
+        self._container_layers.open()
         self._step("networks and the packet filter")
         await asyncio.gather(self._networks.open(self._step), self._apparmor.open())
         self._undo.push_async_callback(self._networks.close)

@@ -18,7 +18,7 @@ from dockyard.content.unpack import Worker
 from dockyard.engine.containers.archive import ArchiveService
 from dockyard.engine.containers.config import ContainerConfig, HostConfig
 from dockyard.engine.containers.container import Container, MountPoint, Record
-from dockyard.engine.images.layer_store import Tree
+from dockyard.engine.containers.layers import Tree
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -15,6 +15,7 @@ from aiohttp import web
 from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
 from dockyard.builder.run import Runner
 from dockyard.content.unpack import Worker
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.image import Image
 from dockyard.engine.images.layer_store import LayerStore
@@ -33,9 +34,12 @@ class Room:
         self.worker = Worker()
         self.database = Database(root / "state.db")
         self.layers = LayerStore(choose(None, root), self.worker, self.database, root)
+        self.containers = ContainerLayers(self.layers, self.database)
         self.images = ImageService(self.layers, cast(Any, None), self.database, Events())
         runner = cast(Runner, None)
-        self.builder = Builder(self.images, self.layers, runner, self.database, Events(), root / "builds", "amd64")
+        self.builder = Builder(
+            self.images, self.layers, self.containers, runner, self.database, Events(), root / "builds", "amd64"
+        )
         self.said: list[dict[str, Any]] = []
 
     async def build(self, text: str, files: dict[str, bytes] | None = None, **options: Any) -> Image:
@@ -60,12 +64,12 @@ class Room:
 
     @asynccontextmanager
     async def layers_of(self, image: Image) -> AsyncIterator[str]:
-        await self.layers.create_container_layer("look", image.chain_id, bare=True)
+        await self.containers.create("look", image.chain_id, bare=True)
         try:
-            async with self.layers.mounted("look") as root:
+            async with self.containers.mounted("look") as root:
                 yield root.path
         finally:
-            await self.layers.release("look")
+            await self.containers.release("look")
 
 
 async def _context(files: dict[str, bytes]) -> AsyncIterator[bytes]:

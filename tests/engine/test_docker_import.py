@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dockyard.content.unpack import Worker
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.docker_import import importer
 from dockyard.engine.docker_import.importer import DockerImport
 from dockyard.engine.docker_import.source import SourceVolume
@@ -64,7 +65,7 @@ async def test_a_volume_is_told_of_when_its_files_and_its_row_are_on_the_disk(
     monkeypatch.setattr("dockyard.engine.volumes.service.sync_file_system", sync)
     monkeypatch.setattr(database, "on_disk", rows_on_disk)
     try:
-        work = DockerImport(images, layers, volumes, nothing, nothing, archives)
+        work = DockerImport(images, layers, ContainerLayers(layers, database), volumes, nothing, nothing, archives)
         await work.run(str(tmp_path / "docker"), happened.append)
         row = volumes._rows.get("kept")
         assert row is not None

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from dockyard.content.unpack import Worker
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.images.layer_store import DamagedLayer, LayerRow, LayerStore, chain_of
 from dockyard.engine.state.database import Database
 from dockyard.engine.system.id_ranges import IdRange
@@ -55,6 +56,7 @@ class Room:
         self.archives = Worker()
         self.database = Database(self.root / "state.db")
         self.store = LayerStore(choose(self.driver, self.root), self.archives, self.database, self.root)
+        self.containers = ContainerLayers(self.store, self.database)
 
     async def reopen(self) -> LayerStore:
         await self.close()
@@ -75,8 +77,8 @@ class Room:
 async def room(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
     opened = Room(tmp_path, request.param)
     yield opened
-    for container in opened.store.container_ids():
-        await opened.store.release(container)
+    for container in opened.containers.ids():
+        await opened.containers.release(container)
     await opened.close()
 
 
@@ -133,13 +135,13 @@ async def test_what_nobody_holds_goes_with_what_is_below_it(room: Room) -> None:
 
 async def test_a_container_holds_its_layer_over_a_restart(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1")))
-    await room.store.create_container_layer("box", base.chain_id)
+    await room.containers.create("box", base.chain_id)
     room.store.drop(base.chain_id)
     store = await room.reopen()
     store.sweep()
-    assert (Path(await store.mount("box")) / "a").read_text() == "1"
-    await store.unmount("box")
-    await store.release("box")
+    assert (Path(await room.containers.mount("box")) / "a").read_text() == "1"
+    await room.containers.unmount("box")
+    await room.containers.release("box")
     assert store.all() == {}
 
 
@@ -156,32 +158,32 @@ async def test_a_restart_sweeps_what_a_crash_left(room: Room) -> None:
 
 async def test_mounts_are_counted_and_changes_survive_them(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1", etc__b="2")))
-    await room.store.create_container_layer("box", base.chain_id, volatile=True)
-    root = Path(await room.store.mount("box"))
-    assert await room.store.mount("box") == str(root)
-    await room.store.unmount("box")
+    await room.containers.create("box", base.chain_id, volatile=True)
+    root = Path(await room.containers.mount("box"))
+    assert await room.containers.mount("box") == str(root)
+    await room.containers.unmount("box")
     (root / "new").write_text("12345")
     (root / "a").unlink()
-    assert set(await room.store.changes("box")) == {
+    assert set(await room.containers.changes("box")) == {
         Change(ChangeKind.ADDED, "/new"),
         Change(ChangeKind.DELETED, "/a"),
     }
-    assert await room.store.sizes("box") == (5, 7)
-    await room.store.unmount("box")
-    async with room.store.mounted("box") as again:
+    assert await room.containers.sizes("box") == (5, 7)
+    await room.containers.unmount("box")
+    async with room.containers.mounted("box") as again:
         assert (Path(again.path) / "new").read_text() == "12345"
 
 
 async def test_a_commit_is_the_containers_changes_as_a_layer(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1", b="2")))
-    await room.store.create_container_layer("box", base.chain_id)
-    async with room.store.mounted("box") as root:
+    await room.containers.create("box", base.chain_id)
+    async with room.containers.mounted("box") as root:
         (Path(root.path) / "a").unlink()
         (Path(root.path) / "c").write_text("3")
-        layer = await room.store.commit("box")
+        layer = await room.containers.commit("box")
     assert layer.parent == base.chain_id
-    await room.store.create_container_layer("next", layer.chain_id)
-    async with room.store.mounted("next") as root:
+    await room.containers.create("next", layer.chain_id)
+    async with room.containers.mounted("next") as root:
         assert not (Path(root.path) / "a").exists()
         assert (Path(root.path) / "b").read_text() == "2"
         assert (Path(root.path) / "c").read_text() == "3"
@@ -194,12 +196,12 @@ async def test_a_commit_is_the_containers_changes_as_a_layer(room: Room) -> None
 
 async def test_release_of_a_mounted_container_unmounts_it(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1")))
-    await room.store.create_container_layer("box", base.chain_id)
-    await room.store.mount("box")
-    await room.store.release("box")
-    await room.store.release("box")
+    await room.containers.create("box", base.chain_id)
+    await room.containers.mount("box")
+    await room.containers.release("box")
+    await room.containers.release("box")
     with pytest.raises(NotFound):
-        await room.store.mount("box")
+        await room.containers.mount("box")
     assert len(room.snapshots()) == 1
 
 
@@ -280,8 +282,8 @@ async def test_a_layer_in_doubt_that_is_what_it_was_is_trusted_again(room: Room)
     top = await room.store.register(base.chain_id, pieces(tar(b="2")))
     await power_cut(room)
     room.store.open()
-    await room.store.create_container_layer("box", top.chain_id)
-    async with room.store.mounted("box") as tree:
+    await room.containers.create("box", top.chain_id)
+    async with room.containers.mounted("box") as tree:
         assert (Path(tree.path) / "a").read_text() == "1"
     await room.reopen()
     assert {row.unsettled for _, row in room.database.collection(f"layers_{room.driver}", LayerRow).all()} == {""}
@@ -291,28 +293,28 @@ async def test_a_damaged_layer_is_kept_and_named_and_whole_again_when_it_comes_o
     data = tar(a="1", b="x" * 5000)
     base = await room.store.register(None, pieces(data))
     top = await room.store.register(base.chain_id, pieces(tar(c="3")))
-    await room.store.create_container_layer("box", top.chain_id)
+    await room.containers.create("box", top.chain_id)
     rows = await power_cut(room)
     os.truncate(own_file(room, rows[base.chain_id], "b"), 0)
     room.store.open()
     for again in (False, True):
         with pytest.raises(DamagedLayer, match=base.diff_id):
-            await room.store.mount("box")
+            await room.containers.mount("box")
         with pytest.raises(DamagedLayer, match="pull, load or build"):
-            await room.store.create_container_layer("other", top.chain_id)
+            await room.containers.create("other", top.chain_id)
         with pytest.raises(DamagedLayer, match=base.diff_id):
             await anext(room.store.pack(base.chain_id))
         assert set(room.store.all()) == {base.chain_id, top.chain_id}
-        room.store.graph_data("box")  # who only looks is told what there is
+        room.containers.graph_data("box")  # who only looks is told what there is
         if not again:  # it is known to the daemons after this one, too
             await room.reopen()
             room.store.open()
     mended = await room.store.register(None, pieces(data), diff_id=base.diff_id, chain_id=base.chain_id)
     assert mended.chain_id == base.chain_id
     await room.reopen()
-    path = await room.store.mount("box")
+    path = await room.containers.mount("box")
     assert (Path(path) / "b").read_text() == "x" * 5000
-    await room.store.unmount("box")
+    await room.containers.unmount("box")
 
 
 async def test_a_container_whose_layer_has_lost_its_folder_says_which(room: Room) -> None:
@@ -320,7 +322,7 @@ async def test_a_container_whose_layer_has_lost_its_folder_says_which(room: Room
         pytest.skip("a copy needs no layer below it")
     data = tar(a="1")
     base = await room.store.register(None, pieces(data))
-    await room.store.create_container_layer("box", base.chain_id)
+    await room.containers.create("box", base.chain_id)
     row = dict(room.database.collection("layers_overlay2", LayerRow).all())[base.chain_id]
     await room.close()
     shutil.rmtree(room.store.driver.layer_path(row.snapshot))
@@ -328,8 +330,8 @@ async def test_a_container_whose_layer_has_lost_its_folder_says_which(room: Room
     room.store.hold(base.chain_id)
     room.store.sweep()
     with pytest.raises(DamagedLayer, match=f"layer {base.diff_id} is damaged: .* is missing"):
-        await room.store.mount("box")
-    room.store.graph_data("box")
+        await room.containers.mount("box")
+    room.containers.graph_data("box")
 
 
 async def test_a_layer_goes_when_the_disk_has_that_its_row_is_gone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,19 +350,19 @@ async def test_a_layer_goes_when_the_disk_has_that_its_row_is_gone(room: Room, m
 
 async def test_who_starts_with_other_ids_waits_for_who_looks_at_the_files(room: Room) -> None:
     base = await room.store.register(None, pieces(tar(a="1")))
-    await room.store.create_container_layer("mapped", base.chain_id, ids=IdRange(uid=100000, gid=100000, size=1000))
-    async with room.store.mounted("mapped") as tree:
+    await room.containers.create("mapped", base.chain_id, ids=IdRange(uid=100000, gid=100000, size=1000))
+    async with room.containers.mounted("mapped") as tree:
         assert (tree.ids, os.stat(f"{tree.path}/a").st_uid) == (None, 0)
-        starting = asyncio.ensure_future(room.store.mount("mapped"))
+        starting = asyncio.ensure_future(room.containers.mount("mapped"))
         await asyncio.sleep(0.05)
         assert not starting.done()
     path = await asyncio.wait_for(starting, 5)
     assert os.stat(f"{path}/a").st_uid == 100000
-    async with room.store.mounted("mapped") as tree:
+    async with room.containers.mounted("mapped") as tree:
         # it runs: who looks now sees what it sees
         assert tree.ids is not None
         assert os.stat(f"{tree.path}/a").st_uid == 100000
-    await room.store.unmount("mapped")
-    async with room.store.mounted("mapped") as tree:
+    await room.containers.unmount("mapped")
+    async with room.containers.mounted("mapped") as tree:
         assert os.stat(f"{tree.path}/a").st_uid == 0
-    await room.store.release("mapped")
+    await room.containers.release("mapped")

@@ -99,10 +99,10 @@ def _do(api: Api, act: object) -> None:
     [
         pytest.param(instant, prepare, act, allowed, id=f"{instant.partition(':')[2]}")
         for instant, prepare, act, allowed in (
-            (f"{ENGINE}.layers:LayerStore:create_container_layer:after", None, create, {ABSENT}),
-            (f"{ENGINE}.container_index:ContainerIndex:add:before", None, create, {ABSENT}),
-            (f"{ENGINE}.container_index:ContainerIndex:add:after", None, create, {"created"}),
-            (f"{ENGINE}.networks:NetworkService:join:after", CREATED, "start", {"created"}),
+            (f"{ENGINE}.containers.layers:ContainerLayers:create:after", None, create, {ABSENT}),
+            (f"{ENGINE}.containers.index:ContainerIndex:add:before", None, create, {ABSENT}),
+            (f"{ENGINE}.containers.index:ContainerIndex:add:after", None, create, {"created"}),
+            (f"{ENGINE}.networks.service:NetworkService:join:after", CREATED, "start", {"created"}),
             ("dockyard.shim.client:Shims:start:before", CREATED, "start", {"created"}),
             ("dockyard.shim.client:Shims:_fork:after", CREATED, "start", {"created"}),
             ("dockyard.shim.connection:Shim:taken:after", CREATED, "start", {"created", "running", "exited"}),
@@ -110,14 +110,14 @@ def _do(api: Api, act: object) -> None:
             ("dockyard.shim.connection:Shim:pause:after", RUNNING, "pause", {"running"}),
             ("dockyard.shim.connection:Shim:signal:after", RUNNING, "kill", {"exited"}),
             ("dockyard.shim.connection:Shim:signal:after", RUNNING, "remove", {ABSENT}),
-            (f"{ENGINE}.layers:LayerStore:release:before", RUNNING, "remove", {ABSENT}),
-            (f"{ENGINE}.container_runs:ContainerRuns:end:before", RUNNING, "kill", {"exited"}),
+            (f"{ENGINE}.containers.layers:ContainerLayers:release:before", RUNNING, "remove", {ABSENT}),
+            (f"{ENGINE}.containers.runs:ContainerRuns:end:before", RUNNING, "kill", {"exited"}),
             ("dockyard.shim.connection:Shim:delete:after", RUNNING, "kill", {"exited"}),
-            (f"{ENGINE}.networks:NetworkService:leave:after", RUNNING, "kill", {"exited"}),
-            (f"{ENGINE}.layers:LayerStore:release:before", CREATED, "remove", {"created", ABSENT}),
-            (f"{ENGINE}.layers:LayerStore:release:after", CREATED, "remove", {ABSENT}),
-            (f"{ENGINE}.container_index:ContainerIndex:remove:after", CREATED, "remove", {ABSENT}),
-            (f"{ENGINE}.volumes:VolumeService:remove_marked:before", CREATED, "remove", {ABSENT}),
+            (f"{ENGINE}.networks.service:NetworkService:leave:after", RUNNING, "kill", {"exited"}),
+            (f"{ENGINE}.containers.layers:ContainerLayers:release:before", CREATED, "remove", {"created", ABSENT}),
+            (f"{ENGINE}.containers.layers:ContainerLayers:release:after", CREATED, "remove", {ABSENT}),
+            (f"{ENGINE}.containers.index:ContainerIndex:remove:after", CREATED, "remove", {ABSENT}),
+            (f"{ENGINE}.volumes.service:VolumeService:remove_marked:before", CREATED, "remove", {ABSENT}),
             ("dockyard.volumes.local:LocalDriver:remove:after", CREATED, "remove", {ABSENT}),
         )
     ],
@@ -169,9 +169,9 @@ def test_a_daemon_killed_while_networks_change(engine: Fragile, step: str, momen
     instant = f"dockyard.networks.controller:Controller:{step}:{moment}"
     if step == "create":  # the daemon makes networks at its start, too
         instant = (
-            f"{ENGINE}.networks:NetworkService:_settle_pools:after"
+            f"{ENGINE}.networks.service:NetworkService:_settle_pools:after"
             if moment == "before"
-            else f"{ENGINE}.networks:NetworkService:_emit:before"
+            else f"{ENGINE}.networks.service:NetworkService:_emit:before"
         )
     engine.start_doomed(instant)
     with pytest.raises(OSError):

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 from dockyard.content.unpack import Worker
 from dockyard.engine.containers.container import Container, MountPoint
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.mounts.bind_sources import make_missing
 from dockyard.engine.containers.service import ContainerService
 from dockyard.engine.containers.spec.namespace_modes import joined
 from dockyard.engine.containers.spec.users import find_user
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.system.id_ranges import IdRange
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure
@@ -55,7 +55,7 @@ class ArchiveService:
     """Reads and writes the files of containers."""
 
     def __init__(
-        self, containers: ContainerService, layers: LayerStore, volumes: VolumeService, worker: Worker
+        self, containers: ContainerService, layers: ContainerLayers, volumes: VolumeService, worker: Worker
     ) -> None:
         self._containers = containers
         self._layers = layers

@@ -5,6 +5,7 @@ from contextlib import suppress
 import msgspec
 
 from dockyard.dockerfile.image_config import changed
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.service import ContainerService
 from dockyard.engine.images.image import Image
 from dockyard.engine.images.layer_store import EMPTY, LayerStore
@@ -20,10 +21,13 @@ from dockyard.timestamps import timestamp
 class CommitService:
     """Makes images of containers."""
 
-    def __init__(self, containers: ContainerService, images: ImageService, layers: LayerStore) -> None:
+    def __init__(
+        self, containers: ContainerService, images: ImageService, layers: LayerStore, container_layers: ContainerLayers
+    ) -> None:
         self._containers = containers
         self._images = images
         self._layers = layers
+        self._container_layers = container_layers
 
     async def commit(
         self,
@@ -51,7 +55,7 @@ class CommitService:
                 shim = None
         try:
             await self._containers.make_whole(container)
-            layer = await self._layers.commit(container.id)
+            layer = await self._container_layers.commit(container.id)
         except FileNotFoundError:  # it has been removed meanwhile, or is being
             if self._containers.get(container.id).removing:
                 raise NotFound(f"No such container: {reference}") from None

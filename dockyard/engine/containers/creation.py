@@ -14,6 +14,7 @@ from dockyard.engine.containers import names
 from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig
 from dockyard.engine.containers.container import Container, Record
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.logs import options as log_options
 from dockyard.engine.containers.mounts.container_mounts import MountResolver
 from dockyard.engine.containers.mounts.image_mounts import ImageMounts, image_points
@@ -23,7 +24,6 @@ from dockyard.engine.containers.settings import check_config, merge_image_config
 from dockyard.engine.containers.spec import namespace_modes
 from dockyard.engine.containers.spec.user_namespaces import UserNamespaces
 from dockyard.engine.images.image import Image, of_other_platform
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.engine.networks.service import NetworkService
@@ -58,7 +58,7 @@ class ContainerMaker:
         config: Config,
         index: ContainerIndex,
         images: ImageService,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
         networks: NetworkService,
         user_namespaces: UserNamespaces,
@@ -170,7 +170,7 @@ class ContainerMaker:
         """Its layer and its folder, then the row."""
         container_id, host, ids = record.id, record.host_config, record.ids
         container = Container(record, warnings=warnings)
-        await self._layers.create_container_layer(
+        await self._layers.create(
             container_id, record.chain_id, volatile=container.passing, options=host.storage_opt, ids=ids
         )
         folder = self._index.root / container_id
@@ -192,7 +192,7 @@ class ContainerMaker:
             if not container.passing:
                 if origin.fill is not None:
                     await asyncio.to_thread(sync_file_system, str(self._index.root))
-                await self._layers.container_on_disk(self._index.root)
+                await self._layers.on_disk(self._index.root)
             for check in self.label_checks:
                 check(record.config.labels or {})
             self._index.add(container)
@@ -205,7 +205,7 @@ class ContainerMaker:
             self._volumes.unmark(container.volume_names, container_id)
         await self._index.on_disk()
         self._index.document(container)
-        self._layers.document_container(container_id)
+        self._layers.document(container_id)
         self._index.emit(container, "create")
         return container
 

@@ -11,6 +11,7 @@ import time
 
 from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.lifecycle import Lifecycle
 from dockyard.engine.containers.mounts import host_mounts
 from dockyard.engine.containers.mounts.image_mounts import owner_of
@@ -18,7 +19,6 @@ from dockyard.engine.containers.removal import Removal
 from dockyard.engine.containers.runs import ContainerRuns
 from dockyard.engine.containers.spec import namespace_modes
 from dockyard.engine.containers.spec.user_namespaces import UserNamespaces
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.networks.service import NetworkService
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.shim.client import Shims
@@ -40,7 +40,7 @@ class Recovery:
         lifecycle: Lifecycle,
         runs: ContainerRuns,
         removal: Removal,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,
@@ -141,7 +141,7 @@ class Recovery:
             if folder.name not in self._index and folder.name not in lost:
                 shutil.rmtree(folder, ignore_errors=True)
         await self._layers.unmount_idle(lost)
-        for container_id in self._layers.container_ids():
+        for container_id in self._layers.ids():
             if owner_of(container_id) not in self._index and owner_of(container_id) not in lost:
                 self._lifecycle.spawn(self._layers.release(container_id))
         self._user_namespaces.sweep(running)

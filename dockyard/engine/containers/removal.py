@@ -9,12 +9,12 @@ from contextlib import suppress
 
 from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.logs.forwarding import LogForwarding
 from dockyard.engine.containers.mounts import host_mounts
 from dockyard.engine.containers.mounts.image_mounts import ImageMounts, image_points
 from dockyard.engine.containers.stopping import Stopping
 from dockyard.engine.events.service import Events
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import Conflict, DockyardError, NotFound, SystemFailure
 
@@ -28,7 +28,7 @@ class Removal:
         self,
         index: ContainerIndex,
         stopping: Stopping,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
         logs: LogForwarding,
         events: Events,

@@ -9,6 +9,7 @@ from dockyard.engine.containers.checkpoint_folder import Checkpoint
 from dockyard.engine.containers.config import EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.containers.container import Container, MountPoint, Record, State
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.logs import options as log_options
 from dockyard.engine.containers.logs.forwarding import LogForwarding
 from dockyard.engine.containers.mounts import host_mounts
@@ -19,7 +20,6 @@ from dockyard.engine.containers.spec.container_spec import SpecMaker
 from dockyard.engine.containers.spec.security import security_options
 from dockyard.engine.containers.spec.user_namespaces import UserNamespaces
 from dockyard.engine.containers.start_failures import start_failure
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.networks.service import NetworkService
 from dockyard.engine.system.apparmor import AppArmor
 from dockyard.engine.volumes.service import VolumeService
@@ -42,7 +42,7 @@ class ContainerRuns:
         self,
         index: ContainerIndex,
         specs: SpecMaker,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,

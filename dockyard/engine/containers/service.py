@@ -17,6 +17,7 @@ from dockyard.engine.containers.config import ContainerConfig, EndpointSettings,
 from dockyard.engine.containers.container import Container
 from dockyard.engine.containers.creation import ContainerMaker, Origin
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers, Tree
 from dockyard.engine.containers.lifecycle import Lifecycle
 from dockyard.engine.containers.logs.forwarding import LogForwarding
 from dockyard.engine.containers.mounts.image_mounts import ImageMounts, image_points
@@ -32,7 +33,6 @@ from dockyard.engine.containers.start_failures import translated
 from dockyard.engine.containers.stopping import Stopping
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.image import ImageUser
-from dockyard.engine.images.layer_store import LayerStore, Tree
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.networks.service import NetworkService
 from dockyard.engine.system.apparmor import AppArmor
@@ -55,7 +55,7 @@ class ContainerService:
         index: ContainerIndex,
         events: Events,
         images: ImageService,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
         networks: NetworkService,
         shims: Shims,

@@ -8,7 +8,7 @@ import os
 import threading
 
 from dockyard.engine.containers.container import Container
-from dockyard.engine.images.layer_store import Tree
+from dockyard.engine.containers.layers import Tree
 from dockyard.linux import userns
 from dockyard.linux.rooted import Root
 

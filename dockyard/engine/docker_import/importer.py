@@ -21,6 +21,7 @@ from dockyard.content.unpack import Worker
 from dockyard.engine.containers.config import EndpointSettings, HostConfig, MountSpec
 from dockyard.engine.containers.container import Record
 from dockyard.engine.containers.creation import Origin
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.service import ContainerService
 from dockyard.engine.docker_import import source
 from dockyard.engine.docker_import.source import DockerRoot, SourceContainer, SourceNetwork, SourceVolume
@@ -50,6 +51,7 @@ class DockerImport:
         self,
         images: ImageService,
         layers: LayerStore,
+        container_layers: ContainerLayers,
         volumes: VolumeService,
         networks: NetworkService,
         containers: ContainerService,
@@ -57,6 +59,7 @@ class DockerImport:
     ) -> None:
         self._images = images
         self._layers = layers
+        self._container_layers = container_layers
         self._volumes = volumes
         self._networks = networks
         self._containers = containers
@@ -206,7 +209,7 @@ class DockerImport:
                 state.status, state.exit_code, state.error = "exited", told.exit_code, told.error
                 state.started_at = told.started_at or state.started_at
                 state.finished_at = told.finished_at or state.finished_at
-            async with self._layers.mounted(record.id) as tree:
+            async with self._container_layers.mounted(record.id) as tree:
                 packing = self._archives.pack_tree(str(changes), whiteouts=True)
                 async with closing(packing) as pieces:
                     await self._archives.unpack(pieces, tree.path, whiteouts="plain")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dockyard.engine.containers.index import ContainerIndex
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.repair.rebuild import Adoption
@@ -55,6 +56,7 @@ class Fsck:
         root: Path,
         database: Database,
         layers: LayerStore,
+        container_layers: ContainerLayers,
         images: ImageService,
         volumes: VolumeService,
         index: ContainerIndex,
@@ -62,6 +64,7 @@ class Fsck:
         self._root = root
         self._database = database
         self._layers = layers
+        self._container_layers = container_layers
         self._images = images
         self._volumes = volumes
         self._index = index
@@ -219,7 +222,7 @@ class Fsck:
 
     def _container_files(self, damaged: dict[str, Finding]) -> Iterator[Finding]:
         driver, layers = self._layers.driver, self._layers.snapshots()
-        stacked = self._layers.container_layers()
+        stacked = self._container_layers.parents()
         for container in self._index.all():
             name = f"{container.name} ({container.id[:12]})"
             remove = f"dockyard rm -f {container.name}"

@@ -19,8 +19,9 @@ from typing import TypeVar
 
 from dockyard.engine.containers.container import Record, State
 from dockyard.engine.containers.index import DOCUMENT
+from dockyard.engine.containers.layers import ContainerRow
 from dockyard.engine.images import names as image_names
-from dockyard.engine.images.layer_store import ContainerRow, LayerDocument, LayerRow
+from dockyard.engine.images.layer_store import LayerDocument, LayerRow
 from dockyard.engine.images.names import NameRow
 from dockyard.engine.images.service import ImageRow
 from dockyard.engine.state import copies as state_copies

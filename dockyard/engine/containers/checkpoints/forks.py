@@ -21,10 +21,10 @@ from dockyard.engine.containers.checkpoints.service import CheckpointService
 from dockyard.engine.containers.config import ContainerConfig, EndpointSettings, HostConfig, PortBinding
 from dockyard.engine.containers.container import Container, Record
 from dockyard.engine.containers.creation import Origin
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.containers.service import ContainerService
 from dockyard.engine.containers.spec.namespace_modes import joined
 from dockyard.engine.containers.start_failures import StartFailure
-from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.volumes.service import VolumeService
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
 from dockyard.snapshots import trees
@@ -50,7 +50,7 @@ class ForkService:
         self,
         containers: ContainerService,
         checkpoints: CheckpointService,
-        layers: LayerStore,
+        layers: ContainerLayers,
         volumes: VolumeService,
     ) -> None:
         self._containers = containers

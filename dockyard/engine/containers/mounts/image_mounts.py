@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 
 from dockyard.engine.containers.container import MountPoint, Record
-from dockyard.engine.images.layer_store import LayerStore
+from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.images.service import ImageService
 
 
@@ -25,7 +25,7 @@ def image_points(record: Record) -> list[MountPoint]:
 class ImageMounts:
     """Makes, mounts and removes them; each under its container's lock."""
 
-    def __init__(self, images: ImageService, layers: LayerStore) -> None:
+    def __init__(self, images: ImageService, layers: ContainerLayers) -> None:
         self._images = images
         self._layers = layers
 
@@ -37,7 +37,7 @@ class ImageMounts:
         for point in image_points(record):
             image = await self._images.get(point.image_id)
             layer = f"{record.id}-{secrets.token_hex(6)}"
-            await self._layers.create_container_layer(
+            await self._layers.create(
                 layer,
                 image.chain_id,
                 volatile=record.passing,
