@@ -1,6 +1,7 @@
-"""The command line: `serve [CONFIG]`, as the distribution project's registry has it."""
+"""The command line: `serve [CONFIG]` and `garbage-collect [CONFIG]`, as the distribution project's registry has it."""
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
@@ -24,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         set_up(config.log, config.loglevel)
         from dockyard.registry.server import run
 
-        run(config)
+        if options.command == "garbage-collect":
+            _collect(config, options)
+        else:
+            run(config)
     except (DockyardError, OSError) as error:
         print(f"registry: {error}", file=sys.stderr)
         return 1
@@ -36,9 +40,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", "-v", action="version", version=f"registry (dockyard {VERSION})")
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="serve a registry")
-    serving.add_argument("config", nargs="?", help="config.yml")
-    serving.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting: http.addr=:5000")
+    collecting = commands.add_parser("garbage-collect", help="delete blobs that no manifest names; others may go on")
+    collecting.add_argument("--dry-run", "-d", action="store_true", help="only say what would be deleted")
+    collecting.add_argument("--delete-untagged", "-m", action="store_true", help="delete manifests without tags first")
+    collecting.add_argument("--grace", default="1h", metavar="DURATION", help="keep what is younger (default 1h)")
+    collecting.add_argument("--quiet", "-q", action="store_true", help="name no blobs")
+    for one in (serving, collecting):
+        one.add_argument("config", nargs="?", help="config.yml")
+        one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting: http.addr=:5000")
     return parser
+
+
+def _collect(config: Config, options: argparse.Namespace) -> None:
+    """Collect garbage, and say what came of it."""
+    from dockyard.registry.maintenance import collector
+    from dockyard.registry.server import open_storage
+
+    grace = configuration.seconds(options.grace) if options.grace != "0" else 0.0
+    found = collector(open_storage(config), grace=grace, untagged=options.delete_untagged, dry_run=options.dry_run)
+    report = asyncio.run(found.run())
+    for one in () if options.quiet else (*report.untagged, *report.collected):
+        print(f"{'eligible for deletion' if options.dry_run else 'deleted'}: {one}")
+    print(f"{'would be: ' if options.dry_run else ''}{report}")
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -40,6 +40,14 @@ class Blobs:
         except Missing:
             raise Refused("BLOB_UNKNOWN", {"digest": digest}) from None
 
+    async def want(self, name: str, digest: str) -> None:
+        """Note that a manifest is about to name the blob: it will not be collected. Raises Refused if it is gone."""
+        try:
+            await self.storage.size(layout.layer_link(name, digest))
+            await self.storage.touch(layout.blob_data(digest))
+        except Missing:
+            raise Refused("BLOB_UNKNOWN", {"digest": digest}) from None
+
     async def mount(self, name: str, source: str, digest: str) -> int | None:
         """Have a blob of the repository `source` in `name`, too: its size; None when it is not there."""
         try:

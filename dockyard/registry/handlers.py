@@ -19,6 +19,7 @@ from dockyard.registry.catalog import Catalog
 from dockyard.registry.errors import Refused, response
 from dockyard.registry.manifests import LARGEST, Manifests, Missed
 from dockyard.registry.metrics import Metrics
+from dockyard.registry.quotas import Quotas
 from dockyard.registry.routes import Target
 from dockyard.registry.storage import Missing, Storage
 from dockyard.registry.uploads import Upload, Uploads
@@ -48,8 +49,9 @@ class Options:
 class Handlers:
     """The operations, by kind of target and method."""
 
-    def __init__(self, storage: Storage, options: Options, metrics: Metrics, tell: Tell) -> None:
+    def __init__(self, storage: Storage, options: Options, quotas: Quotas, metrics: Metrics, tell: Tell) -> None:
         """`tell` hears of what is done (Notifier.tell)."""
+        self._quotas = quotas
         self._storage = storage
         self._options = options
         self._metrics = metrics
@@ -220,14 +222,16 @@ class Handlers:
             source = target.parameter("from")
             size = await self._mount(target.name, source, mounted)
             if size is not None:
+                self._quotas.add(target.name, size)
                 self._tell_of_blob(call, "mount", target.name, mounted, size, source)
                 return _created(target.name, mounted)
+        await self._quotas.check(target.name, call.request.length or 1)
         algorithm = digest.partition(":")[0] or target.parameter("digest-algorithm") or "sha256"
         upload = await self.uploads.begin(target.name, algorithm)
         if not digest:
             return Response(202, self.uploads.headers(upload))
         try:
-            await self.uploads.receive(upload, self._pieces(call.request.body))
+            await self.uploads.receive(upload, self._pieces(upload, call.request.body))
         except BaseException:
             await self.uploads.cancel(upload)  # nobody knows its name
             raise
@@ -236,6 +240,13 @@ class Handlers:
     async def _mount(self, name: str, source: str, digest: str) -> int | None:
         """Have a blob of `source` in `name`; its size, None when it is not there."""
         if is_path(source):
+            if self._quotas:
+                try:
+                    await self._quotas.check(name, await self.blobs.size(source, digest))
+                except Refused as refused:
+                    if refused.code == "DENIED":
+                        raise
+                    return None
             return await self.blobs.mount(name, source, digest)
         if source or not self._options.mount_from_anywhere:
             return None
@@ -243,6 +254,7 @@ class Handlers:
 
     async def _keep(self, call: Call, upload: Upload, digest: str) -> Response:
         size = await self.uploads.finish(upload, digest)
+        self._quotas.add(upload.name, size)
         self._tell_of_blob(call, "push", upload.name, digest, size)
         return _created(upload.name, digest)
 
@@ -265,12 +277,17 @@ class Handlers:
             start = int(found[1])
             if request.length is not None and request.length != int(found[2]) - start + 1:
                 raise Refused("SIZE_INVALID", told)
-        await self.uploads.receive(upload, self._pieces(request.body), start)
+        await self.uploads.receive(upload, self._pieces(upload, request.body), start)
 
-    async def _pieces(self, body: Body) -> AsyncIterator[bytes]:
+    async def _pieces(self, upload: Upload, body: Body) -> AsyncIterator[bytes]:
+        """What comes. Raises Refused as soon as it is too much."""
+        await self._quotas.check(upload.name, upload.size)
         async for piece in _pieces(body):
             self._metrics.count("registry_blob_received_bytes_total", len(piece))
             yield piece
+            room = self._quotas.room(upload.name)
+            if room is not None and upload.size > room:
+                await self._quotas.check(upload.name, upload.size)
 
     async def _finish_upload(self, target: Target, call: Call) -> Response:
         digest = target.parameter("digest")

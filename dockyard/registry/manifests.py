@@ -15,6 +15,7 @@ from dockyard.registry.errors import Refused
 from dockyard.registry.storage import Missing, Storage
 
 LARGEST = 8 << 20  # bytes; every registry has to take 4 MiB
+TRIES = 20
 CACHED = 64 << 20  # bytes of manifests that are kept in memory
 ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"  # of image-spec 1.1's release candidates
 SCHEMA_1 = (
@@ -33,6 +34,11 @@ class Link(msgspec.Struct, rename="camel"):
     size: int = 0
     media_type: str = ""
     urls: list[str] | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a registry need not have it."""
+        return bool(self.urls) or self.media_type.startswith(_ELSEWHERE)
 
 
 class Content(msgspec.Struct, rename="camel"):
@@ -56,10 +62,10 @@ class Content(msgspec.Struct, rename="camel"):
             return self.media_type
         return OCI_INDEX if self.manifests is not None else OCI_MANIFEST
 
-    def needed(self) -> list[str]:
-        """The digests of the blobs that have to be there."""
+    def needed(self, *, everything: bool = False) -> list[str]:
+        """The digests of the blobs that have to be there; or of `everything` that is named, had elsewhere or not."""
         found = [self.config] if self.config is not None else []
-        found += [one for one in self.layers or [] if not one.media_type.startswith(_ELSEWHERE) and not one.urls]
+        found += [one for one in self.layers or [] if everything or not one.elsewhere]
         found += self.blobs or []
         return list(dict.fromkeys(one.digest for one in found))
 
@@ -171,8 +177,25 @@ class Manifests:
         if by_digest and digest != reference:
             raise Refused("DIGEST_INVALID", {"Digest": reference})
         content = decode(data, content_type)
+        for _ in range(TRIES):
+            await self._blobs.keep(digest, data)
+            await self._link(name, digest, content)
+            for tag in tags if by_digest else [reference, *tags]:
+                await self._storage.write(layout.tag_index_link(name, tag, digest), digest.encode())
+                await self._storage.write(layout.tag_link(name, tag), digest.encode())
+            try:
+                # a collector that has seen the manifest and no tag takes what is older than itself
+                await self._storage.touch(layout.revision_link(name, digest))
+                break
+            except Missing:
+                continue
+        else:
+            raise Refused("UNAVAILABLE", "the manifest is deleted all the time")
+        return digest, content
+
+    async def _link(self, name: str, digest: str, content: Content) -> None:
+        """Note that the repository has the manifest. Raises Refused when a part of it is not there."""
         await self._check(name, content)
-        await self._blobs.keep(digest, data)
         await self._storage.write(layout.revision_link(name, digest), digest.encode())
         try:
             await self._check(name, content)  # the collector may have gone by meanwhile
@@ -181,17 +204,13 @@ class Manifests:
             raise
         if content.subject is not None:
             await self._storage.write(layout.referrer_link(name, content.subject.digest, digest), digest.encode())
-        for tag in tags if by_digest else [reference, *tags]:
-            await self._storage.write(layout.tag_index_link(name, tag, digest), digest.encode())
-            await self._storage.write(layout.tag_link(name, tag), digest.encode())
-        return digest, content
 
     async def _check(self, name: str, content: Content) -> None:
         """Raise Refused when a part of the manifest is not there; those that are will not be collected soon."""
         missing = []
         for digest in content.needed():
             try:
-                await self._blobs.size(name, digest, wanted=True)
+                await self._blobs.want(name, digest)
             except Refused:
                 missing.append(digest)
         for digest in content.children():

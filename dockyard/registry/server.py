@@ -15,7 +15,9 @@ from dockyard.registry.config import seconds
 from dockyard.registry.debug import DebugApp
 from dockyard.registry.handlers import Handlers, Options
 from dockyard.registry.health import Health
+from dockyard.registry.maintenance import maintain
 from dockyard.registry.metrics import Metrics
+from dockyard.registry.quotas import Quotas
 from dockyard.registry.settings import TLS, Config
 from dockyard.registry.storage import Storage
 from dockyard.registry.storage.filesystem import FileSystem
@@ -137,6 +139,7 @@ class Worker:
                 repositories_in_a_page=config.catalog.maxentries,
                 tags_in_a_page=config.tags.maxtags,
             ),
+            Quotas(config.quotas, storage),
             metrics,
             self._notifier.tell if self._notifier is not None else lambda *arguments, **target: None,
         )
@@ -162,6 +165,8 @@ class Worker:
         tasks = [loop.create_task(self._health.watch())]
         if self._notifier is not None:
             tasks.append(loop.create_task(self._notifier.deliver()))
+        if self._number == 0:
+            tasks.append(loop.create_task(maintain(self._config, lambda: open_storage(self._config))))
         await ended.wait()
         for server in opened:
             server.close()

@@ -105,6 +105,7 @@ GIVEN = {
     # the other engine's place is ours here
     "docs/moving-from-docker.md": BUSY + "ln -s /run/dockyard/docker.sock /run/docker.sock",
     "docs/networks.md": BUSY,
+    "docs/registry.md": BUSY + "mkdir -p /srv/registry",
 }
 
 

@@ -25,7 +25,7 @@ _WITHOUT_CONFIG = ("http.addr=127.0.0.1:5000", "storage.delete.enabled=true")
     """
 dockyard registry serve [OPTIONS] [CONFIG]
 
-Serve a registry, with the settings of CONFIG (distribution's config.yml) and of REGISTRY_* variables
+Serve a registry, as CONFIG (distribution's config.yml) and REGISTRY_* variables say
 
 Options:
       --addr string       Address to listen on (default "127.0.0.1:5000", with CONFIG its own)
@@ -44,7 +44,34 @@ def serve(session: Session, flags: Flags) -> int:
     settings += [f"{name}={flags.text(flag)}" for flag, name in _SETTINGS.items() if flags.given(flag)]
     if flags.on("read-only"):
         settings.append("storage.maintenance.readonly.enabled=true")
-    settings += flags.all("set")
-    words = [word for setting in settings for word in ("--set", setting)]
+    return _become("serve", settings + flags.all("set"), [], flags.arguments)
+
+
+@usage(
+    """
+dockyard registry garbage-collect [OPTIONS] [CONFIG]
+
+Delete what no manifest names any more, while the registry goes on
+
+Options:
+  -m, --delete-untagged   Delete manifests without tags first
+  -d, --dry-run           Only say what would be deleted
+      --grace duration    Keep what is younger (default 1h)
+  -q, --quiet             Name no blobs
+      --set list          Any setting, by its name in CONFIG
+      --storage string    Folder with the content (default "/var/lib/registry", with CONFIG its own)
+"""
+)
+def garbage_collect(session: Session, flags: Flags) -> int:
+    """Become the collector."""
+    settings = [f"{_SETTINGS['storage']}={flags.text('storage')}"] if flags.given("storage") else []
+    words = [f"--{name}" for name in ("delete-untagged", "dry-run", "quiet") if flags.on(name)]
+    words += ["--grace", flags.text("grace", "1h")]
+    return _become("garbage-collect", settings + flags.all("set"), words, flags.arguments)
+
+
+def _become(command: str, settings: list[str], words: list[str], rest: list[str]) -> int:
+    set_words = [word for setting in settings for word in ("--set", setting)]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-EP", "-m", "dockyard.registry", "serve", *words, *flags.arguments])
+    program = [sys.executable, "-EP", "-m", "dockyard.registry", command]
+    os.execv(sys.executable, [*program, *words, *set_words, *rest])

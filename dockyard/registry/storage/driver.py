@@ -44,6 +44,9 @@ class Storage(Protocol):
     async def remove(self, path: str) -> None:
         """Remove a file, or a folder and all in it. Raises Missing."""
 
+    async def discard(self, path: str, older_than: float) -> bool:
+        """Remove a file, unless it has been written or wanted since (seconds since the epoch); whether it is gone."""
+
     async def move(self, source: str, target: str) -> None:
         """Move a file, over one that is there. Raises Missing."""
 

@@ -1,6 +1,7 @@
 """Storage in a folder. What is written appears by rename(2), so that processes and hosts may share the folder."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import secrets
@@ -12,6 +13,8 @@ from dockyard.linux.durability import sync_path
 from dockyard.registry.storage.driver import Missing
 
 PIECE = 1 << 20
+TRIES = 100
+COLLECTED = ".collected"  # on its way out; put back when it turns out to be wanted
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -70,6 +73,23 @@ def _sync(folders: set[str]) -> None:
             continue
 
 
+def _put(target: str, data: bytes) -> None:
+    """Write a file beside its place and move it there. Raises FileNotFoundError when the folder is gone."""
+    temporary = f"{os.path.dirname(target)}/.{secrets.token_hex(8)}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            os.write(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
 class FileSystem:
     """Storage below the folder `root`."""
 
@@ -104,31 +124,22 @@ class FileSystem:
 
     def _write(self, target: str, data: bytes) -> None:
         folder = os.path.dirname(target)
-        temporary = f"{folder}/.{secrets.token_hex(8)}.new"
-        changed: set[str] = {folder}
-        while True:
+        changed = {folder}
+        for _ in range(TRIES):
             changed.update(_make_folders(folder))
             try:
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                _put(target, data)
                 break
-            except FileNotFoundError:  # somebody has removed the folder meanwhile
-                continue
-        try:
-            try:
-                os.write(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.rename(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            except FileNotFoundError:
+                continue  # somebody has removed the folder meanwhile
+        else:
+            raise OSError(errno.EBUSY, "the folder is removed all the time", folder)
         _sync(changed)
 
     async def names(self, folder: str) -> list[str]:
         """What a folder holds."""
         try:
-            return sorted(name for name in os.listdir(self._at(folder)) if not name.endswith(".new"))
+            return sorted(name for name in os.listdir(self._at(folder)) if not name.startswith("."))
         except _MISSING:
             return []
 
@@ -137,14 +148,41 @@ class FileSystem:
         await asyncio.get_running_loop().run_in_executor(None, self._remove, self._at(path))
 
     def _remove(self, path: str) -> None:
+        folder = os.path.dirname(path)
+        # a folder goes all at once, whoever writes into it
+        aside = f"{folder}/.{secrets.token_hex(8)}.gone"
         try:
-            try:
-                os.unlink(path)
-            except IsADirectoryError:
-                shutil.rmtree(path)
+            os.rename(path, aside)
         except _MISSING:
             raise Missing(path) from None
-        sync_path(os.path.dirname(path))
+        try:
+            os.unlink(aside)
+        except IsADirectoryError:
+            shutil.rmtree(aside, ignore_errors=True)
+        _sync({folder})
+
+    async def discard(self, path: str, older_than: float) -> bool:
+        """Remove a file, unless it has been written or wanted since; whether it is gone."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._discard, self._at(path), older_than)
+
+    def _discard(self, path: str, older_than: float) -> bool:
+        aside = path + COLLECTED
+        try:
+            if os.stat(path).st_mtime > older_than:
+                return False
+            os.rename(path, aside)
+            # Who wanted it before it was put aside has changed its time; who comes after does not find it.
+            if os.stat(aside).st_mtime > older_than:
+                os.rename(aside, path)
+                return False
+            os.unlink(aside)
+        except FileNotFoundError:
+            return True
+        try:
+            os.rmdir(os.path.dirname(path))
+        except OSError:
+            pass  # there is something in it again
+        return True
 
     async def move(self, source: str, target: str) -> None:
         """Move a file. Raises Missing."""
@@ -152,11 +190,16 @@ class FileSystem:
 
     def _move(self, source: str, target: str) -> None:
         folder = os.path.dirname(target)
-        changed = {folder, *_make_folders(folder)}
-        try:
-            os.rename(source, target)
-        except _MISSING:
-            raise Missing(source) from None
+        changed = {folder}
+        while True:
+            changed.update(_make_folders(folder))
+            try:
+                os.rename(source, target)
+                break
+            except _MISSING:
+                if not os.path.exists(source):
+                    raise Missing(source) from None
+                # else the folder has been removed meanwhile
         _sync(changed)
 
     async def append(self, path: str) -> FileWriter:
