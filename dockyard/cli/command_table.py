@@ -67,6 +67,8 @@ ABOUT = {
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }
+# commands with options and commands of their own, and what they are
+WHOLE = {"compose": "Define and run applications of several containers"}
 # a command without a group -> the group and command that it is
 SHORT = {
     **{

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dockyard.cli.command_table import ABOUT, COMMON, OPTIONS, SHORT, load, shown
+from dockyard.cli.command_table import ABOUT, COMMON, OPTIONS, SHORT, WHOLE, load, shown
 from dockyard.cli.usage import PROGRAM, line_of, summary
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def main_help(plugins: Iterable[tuple[str, str]] = ()) -> str:
     def about(words: list[str]) -> str:
         return _listed((word, summary(load(*SHORT[word]))) for word in words)
 
-    groups = sorted([*ABOUT.items(), *((f"{name}*", text) for name, text in plugins)])
+    groups = sorted([*ABOUT.items(), *WHOLE.items(), *((f"{name}*", text) for name, text in plugins)])
     return (
         f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nA container platform, compatible with Docker\n\n"
         f"Common Commands:\n{about(list(COMMON))}\n\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dockyard.cli.command_table import ABOUT, ABSENT, GLOBAL, SHORT, SYNONYMS, aliases, load, names
+from dockyard.cli.command_table import ABOUT, ABSENT, GLOBAL, SHORT, SYNONYMS, WHOLE, aliases, load, names
 from dockyard.cli.errors import Failure, HelpWanted, UsageError
 from dockyard.cli.usage import PROGRAM, Flags
 
@@ -84,6 +84,8 @@ def _run(rest: list[str]) -> int:
 
         sys.stdout.writelines(f"{line}\n" for line in candidates(rest))
         return 0
+    if word in WHOLE:
+        return _compose(settings, rest)
     if word not in ABOUT and word not in SHORT:
         _become_plugin(settings, word, given)
     words = word
@@ -110,6 +112,12 @@ def _run(rest: list[str]) -> int:
     else:
         raise UsageError(f"{PROGRAM}: unknown command: {PROGRAM} {word}\n\nRun '{PROGRAM} --help' for more information")
     return _command(settings, group, name, words, rest)
+
+
+def _compose(settings: Flags | None, rest: list[str]) -> int:
+    from dockyard.cli.compose.main import run
+
+    return run(settings, rest)
 
 
 def _become_plugin(settings: Flags, word: str, given: list[str]) -> None:
@@ -159,10 +167,13 @@ def _help(words: list[str], asked: str = "", to: TextIO | None = None) -> int:
         from dockyard.cli.plugins import installed
         from dockyard.cli.session import Session
 
-        usable = [(one.name, one.about) for one in installed(Session(Flags(GLOBAL, []))) if not one.problem]
+        others = [one for one in installed(Session(Flags(GLOBAL, []))) if one.name not in WHOLE]
+        usable = [(one.name, one.about) for one in others if not one.problem]
         print(main_help(usable), file=to)
         return 0
     word = words[0]
+    if word in WHOLE:
+        return _compose(None, ["help", *words[1:]])
     if word in ABOUT:
         name = SYNONYMS.get(words[1], words[1]) if len(words) > 1 else ""
         if name in names(word):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 # what belongs to swarm, plugins and signing, which have no part in a single engine
-ABSENT = {"config", "manifest", "node", "plugin", "secret", "service", "stack", "swarm", "trust", "buildx", "compose"}
+ABSENT = {"config", "manifest", "node", "plugin", "secret", "service", "stack", "swarm", "trust", "buildx"}
 ABSENT_COMMANDS = {"volume update"}
 ABSENT_FLAGS = {
     ("volume create", name)

@@ -1,0 +1,1 @@
+"""What the files say: load, interpolate, merge, validate, and render again."""

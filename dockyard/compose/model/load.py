@@ -1,0 +1,183 @@
+"""From files to a project: each document is read, interpolated, extended, merged over those before it, checked and
+written out; then what is implied is said and paths are resolved."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dockyard.compose.errors import ComposeError
+from dockyard.compose.model import canonical, merge, relative_paths, schema, yaml_source
+from dockyard.compose.model.checks import check_objects
+from dockyard.compose.model.extends import Extends
+from dockyard.compose.model.interpolate import Interpolation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dockyard.compose.model.yaml_source import Path
+
+Tree = dict[str, Any]
+
+CONTENT = "x-#value"  # what a secret's or config's variable holds, where a file may say nothing
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file: its path, or "-" with its text."""
+
+    path: str
+    text: bytes | None = None
+
+    def read(self) -> bytes:
+        """Its text. Raises ComposeError."""
+        if self.text is not None:
+            return self.text
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise ComposeError(f"open {self.path}: {(error.strerror or str(error)).lower()}") from None
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a project is loaded; the fields are those of `compose config`."""
+
+    interpolate: bool = True
+    validate: bool = True
+    resolve_paths: bool = True
+    normalize: bool = True
+    consistency: bool = True
+    extend: bool = True
+    include: bool = True
+    defaults: bool = True
+
+
+class Loader:
+    """Loads trees. `warn` is given what Compose warns of."""
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        warn: Callable[[str], None],
+        options: LoadOptions | None = None,
+    ) -> None:
+        self.environment = environment
+        self.warn = warn
+        self.options = options or LoadOptions()
+
+    def with_(self, environment: Mapping[str, str] | None = None, **changes: bool) -> Loader:
+        """A loader that differs in these options."""
+        known = self.environment if environment is None else environment
+        return Loader(known, self.warn, replace(self.options, **changes))
+
+    def interpolation(self) -> Interpolation:
+        """What replaces variables."""
+
+        def unset(name: str) -> None:
+            self.warn(f'The "{name}" variable is not set. Defaulting to a blank string.')
+
+        return Interpolation(self.environment.get, unset, self.warn)
+
+    def tree(self, sources: Sequence[Source], folder: str, included: Sequence[str] = ()) -> Tree:
+        """The canonical tree of files, merged in their order. `folder`: what paths are relative to.
+
+        Raises ComposeError.
+        """
+        found: Tree = {}
+        for source in sources:
+            found, _ = self.file(source, folder, found, included, folder)
+        if self.options.defaults:
+            found = canonical.with_defaults(found)
+        if self.options.validate:
+            check_objects(found)
+        if self.options.resolve_paths:
+            relative_paths.resolve(found, folder)
+        _resolve_environment(found, self.environment)
+        return found
+
+    def file(
+        self, source: Source, folder: str, base: Tree, included: Sequence[str] = (), load_folder: str = ""
+    ) -> tuple[Tree, list[Path]]:
+        """`base` with a file's documents merged over it, and the marks of the last one. Raises ComposeError."""
+        marks: list[Path] = []
+        for document in yaml_source.documents(source.read(), source.path):
+            marks = document.marks
+            base = self._document(document.value, marks, source, folder, base, [*included, source.path])
+        return base, marks
+
+    def _document(
+        self, value: Any, marks: list[Path], source: Source, folder: str, base: Tree, included: list[str]
+    ) -> Tree:
+        yaml_source.with_text_keys(value)
+        if not isinstance(value, dict):
+            raise ComposeError("top-level object must be a mapping")
+        tree: Tree = self.interpolation().tree(value) if self.options.interpolate else value
+        if self.options.extend:
+            Extends(self, source.path, folder).apply(tree, marks)
+        reset(base, marks)
+        if self.options.include:
+            from dockyard.compose.model.include import include
+
+            include(self, tree, folder, included)
+        base = merge.without_repeats(merge.merge(base, tree))
+        if self.options.validate:
+            schema.validate(base, source.path)
+            if "version" in base:
+                self.warn(
+                    f"{source.path}: the attribute `version` is obsolete, it will be ignored, please remove it to "
+                    "avoid potential confusion"
+                )
+                del base["version"]
+        base = canonical.canonical(base, self.warn, lenient=not self.options.interpolate)
+        # the long forms may show that two entries are for the same thing
+        return merge.without_repeats(base)
+
+
+def reset(tree: Any, marks: Sequence[Path], path: Path = ()) -> None:
+    """Take out of `tree` what a file that is laid over it has marked."""
+    if not marks:
+        return
+    if isinstance(tree, dict):
+        for key in list(tree):
+            below = (*path, key)
+            if any(_matches(below, mark) for mark in marks):
+                del tree[key]
+            else:
+                reset(tree[key], marks, below)
+    elif isinstance(tree, list):
+        for index, item in enumerate(tree):
+            reset(item, marks, (*path, f"[{index}]"))
+
+
+def _matches(path: Path, mark: Path) -> bool:
+    return tuple(part for part in mark if part != "<<") == path
+
+
+def _resolve_environment(tree: Tree, environment: Mapping[str, str]) -> None:
+    """Values for variables without one, and for secrets and configs that come from variables."""
+    for service in _mappings(tree, "services"):
+        variables = service.get("environment")
+        if isinstance(variables, list):
+            service["environment"] = [
+                f"{item}={environment[item]}" if item in environment else item
+                for item in variables
+                if isinstance(item, str)
+            ]
+    for section in ("secrets", "configs"):
+        for entry in _mappings(tree, section):
+            name = entry.get("environment")
+            if isinstance(name, str) and name in environment:
+                entry[CONTENT] = environment[name]
+
+
+def _mappings(tree: Tree, section: str) -> list[Tree]:
+    found = tree.get(section)
+    return [item for item in found.values() if isinstance(item, dict)] if isinstance(found, dict) else []
+
+
+def folder_of(path: str) -> str:
+    """The folder that a file is in."""
+    return os.path.dirname(path) or "."

@@ -1,0 +1,1 @@
+"""What there is, what must change, and in which order."""

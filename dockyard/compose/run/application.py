@@ -1,0 +1,35 @@
+"""What everything that is done to a project shares: the project, the engine, and where to tell of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dockyard.compose.run.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dockyard.compose.model.project import Project
+    from dockyard.compose.run.engine import Engine
+
+
+@dataclass
+class Application:
+    """A project on an engine. `limit`: how much is done at once, 0 for all that can be."""
+
+    project: Project
+    engine: Engine
+    progress: Progress
+    warn: Callable[[str], None]
+    limit: int = 0
+    proxies: dict[str, str] = field(default_factory=dict)
+
+    def container_name(self, service: str, number: int) -> str:
+        """The name that a service's container gets."""
+        given = self.project.service(service).get("container_name")
+        return str(given or self.default_name(service, number))
+
+    def default_name(self, service: str, number: int) -> str:
+        """PROJECT-SERVICE-NUMBER."""
+        return self.project.separator.join((self.project.name, service, str(number)))

@@ -1,0 +1,79 @@
+"""Taking a project away: containers, networks, and volumes and images if they are to go too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dockyard.compose.errors import ComposeError
+from dockyard.compose.plan.observed import of_services
+from dockyard.compose.plan.order import for_each_service, together
+from dockyard.compose.run.images import images_to_remove, removing_images
+from dockyard.compose.run.resources import remove_networks, remove_volumes
+from dockyard.compose.run.stopping import remove_containers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dockyard.compose.run.application import Application
+
+
+def down(
+    application: Application,
+    services: Sequence[str] = (),
+    *,
+    known: bool = True,
+    remove_orphans: bool = False,
+    volumes: bool = False,
+    images: str = "",
+    timeout: int | None = None,
+) -> None:
+    """Stop and remove what there is of the project, of which only `services` and what depends on them if there are any.
+
+    `known`: the project's files are, and not just what the engine has of it. Raises ComposeError, APIError.
+    """
+    project = application.project
+    containers = application.engine.containers(project.name, one_off=None if remove_orphans else False)
+    wanted = [name for name in services if name in project.services]
+    for name in services:
+        if known and name not in project.services:
+            project.service(name)
+    if services and not wanted:
+        return
+    only = project.reachable(wanted, dependents=True) if wanted else []
+
+    def remove(name: str) -> None:
+        mine = of_services(containers, [name])
+        remove_containers(application, mine, project.services[name], timeout, volumes=volumes)
+
+    for_each_service(project, remove, backwards=True, limit=application.limit, only=only)
+    orphans = [one for one in containers if one.orphaned(project)]
+    if remove_orphans and orphans:
+        remove_containers(application, orphans, None, timeout)
+    works = remove_networks(application)
+    if images:
+        if images not in ("all", "local"):
+            raise ComposeError(f'invalid value for --rmi: "{images}"')
+        works += removing_images(application, images_to_remove(application, images))
+    if volumes:
+        works += remove_volumes(application)
+    if not containers and not works:
+        application.warn(f'Warning: No resource found to remove for project "{project.name}".')
+    together(works, application.limit)
+
+
+def with_found_resources(application: Application) -> Application:
+    """The application, whose networks and volumes are what the engine has with its labels."""
+    from dockyard.compose.plan import labels
+
+    project = application.project
+    mark = [f"{labels.PROJECT}={project.name}"]
+    networks = {
+        row["Labels"].get(labels.NETWORK, row["Name"]): {"name": row["Name"], "driver": row["Driver"]}
+        for row in application.engine.networks(label=mark)
+    }
+    volumes = {
+        row["Labels"].get(labels.VOLUME, row["Name"]): {"name": row["Name"], "driver": row["Driver"]}
+        for row in application.engine.volumes(label=mark)
+    }
+    return replace(application, project=replace(project, networks=networks, volumes=volumes))
