@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import merge, relative_paths
+from dockyard.compose.model.marks import reset
+from dockyard.compose.model.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +67,6 @@ class Extends:
             return service
         base = clone(base)
         if marks:
-            from dockyard.compose.model.load import reset
-
             reset({"services": {name: base}}, marks)
         merged = merge.extend_service(base, service)
         merged.pop("extends", None)
@@ -74,8 +74,6 @@ class Extends:
         return merged
 
     def _other_file(self, name: str, reference: str, file: str) -> tuple[Tree, Sequence[Path]]:
-        from dockyard.compose.model.load import Source
-
         path = file if os.path.isabs(file) else os.path.join(os.path.abspath(self._folder), file)
         path = os.path.normpath(path)
         if file.startswith(relative_paths.REMOTE) or "://" in file:

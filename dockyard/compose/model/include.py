@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
-from dockyard.compose.model import dotenv
+from dockyard.compose.model import dotenv, relative_paths
 from dockyard.compose.model.extends import relative
 from dockyard.compose.model.go_values import sprint
+from dockyard.compose.model.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,6 @@ def include(loader: Loader, tree: Tree, folder: str, included: Sequence[str]) ->
 
 
 def _include_one(loader: Loader, tree: Tree, folder: str, included: Sequence[str], entry: Tree) -> None:
-    from dockyard.compose.model.load import Source
-
     paths = [_below(folder, path) for path in _listed(entry.get("path"))]
     if not paths:
         return
@@ -68,8 +67,6 @@ class _Relative:
         self._seen = seen
 
     def tree(self, sources: list[Any], included: Sequence[str]) -> Tree:
-        from dockyard.compose.model import relative_paths
-
         loader = self._loader.with_(resolve_paths=False)
         found = loader.tree(sources, self._folder, included)
         relative_paths.resolve(found, self._seen)

@@ -3,7 +3,6 @@ written out; then what is implied is said and paths are resolved."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +10,19 @@ from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import canonical, merge, relative_paths, schema, yaml_source
 from dockyard.compose.model.checks import check_objects
 from dockyard.compose.model.extends import Extends
+from dockyard.compose.model.include import include
 from dockyard.compose.model.interpolate import Interpolation
+from dockyard.compose.model.marks import reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from dockyard.compose.model.source import Source
     from dockyard.compose.model.yaml_source import Path
 
 Tree = dict[str, Any]
 
 CONTENT = "x-#value"  # what a secret's or config's variable holds, where a file may say nothing
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file: its path, or "-" with its text."""
-
-    path: str
-    text: bytes | None = None
-
-    def read(self) -> bytes:
-        """Its text. Raises ComposeError."""
-        if self.text is not None:
-            return self.text
-        try:
-            with open(self.path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise ComposeError(f"open {self.path}: {(error.strerror or str(error)).lower()}") from None
 
 
 @dataclass(frozen=True)
@@ -119,8 +103,6 @@ class Loader:
             Extends(self, source.path, folder).apply(tree, marks)
         reset(base, marks)
         if self.options.include:
-            from dockyard.compose.model.include import include
-
             include(self, tree, folder, included)
         base = merge.without_repeats(merge.merge(base, tree))
         if self.options.validate:
@@ -134,26 +116,6 @@ class Loader:
         base = canonical.canonical(base, self.warn, lenient=not self.options.interpolate)
         # the long forms may show that two entries are for the same thing
         return merge.without_repeats(base)
-
-
-def reset(tree: Any, marks: Sequence[Path], path: Path = ()) -> None:
-    """Take out of `tree` what a file that is laid over it has marked."""
-    if not marks:
-        return
-    if isinstance(tree, dict):
-        for key in list(tree):
-            below = (*path, key)
-            if any(_matches(below, mark) for mark in marks):
-                del tree[key]
-            else:
-                reset(tree[key], marks, below)
-    elif isinstance(tree, list):
-        for index, item in enumerate(tree):
-            reset(item, marks, (*path, f"[{index}]"))
-
-
-def _matches(path: Path, mark: Path) -> bool:
-    return tuple(part for part in mark if part != "<<") == path
 
 
 def _resolve_environment(tree: Tree, environment: Mapping[str, str]) -> None:
@@ -176,8 +138,3 @@ def _resolve_environment(tree: Tree, environment: Mapping[str, str]) -> None:
 def _mappings(tree: Tree, section: str) -> list[Tree]:
     found = tree.get(section)
     return [item for item in found.values() if isinstance(item, dict)] if isinstance(found, dict) else []
-
-
-def folder_of(path: str) -> str:
-    """The folder that a file is in."""
-    return os.path.dirname(path) or "."

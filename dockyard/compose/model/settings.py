@@ -12,9 +12,10 @@ from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import dotenv, relative_paths, yaml_source
 from dockyard.compose.model.checks import check_consistency
 from dockyard.compose.model.language import SECTIONS, read_section
-from dockyard.compose.model.load import Loader, LoadOptions, Source
+from dockyard.compose.model.load import Loader, LoadOptions
 from dockyard.compose.model.normalize import normalize
 from dockyard.compose.model.project import Project
+from dockyard.compose.model.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
