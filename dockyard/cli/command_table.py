@@ -45,7 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "builder": {"build": "build", "disk": "builder_prune"},
     "checkpoint": {"checkpoint": "create ls rm"},
     "engine": {"engine": "logs restart start status stop"},
-    "registry": {"registry": "serve"},
+    "registry": {"registry": "garbage-collect serve"},
     "context": {"context": "create export import inspect ls rm show update use"},
     "": {
         "system": "inspect",
