@@ -29,7 +29,7 @@ from dockyard.content.registry_auth import Authorization, Credentials, Token, ch
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unauthorized, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor
-from dockyard.oci.digest import check_digest, digest_of
+from dockyard.oci.digest import check_digest, digest_of, is_digest
 from dockyard.oci.manifest import INDEXES, MANIFESTS
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 from dockyard.version import VERSION
@@ -228,6 +228,17 @@ class Repository:
             self._endpoint = endpoint
             return Document(content, response.content_type, digest)
         raise failure or Unavailable(f"no registry answers for {self.name.domain}")
+
+    async def manifest_digest(self, reference: str) -> str:
+        """What a tag means now, without fetching it. Raises NotFound, Unauthorized, Unavailable.
+
+        "" when the registry does not say.
+        """
+        headers = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+        async with self._request("HEAD", f"{self._path}/manifests/{reference}", headers) as response:
+            await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
+            digest = response.headers.get("Docker-Content-Digest", "")
+        return digest if is_digest(digest) else ""
 
     async def blob_bytes(self, blob: Descriptor) -> bytes:
         """A small blob (an image's configuration), verified."""

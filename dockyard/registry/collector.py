@@ -47,9 +47,20 @@ class Collector:
     """One collection."""
 
     def __init__(
-        self, storage: Storage, manifests: Manifests, *, grace: float, untagged: bool = False, dry_run: bool = False
+        self,
+        storage: Storage,
+        manifests: Manifests,
+        *,
+        grace: float,
+        untagged: bool = False,
+        unused: bool = False,
+        dry_run: bool = False,
     ) -> None:
-        """What is younger than `grace` seconds stays; with `untagged`, manifests that no tag leads to go as well."""
+        """What is younger than `grace` seconds stays; with `untagged`, manifests that no tag leads to go as well.
+
+        `unused`: so do manifests of a cache that nobody has asked for during that time.
+        """
+        self._unused = unused
         self._storage = storage
         self._manifests = manifests
         self._catalog = Catalog(storage)
@@ -92,6 +103,8 @@ class Collector:
     async def _mark(self, name: str) -> set[str]:
         """The digests of all that the manifests of a repository are and name."""
         found = await self._contents(name)
+        if self._unused:
+            found = await self._used(name, found)
         if self._untagged:
             kept = await self._reachable(name, found)
             for digest in found.keys() - kept:
@@ -144,6 +157,20 @@ class Collector:
                 continue
             kept.add(digest)
             waiting.update(found[digest].children(), referring.get(digest, ()))
+        return kept
+
+    async def _used(self, name: str, found: dict[str, Content]) -> dict[str, Content]:
+        """Those that somebody has asked for, or whose parts somebody has; the others are taken out."""
+        kept = {}
+        for digest, content in found.items():
+            if not await self._drop(name, digest, content):
+                kept[digest] = content
+        for tag in await self._storage.names(layout.tags(name)) if len(kept) < len(found) else ():
+            try:
+                if await self._manifests.resolve(name, tag) not in kept and not self._dry_run:
+                    await self._storage.discard(layout.tag_link(name, tag), self._limit)
+            except Refused:
+                continue
         return kept
 
     async def _drop(self, name: str, digest: str, content: Content) -> bool:

@@ -29,7 +29,6 @@ from dockyard.web.body import Body
 REFERRERS_IN_A_PAGE = 4 << 20  # bytes that clients have to take
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
-_FOREVER = {"Cache-Control": "max-age=31536000"}
 
 Handler = Callable[[Target, Call], Awaitable[StreamResponse]]
 Tell = Callable[..., None]
@@ -83,6 +82,10 @@ class Handlers:
                     ("blob", "DELETE"): self._delete_blob,
                 }
 
+    async def close(self) -> None:
+        """Let go of what is open."""
+        await self.uploads.close()
+
     def find(self, kind: str, method: str) -> Handler:
         """The operation. Raises Refused when there is none."""
         handler = self._table.get((kind, "GET" if method == "HEAD" else method))
@@ -104,6 +107,9 @@ class Handlers:
 
     async def _list_tags(self, target: Target, call: Call) -> Response:
         tags = await self.manifests.tags(target.name)
+        return self._page_of_tags(target, tags)
+
+    def _page_of_tags(self, target: Target, tags: list[str]) -> Response:
         page, more = _page(tags, target.number("n"), target.parameter("last"), self._options.tags_in_a_page)
         return _json({"name": target.name, "tags": page}, _next(f"/v2/{target.name}/tags/list", page, more))
 
@@ -177,23 +183,11 @@ class Handlers:
     async def _get_blob(self, target: Target, call: Call) -> StreamResponse:
         request = call.request
         digest = target.reference
-        headers = {
-            "Docker-Content-Digest": digest,
-            "Etag": f'"{digest}"',
-            "Accept-Ranges": "bytes",
-            "Content-Type": "application/octet-stream",
-            **_FOREVER,
-        }
+        headers = blob_headers(digest)
         size = await self.blobs.size(target.name, digest, wanted=request.method == "HEAD")
         if _matches(request, digest):
             return Response(304, headers)
-        part = _range(request.headers.get("Range"), size)
-        status = 200
-        start, count = 0, size
-        if part is not None:
-            start, count = part
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
+        status, start, count = part_of(request, size, headers)
         path = layout.blob_data(digest)
         if request.method == "GET":
             self._tell_of_blob(call, "pull", target.name, digest, size)
@@ -356,6 +350,27 @@ def _matches(request: Request, digest: str) -> bool:
     """Whether the client has it already (If-None-Match)."""
     known = request.headers.get("If-None-Match")
     return bool(known) and any(one.strip().removeprefix("W/").strip('"') == digest for one in known.split(","))
+
+
+def blob_headers(digest: str) -> dict[str, str]:
+    """What is said of a blob."""
+    return {
+        "Docker-Content-Digest": digest,
+        "Etag": f'"{digest}"',
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+        "Cache-Control": "max-age=31536000",  # it will never be another
+    }
+
+
+def part_of(request: Request, size: int, headers: dict[str, str]) -> tuple[int, int, int]:
+    """(Status, start, length) of what the request wants of a blob; `headers` come to say so. Raises Refused."""
+    part = _range(request.headers.get("Range"), size)
+    if part is None:
+        return 200, 0, size
+    start, count = part
+    headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
+    return 206, start, count
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from dockyard.registry.blobs import Blobs
 from dockyard.registry.collector import Collector
@@ -13,13 +14,13 @@ from dockyard.registry.storage import Storage
 
 log = logging.getLogger("dockyard.registry")
 
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 86400.0  # seconds between two looks for what a cache may forget
 FIRST_PURGE = 60.0  # seconds after the start
 
 
-def collector(storage: Storage, *, grace: float, untagged: bool = False, dry_run: bool = False) -> Collector:
-    """A collection of `storage`, about to run."""
-    manifests = Manifests(storage, Blobs(storage))
-    return Collector(storage, manifests, grace=grace, untagged=untagged, dry_run=dry_run)
+def collector(storage: Storage, **options: Any) -> Collector:
+    """A collection of `storage`, about to run; `options` are Collector's."""
+    return Collector(storage, Manifests(storage, Blobs(storage)), **options)
 
 
 async def maintain(config: Config, make_storage: Callable[[], Storage]) -> None:
@@ -36,6 +37,15 @@ async def maintain(config: Config, make_storage: Callable[[], Storage]) -> None:
 
         interval = seconds(collection.interval)
         tasks.append(_every(interval, interval, collect))
+    if config.proxy.remoteurl and config.proxy.ttl not in ("0", "0s"):
+        life = seconds(config.proxy.ttl)
+
+        async def expire() -> None:
+            found = collector(make_storage(), grace=life, unused=True)
+            log.info("expiry: %s", await found.run())
+
+        often = min(max(life / 8, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+        tasks.append(_every(often, often, expire))
     if purging.enabled:
 
         async def purge() -> None:

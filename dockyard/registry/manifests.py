@@ -16,6 +16,7 @@ from dockyard.registry.storage import Missing, Storage
 
 LARGEST = 8 << 20  # bytes; every registry has to take 4 MiB
 TRIES = 20
+USE_NOTED = 600.0  # seconds: how often at most it is noted that a manifest of a cache is in use
 CACHED = 64 << 20  # bytes of manifests that are kept in memory
 ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"  # of image-spec 1.1's release candidates
 SCHEMA_1 = (
@@ -163,9 +164,12 @@ class Manifests:
         return bool(await self._storage.names(f"{layout.repository(name)}/_manifests"))
 
     async def put(
-        self, name: str, reference: str, content_type: str, data: bytes, tags: list[str]
+        self, name: str, reference: str, content_type: str, data: bytes, tags: list[str], *, whole: bool = True
     ) -> tuple[str, Content]:
-        """Keep a manifest, under a tag or by its digest alone: (its digest, what it says). Raises Refused."""
+        """Keep a manifest, under a tag or by its digest alone: (its digest, what it says). Raises Refused.
+
+        What it names has to be there if it is to be `whole`.
+        """
         by_digest = is_digest(reference)
         if not by_digest and not is_tag(reference):
             raise Refused("TAG_INVALID" if ":" not in reference else "DIGEST_INVALID", reference)
@@ -179,7 +183,7 @@ class Manifests:
         content = decode(data, content_type)
         for _ in range(TRIES):
             await self._blobs.keep(digest, data)
-            await self._link(name, digest, content)
+            await self._link(name, digest, content, whole)
             for tag in tags if by_digest else [reference, *tags]:
                 await self._storage.write(layout.tag_index_link(name, tag, digest), digest.encode())
                 await self._storage.write(layout.tag_link(name, tag), digest.encode())
@@ -193,12 +197,14 @@ class Manifests:
             raise Refused("UNAVAILABLE", "the manifest is deleted all the time")
         return digest, content
 
-    async def _link(self, name: str, digest: str, content: Content) -> None:
+    async def _link(self, name: str, digest: str, content: Content, whole: bool) -> None:
         """Note that the repository has the manifest. Raises Refused when a part of it is not there."""
-        await self._check(name, content)
+        if whole:
+            await self._check(name, content)
         await self._storage.write(layout.revision_link(name, digest), digest.encode())
         try:
-            await self._check(name, content)  # the collector may have gone by meanwhile
+            if whole:
+                await self._check(name, content)  # the collector may have gone by meanwhile
         except Refused:
             await self._storage.remove(layout.revision_link(name, digest).removesuffix("/link"))
             raise
@@ -242,6 +248,13 @@ class Manifests:
                 pass
         try:
             await self._storage.remove(layout.revision_link(name, digest).removesuffix("/link"))
+        except Missing:
+            pass
+
+    async def use(self, name: str, digest: str) -> None:
+        """Note that a manifest of a cache has been asked for."""
+        try:
+            await self._storage.touch(layout.revision_link(name, digest), USE_NOTED)
         except Missing:
             pass
 

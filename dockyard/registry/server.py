@@ -130,11 +130,12 @@ class Worker:
             from dockyard.registry.notifications import Notifier  # takes 0.2 s to import
 
             self._notifier = Notifier(config.notifications, metrics, config.http.addr)
-        self._handlers = Handlers(
+        proxied = bool(config.proxy.remoteurl)
+        parts = (
             storage,
             Options(
-                delete=config.storage.delete.enabled,
-                read_only=config.storage.maintenance.readonly.enabled,
+                delete=config.storage.delete.enabled and not proxied,
+                read_only=config.storage.maintenance.readonly.enabled or proxied,
                 mount_from_anywhere=authenticator.open,
                 repositories_in_a_page=config.catalog.maxentries,
                 tags_in_a_page=config.tags.maxtags,
@@ -143,6 +144,11 @@ class Worker:
             metrics,
             self._notifier.tell if self._notifier is not None else lambda *arguments, **target: None,
         )
+        self._handlers = Handlers(*parts)
+        if proxied:
+            from dockyard.registry.proxy import Cache  # takes 0.2 s to import
+
+            self._handlers = Cache(config.proxy, *parts)
         self._app = App(self._handlers, authenticator, self._health, metrics, config.http)
         self._debug = DebugApp(config.http.debug, self._health, metrics)
         self._number = number
@@ -175,4 +181,4 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._handlers.uploads.close()
+        await self._handlers.close()

@@ -51,6 +51,8 @@ NOT_RUN = {
     "conformance/vm --with RUNC env RUNC_USE_SYSTEMD=1 conformance/runc-bats RUNC [FILE.bats ...]": "boots a machine",
     "source <(dockyard completion zsh)": "zsh's; tests/cli/test_completion.py completes in it",
     "dockyard registry serve --storage /srv/registry": SERVES,
+    "dockyard registry serve --proxy https://registry-1.docker.io --storage /srv/hub": SERVES,
+    "dockyardd --registry-mirror http://cache.example:5000": "serves until it is stopped: tests/engine has mirrors",
     "dockyard registry serve --addr :5000 --tls-cert cert.pem --tls-key key.pem": SERVES,
     "dockyard registry serve /etc/docker/registry/config.yml": SERVES,
     "dockyard completion fish | source": "fish's; tests/cli/test_completion.py completes in it",

@@ -12,6 +12,7 @@ from dockyard.cli.usage import Flags, usage
 _SETTINGS = {
     "addr": "http.addr",
     "htpasswd": "auth.htpasswd.path",
+    "proxy": "proxy.remoteurl",
     "storage": "storage.filesystem.rootdirectory",
     "tls-cert": "http.tls.certificate",
     "tls-key": "http.tls.key",
@@ -30,6 +31,7 @@ Serve a registry, as CONFIG (distribution's config.yml) and REGISTRY_* variables
 Options:
       --addr string       Address to listen on (default "127.0.0.1:5000", with CONFIG its own)
       --htpasswd string   File of users and bcrypt hashes of their passwords; who is in it may do all
+      --proxy string      URL of a registry to be a cache of
       --read-only         Take nothing in
       --set list          Any other setting, by its name in CONFIG: storage.delete.enabled=false
       --storage string    Folder to keep content in (default "/var/lib/registry", with CONFIG its own)
