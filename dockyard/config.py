@@ -89,6 +89,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     dns_opts: Annotated[list[str], _about("DNS options to use")] = []
     dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
     host_gateway_ip: Annotated[str, _about("IP that host-gateway in --add-host means; default: the bridge's")] = ""
+    cluster_store: Annotated[
+        str, _about("What hosts of the same overlay networks share: file:///FOLDER, which all of them have")
+    ] = ""
+    cluster_advertise: Annotated[
+        str, _about("Address, or link, at which other hosts' overlay networks reach this one")
+    ] = ""
     cgroup_parent: Annotated[str, _about("Set parent cgroup for all containers")] = ""
     exec_opts: Annotated[
         list[str], _about('Runtime execution options: native.cgroupdriver=VALUE ("cgroupfs" | "systemd")')

@@ -326,4 +326,6 @@ def network_options(config: Config) -> NetworkOptions:
         dns_options=config.dns_opts,
         default_address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
         host_gateway_ip=config.host_gateway_ip,
+        cluster_store=config.cluster_store,
+        cluster_advertise=config.cluster_advertise,
     )

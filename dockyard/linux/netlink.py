@@ -23,6 +23,7 @@ NLM_F_REQUEST, NLM_F_ACK = 1, 4
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP = 0x300
 IFF_UP = 1
+IFLA_LINK = 5
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
@@ -73,17 +74,20 @@ class Link:
     alias: str = ""
 
 
-def _attr(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute of a message; more of them in `value` make it a nested one (kind | NLA_F_NESTED)."""
     size = 4 + len(value)
     return _attribute.pack(size, kind) + value + bytes(-size & 3)
 
 
-def _text(kind: int, value: str) -> bytes:
-    return _attr(kind, value.encode() + b"\0")
+def text_attribute(kind: int, value: str) -> bytes:
+    """An attribute that is a C string."""
+    return attribute(kind, value.encode() + b"\0")
 
 
-def _number(kind: int, value: int) -> bytes:
-    return _attr(kind, _word.pack(value))
+def number_attribute(kind: int, value: int) -> bytes:
+    """An attribute that is a word of 32 bits."""
+    return attribute(kind, _word.pack(value))
 
 
 def _mac(value: str) -> bytes:
@@ -105,23 +109,23 @@ def new_veth(name: str, peer: str, *, netns: int, mac: str, master: int, mtu: in
 
     The peer cannot be brought up in the same act: the kernel configures it before the two are joined (ENOTCONN).
     """
-    size = _number(IFLA_MTU, mtu) if mtu else b""
+    size = number_attribute(IFLA_MTU, mtu) if mtu else b""
     inner = (
         _link.pack(0, 0, 0, 0, 0)
-        + _text(IFLA_IFNAME, peer)
-        + (_attr(IFLA_ADDRESS, _mac(mac)) if mac else b"")
+        + text_attribute(IFLA_IFNAME, peer)
+        + (attribute(IFLA_ADDRESS, _mac(mac)) if mac else b"")
         + size
-        + _number(IFLA_NET_NS_FD, netns)
+        + number_attribute(IFLA_NET_NS_FD, netns)
     )
-    data = _attr(VETH_INFO_PEER | NLA_F_NESTED, inner)
-    info = _text(IFLA_INFO_KIND, "veth") + _attr(IFLA_INFO_DATA | NLA_F_NESTED, data)
+    data = attribute(VETH_INFO_PEER | NLA_F_NESTED, inner)
+    info = text_attribute(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA | NLA_F_NESTED, data)
     body = (
         _link.pack(0, 0, 0, IFF_UP, IFF_UP)
-        + _text(IFLA_IFNAME, name)
-        + (_attr(IFLA_ADDRESS, _mac(host_mac)) if host_mac else b"")
+        + text_attribute(IFLA_IFNAME, name)
+        + (attribute(IFLA_ADDRESS, _mac(host_mac)) if host_mac else b"")
         + size
-        + (_number(IFLA_MASTER, master) if master else b"")
-        + _attr(IFLA_LINKINFO | NLA_F_NESTED, info)
+        + (number_attribute(IFLA_MASTER, master) if master else b"")
+        + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
     )
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body
 
@@ -130,10 +134,30 @@ def new_bridge(name: str, mac: str, mtu: int = 0) -> Message:
     """A bridge, down. Its address is set once for all, else it would change with the lowest of its ports."""
     body = (
         _link.pack(0, 0, 0, 0, 0)
-        + _text(IFLA_IFNAME, name)
-        + _attr(IFLA_ADDRESS, _mac(mac))
-        + (_number(IFLA_MTU, mtu) if mtu else b"")
-        + _attr(IFLA_LINKINFO | NLA_F_NESTED, _text(IFLA_INFO_KIND, "bridge"))
+        + text_attribute(IFLA_IFNAME, name)
+        + attribute(IFLA_ADDRESS, _mac(mac))
+        + (number_attribute(IFLA_MTU, mtu) if mtu else b"")
+        + attribute(IFLA_LINKINFO | NLA_F_NESTED, text_attribute(IFLA_INFO_KIND, "bridge"))
+    )
+    return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body
+
+
+def new_link(
+    name: str, kind: str, data: bytes = b"", *, parent: int = 0, netns: int = -1, mac: str = "", mtu: int = 0
+) -> Message:
+    """A link of that kind, down; `data` are the attributes of its kind, `parent` the index of the link it stands on.
+
+    `netns`: the descriptor of the namespace in which it appears; `parent` is in that of the socket.
+    """
+    info = text_attribute(IFLA_INFO_KIND, kind) + (attribute(IFLA_INFO_DATA | NLA_F_NESTED, data) if data else b"")
+    body = (
+        _link.pack(0, 0, 0, 0, 0)
+        + text_attribute(IFLA_IFNAME, name)
+        + (attribute(IFLA_ADDRESS, _mac(mac)) if mac else b"")
+        + (number_attribute(IFLA_MTU, mtu) if mtu else b"")
+        + (number_attribute(IFLA_LINK, parent) if parent else b"")
+        + (number_attribute(IFLA_NET_NS_FD, netns) if netns >= 0 else b"")
+        + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
     )
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body
 
@@ -142,29 +166,33 @@ def set_link(index: int, *, up: bool | None = None, name: str = "", master: int 
     """Change what is given of the link `index`."""
     body = _link.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     if name:
-        body += _text(IFLA_IFNAME, name)
+        body += text_attribute(IFLA_IFNAME, name)
     if master is not None:
-        body += _number(IFLA_MASTER, master)
+        body += number_attribute(IFLA_MASTER, master)
     return RTM_SETLINK, 0, body
 
 
 def set_alias(name: str, alias: str) -> Message:
     """Let the link called `name` carry the text `alias`, or what of it the kernel keeps; `ip link` shows it."""
-    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_IFALIAS, alias.encode()[:LONGEST_ALIAS])
+    body = (
+        _link.pack(0, 0, 0, 0, 0)
+        + text_attribute(IFLA_IFNAME, name)
+        + attribute(IFLA_IFALIAS, alias.encode()[:LONGEST_ALIAS])
+    )
     return RTM_SETLINK, 0, body
 
 
 def move_link(index: int, netns: int, name: str) -> Message:
     """Move the link `index` to the namespace `netns` (a descriptor) and call it `name`; %d in that is a number."""
-    body = _link.pack(0, 0, index, 0, 0) + _number(IFLA_NET_NS_FD, netns) + _text(IFLA_IFNAME, name)
+    body = _link.pack(0, 0, index, 0, 0) + number_attribute(IFLA_NET_NS_FD, netns) + text_attribute(IFLA_IFNAME, name)
     return RTM_SETLINK, 0, body
 
 
 def set_bridge_port(name: str, *, hairpin: bool = False, isolated: bool = False) -> Message:
     """Whether the bridge port `name` may get its own frames back, and whether it is kept from other isolated ports."""
-    data = _attr(IFLA_BRPORT_MODE, bytes([hairpin])) + _attr(IFLA_BRPORT_ISOLATED, bytes([isolated]))
-    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + _attr(IFLA_INFO_SLAVE_DATA | NLA_F_NESTED, data)
-    body = _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _attr(IFLA_LINKINFO | NLA_F_NESTED, info)
+    data = attribute(IFLA_BRPORT_MODE, bytes([hairpin])) + attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
+    info = text_attribute(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA | NLA_F_NESTED, data)
+    body = _link.pack(0, 0, 0, 0, 0) + text_attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
     return RTM_NEWLINK, 0, body
 
 
@@ -175,7 +203,7 @@ def delete_link(index: int) -> Message:
 
 def delete_link_named(name: str) -> Message:
     """Remove the link called `name`."""
-    return RTM_DELLINK, 0, _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name)
+    return RTM_DELLINK, 0, _link.pack(0, 0, 0, 0, 0) + text_attribute(IFLA_IFNAME, name)
 
 
 def new_address(index: int, address: Address, prefix_len: int) -> Message:
@@ -193,14 +221,14 @@ def _address_body(index: int, address: Address, prefix_len: int) -> bytes:
     if address.version == 6:
         return (
             _address.pack(socket.AF_INET6, prefix_len, IFA_F_NODAD, 0, index)
-            + _attr(IFA_ADDRESS, packed)
-            + _number(IFA_FLAGS, IFA_F_NODAD)
+            + attribute(IFA_ADDRESS, packed)
+            + number_attribute(IFA_FLAGS, IFA_F_NODAD)
         )
     broadcast = int.from_bytes(packed, "big") | ((1 << (32 - prefix_len)) - 1)
     body = _address.pack(socket.AF_INET, prefix_len, 0, 0, index)
-    body += _attr(IFA_LOCAL, packed) + _attr(IFA_ADDRESS, packed)
+    body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     if prefix_len < 31:
-        body += _attr(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+        body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     return body
 
 
@@ -218,25 +246,29 @@ def _default_body(index: int, gateway: Address) -> bytes:
     family = socket.AF_INET6 if gateway.version == 6 else socket.AF_INET
     return (
         _route.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
-        + _attr(RTA_GATEWAY, gateway.packed)
-        + _number(RTA_OIF, index)
+        + attribute(RTA_GATEWAY, gateway.packed)
+        + number_attribute(RTA_OIF, index)
     )
 
 
 def new_clsact(index: int) -> Message:
     """A queueing discipline that delays nothing, for filters at the link's entrance and exit. EEXIST if it has one."""
-    body = _traffic.pack(0, index, TC_H_CLSACT & 0xFFFF0000, TC_H_CLSACT, 0) + _text(TCA_KIND, "clsact")
+    body = _traffic.pack(0, index, TC_H_CLSACT & 0xFFFF0000, TC_H_CLSACT, 0) + text_attribute(TCA_KIND, "clsact")
     return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body
 
 
 def new_bpf_filter(index: int, program: int, name: str) -> Message:
     """Let the eBPF program (a descriptor) judge first what comes in by the link; replaces one put there like this."""
-    options = _number(TCA_BPF_FD, program) + _text(TCA_BPF_NAME, name) + _number(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
+    options = (
+        number_attribute(TCA_BPF_FD, program)
+        + text_attribute(TCA_BPF_NAME, name)
+        + number_attribute(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
+    )
     handle, priority = 1, 1
     body = (
         _traffic.pack(0, index, handle, TC_H_CLSACT_INGRESS, priority << 16 | socket.htons(ETH_P_ALL))
-        + _text(TCA_KIND, "bpf")
-        + _attr(TCA_OPTIONS | NLA_F_NESTED, options)
+        + text_attribute(TCA_KIND, "bpf")
+        + attribute(TCA_OPTIONS | NLA_F_NESTED, options)
     )
     return RTM_NEWTFILTER, NLM_F_CREATE, body
 
@@ -313,7 +345,9 @@ class RouteSocket:
     def link(self, name: str) -> Link | None:
         """The link called `name`, or None."""
         try:
-            found = list(self._dump(RTM_GETLINK, _link.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name), dump=False))
+            found = list(
+                self._dump(RTM_GETLINK, _link.pack(0, 0, 0, 0, 0) + text_attribute(IFLA_IFNAME, name), dump=False)
+            )
         except NetlinkError as error:
             if error.errno == errno.ENODEV:
                 return None

@@ -25,20 +25,24 @@ from dockyard.linux.netlink import RouteSocket, delete_link
 from dockyard.networks import files, identity, legacy_links, sandboxes
 from dockyard.networks.addresses import Addresses
 from dockyard.networks.claims import AddressClaims
+from dockyard.networks.cluster.reservations import give_back, reserve_addresses
+from dockyard.networks.cluster.store import ClusterStore, Peer
 from dockyard.networks.dns import DnsServer, DnsSockets, open_sockets
 from dockyard.networks.dns_forwarding import Forwarder, Upstream
-from dockyard.networks.drivers import BridgeDriver, Driver, HostDriver, NullDriver, Plan
-from dockyard.networks.drivers.bridge import (
-    DEFAULT_BRIDGE,
-    ICC,
-    INTERFACE_NAME,
-    PREFIX,
-    is_ours,
-    mark_of,
-    option_flag,
-    rules_of,
-    veth_name,
+from dockyard.networks.drivers import (
+    BridgeDriver,
+    Driver,
+    HostDriver,
+    IpvlanDriver,
+    MacvlanDriver,
+    NullDriver,
+    OverlayDriver,
+    Plan,
 )
+from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, ICC, rules_of, veth_name
+from dockyard.networks.drivers.interfaces import route
+from dockyard.networks.drivers.marks import is_ours, mark_of
+from dockyard.networks.drivers.options import INTERFACE_NAME, PREFIX, option_flag
 from dockyard.networks.firewall import BridgeRules, Firewall, LinkedPort
 from dockyard.networks.ipam import address
 from dockyard.networks.model import (
@@ -79,7 +83,9 @@ class Active:
 class Controller:
     """The Container Network Model's controller: networks by driver, sandboxes by container."""
 
-    def __init__(self, exec_root: Path, settings: Settings, claims: AddressClaims) -> None:
+    def __init__(
+        self, exec_root: Path, settings: Settings, claims: AddressClaims, cluster: ClusterStore | None = None
+    ) -> None:
         self._settings = settings
         self._claims = claims
         self._directory = exec_root / "netns"
@@ -90,7 +96,10 @@ class Controller:
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
         self._mark = mark_of(exec_root)
         bridge = BridgeDriver(self._mark, settings.ip_forward)
-        self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, HostDriver(), NullDriver())}
+        self._cluster = cluster
+        self._overlay = OverlayDriver(self._mark, self._directory, cluster)
+        others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark))
+        self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, *others, self._overlay)}
         self._bridge = bridge
         self.firewall = Firewall(settings.instance, settings.firewall, settings.accept_mark)
         self._firewall_current = False
@@ -100,6 +109,8 @@ class Controller:
         self._addresses = Addresses()
         self._active: dict[str, Active] = {}
         self._names = Names()
+        # endpoints of shared networks on other hosts, by network
+        self._remote: dict[str, dict[Peer, EndpointState]] = {}
         # namespaces that were there before us
         self._found: set[str] = set()
 
@@ -123,6 +134,7 @@ class Controller:
         if unused and self._firewall_current:
             await self._do(self.firewall.remove)
         self._executor.shutdown()
+        self._overlay.close()
         self._askers.shutdown()
         self.firewall.close()
 
@@ -140,9 +152,25 @@ class Controller:
         links = {
             state.host_interface for active in self._active.values() for state in active.sandbox.endpoints.values()
         }
-        bridges = {network.bridge for network in self._networks.values() if network.bridge}
-        await self._do(_sweep, self._found - known, self._mark, links | bridges)
+        shared = [network for network in self._networks.values() if network.driver == self._overlay.name]
+        known |= {self._overlay.path(network) for network in shared}
+        links |= {name for network in self._networks.values() for name in self.driver(network.driver).links(network)}
+        await self._do(_sweep, self._found - known, self._mark, links)
+        for network in shared:
+            await self._release_leftovers(network)
         self.pool.fill()
+
+    async def _release_leftovers(self, network: Network) -> None:
+        """Give back what an earlier daemon of this host has claimed for containers that are gone."""
+        store = self._cluster
+        if store is None:
+            return
+        try:
+            claimed = await self._do(store.own_claims, network.id)
+            used = {text for _, state in self.members(network.id) for text in (state.ip, state.ipv6)}
+            await self._do(store.release, network.id, claimed - used)
+        except OSError as error:
+            log.warning("the cluster store cannot be asked for network %s: %s", network.name, error)
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
@@ -174,6 +202,8 @@ class Controller:
         """Remove a network from the kernel and from memory."""
         del self._networks[network.id]
         del self._by_name[network.name]
+        await self.set_peers(network, ())
+        self._remote.pop(network.id, None)
         self._addresses.forget(network)
         if remove:
             await self._do(self.driver(network.driver).remove, network)
@@ -190,6 +220,30 @@ class Controller:
     async def discard(self, network: Network) -> None:
         """Remove from the kernel what there may be of a network that nobody knows."""
         await self._do(self.driver(network.driver).remove, network)
+
+    async def set_peers(self, network: Network, peers: Iterable[Peer]) -> None:
+        """Know who is attached to a shared network on other hosts: by name, and where their frames go."""
+        own = self._cluster.host if self._cluster is not None else ""
+        wanted = {peer for peer in peers if peer.host != own}
+        known = self._remote.setdefault(network.id, {})
+        for peer in known.keys() - wanted:
+            self._names.remove(known.pop(peer))
+        for peer in wanted - known.keys():
+            state = known[peer] = EndpointState(
+                network_id=network.id,
+                endpoint_id=peer.endpoint_id,
+                ip=peer.ip,
+                ipv6=peer.ipv6,
+                mac=peer.mac,
+                dns_names=list(peer.names),
+            )
+            self._names.add(state)
+        if self.driver(network.driver) is self._overlay:
+            await self._do(self._overlay.set_peers, network, wanted)
+
+    def peers(self, network_id: str) -> list[Peer]:
+        """Who is attached to a shared network on other hosts."""
+        return list(self._remote.get(network_id, ()))
 
     def _rules(self) -> list[BridgeRules]:
         return [rules_of(network) for network in self._networks.values() if network.bridge]
@@ -248,7 +302,9 @@ class Controller:
         async with AsyncExitStack() as undo:
             undo.callback(self._destroy_later, namespace)
             for network, config in networks:
-                state = self._allocate(active, network, config)
+                held = await self._reserve(request, network, config)
+                undo.push_async_callback(self._unreserve, network, held)
+                state = self._allocate(active, network, held)
                 sandbox.endpoints[network.name] = state
                 undo.callback(self._addresses.free, state)
             active.gateway_network = self._choose_gateway(active)
@@ -330,6 +386,19 @@ class Controller:
 
     # -- one endpoint -------------------------------------------------------------------------------------------------
 
+    async def _reserve(self, request: JoinRequest, network: Network, config: EndpointConfig) -> EndpointConfig:
+        """With addresses that no other host gives away, where several hosts share the network."""
+        store = self._cluster
+        if store is None or self.driver(network.driver).scope == "local":
+            return config
+        kept = self._kept.get(request.container_id, {}).get(network.id)
+        liked = (kept.ip, kept.ipv6) if kept is not None else request.preferred.get(network.id, ("", ""))
+        return await self._do(reserve_addresses, store, network, config, liked)
+
+    async def _unreserve(self, network: Network, held: EndpointConfig) -> None:
+        if self._cluster is not None and self.driver(network.driver).scope != "local":
+            await self._do(give_back, self._cluster, network, (held.ipv4_address, held.ipv6_address))
+
     def _allocate(self, active: Active, network: Network, config: EndpointConfig) -> EndpointState:
         """An endpoint with its addresses. Raises NotFound when its network has just been removed."""
         if network.id not in self._networks:
@@ -344,7 +413,8 @@ class Controller:
             driver_opts=dict(config.driver_opts),
             gw_priority=config.gw_priority,
         )
-        if not self.driver(network.driver).creates:
+        driver = self.driver(network.driver)
+        if not driver.creates:
             return state
         if not _is_default(network):
             short = request.container_id[:12]
@@ -367,6 +437,8 @@ class Controller:
             if network.id not in request.preferred:
                 raise
             self._addresses.take(network, config, state, claimed)
+        if not driver.leads_out:
+            state.gateway = state.ipv6_gateway = ""
         state.mac = config.mac_address.replace("-", ":").lower() or _mac_of(state.ip)
         return state
 
@@ -429,20 +501,21 @@ class Controller:
     def _mend(self, active: Active) -> None:
         """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
         assert active.namespace is not None
-        for name, state in active.sandbox.endpoints.items():
+        for name in active.sandbox.endpoints:
             plan = self._plan(active, name)
-            if not state.host_interface or self._bridge.take_up(plan):
+            driver = self._drivers[plan.network.driver]
+            if driver.take_up(active.namespace, plan):
                 continue
             log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
             try:
-                self._drivers[plan.network.driver].attach(active.namespace, plan)
+                driver.attach(active.namespace, plan)
             except (OSError, DockyardError) as error:
                 log.error("container %s stays without network %s: %s", active.request.name, name, error)
 
     def _names_wanted(self, active: Active) -> bool:
         return any(
-            not _is_default(self._networks[state.network_id]) and self._networks[state.network_id].bridge
-            for state in active.sandbox.endpoints.values()
+            not _is_default(network) and self.driver(network.driver).creates
+            for network in (self._networks[state.network_id] for state in active.sandbox.endpoints.values())
         )
 
     def _dismantle(self, namespace: sandboxes.Namespace, active: Active, plans: list[Plan]) -> None:
@@ -503,16 +576,19 @@ class Controller:
                 "container sharing network namespace with another container or host cannot be connected "
                 "to any other network"
             )
-        state = self._allocate(active, network, config)
-        active.sandbox.endpoints[network.name] = state
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
+            held = await self._reserve(active.request, network, config)
+            undo.push_async_callback(self._unreserve, network, held)
+            state = self._allocate(active, network, held)
+            active.sandbox.endpoints[network.name] = state
             undo.callback(self._addresses.free, state)
             undo.callback(active.sandbox.endpoints.pop, network.name)
             before = active.gateway_network
             active.gateway_network = self._choose_gateway(active)
             undo.callback(setattr, active, "gateway_network", before)
-            await self._do(self._drivers[network.driver].attach, namespace, self._plan(active, network.name))
-            undo.callback(self._destroy_link, state.host_interface)
+            driver, plan = self._drivers[network.driver], self._plan(active, network.name)
+            await self._do(driver.attach, namespace, plan)
+            undo.push_async_callback(self._do, driver.detach, namespace, plan)
             if before != active.gateway_network:
                 # the new default route has replaced the old one
                 await self._move_ports(active)
@@ -547,16 +623,13 @@ class Controller:
         if active.gateway_network == network.name:
             active.gateway_network = self._choose_gateway(active)
             if active.gateway_network:
-                await self._do(self._bridge.route, namespace, self._plan(active, active.gateway_network), True)
+                await self._do(route, namespace, self._plan(active, active.gateway_network), True)
             await self._move_ports(active)
         identity.disconnected(active.request, state)
         still_asked = not self._update_resolvers(active)
         if active.dns is not None and not self._names_wanted(active) and not still_asked:
             active.dns.close()
             active.dns = None
-
-    def _destroy_link(self, name: str) -> None:
-        self._remove_links([name])
 
     async def republish(self, container_id: str, wanted: PortBindings) -> PortBindings:
         """Let a running container's published ports be `wanted`; those it has already stay as they are bound.
@@ -665,6 +738,8 @@ class Controller:
         if active.gateway_network and wanted:
             state = sandbox.endpoints[active.gateway_network]
             network = self._networks[state.network_id]
+            if not self.driver(network.driver).publishes:
+                return
             active.publications, bound = self._publisher.hold(request, network, state, wanted)
             sandbox.ports.update(bound)
 

@@ -21,7 +21,7 @@ from dockyard.engine.networks.service import JoinRequest, Network, NetworkOption
 from dockyard.engine.state.database import Database
 from dockyard.linux import netlink
 from dockyard.networks import iptables, sandboxes
-from dockyard.networks.drivers.bridge import is_ours
+from dockyard.networks.drivers.marks import is_ours
 from dockyard.networks.firewall import Firewall
 
 T = TypeVar("T")
@@ -235,7 +235,7 @@ class Neighbour:
 def neighbour(tmp_path: Path, number: int) -> Iterator[Neighbour]:
     ours, theirs = f"10.251.{number}.1", f"10.251.{number}.2"
     cable = f"dyn{secrets.token_hex(3)}"
-    namespace = _in_thread(lambda: sandboxes.create(tmp_path))
+    namespace = in_thread(lambda: sandboxes.create(tmp_path))
     try:
         with netlink.RouteSocket() as route:
             route.do(netlink.new_veth(cable, "eth0", netns=namespace.fd, mac="", master=0))
@@ -255,7 +255,7 @@ def neighbour(tmp_path: Path, number: int) -> Iterator[Neighbour]:
         sandboxes.destroy(namespace)  # and with it the cable
 
 
-def _in_thread(work: Callable[[], T]) -> T:
+def in_thread(work: Callable[[], T]) -> T:
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()

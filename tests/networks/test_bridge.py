@@ -559,7 +559,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from dockyard.networks.controller import _sweep
-from dockyard.networks.drivers.bridge import mark_of
+from dockyard.networks.drivers.marks import mark_of
 _sweep(set(), mark_of(Path(sys.argv[1])), set())
 """
 

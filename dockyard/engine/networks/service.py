@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
-import msgspec
-
 from dockyard.engine.events.service import Events
 from dockyard.engine.networks.endpoints import check_endpoint
+from dockyard.engine.networks.pools import settle_pools, without_chosen_gateways
+from dockyard.engine.networks.shared import SharedNetworks, cluster_store
 from dockyard.engine.state.database import Database
 from dockyard.engine.state.documents import Documents
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
@@ -31,15 +31,14 @@ from dockyard.networks.drivers.bridge import (
     HOST_BINDING,
     ICC,
     MASQUERADE,
-    MTU,
     NAME,
-    is_ours,
     isolated_bridges,
-    mark_of,
 )
+from dockyard.networks.drivers.marks import is_ours, mark_of
+from dockyard.networks.drivers.options import MTU
 from dockyard.networks.firewall import has_table
 from dockyard.networks.guard import Guard
-from dockyard.networks.ipam import Subnet, Subnets, address, check_pools
+from dockyard.networks.ipam import Subnet, Subnets, check_pools
 from dockyard.networks.model import (
     EndpointConfig,
     EndpointState,
@@ -69,8 +68,6 @@ log = logging.getLogger("dockyard.networks")
 # What the default bridge may be called, best first.
 DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
 PREDEFINED = ("bridge", "host", "none")
-# Drivers that Docker has and we know of, but have not got.
-FOREIGN_DRIVERS = ("macvlan", "ipvlan", "overlay")
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,8 @@ class NetworkOptions:
     dns_options: list[str] = field(default_factory=list)
     default_address_pools: list[tuple[str, int]] = field(default_factory=list)
     host_gateway_ip: str = ""
+    cluster_store: str = ""
+    cluster_advertise: str = ""
 
 
 class NetworkService:
@@ -146,10 +145,12 @@ class NetworkService:
             dns_search=tuple(options.dns_search),
             dns_options=tuple(options.dns_options),
         )
+        store = cluster_store(options.cluster_store, options.cluster_advertise)
         try:
-            self._controller = Controller(exec_root, settings, claims or AddressClaims())
+            self._controller = Controller(exec_root, settings, claims or AddressClaims(), store)
         except NftablesMissing as error:
             raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
+        self._cluster = SharedNetworks(store, self._controller, self) if store is not None else None
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -193,6 +194,8 @@ class NetworkService:
                     raise
                 self._unmade[network.id] = str(error)
                 log.error("cannot make network %s: %s", network.name, error)
+        if self._cluster is not None:
+            await self._cluster.open()
         self._documents.put_all(self._by_id.items())
         await self._let_through(user_first=True)
         if self._options.iptables:
@@ -205,6 +208,8 @@ class NetworkService:
 
     async def close(self) -> None:
         """Let go of everything; what containers need stays in the kernel."""
+        if self._cluster is not None:
+            await self._cluster.close()
         if self._guard is not None:
             await self._guard.close()
             self._guard = None
@@ -336,6 +341,10 @@ class NetworkService:
                 taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
         return taken
 
+    def _ours(self) -> "builtins.list[Subnet]":
+        """The subnets of our networks."""
+        return [ip_network(pool.subnet) for network in self._by_id.values() for pool in network.pools if pool.subnet]
+
     def _is_free(self, subnet: Subnet, owner: Network) -> bool:
         return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
 
@@ -394,7 +403,8 @@ class NetworkService:
             await self._create(network, config_from)
         await self._let_through()
         await self._database.on_disk()
-        self._emit("create", network)
+        if network.scope == "local":
+            self._emit("create", network)
         return network
 
     async def _create(self, network: Network, config_from: str) -> None:
@@ -407,8 +417,6 @@ class NetworkService:
             raise Conflict(f"network with name {name} already exists")
         if config_from:
             self._configure_from(network, config_from)
-        if network.driver in FOREIGN_DRIVERS:
-            raise NotImplementedHere(f"network driver {network.driver!r} is not supported yet; use bridge")
         driver = self._controller.driver(network.driver)
         if network.ipam_driver not in ("", "default"):
             raise NotFound(f"could not find IPAM driver {network.ipam_driver}: plugin not found")
@@ -418,15 +426,22 @@ class NetworkService:
         if network.config_only:
             self._remember(network)
             return
-        network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
+        network.scope = driver.scope
+        driver.settle(network)
         driver.check(network)
+        if self._cluster is not None and driver.scope != "local":
+            await self._cluster.add(network, self._taken(), self._ours())
+            return
         for other in self._by_id.values():
-            if other.bridge == network.bridge:
+            if network.bridge and other.bridge == network.bridge:
                 raise Forbidden(
                     f"cannot create network {network.id} ({network.bridge}): "
                     f"conflicts with network {other.id} ({other.bridge}): networks have same bridge name"
                 )
-        network.pools = self._settle_pools(network)
+        given = network.pools
+        network.pools = settle_pools(network, self._subnets, self._taken(), self._ours())
+        if not driver.chooses_gateways:
+            network.pools = without_chosen_gateways(network.pools, given)
         self._check_subnets(network)
         await self._before_ipv6_is_forwarded(network)
         # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
@@ -451,29 +466,6 @@ class NetworkService:
         network.options = {**base.options, **network.options}
         network.labels = {**base.labels, **network.labels}
 
-    def _settle_pools(self, network: Network) -> "builtins.list[Pool]":
-        """The pools with subnet and gateway chosen where that was left to us. Raises Forbidden on an overlap."""
-        taken = self._taken()
-        ours = [ip_network(pool.subnet) for other in self._by_id.values() for pool in other.pools if pool.subnet]
-        settled = []
-        given = [pool for pool in network.pools if pool.subnet]
-        versions = {ip_network(pool.subnet, strict=False).version for pool in given}
-        if network.ipv4 and 4 not in versions:
-            given.insert(0, Pool(subnet=str(self._subnets.choose(taken)), chosen=True))
-        if network.ipv6 and 6 not in versions:
-            given.append(Pool(subnet=str(self._subnets.choose(taken, 6, network.id)), chosen=True))
-        for pool in given:
-            subnet = ip_network(pool.subnet, strict=False)
-            if (subnet.version == 6 and not network.ipv6) or (subnet.version == 4 and not network.ipv4):
-                continue
-            if any(subnet.version == other.version and subnet.overlaps(other) for other in ours):
-                raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
-            gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
-            settled.append(
-                msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
-            )
-        return settled
-
     async def remove(self, reference: str) -> Network:
         """Remove a network. Raises Forbidden while it is in use or when it is predefined."""
         network = self.get(reference)
@@ -490,6 +482,9 @@ class NetworkService:
             raise Forbidden(f"error while removing network: configuration network {network.name} is in use by {users}")
         self._busy.add(network.name)
         try:
+            if self._cluster is not None and network.scope != "local":
+                await self._cluster.remove(network)
+                return network
             if not network.config_only:
                 await self._controller.forget(network)
             self._forget(network)
@@ -513,6 +508,19 @@ class NetworkService:
             else:
                 removed.append(network.name)
         return removed
+
+    async def adopt_shared(self, network: Network) -> None:
+        """Know a network that another host has made."""
+        self._remember(network)
+        self._controller.adopt(network)
+        await self._database.on_disk()
+        self._emit("create", network)
+
+    async def drop_shared(self, network: Network) -> None:
+        """Know a network no more that another host has removed."""
+        await self._controller.forget(network)
+        self._forget(network)
+        self._emit("destroy", network)
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
@@ -683,15 +691,3 @@ def _new_id() -> str:
 def _now() -> str:
     now = time.time_ns()
     return f"{datetime.fromtimestamp(now // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{now % 10**9:09d}Z"
-
-
-def _first_gateway(subnet: Subnet, pool: Pool) -> str:
-    """The first address of the range that is not spoken for; Docker takes a range's very first one too."""
-    scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
-    spoken = {address(value) for value in pool.auxiliary.values()}
-    if subnet.num_addresses > 2:
-        spoken |= {subnet.network_address, subnet.broadcast_address}
-    for candidate in scope:
-        if candidate not in spoken:
-            return str(candidate)
-    raise InvalidParameter(f"no address of {scope} is left for the gateway")

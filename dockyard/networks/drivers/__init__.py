@@ -3,6 +3,17 @@
 from dockyard.networks.drivers.base import Driver, Plan
 from dockyard.networks.drivers.bridge import BridgeDriver
 from dockyard.networks.drivers.host import HostDriver
+from dockyard.networks.drivers.macvlan import IpvlanDriver, MacvlanDriver
 from dockyard.networks.drivers.null import NullDriver
+from dockyard.networks.drivers.overlay import OverlayDriver
 
-__all__ = ["BridgeDriver", "Driver", "HostDriver", "NullDriver", "Plan"]
+__all__ = [
+    "BridgeDriver",
+    "Driver",
+    "HostDriver",
+    "IpvlanDriver",
+    "MacvlanDriver",
+    "NullDriver",
+    "OverlayDriver",
+    "Plan",
+]

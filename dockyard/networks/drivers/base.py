@@ -1,5 +1,6 @@
 """What the controller asks of a network driver."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,12 +24,26 @@ class Plan:
 class Driver(Protocol):
     """Makes and removes networks and endpoints of one kind. All methods block and run in worker threads,
 
-    except `check`, which only looks at what is asked for.
+    except `settle`, `links` and `check`, which only look at what is asked for.
     """
 
     name: str
+    # "local": its networks are this host's alone; "global": all hosts with the same store have them.
+    scope: str
     # Whether its networks can be created and removed, and have endpoints with addresses.
     creates: bool
+    # Whether a default route may lead through one of its endpoints.
+    leads_out: bool
+    # Whether host ports can lead to its endpoints.
+    publishes: bool
+    # Whether a network whose user names no gateway gets one.
+    chooses_gateways: bool
+
+    def settle(self, network: Network) -> None:
+        """Fill in what follows from the network's id and options."""
+
+    def links(self, network: Network) -> Sequence[str]:
+        """The names of the host's links that the network may have, besides its endpoints'."""
 
     def check(self, network: Network) -> None:
         """Raise InvalidParameter or NotImplementedHere when `network` cannot be."""
@@ -41,6 +56,9 @@ class Driver(Protocol):
 
     def attach(self, namespace: Namespace, plan: Plan) -> None:
         """Make an endpoint and move it into `namespace`. Nothing is left when it raises."""
+
+    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
+        """Bring an endpoint that an earlier daemon made into shape; False when it is gone."""
 
     def detach(self, namespace: Namespace, plan: Plan) -> None:
         """Remove an endpoint from a living sandbox."""

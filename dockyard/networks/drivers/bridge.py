@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import logging
-import os
 import re
 import secrets
 import socket
@@ -14,14 +13,11 @@ from pathlib import Path
 from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.linux.loopback_guard import LoopbackGuard
 from dockyard.linux.netlink import (
-    LONGEST_ALIAS,
     Link,
     Message,
     NetlinkError,
     RouteSocket,
-    default_route,
     delete_address,
-    delete_default_route,
     delete_link,
     new_address,
     new_bridge,
@@ -31,9 +27,12 @@ from dockyard.linux.netlink import (
     set_link,
 )
 from dockyard.networks.drivers.base import Plan
+from dockyard.networks.drivers.interfaces import configure, protect, vacate
+from dockyard.networks.drivers.marks import MARK, is_ours
+from dockyard.networks.drivers.options import MTU, number_option, option_flag
 from dockyard.networks.firewall import BridgeRules
 from dockyard.networks.model import Network
-from dockyard.networks.sandboxes import Namespace, entered, write_sysctl
+from dockyard.networks.sandboxes import Namespace, write_sysctl
 
 log = logging.getLogger("dockyard.networks")
 
@@ -43,33 +42,9 @@ ICC = "com.docker.network.bridge.enable_icc"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
-MTU = "com.docker.network.driver.mtu"
-PREFIX = "com.docker.network.container_iface_prefix"
-INTERFACE_NAME = "com.docker.network.endpoint.ifname"
 # How the name of a bridge begins that is being made.
 UNFINISHED = "dynew"
-# How the alias of every link begins that any of our daemons makes.
-MARK = "dockyard "
 _BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
-
-
-def option_flag(network: Network, name: str, default: bool) -> bool:
-    """A boolean driver option as Go reads it. Raises InvalidParameter."""
-    value = network.options.get(name)
-    if value is None or value == "":
-        return default
-    if value in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if value in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise InvalidParameter(f'failed to parse {name} value: "{value}" (must be a boolean)')
-
-
-def _number(network: Network, name: str) -> int:
-    value = network.options.get(name) or "0"
-    if not value.isdigit():
-        raise InvalidParameter(f'failed to parse {name} value: "{value}" (must be an integer)')
-    return int(value)
 
 
 def rules_of(network: Network) -> BridgeRules:
@@ -83,22 +58,6 @@ def rules_of(network: Network) -> BridgeRules:
     )
 
 
-def mark_of(exec_root: Path) -> str:
-    """What the links that the daemon of `exec_root` makes carry as their alias; it is the proof that they are ours.
-
-    Also against a daemon in a container that shares the host's network, whose directory has the same path: it is not
-    the same directory. Makes the directory.
-    """
-    exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    directory = exec_root.stat()
-    return f"{MARK}{directory.st_dev:x}:{directory.st_ino:x} {os.path.abspath(exec_root)}"
-
-
-def is_ours(link: Link, mark: str) -> bool:
-    """Whether the daemon whose links carry `mark` has made `link`."""
-    return link.alias.encode() == mark.encode()[:LONGEST_ALIAS]
-
-
 class BridgeDriver:
     """Bridges and veth pairs by rtnetlink; one request makes a pair, places it and raises it.
 
@@ -107,7 +66,11 @@ class BridgeDriver:
     """
 
     name = "bridge"
+    scope = "local"
     creates = True
+    leads_out = True
+    publishes = True
+    chooses_gateways = True
 
     def __init__(self, mark: str, ip_forward: bool = True) -> None:
         self._mark = mark
@@ -116,10 +79,16 @@ class BridgeDriver:
         self._routing: set[str] = set()
         self._guard: LoopbackGuard | None = None
 
+    def settle(self, network: Network) -> None:
+        network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
+
+    def links(self, network: Network) -> Sequence[str]:
+        return [network.bridge]
+
     def check(self, network: Network) -> None:
         for name in (MASQUERADE, ICC, INHIBIT_IPV4):
             option_flag(network, name, True)
-        _number(network, MTU)
+        number_option(network, MTU)
         # The name also becomes part of names in the packet filter, whose language it must not be able to speak.
         if not _BRIDGE_NAME.fullmatch(network.bridge):
             raise InvalidParameter(
@@ -189,7 +158,7 @@ class BridgeDriver:
         """Make the network's bridge, still down. Its own name comes last: by then the mark is there."""
         name, unfinished = network.bridge, UNFINISHED + secrets.token_hex(5)
         mac = "02:42:" + secrets.token_bytes(4).hex(":")
-        host.do(new_bridge(unfinished, mac, _number(network, MTU)), set_alias(unfinished, self._mark))
+        host.do(new_bridge(unfinished, mac, number_option(network, MTU)), set_alias(unfinished, self._mark))
         link = host.link(unfinished)
         if link is None:
             raise SystemFailure(f"bridge {name} vanished while it was made")
@@ -230,7 +199,7 @@ class BridgeDriver:
 
     def attach(self, namespace: Namespace, plan: Plan) -> None:
         state = plan.state
-        mtu = _number(plan.network, MTU)
+        mtu = number_option(plan.network, MTU)
         try:
             master = socket.if_nametoindex(plan.network.bridge)
         except OSError:
@@ -255,13 +224,12 @@ class BridgeDriver:
                 # the namespace that has its other end.
                 host.do(set_alias(state.host_interface, self._mark), *self._port(plan))
                 self._keep_in(host, plan)
-                self._configure(namespace, plan)
+                configure(namespace, plan)
             except OSError as error:
                 self.detach(namespace, plan)
                 raise SystemFailure(f"failed to set up {state.interface} in the sandbox: {error.strerror}") from error
 
-    def take_up(self, plan: Plan) -> bool:
-        """Bring a running container's link, which an earlier daemon made, into shape; False when it is gone."""
+    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
         with RouteSocket() as host:
             link = host.link(plan.state.host_interface)
             if link is None:
@@ -287,31 +255,6 @@ class BridgeDriver:
             return [set_bridge_port(plan.state.host_interface, hairpin=hairpin, isolated=isolated)]
         return []
 
-    def _configure(self, namespace: Namespace, plan: Plan) -> None:
-        state = plan.state
-        route = namespace.route
-        link = route.link(state.interface)
-        if link is None:
-            raise OSError(errno.ENODEV, "the new link is not there")
-        if state.ipv6:
-            with entered(namespace.fd):
-                # its way out is the gateway's, and no neighbour's; --sysctl has the last word
-                protect(state.interface)
-                write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
-        # Address before raising: going up is what announces it to the neighbours (arp_notify).
-        acts = []
-        if state.ip:
-            acts.append(new_address(link.index, ip_address(state.ip), state.prefix_len))
-        if state.ipv6:
-            acts.append(new_address(link.index, ip_address(state.ipv6), state.ipv6_prefix_len))
-        for text in state.link_local_ips:
-            local = ip_address(text)
-            acts.append(new_address(link.index, local, 16 if local.version == 4 else 64))
-        acts.append(set_link(link.index, up=True))
-        if plan.default_route:
-            acts += [default_route(link.index, ip_address(gw)) for gw in (state.gateway, state.ipv6_gateway) if gw]
-        route.do(*acts)
-
     @staticmethod
     def route_between(network: Network, wanted: bool) -> None:
         """Let containers on isolated ports reach each other by way of the host, whose packet filter decides.
@@ -329,45 +272,7 @@ class BridgeDriver:
             log.debug("link %s: %s", plan.state.host_interface, error)
 
     def vacate(self, namespace: Namespace, plan: Plan) -> None:
-        state = plan.state
-        try:
-            link = namespace.route.link(state.interface)
-            if link is None:
-                return
-            acts = []
-            if state.ip:
-                acts.append(delete_address(link.index, ip_address(state.ip), state.prefix_len))
-            if state.ipv6:
-                acts.append(delete_address(link.index, ip_address(state.ipv6), state.ipv6_prefix_len))
-            namespace.route.do(*acts)
-        except OSError as error:
-            # the container may have taken the address away or renamed the link itself
-            log.debug("address of %s: %s", state.interface, error)
-
-    def route(self, namespace: Namespace, plan: Plan, present: bool) -> None:
-        """Make this endpoint the sandbox's way out, or no longer."""
-        state = plan.state
-        link = namespace.route.link(state.interface)
-        if link is None:
-            return
-        make = default_route if present else delete_default_route
-        for gateway in (state.gateway, state.ipv6_gateway):
-            if gateway:
-                try:
-                    namespace.route.do(make(link.index, ip_address(gateway)))
-                except NetlinkError as error:
-                    if error.errno != errno.ESRCH:
-                        raise
-
-
-def protect(link: str) -> None:
-    """Let a link to which containers can send accept neither routers nor redirects (CVE-2020-13401)."""
-    for name in (
-        "net/ipv6/conf/{}/accept_ra",
-        "net/ipv6/conf/{}/accept_redirects",
-        "net/ipv4/conf/{}/accept_redirects",
-    ):
-        write_sysctl(name.format(link), "0")
+        vacate(namespace, plan.state)
 
 
 def isolated_bridges(links: Sequence[Link]) -> list[Link]:

@@ -1,5 +1,7 @@
 """The network "none": a sandbox with nothing but its loopback."""
 
+from collections.abc import Sequence
+
 from dockyard.errors import Forbidden
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.model import Network
@@ -10,7 +12,17 @@ class NullDriver:
     """Makes nothing."""
 
     name = "null"
+    scope = "local"
     creates = False
+    leads_out = False
+    publishes = False
+    chooses_gateways = False
+
+    def settle(self, network: Network) -> None:
+        return
+
+    def links(self, network: Network) -> Sequence[str]:
+        return []
 
     def check(self, network: Network) -> None:
         raise Forbidden('only one instance of "null" network is allowed')
@@ -23,6 +35,9 @@ class NullDriver:
 
     def attach(self, namespace: Namespace, plan: Plan) -> None:
         return
+
+    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
+        return True
 
     def detach(self, namespace: Namespace, plan: Plan) -> None:
         return

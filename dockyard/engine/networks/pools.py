@@ -1,0 +1,57 @@
+"""The address pools of a network to be made: what its user leaves open is chosen."""
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+
+import msgspec
+
+from dockyard.errors import Forbidden, InvalidParameter
+from dockyard.networks.ipam import Subnet, Subnets, address
+from dockyard.networks.model import Network, Pool
+
+
+def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ours: Sequence[Subnet]) -> list[Pool]:
+    """The network's pools with subnet and gateway where they were left to us.
+
+    `taken`: what a chosen subnet must keep clear of; `ours`: the subnets of other networks, which may not overlap with
+    one that is asked for either. Raises Forbidden when it does.
+    """
+    settled = []
+    given = [pool for pool in network.pools if pool.subnet]
+    versions = {ip_network(pool.subnet, strict=False).version for pool in given}
+    if network.ipv4 and 4 not in versions:
+        given.insert(0, Pool(subnet=str(subnets.choose(taken)), chosen=True))
+    if network.ipv6 and 6 not in versions:
+        given.append(Pool(subnet=str(subnets.choose(taken, 6, network.id)), chosen=True))
+    for pool in given:
+        subnet = ip_network(pool.subnet, strict=False)
+        if (subnet.version == 6 and not network.ipv6) or (subnet.version == 4 and not network.ipv4):
+            continue
+        if any(subnet.version == other.version and subnet.overlaps(other) for other in ours):
+            raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+        gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
+        settled.append(
+            msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
+        )
+    return settled
+
+
+def without_chosen_gateways(pools: Sequence[Pool], asked: Sequence[Pool]) -> list[Pool]:
+    """The same with the gateways alone that a user has named."""
+    named = {str(ip_network(pool.subnet, strict=False)): pool.gateway for pool in asked if pool.subnet}
+    return [
+        pool if named.get(pool.subnet) else msgspec.structs.replace(pool, gateway="", subnet=pool.subnet)
+        for pool in pools
+    ]
+
+
+def _first_gateway(subnet: Subnet, pool: Pool) -> str:
+    """The first address of the range that is not spoken for; Docker takes a range's very first one too."""
+    scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
+    spoken = {address(value) for value in pool.auxiliary.values()}
+    if subnet.num_addresses > 2:
+        spoken |= {subnet.network_address, subnet.broadcast_address}
+    for candidate in scope:
+        if candidate not in spoken:
+            return str(candidate)
+    raise InvalidParameter(f"no address of {scope} is left for the gateway")

@@ -1,0 +1,1 @@
+"""What hosts that share networks tell each other."""

@@ -1,0 +1,144 @@
+"""Overlay networks: two engines, each in a network namespace of its own, joined by a cable and a shared folder."""
+
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from dockyard.errors import Conflict, Forbidden, Unavailable
+from dockyard.linux import netlink
+from dockyard.networks import sandboxes
+from dockyard.networks.cluster.folder import FolderStore
+from dockyard.networks.cluster.reservations import reserve_addresses
+from dockyard.networks.cluster.store import Peer
+from dockyard.networks.model import EndpointConfig, Network, Pool
+from tests.engine_process import EngineProcess
+from tests.networks.conftest import Host, in_thread
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EngineProcess, EngineProcess]]:
+    """The engines, at 192.168.77.1 and .2."""
+    root = tmp_path_factory.mktemp("overlay")
+    with ExitStack() as stack:
+        hosts = [in_thread(lambda: sandboxes.create(root)) for _ in range(2)]
+        for host in hosts:
+            stack.callback(sandboxes.destroy, host)
+        cable = f"dyo{secrets.token_hex(3)}"
+        hosts[0].route.do(netlink.new_veth(cable, "cable", netns=hosts[1].fd, mac="", master=0))
+        found = []
+        for number, (host, name) in enumerate(zip(hosts, (cable, "cable"), strict=True), 1):
+            link = host.route.link(name)
+            assert link is not None
+            host.route.do(
+                netlink.new_address(link.index, ip_address(f"192.168.77.{number}"), 24),
+                netlink.set_link(link.index, up=True),
+            )
+            engine = EngineProcess(
+                root / f"engine{number}",
+                number=7 + number,
+                arguments=(f"--cluster-store=file://{root}/cluster", f"--cluster-advertise=192.168.77.{number}"),
+            )
+            engine.prefix = ("nsenter", f"--net={host.path}")
+            engine.start()
+            stack.callback(engine.abandon)
+            engine.docker("pull", "busybox")
+            found.append(engine)
+        yield found[0], found[1]
+        for engine in found:
+            engine.clean_up()
+
+
+def until(said: Callable[[], bool], patience: float = 10) -> None:
+    deadline = time.monotonic() + patience
+    while not said():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    one, two = engines
+    made = one.docker("network", "create", "-d", "overlay", "--attachable", "mesh").strip()
+    until(lambda: "mesh" in two.docker("network", "ls", "--format", "{{.Name}}").split())
+    assert (
+        two.docker("network", "ls", "--filter", "driver=overlay", "--format", "{{.Name}} {{.Scope}}") == "mesh global\n"
+    )
+    assert two.inspect("mesh")["Id"] == made
+    one.docker("run", "-d", "--name", "left", "--net", "mesh", "--network-alias", "shared", "busybox", "sleep", "300")
+    two.docker("run", "-d", "--name", "right", "--net", "mesh", "busybox", "sleep", "300")
+    addresses = [
+        json.loads(engine.docker("inspect", name))[0]["NetworkSettings"]["Networks"]["mesh"]["IPAddress"]
+        for engine, name in ((one, "left"), (two, "right"))
+    ]
+    assert len(set(addresses)) == 2
+    until(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode == 0)
+    one.docker("exec", "left", "ping", "-c1", "-W2", "right")
+    two.docker("exec", "right", "ping", "-c1", "-W2", "shared")
+    # more than a frame of the tunnel holds
+    two.docker("exec", "right", "ping", "-c1", "-W2", "-s", "4000", "left")
+    refused = one.run_docker("network", "rm", "mesh")
+    assert b"has active endpoints" in refused.stderr
+
+    # a new daemon finds its containers and its neighbours again
+    two.kill()
+    two.start()
+    two.docker("exec", "right", "ping", "-c1", "-W2", "left")
+
+    one.docker("rm", "-f", "left")
+    until(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode != 0)
+    refused = one.run_docker("network", "rm", "mesh")
+    assert b'has active endpoints (name:"right"' in refused.stderr
+    two.docker("rm", "-f", "right")
+    one.docker("network", "rm", "mesh")
+    until(lambda: "mesh" not in two.docker("network", "ls", "--format", "{{.Name}}").split())
+
+
+def test_what_a_killed_daemon_claimed_is_given_back(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    one, two = engines
+    one.docker("network", "create", "-d", "overlay", "--subnet", "10.99.7.0/29", "small")
+    until(lambda: "small" in two.docker("network", "ls", "--format", "{{.Name}}").split())
+    two.docker("run", "-d", "--name", "gone", "--net", "small", "--ip", "10.99.7.2", "busybox", "sleep", "300")
+    taken = one.run_docker("run", "--rm", "--net", "small", "--ip", "10.99.7.2", "busybox", "true")
+    assert b"Address already in use" in taken.stderr
+    process = two.inspect("gone")["State"]["Pid"]
+    two.kill()
+    os.kill(process, signal.SIGKILL)
+    two.start()
+    until(
+        lambda: one.run_docker("run", "--rm", "--net", "small", "--ip", "10.99.7.2", "busybox", "true").returncode == 0
+    )
+    two.docker("rm", "-f", "gone")
+    one.docker("network", "rm", "small")
+
+
+async def test_without_a_cluster_there_is_no_overlay(host: Host) -> None:
+    with pytest.raises(Forbidden, match="This node is not a swarm manager"):
+        await host.service.create(Network(id="", name="mesh", driver="overlay", created=""))
+
+
+def test_two_hosts_never_claim_the_same_address(tmp_path: Path) -> None:
+    stores = [FolderStore(tmp_path / "cluster", f"192.0.2.{number}") for number in (1, 2)]
+    network = Network(id="a" * 64, name="n", driver="overlay", created="", pools=[Pool("10.9.0.0/29", "10.9.0.1")])
+    stores[0].add_network(lambda present: network)
+    assert [one.name for one in stores[1].networks()] == ["n"]
+    claimed = [reserve_addresses(stores[number % 2], network, EndpointConfig()).ipv4_address for number in range(5)]
+    assert claimed == [f"10.9.0.{number}" for number in range(2, 7)]
+    with pytest.raises(Unavailable):
+        reserve_addresses(stores[0], network, EndpointConfig())
+    with pytest.raises(Conflict, match="Address already in use"):
+        reserve_addresses(stores[0], network, EndpointConfig(ipv4_address="10.9.0.3"))
+    assert stores[0].own_claims(network.id) == {"10.9.0.2", "10.9.0.4", "10.9.0.6"}
+    peer = Peer(network_id=network.id, endpoint_id="e", host="192.0.2.1", mac="02:42:0a:09:00:02", ip="10.9.0.2")
+    stores[0].announce(peer)
+    assert stores[1].peers(network.id) == [peer]
+    (tmp_path / "cluster/networks" / network.id / "endpoints/10.9.0.3.json").write_text("nonsense")
+    assert stores[1].peers(network.id) == [peer]
+    stores[0].release(network.id, ["10.9.0.2"])
+    assert stores[1].peers(network.id) == []
