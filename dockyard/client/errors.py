@@ -39,6 +39,9 @@ class ArchiveError(ClientError):
     """An archive holds what must not, or cannot, be unpacked here."""
 
 
+_NO_IMAGE = ("no such image", "was found but its platform")
+
+
 class APIError(ClientError):
     """The engine refused: `status` is HTTP's, `message` says why in the engine's words."""
 
@@ -54,7 +57,7 @@ class APIError(ClientError):
     def of(status: int, message: str) -> APIError:
         """The error of the type that belongs to `status`."""
         kind = BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
-        if kind is NotFound and "no such image" in message.lower():
+        if kind is NotFound and any(words in message.lower() for words in _NO_IMAGE):
             kind = ImageNotFound
         return kind(status, message)
 
@@ -76,7 +79,7 @@ class NotFound(APIError):
 
 
 class ImageNotFound(NotFound):
-    """There is no such image (404)."""
+    """There is no such image, or none for the platform that was asked for (404)."""
 
 
 class NotAllowed(APIError):

@@ -31,6 +31,12 @@ def test_errors_can_be_pickled(error: Exception) -> None:
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
+def test_an_image_for_another_platform_is_an_image_not_found_so_that_the_wanted_one_is_pulled() -> None:
+    said = "image with reference x was found but its platform (linux/amd64) does not match the specified platform (x)"
+    assert type(errors.APIError.of(404, said)) is errors.ImageNotFound
+    assert type(errors.APIError.of(404, "network x not found")) is errors.NotFound
+
+
 def ask_for_nobody(host: str) -> Any:
     with dockyard.Client(host) as client:
         return client.containers.get("nobody")

@@ -11,7 +11,7 @@ from dockyard.cli.create_request import create_request, refused
 from dockyard.cli.errors import EXIT_NOT_STARTED, Failure, UsageError, status_of
 from dockyard.cli.session import Session, path
 from dockyard.cli.usage import PROGRAM, Flags, usage
-from dockyard.client.errors import APIError
+from dockyard.client.errors import APIError, ImageNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def _ask(session: Session, flags: Flags, body: dict[str, Any], pull: str) -> Any
         _pull(session, image, platform, quiet=flags.on("quiet"))
     try:
         return session.api.request("POST", place, body).json()
-    except APIError as error:
-        if error.status != 404 or pull != "missing" or "No such image" not in error.message:
+    except ImageNotFound:
+        if pull != "missing":
             raise
     if not flags.on("quiet"):
         print(f"Unable to find image '{_with_tag(image)}' locally", file=sys.stderr)
