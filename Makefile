@@ -3,6 +3,7 @@
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 PREFIX ?= /usr/local
+comma := ,
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # A suite's sources are in the directory that the variable of its name gives (docker-py: DOCKER_PY); without it it is left out.
@@ -46,18 +47,23 @@ uninstall: ## take that away again; containers, images and volumes stay
 deb: ## build Debian packages into build/
 	@packaging/deb
 
-bench: venv ## the engines on this machine side by side, through the stock docker client
+# Today's peers, unpacked into a folder and installed nowhere: PEER=docker28,podman5 for engines, PEER=runc,crun for runtimes.
+newer_peers = $(if $(PEER),@$(SUDO) packaging/newer-engines build/engines)
+
+bench: venv ## the engines on this machine side by side, through the stock docker client; with PEER=docker28,podman5 today's instead
 	@$(SUDO) packaging/system-packages bench
-	@$(SUDO) $(BIN)/python -m benchmarks.engines
+	$(newer_peers)
+	@$(SUDO) $(BIN)/python -m benchmarks.engines $(if $(PEER),--engines dockyard$(comma)$(PEER))
 
 test-vm: venv ## the tests to which systemd, cgroup version 2 and AppArmor matter, in a virtual machine that has them
 	@$(SUDO) packaging/system-packages vm
 	@$(SUDO) conformance/vm
 	@$(SUDO) conformance/vm --boots conformance/reboots
 
-bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bundle
+bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bundle; with PEER=runc,crun today's too
 	@$(SUDO) packaging/system-packages bench
-	@$(SUDO) $(BIN)/python -m benchmarks.runtimes
+	$(newer_peers)
+	@$(SUDO) $(BIN)/python -m benchmarks.runtimes $(if $(PEER),--newer $(PEER))
 
 conformance: venv ## our runtime under other engines, the command lines of a course with both clients, and each third-party suite whose sources are given: DOCKER_PY=../docker-py …
 	@$(SUDO) packaging/system-packages conformance

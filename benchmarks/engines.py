@@ -9,16 +9,20 @@ to each other. Rounds are interleaved, so that a slow moment of the machine hits
 import argparse
 import io
 import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.peers import Engine
+from benchmarks import peers, raw_api
+from benchmarks.peers import Engine, Failed
 
 Workload = Callable[[Engine], float]
 
@@ -30,13 +34,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only workloads whose name holds this word")
     parser.add_argument("--json", default="", help="write the medians to this file too")
     options = parser.parse_args()
-    engines = [Engine(name, number) for number, name in enumerate(options.engines.split(","))]
+    engines = [peers.engine(name, number) for number, name in enumerate(options.engines.split(","))]
     bench = Workloads()
     try:
         for engine in engines:
             engine.start()
             bench.prepare(engine)
         results: dict[str, dict[str, float]] = {}
+        print(", ".join(f"{engine.name}: {engine.version()}" for engine in engines))
         print(f"{'workload':<34}" + "".join(f"{engine.name:>12}" for engine in engines) + "       ratio", flush=True)
         for name, (workload, rounds) in bench.all().items():
             if options.only not in name:
@@ -44,10 +49,18 @@ def main() -> None:
             samples: dict[str, list[float]] = {engine.name: [] for engine in engines}
             for number in range(min(rounds, options.rounds) + 1):
                 for engine in engines if number % 2 else reversed(engines):
-                    sample = workload(engine)
+                    if engine.name not in samples:
+                        continue
+                    try:
+                        sample = workload(engine)
+                    except Failed as failure:
+                        print(failure, file=sys.stderr)
+                        del samples[engine.name]
+                        continue
                     if number:  # the first round warms up
                         samples[engine.name].append(sample)
-            results[name] = {engine: statistics.median(values) for engine, values in samples.items()}
+            medians = {engine: statistics.median(values) for engine, values in samples.items()}
+            results[name] = {engine.name: medians.get(engine.name, math.nan) for engine in engines}
             _print_row(name, list(results[name].values()))
         if not options.only or options.only in "memory":
             for name, row in bench.memory(engines).items():
@@ -77,6 +90,11 @@ class Workloads:
         self._fresh = 0
         self._null = open(os.devnull, "wb")  # noqa: SIM115  # kept for the life of the object
         _write_tree(self._tree, megabytes=200)
+        self._files = self._folder / "files"
+        for number in range(300):
+            file = self._files / str(number % 30) / f"file{number}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom((1 + number % 16) << 10))
         for name, text in (
             ("cold", "FROM busybox\n" + "".join(f"RUN echo {n} > /f{n}\n" for n in range(10))),
             ("mixed", 'FROM busybox\nENV A=1\nWORKDIR /w\nCOPY data data\nLABEL x=y\nCMD ["sh"]\n'),
@@ -95,6 +113,7 @@ class Workloads:
         """Give `engine` a busybox image and the containers that the workloads talk to."""
         engine.docker("load", input=busybox_archive())
         engine.docker("run", "-d", "--name", "idle", "busybox", "sleep", "100000")
+        engine.docker("cp", str(self._files), "idle:/files")
         engine.docker("run", "-d", "--name", "talker", "busybox", "sh", "-c", "yes 0123456789 | head -c 20000000")
         engine.docker("wait", "talker")
         engine.docker("build", "-q", "-t", "cached", str(self._folder / "mixed"))
@@ -108,22 +127,27 @@ class Workloads:
             "exec true": (self._command("exec", "idle", "true"), 15),
             "ps": (self._command("ps"), 15),
             "create + rm": (self._create_remove, 15),
-            "20 runs in parallel": (self._parallel, 3),
+            "20 runs in parallel": (self._parallel, 5),
             "20 MB of output": (self._command("run", "--rm", "busybox", "head", "-c", "20000000", "/dev/zero"), 5),
             "20 MB of lines": (
                 self._command("run", "--rm", "busybox", "sh", "-c", "yes 0123456789 | head -c 20000000"),
                 5,
             ),
             "logs, 20 MB": (self._command("logs", "talker"), 5),
-            "cp out 20 MB log": (self._copy, 5),
+            "cp out, 300 files": (self._copy_out, 5),
+            "cp in, 300 files": (self._copy_in, 5),
             "build, 10 RUN, no cache": (
                 self._command("build", "-q", "--no-cache", str(self._folder / "cold")),
                 3,
             ),
             "build, cached": (self._command("build", "-q", "-t", "cached", str(self._folder / "mixed")), 7),
-            "import 200 MB": (self._import, 3),
+            "import 200 MB": (self._import, 5),
             "save 200 MB": (self._save, 3),
-            "load 200 MB": (self._load, 3),
+            "load 200 MB": (self._load, 5),
+            "API: 100 _ping": (raw_api.pings, 15),
+            "API: 100 inspect": (raw_api.inspects, 15),
+            "API: exec true": (raw_api.exec_true, 15),
+            "API: run true (none)": (raw_api.run_true, 15),
         }
 
     def _time(self, engine: Engine, *arguments: str) -> float:
@@ -138,7 +162,7 @@ class Workloads:
         )
         elapsed = (time.perf_counter() - begin) * 1000
         if done.returncode != 0:
-            raise SystemExit(f"{engine.name}: docker {' '.join(arguments)}: {done.stderr.decode()}")
+            raise Failed(f"{engine.name}: docker {' '.join(arguments)}: {done.stderr.decode().strip()[-300:]}")
         return elapsed
 
     def _command(self, *arguments: str) -> Workload:
@@ -155,9 +179,14 @@ class Workloads:
             list(pool.map(lambda _: self._time(engine, "run", "--rm", "busybox", "true"), range(20)))
         return (time.perf_counter() - begin) * 1000
 
-    def _copy(self, engine: Engine) -> float:
+    def _copy_out(self, engine: Engine) -> float:
         target = self._folder / f"copied-{engine.name}"
-        return self._time(engine, "cp", "idle:/bin", str(target))
+        shutil.rmtree(target, ignore_errors=True)
+        return self._time(engine, "cp", "idle:/files", str(target))
+
+    def _copy_in(self, engine: Engine) -> float:
+        self._fresh += 1
+        return self._time(engine, "cp", str(self._files), f"idle:/tmp/files{self._fresh}")
 
     def _import(self, engine: Engine) -> float:
         elapsed = self._time(engine, "import", str(self._tree), "imported")

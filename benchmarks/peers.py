@@ -9,12 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
-DOCKERD = "/usr/sbin/dockerd"  # Debian's docker.io
+from benchmarks.other_root import OtherRoot
+
+DOCKERD = "/usr/sbin/dockerd"  # of Debian's docker.io, here and in the other root
+NEWER = Path(__file__).parent.parent / "build" / "engines" / "root"  # of packaging/newer-engines
+
+
+class Failed(Exception):
+    """An engine did not do what it was asked."""
 
 
 class Engine:
-    """One running engine: `host` is its DOCKER_HOST."""
+    """One running engine: `host` is its DOCKER_HOST, `group` a part of all its containers' cgroups."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
@@ -22,12 +30,17 @@ class Engine:
         self.run = Path(f"/run/dybench/{name}")
         self.bridge = f"dybench{number}"
         self.bip = f"10.{220 + number}.0.1/16"
+        self.group = self.bridge
         self.host = f"unix://{self.run}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """How this engine's daemon is started."""
-        common = [
+        own = [f"--bip={self.bip}", f"--cgroup-parent={self.group}"]
+        return [sys.executable, "-m", "dockyard.daemon", *self._dockerd_flags(), *own]
+
+    def _dockerd_flags(self) -> list[str]:
+        return [
             f"--host={self.host}",
             f"--data-root={self.root}",
             f"--exec-root={self.run}/exec",
@@ -35,9 +48,6 @@ class Engine:
             f"--bridge={self.bridge}",
             "--storage-driver=overlay2",
         ]
-        if self.name == "docker":
-            return [DOCKERD, *common, f"--cgroup-parent=/{self.bridge}"]
-        return [sys.executable, "-m", "dockyard.daemon", *common, f"--bip={self.bip}", f"--cgroup-parent={self.bridge}"]
 
     def start(self) -> None:
         """Start the daemon and wait for its socket."""
@@ -45,14 +55,9 @@ class Engine:
         for folder in (self.root, self.run):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        if self.name == "docker":
-            # with --bridge, dockerd wants the bridge to be there already, with its address
-            subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
-            subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
-            subprocess.run(["ip", "address", "add", self.bip, "dev", self.bridge], check=True)
-            subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
-        log = (self.run / "log").open("wb")
-        self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        self.prepare_host()
+        with (self.run / "log").open("wb") as log:
+            self._process = self.spawn(log)
         deadline = time.monotonic() + 60
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
@@ -65,6 +70,17 @@ class Engine:
                 raise SystemExit(f"{self.name} did not start:\n{(self.run / 'log').read_text()[-4000:]}")
             time.sleep(0.05)
         self.docker("version")
+
+    def prepare_host(self) -> None:
+        """Make what the daemon wants to find."""
+
+    def spawn(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
+        """Start the daemon's process."""
+        return subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+
+    def version(self) -> str:
+        """What it says it is."""
+        return self.docker("version", "--format", "{{.Server.Version}}").decode().strip()
 
     def stop_left_over(self) -> None:
         """End a daemon that an interrupted run left with this engine's pid file."""
@@ -82,7 +98,7 @@ class Engine:
             ["docker", *arguments], input=input or b"", capture_output=True, env=self.environment, check=False
         )
         if check and done.returncode != 0:
-            raise SystemExit(f"{self.name}: docker {' '.join(arguments)}: {done.stderr.decode()}")
+            raise Failed(f"{self.name}: docker {' '.join(arguments)}: {done.stderr.decode()}")
         return done.stdout
 
     @property
@@ -101,7 +117,7 @@ class Engine:
                 try:
                     command = Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace")
                     parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-                    contained = self.bridge in Path(f"/proc/{entry}/cgroup").read_text()
+                    contained = self.group in Path(f"/proc/{entry}/cgroup").read_text()
                 except OSError:
                     continue
                 if any(mark in command for mark in marks) and not contained:
@@ -112,7 +128,7 @@ class Engine:
             for pid, parent in parents.items():
                 if parent in found and pid not in found:
                     try:
-                        if self.bridge not in Path(f"/proc/{pid}/cgroup").read_text():
+                        if self.group not in Path(f"/proc/{pid}/cgroup").read_text():
                             found.add(pid)
                             grown = True
                     except OSError:
@@ -125,7 +141,7 @@ class Engine:
         pids = set(self.processes())
         for entry in os.listdir("/proc"):
             try:
-                if entry.isdigit() and self.bridge in Path(f"/proc/{entry}/cgroup").read_text():
+                if entry.isdigit() and self.group in Path(f"/proc/{entry}/cgroup").read_text():
                     pids.add(int(entry))
             except OSError:
                 pass
@@ -156,10 +172,76 @@ class Engine:
             if place.startswith((f"{self.root}/", f"{self.run}/")):
                 subprocess.run(["umount", "-l", place], check=False)
         for top in Path("/sys/fs/cgroup").iterdir():
-            for folder, _, _ in os.walk(top / self.bridge, topdown=False):
+            for folder, _, _ in os.walk(top / self.group, topdown=False):
                 try:
                     os.rmdir(folder)
                 except OSError:
                     pass
         for folder in (self.root, self.run):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class Docker(Engine):
+    """This machine's Docker."""
+
+    def command(self) -> list[str]:
+        """How dockerd is started."""
+        return [DOCKERD, *self._dockerd_flags(), f"--cgroup-parent=/{self.group}"]
+
+    def prepare_host(self) -> None:
+        """With --bridge, dockerd wants the bridge to be there already, with its address."""
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
+        subprocess.run(["ip", "address", "add", self.bip, "dev", self.bridge], check=True)
+        subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
+
+
+class NewerDocker(Docker):
+    """Docker of today, with its containerd and runc, in a root of its own."""
+
+    def spawn(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
+        """Start the daemon's process inside."""
+        inside = OtherRoot(NEWER)
+        try:
+            return inside.popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        finally:
+            inside.close()
+
+
+class NewerPodman(NewerDocker):
+    """Podman of today behind its Docker-compatible socket, in a root of its own."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(name, number)
+        self.group = "libpod_parent"
+
+    def command(self) -> list[str]:
+        """How `podman system service` is started; with an idle container it is that and one conmon for each."""
+        return [
+            "/usr/bin/podman",
+            f"--root={self.root}/storage",
+            f"--runroot={self.run}/exec",
+            f"--network-config-dir={self.root}/networks",
+            f"--tmpdir={self.run}/libpod",
+            "--storage-driver=overlay",
+            "--cgroup-manager=cgroupfs",
+            *([] if Path("/sys/fs/cgroup/cgroup.controllers").exists() else ["--runtime=runc"]),  # crun wants version 2
+            "system",
+            "service",
+            "--time=0",
+            self.host,
+        ]
+
+    def prepare_host(self) -> None:
+        """Let names without a registry be the images that are here, as they are for Docker."""
+        folder = NEWER / "etc" / "containers" / "registries.conf.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dybench.conf").write_text('unqualified-search-registries = ["docker.io"]\n')
+
+
+KINDS = {"docker": Docker, "docker28": NewerDocker, "podman5": NewerPodman}
+
+
+def engine(name: str, number: int) -> Engine:
+    """The engine of that name, not yet started."""
+    return KINDS.get(name, Engine)(name, number)

@@ -19,8 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
+from benchmarks.other_root import OtherRoot
+from benchmarks.peers import NEWER
 from dockyard.linux import cgroups, seccomp
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Spec
@@ -28,7 +31,7 @@ from dockyard.runtime.spec import defaults
 from dockyard.shim.client import Shims
 from dockyard.shim.orders import LogConfig, StartRequest
 
-FOLDER = Path("/run/dockyard-bench-runtimes")
+FOLDER = Path("/run/dybench/runtimes")
 GROUP = "/dockyard-bench"  # cgroup of the zygote's containers
 PROGRAMS = ["true", "sleep"]
 OWN = "dockyard-runc"
@@ -41,19 +44,23 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtimes", default="runc,crun,youki")
+    parser.add_argument("--newer", default="", help="those of packaging/newer-engines, such as runc,crun, beside these")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", default="", help="write the medians to this file too")
     options = parser.parse_args()
     own = shutil.which(OWN, path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
     if own is None:
         raise SystemExit(f"{OWN} is not installed")
-    commands = {OWN: own}
+    commands = {OWN: Runtime(own)}
     for name in options.runtimes.split(","):
         program = shutil.which(name)
         if program is None:
             print(f"{name} is not installed", file=sys.stderr)
         else:
-            commands[name] = program
+            commands[name] = Runtime(program)
+    newer = OtherRoot(NEWER)
+    for name in filter(None, options.newer.split(",")):
+        commands[f"newer {name}"] = Runtime(f"/usr/bin/{name}", newer.run)
     shutil.rmtree(FOLDER, ignore_errors=True)
     make_bundle(FOLDER / "bundle")
     try:
@@ -62,6 +69,7 @@ def main() -> None:
         if options.json:
             Path(options.json).write_text(json.dumps(results, indent=1))
     finally:
+        newer.close()
         shutil.rmtree(FOLDER, ignore_errors=True)
         cgroups.Cgroup(GROUP).remove()
 
@@ -92,7 +100,7 @@ def spec_of(arguments: list[str]) -> Spec:
 Work = Callable[[], Awaitable[None]]
 
 
-async def measure(commands: dict[str, str], rounds: int) -> dict[str, dict[str, float]]:
+async def measure(commands: "dict[str, Runtime]", rounds: int) -> dict[str, dict[str, float]]:
     """Medians in ms by row and runtime, and the memory row in kB."""
     shims = Shims(FOLDER / "exec")
     await shims.open()
@@ -106,14 +114,14 @@ async def measure(commands: dict[str, str], rounds: int) -> dict[str, dict[str, 
     zygote = Zygote(shims)
     three: dict[str, Work] = {ZYGOTE: lambda: zygote.start_and_delete(fresh())}
     one: dict[str, Work] = {}
-    for name, program in commands.items():
+    for name, runtime in commands.items():
         try:
-            await _one(program, fresh)()
+            await runtime.one(fresh())
         except SystemExit as failure:
             print(f"{name} does not work here: {str(failure).splitlines()[0][-200:]}", file=sys.stderr)
             continue
-        three[name] = _three(program, fresh)
-        one[name] = _one(program, fresh)
+        three[name] = partial(_with_name, runtime.three, fresh)
+        one[name] = partial(_with_name, runtime.one, fresh)
     rows = {"create + start + delete": three, "run": one}
     samples: dict[str, dict[str, list[float]]] = {row: {name: [] for name in works} for row, works in rows.items()}
     try:
@@ -131,35 +139,39 @@ async def measure(commands: dict[str, str], rounds: int) -> dict[str, dict[str, 
     return {**medians, "a shim's own memory, kB": {ZYGOTE: memory}}
 
 
-def _three(program: str, fresh: Callable[[], str]) -> Work:
-    async def work() -> None:
-        name = fresh()
-        root, bundle = f"{FOLDER}/root-{os.path.basename(program)}", str(FOLDER / "bundle")
+async def _with_name(work: Callable[[str], Awaitable[None]], fresh: Callable[[], str]) -> None:
+    await work(fresh())
+
+
+class Runtime:
+    """A runtime as a command; `run` is subprocess.run, or another root's."""
+
+    def __init__(self, program: str, run: "Callable[..., subprocess.CompletedProcess[bytes]]" = subprocess.run) -> None:
+        self._program = program
+        self._run = run
+        self._root = f"{FOLDER}/root-{os.path.basename(program)}-{id(self)}"
+
+    async def three(self, name: str) -> None:
+        """A container's life by the commands that an engine gives."""
         pid_file = f"{FOLDER}/pid"
-        _command(program, "--root", root, "create", "--bundle", bundle, "--pid-file", pid_file, name)
+        self._command("create", "--bundle", str(FOLDER / "bundle"), "--pid-file", pid_file, name)
         pidfd = os.pidfd_open(int(Path(pid_file).read_text()))
-        _command(program, "--root", root, "start", name)
+        self._command("start", name)
         await asyncio.get_running_loop().run_in_executor(None, _await_end, pidfd)
-        _command(program, "--root", root, "delete", name)
+        self._command("delete", name)
 
-    return work
+    async def one(self, name: str) -> None:
+        """A container's life by one command."""
+        self._command("run", "--bundle", str(FOLDER / "bundle"), name)
 
-
-def _one(program: str, fresh: Callable[[], str]) -> Work:
-    async def work() -> None:
-        root, bundle = f"{FOLDER}/root-{os.path.basename(program)}", str(FOLDER / "bundle")
-        _command(program, "--root", root, "run", "--bundle", bundle, fresh())
-
-    return work
-
-
-def _command(*words: str) -> None:
-    # a file and no pipe: the container inherits it, and its end would be waited for
-    with open(FOLDER / "said", "w+b") as said:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False)
-        if done.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(words)}: {said.read().decode()}")
+    def _command(self, *words: str) -> None:
+        # a file and no pipe: the container inherits it, and its end would be waited for
+        with open(FOLDER / "said", "w+b") as said:
+            command = [self._program, "--root", self._root, *words]
+            done = self._run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False)
+            if done.returncode:
+                said.seek(0)
+                raise SystemExit(f"{' '.join(command)}: {said.read().decode()}")
 
 
 def _await_end(pidfd: int) -> None:
