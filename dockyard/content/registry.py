@@ -23,9 +23,11 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import aiohttp
 import msgspec
 
+from dockyard.content import registry_hosts
 from dockyard.content.download import LEADS_NOWHERE
 from dockyard.content.patience import PASSING, Patience, Tell, Tries
 from dockyard.content.registry_auth import Authorization, Credentials, Token, challenges, decode_token
+from dockyard.content.registry_hosts import Endpoint
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unauthorized, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor
@@ -35,7 +37,6 @@ from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 from dockyard.version import VERSION
 
 HUB = "https://registry-1.docker.io"
-CERTIFICATES = ("/etc/dockyard/certs.d", "/etc/docker/certs.d")
 # A manifest is small; a registry that sends more is broken or hostile (moby's limit is the same).
 LARGEST_MANIFEST = 4 << 20
 CHUNK = 1 << 20
@@ -61,15 +62,6 @@ class Document:
     def is_index(self) -> bool:
         """Whether it lists manifests instead of being one."""
         return self.media_type in INDEXES
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One place to ask: base URL, and whether certificates count there."""
-
-    url: str
-    verify: bool = True
-    mirror: bool = False
 
 
 class _Error(msgspec.Struct):
@@ -159,10 +151,20 @@ class RegistryClient:
         return Repository(self, name, credentials or Credentials(), self.endpoints(name.domain, push=push), push)
 
     def endpoints(self, domain: str, *, push: bool = False) -> list[Endpoint]:
-        """Where to look for a registry, in the order to try: mirrors, HTTPS, and plain HTTP where that is allowed."""
+        """Where to look for a registry, in the order to try: mirrors, HTTPS, and plain HTTP where that is allowed.
+
+        Raises InvalidParameter for a hosts.toml that cannot be used.
+        """
+        own = self._own_endpoints(domain)
+        found = registry_hosts.endpoints(domain, own, push=push) or own
+        if domain == DEFAULT_DOMAIN and not push:
+            return [*[Endpoint(mirror, mirror=True) for mirror in self._mirrors], *found]
+        return found
+
+    def _own_endpoints(self, domain: str) -> list[Endpoint]:
+        """Where the registry itself is."""
         if domain == DEFAULT_DOMAIN:
-            mirrors = [] if push else [Endpoint(mirror, mirror=True) for mirror in self._mirrors]
-            return [*mirrors, Endpoint(HUB)]
+            return [Endpoint(HUB)]
         if self._is_insecure(domain):
             return [Endpoint(f"https://{domain}", verify=False), Endpoint(f"http://{domain}")]
         return [Endpoint(f"https://{domain}")]
@@ -273,6 +275,8 @@ class Repository:
                             raise aiohttp.ClientPayloadError("the registry answers with another part of the blob")
                         resume = False
                         continue
+                    if response.status >= 400 and self._leave_mirror():
+                        continue
                     await self._check(response, missing=f"blob {blob.digest} unknown to registry")
                     skip = received - begin
                     async for piece in response.content.iter_any():
@@ -290,10 +294,20 @@ class Repository:
                     raise aiohttp.ClientPayloadError("connection closed early")
                 break
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                if self._leave_mirror():
+                    continue
                 if not await tries.again():
                     raise Unavailable(f"cannot download blob {blob.digest}: {_reason(error)}") from error
         if hasher.hexdigest() != blob.digest.partition(":")[2]:
             raise SystemFailure(f"filesystem layer verification failed for digest {blob.digest}")
+
+    def _leave_mirror(self) -> bool:
+        """Ask the next place from here on: a mirror lacks what it should have. False when it was none."""
+        if self._endpoint is None or not self._endpoint.mirror:
+            return False
+        self.endpoints = self.endpoints[self.endpoints.index(self._endpoint) + 1 :]
+        self._endpoint = None
+        return bool(self.endpoints)
 
     # -- pushing
 
@@ -458,7 +472,7 @@ class Repository:
             response: aiohttp.ClientResponse | None = None
             reached = self._endpoint is not None
             for candidate in [endpoint] if endpoint is not None else list(self._candidates()):
-                url = path if path.startswith("http") else candidate.url + path
+                url = candidate.address(path)
                 try:
                     response = await self._authorized(method, url, headers, candidate, body, scopes)
                 except LEADS_NOWHERE as error:
@@ -496,10 +510,13 @@ class Repository:
         authorization = self._authorizations.get(endpoint.url)
         if authorization is None:
             fetch = partial(self._fetch_token, endpoint)
-            authorization = self._authorizations.setdefault(endpoint.url, Authorization(self.credentials, fetch))
+            known = Credentials() if endpoint.anonymous else self.credentials
+            authorization = self._authorizations.setdefault(endpoint.url, Authorization(known, fetch))
         own = f"repository:{self.name.path}:{'pull,push' if self.push else 'pull'}"
         # no other host may see or ask for the login: not one that an answer has led to, by a link or a redirection
         ours = _origin(url) == _origin(endpoint.url)
+        if ours:
+            headers = {**dict(endpoint.headers), **headers}
         repeated = False
         while True:
             sent = await authorization.value((own, *scopes)) if ours else None
@@ -523,7 +540,7 @@ class Repository:
             repeated = True
 
     async def _fetch_token(self, endpoint: Endpoint, realm: str, service: str, scopes: Sequence[str]) -> Token:
-        known = self.credentials
+        known = Credentials() if endpoint.anonymous else self.credentials
         session = self.client.session
         if known.identity_token:
             form = {
@@ -633,8 +650,18 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext | bool:
         return True
     if not endpoint.verify:
         return False
+    if endpoint.authorities or endpoint.certificates:
+        context = ssl.create_default_context()
+        try:
+            for path in endpoint.authorities:
+                context.load_verify_locations(path)
+            for certificate, key in endpoint.certificates:
+                context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidParameter(f"cannot use the certificates for {endpoint.url}: {error}") from None
+        return context
     host = endpoint.url.removeprefix("https://").partition("/")[0]
-    for root in CERTIFICATES:
+    for root in registry_hosts.FOLDERS:
         folder = os.path.join(root, host)
         if os.path.isdir(folder):
             context = ssl.create_default_context()

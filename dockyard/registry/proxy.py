@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dockyard.content.patience import Patience
-from dockyard.content.registry import Document, Endpoint, RegistryClient, Repository
+from dockyard.content.registry import Document, RegistryClient, Repository
 from dockyard.content.registry_auth import Credentials
+from dockyard.content.registry_hosts import Endpoint
 from dockyard.errors import DockyardError, InvalidParameter, NotFound, Unauthorized
 from dockyard.oci.digest import is_digest
 from dockyard.oci.reference import Reference
