@@ -124,7 +124,7 @@ class System:
             "DriverStatus": [list(row) for row in driver.status()],
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
                 "Authorization": None,
                 "Log": [name for name in LOG_DRIVERS if name != "none"],
             },

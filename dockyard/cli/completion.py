@@ -119,7 +119,7 @@ FILTERS: dict[str, str] = {
 FILTER_VALUES: dict[str, str] = {
     "all": "true false",
     "dangling": "true false",
-    "driver": "bridge host local null",
+    "driver": "bridge host ipvlan local macvlan null overlay",
     "event": "attach commit connect copy create destroy detach die disconnect exec_create exec_die exec_start export "
     "health_status import kill load mount oom pause prune pull push rename resize restart save start stop tag top "
     "unmount unpause untag update",
@@ -136,7 +136,7 @@ FILTER_NAMES = {
     "volume": "volume",
 }
 FILTER_TYPES = {"network ls": "builtin custom", "system events": "container daemon image network volume"}
-DRIVERS = {"network create": ["bridge"], "volume create": ["local"]}
+DRIVERS = {"network create": ["bridge", "ipvlan", "macvlan", "overlay"], "volume create": ["local"]}
 RUNNING = ("attach", "exec", "kill", "pause", "stop", "top", "stats", "port")
 
 
