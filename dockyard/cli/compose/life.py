@@ -36,7 +36,8 @@ def _timeout(flags: Flags) -> int | None:
     return flags.number("timeout") if flags.given("timeout") else None
 
 
-def _build_request(flags: Flags) -> BuildRequest | None:
+def build_request(flags: Flags) -> BuildRequest | None:
+    """How missing images are built; None: not at all."""
     from dockyard.compose.run.build import BuildRequest
 
     if flags.on("no-build"):
@@ -88,7 +89,8 @@ def _strategies(flags: Flags) -> tuple[str, str]:
     return chosen, FORCE if always else NEVER if never else DIVERGED
 
 
-def _truthy(name: str) -> bool:
+def truthy(name: str) -> bool:
+    """Whether a variable of the environment says yes."""
     return os.environ.get(name, "").lower() in ("1", "t", "true", "y", "yes")
 
 
@@ -146,10 +148,10 @@ def up(session: ComposeSession, flags: Flags) -> int:
         recreate_dependencies=others,
         keep_anonymous_volumes=not flags.on("renew-anon-volumes"),
         timeout=_timeout(flags),
-        build=_build_request(flags),
+        build=build_request(flags),
         quiet_pull=flags.on("quiet-pull"),
-        remove_orphans=flags.on("remove-orphans") or _truthy("COMPOSE_REMOVE_ORPHANS"),
-        ignore_orphans=_truthy("COMPOSE_IGNORE_ORPHANS"),
+        remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
+        ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),
         confirm=lambda question: flags.on("yes") or session.confirm(question),
     )
     application = session.application(project)
@@ -267,10 +269,10 @@ def create(session: ComposeSession, flags: Flags) -> int:
         services=flags.arguments or list(project.services),
         recreate=chosen,
         recreate_dependencies=others,
-        build=_build_request(flags),
+        build=build_request(flags),
         quiet_pull=flags.on("quiet-pull"),
-        remove_orphans=flags.on("remove-orphans") or _truthy("COMPOSE_REMOVE_ORPHANS"),
-        ignore_orphans=_truthy("COMPOSE_IGNORE_ORPHANS"),
+        remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
+        ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),
         confirm=lambda question: flags.on("yes") or session.confirm(question),
     )
     with application.progress:
@@ -308,7 +310,7 @@ def down(session: ComposeSession, flags: Flags) -> int:
             application,
             flags.arguments,
             known=known,
-            remove_orphans=flags.on("remove-orphans") or _truthy("COMPOSE_REMOVE_ORPHANS"),
+            remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
             volumes=flags.on("volumes"),
             images=images,
             timeout=_timeout(flags),
@@ -498,6 +500,7 @@ def unpause(session: ComposeSession, flags: Flags) -> int:
 def _pausing(session: ComposeSession, flags: Flags, what: str, doing: str, done: str) -> int:
     project, name = session.project_or_name(flags.arguments)
     containers = session.engine.containers(name, flags.arguments, all=False)
+    containers = [one for one in containers if (one.state == "paused") == (what == "unpause")]
     if project is not None:
         containers = of_services(containers, project.services)
     application = session.application(project or project_of(name, containers), session.progress(doing))

@@ -14,6 +14,7 @@ from dockyard.compose.plan.changes import DIVERGED, Resources, ServicePlan, plan
 from dockyard.compose.plan.create_body import MANY_NETWORKS, Wanted, by_priority, create_body, endpoint
 from dockyard.compose.plan.observed import Observed, in_order
 from dockyard.compose.plan.order import Walk, dependencies, together
+from dockyard.compose.plan.reasons import changed_keys, summary
 from dockyard.compose.run.images import ensure_images, platform_of
 from dockyard.compose.run.progress import ERROR, WARNING
 from dockyard.compose.run.resources import ensure_networks, ensure_volumes
@@ -164,12 +165,13 @@ class Converged:
         return work
 
     def _recreating(self, name: str, service: Tree, old: Observed, made: dict[int, Observed]) -> Callable[[], None]:
-        return lambda: made.update({old.number: self._recreate(name, service, old)})
+        return lambda: made.update({old.number: self._recreate(name, service, old, self.reasons[old.id])})
 
-    def _recreate(self, name: str, service: Tree, old: Observed) -> Observed:
+    def _recreate(self, name: str, service: Tree, old: Observed, reason: str) -> Observed:
         application, engine = self._application, self._application.engine
         event = f"Container {old.name}"
-        application.progress.event(event, "Recreate", text="")
+        application.progress.event(event, "Recreate")
+        application.progress.note(f" {event} is made anew: {explain(application, name, service, old, reason)}")
         number = old.number
         final = application.container_name(name, number)
         replaced = service.get("container_name") or f"{name}{application.project.separator}{number}"
@@ -289,6 +291,18 @@ class Converged:
         for other in dependents:
             for one in self.containers[other]:
                 one.state = "exited"
+
+
+def explain(application: Application, name: str, service: Tree, one: Observed, reason: str) -> str:
+    """Why a container would be made anew, and which of its service's keys have changed."""
+    if "configuration" not in reason:
+        return reason
+    engine = application.engine
+    there = engine.container(one.id)
+    wanted = Wanted(name, one.name, one.number)
+    body = create_body(application.project, service, wanted, engine.version, lambda text: None)
+    image = engine.image(str(there["Image"]))
+    return summary(reason, changed_keys(body, there, image))
 
 
 def _refers(service: Tree, other: str) -> bool:

@@ -31,6 +31,10 @@ class DryEngine(Engine):
             return {"StatusCode": 0}
         return None
 
+    def put(self, place: str, body: bytes, **query: Any) -> Any:
+        """Nothing is written."""
+        return None
+
     def delete(self, place: str, **query: Any) -> Any:
         """Nothing goes."""
         return None

@@ -42,6 +42,10 @@ class Engine:
         """POST, decoded."""
         return self.client.request("POST", place, body, query=query, timeout=PATIENT)
 
+    def put(self, place: str, body: bytes, **query: Any) -> Any:
+        """PUT bytes."""
+        return self.client.request("PUT", place, body, query=query, timeout=PATIENT)
+
     def delete(self, place: str, **query: Any) -> Any:
         """DELETE."""
         return self.client.request("DELETE", place, query=query, timeout=PATIENT)

@@ -118,12 +118,8 @@ def inject(application: Application, container: str, reference: Tree, target: st
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as file:
         file.addfile(info, io.BytesIO(data))
-    application.engine.client.request(
-        "PUT",
-        f"/containers/{container}/archive",
-        archive.getvalue(),
-        query={"path": "/", "copyUIDGID": "uid" in reference or "gid" in reference},
-    )
+    owned = "uid" in reference or "gid" in reference
+    application.engine.put(f"/containers/{container}/archive", archive.getvalue(), path="/", copyUIDGID=owned)
 
 
 def _number(text: str) -> int:
