@@ -280,8 +280,10 @@ def test_anchors_merge_keys_and_old_scalars_mean_what_go_yaml_takes_them_for(fil
         ),
         (
             "services: {web: {image: x, privileged: maybe}}",
-            "error while interpolating services.web.privileged: failed to cast to expected type: "
-            "invalid boolean: maybe",
+            (
+                "error while interpolating services.web.privileged: failed to cast to expected type: "
+                "invalid boolean: maybe"
+            ),
         ),
         ("services: [", "failed to parse {file}: yaml: line 1: did not find expected node content"),
         (
