@@ -252,17 +252,29 @@ class Repository:
                     raise InvalidParameter(f"blob {blob.digest} is too large")
         return found
 
-    async def blob(self, blob: Descriptor, waiting: Tell = lambda seconds: None) -> AsyncIterator[bytes]:
+    async def blob(
+        self,
+        blob: Descriptor,
+        waiting: Tell = lambda seconds: None,
+        kept: AsyncIterator[bytes] | None = None,
+    ) -> AsyncIterator[bytes]:
         """A blob's bytes as they arrive, verified at the end; a broken connection is taken up where it broke.
 
-        `waiting` hears of each wait before another try, in seconds. Raises NotFound, Unavailable, SystemFailure when
+        `waiting` hears of each wait before another try, in seconds. `kept`: how it begins, which has come earlier and
+        is given first. Raises NotFound, Unavailable, SystemFailure when
         the content is not what its digest says.
         """
         check_digest(blob.digest)
         hasher = hashlib.new(blob.digest.partition(":")[0])
         received, resume = 0, True
+        if kept is not None:
+            async with closing(kept) as pieces:
+                async for piece in pieces:
+                    received += len(piece)
+                    hasher.update(piece)
+                    yield piece
         tries = self.client.patience.begin(waiting)
-        while True:
+        while not blob.size or received < blob.size:
             headers = {"Accept-Encoding": "identity"}
             if received and resume:
                 headers["Range"] = f"bytes={received}-"

@@ -16,7 +16,7 @@ from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import LayerSource
 from dockyard.engine.images.layers import register_layers
 from dockyard.engine.images.progress import Progress
-from dockyard.errors import NotFound, SystemFailure, Unavailable
+from dockyard.errors import InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.manifest import Index, Manifest, host
@@ -136,13 +136,28 @@ class Puller:
     async def _download(self, blob: Descriptor, short: str) -> AsyncIterator[bytes]:
         """A layer's compressed bytes; they are unpacked as they arrive, and thrown away should they prove wrong."""
         async with self._downloads:
-            received = 0
-            waiting = partial(self._progress.retry, short=short)
-            async with closing(self._repository.blob(blob, waiting)) as pieces:
-                async for piece in pieces:
-                    received += len(piece)
-                    self._progress.bar("Downloading", short, received, blob.size)
-                    yield piece
+            kept = self._images.downloads.begin(blob.digest, blob.size)
+            known = kept.size if kept is not None else 0
+            try:
+                received = 0
+                waiting = partial(self._progress.retry, short=short)
+                before = kept.pieces() if kept is not None and known else None
+                async with closing(self._repository.blob(blob, waiting, before)) as pieces:
+                    async for piece in pieces:
+                        received += len(piece)
+                        self._progress.bar("Downloading", short, received, blob.size)
+                        if kept is not None and received > known:
+                            await kept.add(piece)
+                        yield piece
+                if kept is not None:
+                    kept.forget()
+            except (SystemFailure, InvalidParameter):
+                if kept is not None:
+                    kept.forget()  # it is not what it should be
+                raise
+            finally:
+                if kept is not None:
+                    kept.close()
             self._progress.stage("Verifying Checksum", short)
             self._progress.stage("Download complete", short)
 

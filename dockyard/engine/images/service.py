@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from dockyard.content import download
+from dockyard.content.kept_downloads import KeptDownloads
 from dockyard.content.registry import RegistryClient
 from dockyard.content.registry_auth import Credentials
 from dockyard.dockerfile.image_config import changed
@@ -85,6 +86,7 @@ class ImageService:
         self._database = database
         self._rows = database.collection("images", ImageRow)
         self._folder = own_folder(layers.images_root / "imagedb")
+        self.downloads = KeptDownloads(own_folder(layers.images_root / "downloads"))
         self._documents = Documents(
             lambda image_id: self._folder / f"{image_id.removeprefix('sha256:')}.json", ImageRow
         )
