@@ -5,6 +5,7 @@ import threading
 import time
 
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 def test_run_prints_the_output_and_removes_the_container(engine: EngineProcess) -> None:
@@ -187,3 +188,26 @@ def test_every_exec_ends_with_its_own_code_however_many_there_are(engine: Engine
     finally:
         engine.docker("rm", "-f", "host-of-many")
     assert codes == [0] * 120
+
+
+def test_a_program_that_the_kernel_refuses_says_so_in_the_log_and_ends_with_255(engine: EngineProcess) -> None:
+    write = "printf '#!/no/such\\n' > /script; echo no program > /text; chmod 755 /script /text; exec sleep 1000"
+    engine.docker("run", "-d", "--name", "refusing", "busybox", "sh", "-c", write)
+    try:
+        eventually(lambda: "/text" in engine.docker("diff", "refusing"))
+        engine.docker("commit", "refusing", "refusing")
+        for program, words in (("/script", "no such file or directory"), ("/text", "exec format error")):
+            done = engine.run_docker("exec", "refusing", program)
+            assert (done.returncode, done.stderr) == (255, f"exec {program}: {words}\n".encode())
+            done = engine.run_docker("run", "--name", "refused", "refusing", program)
+            assert (done.returncode, done.stderr) == (255, f"exec {program}: {words}\n".encode())
+            state = engine.inspect("refused")["State"]
+            assert (state["Status"], state["ExitCode"], state["Error"]) == ("exited", 255, "")
+            assert engine.run_docker("logs", "refused").stderr == done.stderr
+            engine.docker("rm", "refused")
+        engine.docker("run", "-d", "--name", "refused", "--restart", "on-failure:2", "refusing", "/text")
+        eventually(lambda: engine.inspect("refused")["RestartCount"] == 2)
+        engine.docker("rm", "-f", "refused")
+    finally:
+        engine.docker("rm", "-f", "refusing", "refused", check=False)
+        engine.docker("rmi", "refusing", check=False)

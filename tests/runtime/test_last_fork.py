@@ -82,18 +82,16 @@ def test_a_container_that_joins_has_the_others_processes_in_its_proc(
     assert int(number) > 1
 
 
-def test_a_program_that_is_not_there_is_told_whoever_waits_at_the_gate(bundle: Bundle) -> None:
+def test_a_program_that_can_not_run_is_told_whoever_waits_at_the_gate(bundle: Bundle) -> None:
     def act() -> None:
         with host(bundle) as first:
-            spec = joining(bundle, first, "/bin/broken")
-            (bundle.root / "bin/broken").write_text("#!/nothing\n")
-            (bundle.root / "bin/broken").chmod(0o755)
+            spec = joining(bundle, first, "true", "a\0b")
             with bundle.created(spec, exec_fifo=True) as (container, _):
                 ContainerHandle.load(bundle.state, container.record.id).start()
 
-    with pytest.raises(RuntimeFailure, match="exec /bin/broken: no such file") as failure:
+    with pytest.raises(RuntimeFailure, match="embedded null byte") as failure:
         apart(act)
-    assert failure.value.exit_code == 127
+    assert failure.value.exit_code == 126
 
 
 def test_who_waits_at_the_gate_and_the_process_end_with_each_other(bundle: Bundle) -> None:

@@ -82,15 +82,27 @@ def test_a_program_that_is_not_there_fails_create(runtime: Runtime) -> None:
     assert runtime("list", "-q").stdout == ""
 
 
-def test_start_tells_that_the_program_could_not_run(runtime: Runtime) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("#!/no/such/interpreter\n", "no such file or directory"), ("no program\n", "exec format error")],
+)
+def test_a_program_that_the_kernel_refuses_says_so_itself_and_ends_with_255(
+    runtime: Runtime, content: str, words: str
+) -> None:
     script = runtime.bundle / "rootfs/script"
-    script.write_text("#!/no/such/interpreter\n")
+    script.write_text(content)
     script.chmod(0o755)
     runtime.command("/script")
-    assert runtime("create", "one").returncode == 0
-    done = runtime("start", "one")
-    assert done.returncode != 0
-    assert "exec /script: no such file or directory" in done.stderr
+    done = runtime("run", "one")
+    assert (done.returncode, done.stderr) == (255, f"exec /script: {words}\n")
+    assert runtime("create", "two").returncode == 0
+    assert runtime("start", "two").returncode == 0
+    wait_for(lambda: runtime.status("two") == "stopped")
+    runtime("delete", "two")
+    runtime.command("sleep", "1000")
+    assert runtime("run", "-d", "three").returncode == 0
+    done = runtime("exec", "three", "/script")
+    assert (done.returncode, done.stderr) == (255, f"exec /script: {words}\n")
 
 
 def test_a_start_that_is_killed_leaves_the_container_to_the_next(runtime: Runtime) -> None:
@@ -310,15 +322,14 @@ def test_of_many_starts_at_once_one_starts_it(runtime: Runtime, by_shell: bool) 
 
 
 def test_the_one_whose_start_fails_hears_of_it(runtime: Runtime) -> None:
-    runtime.command("sh", "-c", "true")
-    assert runtime("create", "vanishing").returncode == 0
-    (runtime.bundle / "rootfs/bin/busybox").unlink()
+    runtime.config(lambda config: config.update(hooks={"startContainer": [{"path": "/bin/false"}]}))
+    assert runtime("create", "failing").returncode == 0
     starts = [
         subprocess.Popen(
-            [runtime.program, "--root", str(runtime.state), "start", "vanishing"], stderr=subprocess.PIPE, text=True
+            [runtime.program, "--root", str(runtime.state), "start", "failing"], stderr=subprocess.PIPE, text=True
         )
         for _ in range(3)
     ]
     said = [start.communicate(timeout=30)[1] for start in starts]
     assert all(start.returncode for start in starts)
-    assert sum("no such file or directory" in words for words in said) == 1
+    assert sum("startContainer hook" in words for words in said) == 1

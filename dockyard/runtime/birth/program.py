@@ -25,6 +25,8 @@ TIOCGPTPEER = 0x5441
 OPEN_TERMINAL = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 PTMX = os.makedev(5, 2)
 DEVPTS_MAGIC = 0x1CD1
+# The exit status of a process whose execve the kernel refuses, as with runc.
+NOT_EXECUTED = 255
 
 
 def open_terminal(process: Process, multiplexer: int) -> tuple[int, int]:
@@ -207,14 +209,17 @@ def reset_signals() -> None:
 
 
 def execute(process: Process, program: str, environment: dict[str, str]) -> None:
-    """execve(2); returns never, raises RuntimeFailure."""
+    """execve(2); returns never, raises RuntimeFailure for what cannot even be asked of the kernel.
+
+    What the kernel refuses (no interpreter, a foreign architecture, too many arguments) is the program's end, not a
+    failure of the start: it stands in the container's log, and a restart policy heeds it. (runc: StartInitialization)
+    """
     try:
         os.execve(program, process.args, environment)
-    except FileNotFoundError as error:
-        # the file is there (find_program saw it): its interpreter is not
-        raise RuntimeFailure(f"exec {program}: {reason(error)}", 127) from error
     except OSError as error:
-        raise RuntimeFailure(f"exec {program}: {reason(error)}", 126) from error
+        with contextlib.suppress(OSError):
+            os.write(2, f"exec {program}: {reason(error)}\n".encode(errors="surrogateescape"))
+        os._exit(NOT_EXECUTED)
     except ValueError as error:
         raise RuntimeFailure(f"exec {program}: invalid argument: {error}", 126) from error
 
