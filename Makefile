@@ -24,6 +24,7 @@ run: venv ## start the engine if need be and run a busybox shell (a command, wit
 test: venv ## lint, type-check and test on the real kernel; ends with a check that nothing is left behind
 	@$(SUDO) packaging/system-packages test
 	@$(SUDO) packaging/newer-criu build/criu
+	@$(SUDO) packaging/newer-buildx build/buildx
 	@$(MAKE) --no-print-directory lint
 	@$(SUDO) env PATH="$(CURDIR)/build/criu/bin:$$PATH" $(BIN)/python -m pytest -m 'not slow'
 

@@ -83,7 +83,8 @@ class Containers:
         matches = ListMatcher(self._services, call.filters())
         limit = call.integer("limit", -1)
         every = call.flag("all") or limit > 0 or matches.wants_stopped
-        found = sorted(self._containers.all(), key=lambda container: container.record.created, reverse=True)
+        listed = [container for container in self._containers.all() if not container.hidden]
+        found = sorted(listed, key=lambda container: container.record.created, reverse=True)
         shown = [container for container in found if (every or container.state.running) and matches(container)]
         if limit > 0:
             shown = shown[:limit]

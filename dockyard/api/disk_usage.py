@@ -30,7 +30,9 @@ async def disk_usage(services: Services, wanted: set[str], version: tuple[int, i
         ]
     if "container" in wanted:
         shown["Containers"] = [
-            await list_entry(services, container, version=version, size=True) for container in services.containers.all()
+            await list_entry(services, container, version=version, size=True)
+            for container in services.containers.all()
+            if not container.hidden
         ]
     if "volume" in wanted:
         shown["Volumes"] = [

@@ -69,7 +69,7 @@ class System:
 
     async def ping(self, call: Call) -> web.StreamResponse:
         headers = {
-            "Builder-Version": "1",
+            "Builder-Version": "2",
             "Swarm": "inactive",
             "Cache-Control": "no-cache, no-store, must-revalidate",
             "Pragma": "no-cache",
@@ -108,7 +108,7 @@ class System:
         services = self._services
         system = services.system
         config, host = system.config, system.host
-        states = [container.state.status for container in services.containers.all()]
+        states = [container.state.status for container in services.containers.all() if not container.hidden]
         driver = services.layers.driver
         v1 = host.cgroup_version == 1
         directories = config.cdi_spec_dirs or list(cdi.DEFAULT_DIRECTORIES)

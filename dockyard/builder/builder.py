@@ -11,6 +11,7 @@ the order of the Dockerfile, because the classic output numbers them so.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
 import logging
 import secrets
@@ -25,10 +26,14 @@ import msgspec
 from dockyard.builder import context as contexts
 from dockyard.builder import stages
 from dockyard.builder.arguments import Arguments
-from dockyard.builder.cache import BuildCache, CacheSources, key_of
+from dockyard.builder.cache.records import StepCache
 from dockyard.builder.context import Context
+from dockyard.builder.exec.cache_mounts import CacheMounts
+from dockyard.builder.exec.run import Runner
+from dockyard.builder.graph.solver import Solver
+from dockyard.builder.image_cache import BuildCache, CacheSources, key_of
 from dockyard.builder.layer_plan import LayerPlan, Source
-from dockyard.builder.run import Runner
+from dockyard.builder.sources.contexts import ContextStore
 from dockyard.builder.stages import Stage
 from dockyard.builder.steps import StageState, Steps, base_config
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, DirectoryTree
@@ -53,12 +58,14 @@ from dockyard.oci.reference import Reference
 from dockyard.timestamps import timestamp
 
 if TYPE_CHECKING:
+    from dockyard.builder.doors.buildkit.control import Control
     from dockyard.content.registry_auth import Credentials
 
 log = logging.getLogger("dockyard.builder")
 
 R = TypeVar("R")
 SCRATCH = "scratch"
+RED, PLAIN = "\x1b[91m", "\x1b[0m"
 
 
 @dataclass(slots=True)
@@ -121,8 +128,13 @@ class Builder:
         events: Events,
         root: str | Path,
         architecture: str,
+        steps: StepCache,
+        exec_folder: Path,
     ) -> None:
-        """`root` is a directory for what builds keep for their time; `architecture` in Go's words."""
+        """`root` is a directory for what builds keep; `architecture` in Go's words; `steps`: what is known of old.
+
+        `exec_folder` is on a tmpfs, for what must not reach the disk.
+        """
         self.images = images
         self.layers = layers
         self.container_layers = container_layers
@@ -131,9 +143,30 @@ class Builder:
         self.folder = own_folder(root)
         self.architecture = architecture
         self._events = events
+        self.solver = Solver(
+            images,
+            layers,
+            container_layers,
+            steps,
+            runner,
+            CacheMounts(database, self.folder / "cache-mounts"),
+            self.folder,
+            exec_folder,
+        )
+        self.contexts = ContextStore(self.folder / "contexts")
+        self._control: Control | None = None
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         images.users.append(self._users)
+
+    @property
+    def control(self) -> Control:
+        """BuildKit's door, opened when someone comes: what it needs takes a while to import."""
+        if self._control is None:
+            from dockyard.builder.doors.buildkit.control import Control
+
+            self._control = Control(self.solver, self.contexts)
+        return self._control
 
     def _users(self, image_id: str) -> Sequence[ImageUser]:
         """Builds under way keep what they have made and stand on."""
@@ -180,6 +213,9 @@ class Builder:
         for task in building:
             task.cancel()
         await asyncio.gather(*building, return_exceptions=True)
+        if self._control is not None:
+            await self._control.close()
+        await self.solver.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cancel(self, build_id: str) -> None:
@@ -554,11 +590,22 @@ class Build:
     async def run_container(self, container_id: str) -> int:
         """Run it with its output in the log; its exit code."""
         try:
-            return await self._builder.runner.run(container_id, self.say)
+            return await self._builder.runner.run(container_id, self._painter())
         except asyncio.CancelledError:
             self.say("Build cancelled\n")
             self._remove_containers()
             raise
+
+    def _painter(self) -> Callable[[int, bytes], None]:
+        """What adds a command's output to the log: Docker paints what comes on its standard error."""
+        decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
+
+        def output(stream: int, data: bytes) -> None:
+            text = decoders[stream].decode(data)
+            if text:
+                self.say(f"{RED}{text}{PLAIN}" if stream == 2 else text)
+
+        return output
 
     def _remove_containers(self) -> None:
         """Remove the containers of the step; meanwhile the next step begins."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dockyard.dockerfile import instructions
-from dockyard.dockerfile.instructions import Arg, Copy, From, Instruction
+from dockyard.dockerfile.instructions import Arg, Command, Copy, From, Instruction
 from dockyard.dockerfile.parser import Dockerfile
 from dockyard.errors import InvalidParameter
 
@@ -18,6 +18,8 @@ class Stage:
     start: From
     steps: list[Instruction] = field(default_factory=list)
     needs: set[int] = field(default_factory=set)
+    line: int = 0
+    lines: list[int] = field(default_factory=list)  # of the steps
 
     @property
     def name(self) -> str:
@@ -55,16 +57,26 @@ class Plan:
         return [self.stages[index] for index in sorted(wanted)]
 
 
-def plan(file: Dockerfile) -> Plan:
-    """The graph of a parsed Dockerfile. Raises InvalidParameter, naming the line."""
+def plan(file: Dockerfile, *, classic: bool = True) -> Plan:
+    """The graph of a parsed Dockerfile. Raises InvalidParameter, naming the line.
+
+    `classic`: what only BuildKit knows is refused.
+    """
     arguments: list[Arg] = []
     stages: list[Stage] = []
     for node in file.nodes:
-        instruction = instructions.parse(node)
+        instruction = instructions.parse(node, classic=classic)
         if isinstance(instruction, From):
             stages.append(_begin(instruction, stages))
+            stages[-1].line = node.line
         elif stages:
             stages[-1].steps.append(instruction)
+            stages[-1].lines.append(node.line)
+            if isinstance(instruction, Command):
+                for mount in instruction.mounts:
+                    earlier = find(stages[:-1], mount.stage) if mount.stage else None
+                    if earlier is not None:
+                        stages[-1].needs.add(earlier.index)
             if isinstance(instruction, Copy) and instruction.stage:
                 earlier = find(stages[:-1], instruction.stage)
                 if earlier is not None:

@@ -255,7 +255,7 @@ class Steps:
                 inline.add(document.name, content.encode())
                 found += find_sources(inline, [document.name], context=True, unpack=False)
             words = [self._expand(word) for word in step.sources]
-            checksum = _checksum(self._expand(step.checksum), words)
+            checksum = checked_checksum(self._expand(step.checksum), words)
             for source in words:
                 if step.word == "ADD" and git_source.is_git(source):
                     found.append(await build.clone(source, keep_git=step.keep_git, commit=checksum))
@@ -278,7 +278,7 @@ class Steps:
             yield tree
 
 
-def _checksum(text: str, sources: list[str]) -> str:
+def checked_checksum(text: str, sources: list[str]) -> str:
     """What ADD wants its source's digest to be, `sha256:…`, or its commit; "" for anything. Raises InvalidParameter."""
     if not text:
         return ""

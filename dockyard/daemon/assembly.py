@@ -12,7 +12,8 @@ import msgspec
 
 from dockyard.api.services import Services
 from dockyard.builder.builder import Builder
-from dockyard.builder.run import Runner
+from dockyard.builder.cache.records import StepCache
+from dockyard.builder.exec.run import Runner
 from dockyard.config import Config, parse_mark
 from dockyard.content.patience import Patience
 from dockyard.content.registry import RegistryClient
@@ -97,6 +98,7 @@ class Engine:
         self._registry = RegistryClient(
             config.registry_mirrors, config.insecure_registries, Patience.of(config.max_download_attempts)
         )
+        steps = StepCache(self._layers, database)  # holds its layers before the images have the rest swept away
         images = ImageService(self._layers, self._registry, database, events)
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         claims = AddressClaims()
@@ -138,6 +140,8 @@ class Engine:
                 events,
                 root / "builder",
                 host().architecture,
+                steps,
+                exec_root / "builder",
             ),
             stats=StatsService(self._containers, self._networks),
             system=SystemService(config, database, events, self._apparmor),

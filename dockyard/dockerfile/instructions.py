@@ -6,9 +6,10 @@ import difflib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dockyard.dockerfile import parser as dockerfile
+from dockyard.dockerfile.mounts import RunMount, parse_mount
 from dockyard.dockerfile.parser import Heredoc, Node
 from dockyard.dockerfile.substitution import split_words
 from dockyard.errors import InvalidParameter
@@ -20,11 +21,20 @@ BUILDKIT_ONLY = (
 )
 
 
+NETWORKS = ("default", "none", "host")
+SECURITY = ("sandbox", "insecure")
+
+
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """The common part: the line as the user wrote it."""
 
     code: str
+
+    @property
+    def shown(self) -> str:
+        """The line as a list of steps shows it: on one line."""
+        return " ".join(self.code.split("\n")[0].split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,21 @@ class From(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Command(Instruction):
-    """RUN, CMD or ENTRYPOINT: `words` to execute, or with `shell` one text for the shell."""
+    """RUN, CMD or ENTRYPOINT: `words` to execute, or with `shell` one text for the shell.
+
+    Of RUN alone: `flags` as they were written, `mounts` one for each `--mount`, `network` and `security` modes.
+    `interpreter`: the text is a script that names its own (#!).
+    """
 
     word: str
     words: tuple[str, ...]
     shell: bool
+    flags: tuple[str, ...] = ()
+    mounts: tuple[RunMount, ...] = ()
+    network: str = ""
+    security: str = ""
+    devices: tuple[str, ...] = ()
+    interpreter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,10 @@ class Copy(Instruction):
     link: bool = False
     keep_git: bool = False
     checksum: str = ""
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
+    unpack: bool | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +124,14 @@ class HealthCheck(Instruction):
     check: Healthcheck
 
 
-def parse(node: Node) -> Instruction:
-    """The instruction in `node`. Raises InvalidParameter, naming the line."""
+def parse(node: Node, *, classic: bool = True) -> Instruction:
+    """The instruction in `node`. Raises InvalidParameter, naming the line.
+
+    `classic`: what only BuildKit knows is refused.
+    """
     try:
+        if classic:
+            refuse_buildkit_only(node)
         return meaning(node)
     except InvalidParameter as error:
         raise InvalidParameter(f"dockerfile parse error on line {node.line}: {error}") from None
@@ -118,9 +147,9 @@ def meaning(node: Node) -> Instruction:
     return parser(node)
 
 
-def parse_trigger(text: str) -> Instruction:
+def parse_trigger(text: str, *, classic: bool = True) -> Instruction:
     """A build trigger (ONBUILD) that an image brought along."""
-    return parse(dockerfile.parse_line(text))
+    return parse(dockerfile.parse_line(text), classic=classic)
 
 
 def _flags(node: Node, known: dict[str, bool]) -> dict[str, str]:
@@ -171,10 +200,31 @@ def _from(node: Node) -> From:
 
 def _command(node: Node) -> Command:
     if node.word == "RUN":
-        for flag in node.flags:
-            raise InvalidParameter(BUILDKIT_ONLY.format(flag.partition("=")[0]))
-    else:
-        _flags(node, {})
+        return _run(node)
+    _flags(node, {})
+    return _bare_command(node)
+
+
+def _run(node: Node) -> Command:
+    mounts = tuple(parse_mount(flag.partition("=")[2]) for flag in node.flags if flag.startswith("mount="))
+    devices = tuple(flag.partition("=")[2] for flag in node.flags if flag.startswith("device="))
+    others = tuple(flag for flag in node.flags if not flag.startswith(("mount=", "device=")))
+    flags = _flags(replace(node, flags=others), {"network": False, "security": False})
+    for name, known in (("network", NETWORKS), ("security", SECURITY)):
+        if name in flags and flags[name] not in known:
+            raise InvalidParameter(f"invalid {name} mode: {flags[name]!r}".replace("'", '"'))
+    return replace(
+        _bare_command(node),
+        flags=node.flags,
+        mounts=mounts,
+        network=flags.get("network", ""),
+        security=flags.get("security", ""),
+        devices=devices,
+    )
+
+
+def _bare_command(node: Node) -> Command:
+    """The command without its flags."""
     if node.heredocs:
         return _script(node)
     listed = _json_words(node.rest)
@@ -189,16 +239,30 @@ def _script(node: Node) -> Command:
     """RUN with in-line documents: the shell reads them itself, or one document alone is the whole script."""
     if not dockerfile.without_heredocs(node.rest).strip() and len(node.heredocs) == 1:
         script = node.heredocs[0].content
-        if script.startswith("#!"):
-            raise InvalidParameter("RUN with a heredoc that names its own interpreter (#!) requires BuildKit")
-    else:
-        script = node.rest + "\n" + "".join(f"{document.content}{document.name}\n" for document in node.heredocs)
+        return Command(node.original, node.word, (script,), True, interpreter=script.startswith("#!"))
+    script = node.rest + "\n" + "".join(f"{document.content}{document.name}\n" for document in node.heredocs)
     return Command(node.original, node.word, (script,), True)
 
 
+def refuse_buildkit_only(node: Node) -> None:
+    """Raise InvalidParameter for what the classic builder refuses, in its words."""
+    for flag in node.flags:
+        name = flag.partition("=")[0]
+        if node.word == "RUN" or (node.word in ("COPY", "ADD") and name in ("parents", "exclude", "unpack")):
+            raise InvalidParameter(BUILDKIT_ONLY.format(name))
+    if node.word == "RUN" and node.heredocs and _script(node).interpreter:
+        raise InvalidParameter("RUN with a heredoc that names its own interpreter (#!) requires BuildKit")
+
+
 def _copy(node: Node) -> Copy:
-    own = {"from": False} if node.word == "COPY" else {"keep-git-dir": True, "checksum": False}
-    flags = _flags(node, {"chown": False, "chmod": False, "link": True, **own})
+    own = (
+        {"from": False, "parents": True}
+        if node.word == "COPY"
+        else {"keep-git-dir": True, "checksum": False, "unpack": True}
+    )
+    excludes = tuple(flag.partition("=")[2] for flag in node.flags if flag.startswith("exclude="))
+    others = tuple(flag for flag in node.flags if not flag.startswith("exclude="))
+    flags = _flags(replace(node, flags=others), {"chown": False, "chmod": False, "link": True, **own})
     words = _json_words(node.rest)
     if words is None:
         words = split_words(dockerfile.without_heredocs(node.rest) if node.heredocs else node.rest)
@@ -221,6 +285,10 @@ def _copy(node: Node) -> Copy:
         flags.get("link") == "true",
         flags.get("keep-git-dir") == "true",
         flags.get("checksum", ""),
+        flags.get("parents") == "true",
+        excludes,
+        flags["unpack"] == "true" if "unpack" in flags else None,
+        node.flags,
     )
 
 

@@ -29,7 +29,7 @@ class BadRequest(Exception):
 
 
 class Headers:
-    """Header fields by name, in whatever case: the first of each."""
+    """Header fields by name, in whatever case."""
 
     __slots__ = ("_fields",)
 
@@ -37,9 +37,13 @@ class Headers:
         self._fields = fields  # by the name in lower case
 
     def get(self, name: str, default: str = "") -> str:
-        """The field `name`, or `default`."""
+        """The first field `name`, or `default`."""
         values = self._fields.get(name.lower())
         return default if values is None else values[0]
+
+    def all(self, name: str) -> list[str]:
+        """Every field `name`."""
+        return list(self._fields.get(name.lower(), ()))
 
     def has_word(self, name: str, word: str) -> bool:
         """Whether `word` (in lower case) is in the comma-separated list of the field `name`."""

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
-from dockyard.builder.run import Runner
+from dockyard.builder.cache.records import StepCache
+from dockyard.builder.exec.run import Runner
 from dockyard.content.unpack import Worker
 from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.events.service import Events
@@ -34,11 +35,21 @@ class Room:
         self.worker = Worker()
         self.database = Database(root / "state.db")
         self.layers = LayerStore(choose(None, root), self.worker, self.database, root)
+        steps = StepCache(self.layers, self.database)
         self.containers = ContainerLayers(self.layers, self.database)
         self.images = ImageService(self.layers, cast(Any, None), self.database, Events())
         runner = cast(Runner, None)
         self.builder = Builder(
-            self.images, self.layers, self.containers, runner, self.database, Events(), root / "builds", "amd64"
+            self.images,
+            self.layers,
+            self.containers,
+            runner,
+            self.database,
+            Events(),
+            root / "builds",
+            "amd64",
+            steps,
+            root / "exec",
         )
         self.said: list[dict[str, Any]] = []
 

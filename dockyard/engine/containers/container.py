@@ -138,6 +138,8 @@ class Container:
     restarting: bool = False  # by a user's order: the end of this run is not the container's
     stuck: "asyncio.Future[Any] | None" = None  # a reading of its files that has not come back
     exec_ids: list[str] = field(default_factory=list)
+    # variables of its environment that nobody writes down: secrets of a build
+    unrecorded: list[str] = field(default_factory=list, repr=False)
     warnings: list[str] = field(default_factory=list)  # about what it asked for and does not get
 
     @property
@@ -169,6 +171,11 @@ class Container:
     def passing(self) -> bool:
         """See Record."""
         return self.record.passing
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is a step of a build and of no image: then it is in no list and no event, as with BuildKit."""
+        return self.record.scratch and not self.record.image_id
 
     @property
     def stop_patience(self) -> int:

@@ -213,5 +213,7 @@ class ContainerIndex:
 
     def emit(self, container: Container, action: str, **further: str) -> None:
         """Tell what happened to a container, with its labels, image and name."""
+        if container.hidden:
+            return
         attributes = {**(container.config.labels or {}), "image": container.config.image, "name": container.name}
         self._events.emit("container", action, container.id, {**attributes, **further})

@@ -138,7 +138,9 @@ class Removal:
         """Remove every stopped container that `matches`: (their ids, bytes freed)."""
         removed, freed = [], 0
         for container in self._index.all():
-            if container.state.running or container.state.status == "restarting" or not matches(container):
+            if container.hidden or container.state.running or container.state.status == "restarting":
+                continue
+            if not matches(container):
                 continue
             with suppress(Conflict, NotFound):
                 size = (await self._layers.sizes(container.id))[0]

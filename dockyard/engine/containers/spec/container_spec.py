@@ -89,6 +89,7 @@ class SpecMaker:
             mounts=spec_mounts(points, dict(sources), record.ids, (user.uid, user.gid)),
             shm_source=shm,
             link_variables=link_environment(self._index, container),
+            secret_variables=container.unrecorded,
             seccomp=self._seccomp(options.seccomp, granted, host.privileged),
             no_new_privileges=(
                 self._config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges

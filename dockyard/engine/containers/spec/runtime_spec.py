@@ -54,6 +54,7 @@ class Surroundings:
     init_path: str = ""
     rootfs_propagation: str = ""
     link_variables: Sequence[str] = ()
+    secret_variables: Sequence[str] = ()
     ids: IdRange | None = None
     open_files: tuple[int, int] | None = None
 
@@ -97,7 +98,10 @@ def process(config: ContainerConfig, host: HostConfig, around: Surroundings, gra
         user=around.user,
         args=args,
         env=environment(
-            [*around.link_variables, *(config.env or [])], tty=config.tty, hostname=around.hostname, home=around.home
+            [*around.link_variables, *(config.env or []), *around.secret_variables],
+            tty=config.tty,
+            hostname=around.hostname,
+            home=around.home,
         ),
         cwd=config.working_dir or "/",
         capabilities=defaults.capability_sets(granted),

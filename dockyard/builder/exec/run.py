@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from dockyard.engine.containers.config import ContainerConfig, HostConfig, LogSettings
+from dockyard.engine.containers.creation import Origin
 from dockyard.engine.containers.service import ContainerService
 from dockyard.errors import NotFound
 from dockyard.shim.orders import Attachment
 
 HEAD = 8
-# Docker paints what a RUN says on its standard error.
-RED, PLAIN = "\x1b[91m", "\x1b[0m"
+
+# What is told of a command's output: the stream, 1 or 2, and a piece.
+Say = Callable[[int, bytes], None]
 
 
 class Runner:
@@ -25,14 +26,20 @@ class Runner:
     def __init__(self, containers: ContainerService) -> None:
         self._containers = containers
 
-    async def create(self, config: ContainerConfig, host: HostConfig) -> str:
-        """Make a container of the image `config.image`; its ID."""
+    async def create(
+        self, config: ContainerConfig, host: HostConfig, origin: Origin | None = None, secrets: Sequence[str] = ()
+    ) -> str:
+        """Make a container of the image `config.image`, or of `origin`; its ID.
+
+        `secrets`: further variables, which are written down nowhere.
+        """
         # Nobody reads a build container's log, and the service fills in what it is given.
         own = msgspec.structs.replace(host, log_config=LogSettings("none"))
-        container = await self._containers.create("", config, own, {}, scratch=True)
+        container = await self._containers.create("", config, own, {}, scratch=True, origin=origin)
+        container.unrecorded[:] = secrets
         return container.id
 
-    async def run(self, container_id: str, output: Callable[[str], None]) -> int:
+    async def run(self, container_id: str, output: Say) -> int:
         """Start it, hand on what it says, and wait for its end; its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -54,15 +61,13 @@ class Runner:
             pass
 
 
-async def _hand_on(reader: asyncio.StreamReader, output: Callable[[str], None]) -> None:
-    """Give `output` the text in Docker's frames until the container ends."""
-    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
+async def _hand_on(reader: asyncio.StreamReader, output: Say) -> None:
+    """Give `output` what is in Docker's frames until the container ends."""
     while True:
         try:
             head = await reader.readexactly(HEAD)
             data = await reader.readexactly(int.from_bytes(head[4:], "big"))
         except (asyncio.IncompleteReadError, ConnectionError):
             return
-        text = decoders[2 if head[0] == 2 else 1].decode(data)
-        if text:
-            output(f"{RED}{text}{PLAIN}" if head[0] == 2 else text)
+        if data:
+            output(2 if head[0] == 2 else 1, data)

@@ -1,0 +1,73 @@
+"""The client of a build that came through BuildKit's door: what it serves on its sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dockyard.builder.doors.buildkit.session import Session, Sessions
+from dockyard.builder.sources.contexts import ContextStore
+from dockyard.builder.trees import ArchiveTree
+from dockyard.content.registry_auth import Credentials
+
+
+class SessionClient:
+    """Asks the session that has what is wanted: each directory may be served by another one."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        store: ContextStore,
+        session: str,
+        local: Mapping[str, str],
+        beside: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        """`session`: the build's own; `local`: {directory: ID of the session that serves it}."""
+        self._sessions = sessions
+        self._store = store
+        self._session = session
+        self._local = local
+        self._beside = beside
+        self.closing: list[Callable[[], object]] = []
+
+    async def own(self) -> Session:
+        """The build's own session. Raises NotFound."""
+        return await self._sessions.get(self._session)
+
+    async def _serving(self, directory: str) -> Session:
+        named = self._local.get(directory, "")
+        return await self._sessions.get(named.rpartition(":")[2] or self._session)
+
+    async def files(self, name: str, paths: Sequence[str]) -> dict[str, bytes]:
+        session = await self._serving(name)
+        return await session.files(name, paths)
+
+    async def directory(
+        self, name: str, *, follow: Sequence[str], excludes: Sequence[str], told: Callable[[int], None]
+    ) -> ArchiveTree:
+        session = await self._serving(name)
+        return await session.directory(
+            self._store,
+            name,
+            follow=follow,
+            excludes=excludes,
+            told=told,
+            closing=self.closing.append,
+            beside=self._beside,
+        )
+
+    async def secret(self, name: str) -> bytes | None:
+        return await (await self.own()).secret(name)
+
+    async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
+        return await (await self.own()).ssh_agent(name, socket)
+
+    async def credentials(self, domain: str) -> Credentials | None:
+        return await (await self.own()).credentials(domain)
+
+    def close(self) -> None:
+        """The build has ended."""
+        for close in self.closing:
+            close()
+        self.closing.clear()

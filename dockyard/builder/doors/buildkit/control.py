@@ -1,0 +1,305 @@
+"""moby.buildkit.v1.Control and the gateway's LLBBridge: what clients call on `/grpc`.
+
+buildx drives a build from its side: it asks Control to Solve without saying what, asks the bridge to solve a Dockerfile
+(which converts it into a graph), and Returns what it got from that; only then is it built and exported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.builder.doors.buildkit.build import Build
+from dockyard.builder.doors.buildkit.failures import explain, of_build
+from dockyard.builder.doors.buildkit.reports import response_of
+from dockyard.builder.doors.buildkit.session import Session, Sessions
+from dockyard.builder.exporters.image import export_image
+from dockyard.builder.graph.request import Built
+from dockyard.builder.graph.solver import Solver
+from dockyard.builder.sources.contexts import ContextStore
+from dockyard.errors import InvalidParameter
+from dockyard.generators import closing
+from dockyard.grpc import status
+from dockyard.grpc.calls import Method, Methods, request_of
+from dockyard.grpc.connection import Connection, Stream
+from dockyard.grpc.status import CallFailed
+from dockyard.grpc.tunnel import Tunnel
+from dockyard.oci.manifest import host
+from dockyard.version import VERSION
+
+log = logging.getLogger("dockyard.builder")
+
+CONTROL = "/moby.buildkit.v1.Control/"
+BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
+BUILD_ID = "buildkit-controlapi-buildid"
+SESSION_HEADER = "x-docker-expose-session-"
+PATIENCE = 10.0  # s that a call waits for the build that it belongs to
+KEPT_BUILDS = 50
+
+FRONTEND_CAPABILITIES = (
+    "solve.base solve.inlinereturn resolveimage resolveimage.resolvemode readfile return returnmap readdir statfile "
+    "importcaches proto.refarray reference.output frontend.inputs gateway.solve.metadata frontend.caps "
+    "gateway.solve.evaluate gateway.evaluate gateway.warnings"
+).split()
+LLB_CAPABILITIES = (
+    "source.image source.image.resolvemode source.local source.local.unique source.local.sessionid "
+    "source.local.includepatterns source.local.followpaths source.local.excludepatterns source.local.sharedkeyhint "
+    "source.git source.git.keepgitdir source.git.fullurl source.git.subdir source.git.checksum source.http "
+    "source.http.checksum source.http.perm source.buildop.llbfilename exec.meta.base exec.meta.cgroup.parent "
+    "exec.meta.network exec.meta.proxyenv exec.meta.security exec.meta.setsdefaultpath exec.meta.ulimit "
+    "exec.meta.removemountstubs.recursive exec.mount.bind exec.mount.bind.readwrite-nooutput exec.mount.cache "
+    "exec.mount.cache.sharing exec.mount.selector exec.mount.tmpfs exec.mount.tmpfs.size exec.mount.secret "
+    "exec.mount.ssh exec.cgroup exec.secretenv file.base file.rm.wildcard file.copy.includeexcludepatterns "
+    "constraints platform meta.ignorecache meta.description meta.exportcache exporter.multiple"
+).split()
+
+Unary = Callable[[Stream, bytes], Awaitable[bytes]]
+
+
+class Control:
+    """The services, for any number of clients."""
+
+    def __init__(self, solver: Solver, contexts: ContextStore) -> None:
+        self.solver = solver
+        self.contexts = contexts
+        self.sessions = Sessions()
+        self._builds: dict[str, Build] = {}
+        self._connections: set[Connection] = set()
+        self._changed = asyncio.Condition()
+        unary: dict[str, Unary] = {
+            f"{CONTROL}Solve": self._solve,
+            f"{CONTROL}ListWorkers": self._list_workers,
+            f"{CONTROL}Info": self._info,
+            f"{BRIDGE}Ping": self._ping,
+            f"{BRIDGE}Solve": self._convert,
+            f"{BRIDGE}Return": self._return,
+            f"{BRIDGE}Inputs": self._inputs,
+            f"{BRIDGE}Evaluate": self._evaluate,
+            f"{BRIDGE}Warn": self._nothing,
+            "/grpc.health.v1.Health/Check": self._healthy,
+        }
+        methods: dict[str, Method] = {path: _unary(method) for path, method in unary.items()}
+        methods[f"{CONTROL}Status"] = self._status
+        methods[f"{CONTROL}Session"] = self._session
+        self.methods = Methods(methods, explain)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        self.sessions.close()
+        for connection in list(self._connections):
+            connection.close()
+        builds = [build.job.close() for build in self._builds.values() if not build.ended]
+        await asyncio.gather(*builds, return_exceptions=True)
+
+    def connection(self) -> Connection:
+        """The protocol of a client that has asked for `/grpc`."""
+        made = Connection(self.methods.accept)
+        self._connections.add(made)
+        made.closed.add_done_callback(lambda _: self._connections.discard(made))
+        return made
+
+    # -- builds
+
+    async def _build(self, ref: str) -> Build:
+        try:
+            async with asyncio.timeout(PATIENCE), self._changed:
+                await self._changed.wait_for(lambda: ref in self._builds)
+        except TimeoutError:
+            raise CallFailed(status.NOT_FOUND, f"no such job {ref}") from None
+        return self._builds[ref]
+
+    async def _build_of(self, stream: Stream) -> Build:
+        ref = stream.headers.get(BUILD_ID, "")
+        if not ref:
+            raise CallFailed(status.INVALID_ARGUMENT, "no buildid found in context")
+        return await self._build(ref)
+
+    async def _solve(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.ControlSolveRequest.FromString(message)
+        if not request.ref or (request.ref in self._builds and not self._builds[request.ref].ended):
+            raise CallFailed(status.ALREADY_EXISTS, f"job ID {request.ref} exists")
+        options = dict(request.frontend_attrs)
+        build = Build(self, request.ref, request.session, options, list(request.entitlements))
+        self._builds[request.ref] = build
+        async with self._changed:
+            self._changed.notify_all()
+        while len(self._builds) > KEPT_BUILDS:
+            oldest = next((ref for ref, other in self._builds.items() if other.ended), None)
+            if oldest is None:
+                break
+            del self._builds[oldest]
+        try:
+            told = await self._built_and_exported(build, request)
+        except CallFailed:
+            raise
+        except Exception as error:
+            raise of_build(error, build) from error
+        finally:
+            await build.close()
+        return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
+
+    async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
+        if request.frontend:
+            found = await build.convert(request.frontend, build.options, {})
+        elif request.HasField("definition") and request.definition.ops:
+            raise InvalidParameter("only Dockerfiles are built here, not LLB definitions")
+        else:
+            found = await build.returned
+        exporters = [(exporter.type, dict(exporter.attrs)) for exporter in request.exporters]
+        if not exporters and request.exporter:
+            exporters = [(request.exporter, dict(request.exporter_attrs))]
+        for built in found.values():
+            build.job.announce(built.vertex)
+        told: dict[str, str] = {}
+        for built in found.values():
+            await build.job.rootfs(built.vertex)
+        for number, (kind, attributes) in enumerate(exporters):
+            told.update(await self._export(build, found, kind, attributes, number))
+        return told
+
+    async def _export(
+        self, build: Build, found: Mapping[str, Built], kind: str, attributes: dict[str, str], number: int
+    ) -> dict[str, str]:
+        if kind not in ("moby", "image"):
+            raise InvalidParameter(f"exporter {kind!r} could not be found")
+        names = [name for name in attributes.get("name", "").split(",") if name]
+        return await export_image(build.job, next(iter(found.values())), names)
+
+    async def _status(self, stream: Stream) -> None:
+        request = wire.StatusRequest.FromString(await request_of(stream))
+        build = await self._build(request.ref)
+        async with closing(build.progress.follow()) as batches:
+            async for batch in batches:
+                await stream.send(response_of(batch).SerializeToString())
+
+    async def _session(self, stream: Stream) -> None:
+        """A session inside a call: one that several builds share."""
+        connection = Connection()
+        tunnel = Tunnel(
+            stream,
+            connection,
+            lambda data: wire.Bytes(data=data).SerializeToString(),
+            lambda message: wire.Bytes.FromString(message).data,
+        )
+        headers = stream.headers
+        session = Session(
+            connection,
+            headers.get(f"{SESSION_HEADER}uuid", ""),
+            headers.get(f"{SESSION_HEADER}sharedkey", ""),
+            headers.get(f"{SESSION_HEADER}grpc-method", "").split(","),
+        )
+        await asyncio.gather(tunnel.run(), self.sessions.serve(session))
+
+    # -- what the engine is
+
+    def worker(self) -> wire.Worker:
+        """What builds run on: this host."""
+        here = host()
+        return wire.Worker(
+            id="dockyard",
+            labels={"org.mobyproject.buildkit.worker.executor": "dockyard"},
+            platforms=[wire.Platform(architecture=here.architecture, os=here.os, variant=here.variant)],
+            version=self.version(),
+        )
+
+    @staticmethod
+    def version() -> wire.BuildkitVersion:
+        """What we speak like."""
+        return wire.BuildkitVersion(package="dockyard", version=f"v0.25.1+dockyard.{VERSION}", revision="")
+
+    async def _list_workers(self, stream: Stream, message: bytes) -> bytes:
+        return wire.ListWorkersResponse(record=[self.worker()]).SerializeToString()
+
+    async def _info(self, stream: Stream, message: bytes) -> bytes:
+        return wire.InfoResponse(version=self.version()).SerializeToString()
+
+    async def _healthy(self, stream: Stream, message: bytes) -> bytes:
+        return b"\x08\x01"  # HealthCheckResponse: SERVING
+
+    async def _nothing(self, stream: Stream, message: bytes) -> bytes:
+        return b""
+
+    # -- the gateway
+
+    async def _ping(self, stream: Stream, message: bytes) -> bytes:
+        return wire.PongResponse(
+            frontend=[wire.Capability(id=name, enabled=True) for name in FRONTEND_CAPABILITIES],
+            llb=[wire.Capability(id=name, enabled=True) for name in LLB_CAPABILITIES],
+            workers=[self.worker()],
+        ).SerializeToString()
+
+    async def _convert(self, stream: Stream, message: bytes) -> bytes:
+        build = await self._build_of(stream)
+        request = wire.SolveRequest.FromString(message)
+        try:
+            found = await build.convert(request.frontend or "dockerfile.v0", dict(request.frontend_opt), {})
+            if request.evaluate:
+                for built in found.values():
+                    await build.job.rootfs(built.vertex)
+        except Exception as error:
+            raise of_build(error, build) from error
+        result = wire.Result()
+        if len(found) == 1 and "," not in request.frontend_opt.get("platform", ""):
+            result.ref.id = build.remember(next(iter(found.values())))
+        else:
+            for platform, built in found.items():
+                result.refs.refs[platform].id = build.remember(built)
+        return wire.SolveResponse(result=result).SerializeToString()
+
+    async def _return(self, stream: Stream, message: bytes) -> bytes:
+        build = await self._build_of(stream)
+        request = wire.ReturnRequest.FromString(message)
+        if build.returned.done():
+            return b""
+        if request.HasField("error") and request.error.code:
+            failure = CallFailed(request.error.code, request.error.message, request.error.SerializeToString())
+            build.returned.set_exception(failure)
+            return b""
+        result = request.result
+        refs = dict(result.refs.refs) if result.WhichOneof("result") == "refs" else {"": result.ref}
+        found = {platform: build.built[ref.id] for platform, ref in refs.items() if ref.id in build.built}
+        build.returned.set_result(found)
+        return b""
+
+    async def _inputs(self, stream: Stream, message: bytes) -> bytes:
+        return wire.InputsResponse().SerializeToString()
+
+    async def _evaluate(self, stream: Stream, message: bytes) -> bytes:
+        build = await self._build_of(stream)
+        built = build.built.get(wire.EvaluateRequest.FromString(message).ref)
+        if built is None:
+            raise CallFailed(status.NOT_FOUND, "no such ref")
+        try:
+            await build.job.rootfs(built.vertex)
+        except Exception as error:
+            raise of_build(error, build) from error
+        return b""
+
+
+def _unary(method: Unary) -> Method:
+    """A method with one message there and one back, given up when the client gives the call up."""
+
+    async def serve(stream: Stream) -> None:
+        message = await request_of(stream)
+        work: asyncio.Future[bytes] = asyncio.ensure_future(method(stream, message))
+
+        def ended() -> None:
+            if stream.failure is not None:
+                work.cancel()
+
+        stream.on_end = ended
+        ended()
+        try:
+            answer = await work
+        except asyncio.CancelledError:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+            if stream.failure is not None:
+                raise stream.failure from None
+            raise
+        await stream.send(answer)
+
+    return serve

@@ -1,0 +1,76 @@
+"""What a client is told of an error: a code, a text, and what lets it show the lines of the Dockerfile."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dockyard import errors
+from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.builder.frontend.conversion import AtLine
+from dockyard.builder.graph.solver import StepFailed
+from dockyard.grpc import status
+from dockyard.grpc.status import CallFailed
+
+if TYPE_CHECKING:
+    from dockyard.builder.doors.buildkit.build import Build
+
+log = logging.getLogger("dockyard.builder")
+
+_CODES: dict[type[Exception], int] = {
+    errors.NotFound: status.NOT_FOUND,
+    errors.InvalidParameter: status.UNKNOWN,
+    errors.Unauthorized: status.UNAUTHENTICATED,
+    errors.Forbidden: status.PERMISSION_DENIED,
+    errors.Unavailable: status.UNAVAILABLE,
+}
+PREFIX = "github.com/moby/buildkit/"
+
+
+def explain(error: Exception) -> CallFailed:
+    """Any error as the end of a call."""
+    if isinstance(error, CallFailed):
+        return error
+    cause = error.__cause__ if isinstance(error, StepFailed) else error
+    code = next((_CODES[kind] for kind in type(cause).__mro__ if kind in _CODES), status.UNKNOWN)
+    if not isinstance(error, errors.DockyardError | OSError):
+        log.error("a call failed", exc_info=error)
+    return CallFailed(code, errors.words(error))
+
+
+def of_build(error: Exception, build: Build) -> CallFailed:
+    """The same, with what is known of the place in the Dockerfile."""
+    failure = explain(error)
+    line, message, details = 0, failure.message, []
+    if isinstance(error, AtLine):
+        line = error.line
+        if not message.startswith("dockerfile parse error"):
+            failure = CallFailed(failure.code, message)
+    if isinstance(error, StepFailed):
+        line = error.vertex.line
+        details.append(_detail("errdefs.Vertex+json", {"digest": error.vertex.digest}))
+    if line and build.text:
+        end = _last_line(build.text, line)
+        info = {"filename": build.file_name, "data": base64.b64encode(build.text).decode(), "language": "Dockerfile"}
+        ranges = [{"start": {"line": number}, "end": {"line": number}} for number in range(line, end + 1)]
+        details.append(_detail("errdefs.Source+json", {"info": info, "ranges": ranges}))
+    if not details:
+        return failure
+    whole = wire.RpcStatus(code=failure.code, message=failure.message, details=details)
+    return CallFailed(failure.code, failure.message, whole.SerializeToString())
+
+
+def _detail(name: str, value: dict[str, Any]) -> Any:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
+    return AnyMessage(type_url=PREFIX + name, value=json.dumps(value).encode())
+
+
+def _last_line(text: bytes, line: int) -> int:
+    """The last line of the instruction that begins at `line`."""
+    lines = text.decode(errors="replace").splitlines()
+    while line <= len(lines) and lines[line - 1].rstrip().endswith("\\"):
+        line += 1
+    return min(line, len(lines))

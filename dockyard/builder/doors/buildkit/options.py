@@ -1,0 +1,109 @@
+"""What a client asks of the frontend `dockerfile.v0`, in the names that BuildKit has for it (frontend/dockerui)."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+
+from dockyard.builder.graph.request import BuildRequest, Built
+from dockyard.engine.containers.config import HostConfig, Ulimit
+from dockyard.errors import InvalidParameter
+from dockyard.oci.manifest import parse_platform
+
+FRONTENDS = ("dockerfile.v0", "gateway.v0")
+_OURS = re.compile(r"(?:docker\.io/)?(?:docker/dockerfile|docker/dockerfile-upstream)(?:[:@].*)?$")
+
+
+def check_frontend(frontend: str, options: Mapping[str, str]) -> None:
+    """Raise InvalidParameter for a frontend that is not ours: an image is never run to read a Dockerfile."""
+    if frontend not in FRONTENDS:
+        raise InvalidParameter(f"unknown frontend {frontend}: builds are described by Dockerfiles here")
+    if frontend == "gateway.v0" and not _OURS.match(options.get("source", "")):
+        raise InvalidParameter(
+            f"frontend image {options.get('source', '')} is not run here: docker/dockerfile is built in, in any version"
+        )
+
+
+def check_syntax(text: str) -> None:
+    """Raise InvalidParameter when the Dockerfile's `# syntax=` names a frontend that is not ours."""
+    found = re.match(r"(?:\ufeff)?(?:#!.*\n)?\s*(?:#|//)\s*syntax\s*=\s*(\S+)", text, re.IGNORECASE)
+    if found is not None and not _OURS.match(found[1]):
+        raise InvalidParameter(
+            f"frontend image {found[1]} is not run here: docker/dockerfile is built in, in any version"
+        )
+
+
+def request_of(
+    options: Mapping[str, str], dockerfile: str, inputs: Mapping[str, Built], entitlements: Sequence[str]
+) -> BuildRequest:
+    """The request that the options make. Raises InvalidParameter."""
+    arguments: dict[str, str | None] = {**_prefixed(options, "build-arg:")}
+    platforms = [part for part in options.get("platform", "").split(",") if part]
+    for platform in platforms:
+        parse_platform(platform)
+    no_cache = options.get("no-cache")
+    epoch = arguments.get("SOURCE_DATE_EPOCH")
+    if epoch and not re.fullmatch(r"\d{1,12}", epoch):
+        raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {epoch}")
+    return BuildRequest(
+        dockerfile,
+        options.get("filename", "Dockerfile"),
+        target=options.get("target", ""),
+        platform=platforms[0] if platforms else "",
+        several_platforms=len(platforms) > 1,
+        arguments=arguments,
+        labels=_prefixed(options, "label:"),
+        no_cache=None if no_cache is None else [name for name in no_cache.split(",") if name],
+        contexts=_prefixed(options, "context:"),
+        inputs=inputs,
+        pull=options.get("image-resolve-mode") == "pull",
+        network=_network(options, entitlements),
+        hostname=options.get("hostname", ""),
+        host=_host(options),
+        cache_namespace=options.get("build-arg:BUILDKIT_CACHE_MOUNT_NS", ""),
+        epoch=int(epoch) if epoch else None,
+        entitlements=entitlements,
+    )
+
+
+def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
+
+
+def _network(options: Mapping[str, str], entitlements: Sequence[str]) -> str:
+    mode = options.get("force-network-mode", "")
+    if mode in ("", "sandbox", "default"):
+        return ""
+    if mode not in ("host", "none"):
+        raise InvalidParameter(f"invalid netmode {mode}")
+    if mode == "host" and "network.host" not in entitlements:
+        raise InvalidParameter("network.host is not allowed")
+    return mode
+
+
+def _host(options: Mapping[str, str]) -> HostConfig:
+    """Limits of every RUN."""
+    hosts = []
+    for field in next(csv.reader([options.get("add-hosts", "")]), []):
+        name, equals, address = field.partition("=")
+        if not equals:
+            raise InvalidParameter(f"invalid key-value pair {field}")
+        hosts.append(f"{name}:{address}")
+    host = HostConfig(extra_hosts=hosts or None, cgroup_parent=options.get("cgroup-parent", ""))
+    if options.get("shm-size"):
+        host.shm_size = _number("shm-size", options["shm-size"])
+    ulimits = []
+    for field in next(csv.reader([options.get("ulimit", "")]), []):
+        found = re.fullmatch(r"(\w+)=(-?\d+)(?::(-?\d+))?", field)
+        if found is None:
+            raise InvalidParameter(f"invalid ulimit argument: {field}")
+        ulimits.append(Ulimit(name=found[1], soft=int(found[2]), hard=int(found[3] or found[2])))
+    host.ulimits = ulimits or None
+    return host
+
+
+def _number(name: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise InvalidParameter(f"invalid {name}: {text}")
+    return int(text)

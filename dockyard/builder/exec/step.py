@@ -1,0 +1,139 @@
+"""The vertex of a RUN."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dockyard.builder.copying import find_sources, source_checksum
+from dockyard.builder.exec.mounts import Mount, Mounts, Stubs
+from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
+from dockyard.engine.containers.config import ContainerConfig, HostConfig
+from dockyard.engine.containers.creation import Origin
+from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci.image_config import Healthcheck
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.solver import Work
+
+
+class ProcessFailed(DockyardError):
+    """A RUN ended with a code other than 0; `exit_code` is that."""
+
+    def __init__(self, words: Sequence[str], exit_code: int) -> None:
+        shown = " ".join(json.dumps(word, ensure_ascii=False) if not word or " " in word else word for word in words)
+        if len(words) > 1 and words[-2] == "-c":
+            shown = " ".join(words)
+        super().__init__(f'process "{shown}" did not complete successfully: exit code: {exit_code}')
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a RUN runs. `keyed`: the arguments that make it another step."""
+
+    words: tuple[str, ...]
+    env: tuple[str, ...]
+    folder: str
+    user: str
+    keyed: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    network: str = ""
+    host: HostConfig = field(default_factory=HostConfig)
+
+
+class Run(Vertex):
+    """Runs a command on its first input; the others are what is mounted."""
+
+    def __init__(self, name: str, inputs: Sequence[Vertex], command: Command, *, line: int = 0) -> None:
+        super().__init__(name, inputs, line=line)
+        self.command = command
+
+    def definition(self) -> str:
+        command = self.command
+        mounts = [mount.facts() for mount in command.mounts]
+        return repr((command.words, command.keyed, command.folder, command.user, command.network, mounts))
+
+    def key(self, inputs: Sequence[Result]) -> str:
+        return key_of("run", self.definition(), *(_chain(one) for one in inputs))
+
+    async def content_key(self, work: Work, inputs: Sequence[Result]) -> str:
+        """By what is in the mounted files: the same although the stage that they come from was built anew."""
+        shown = [mount for mount in self.command.mounts if mount.kind == "bind" and mount.input is not None]
+        if not shown:
+            return ""
+        found = []
+        for mount in shown:
+            assert mount.input is not None
+            rootfs = inputs[mount.input]
+            assert isinstance(rootfs, Rootfs)
+            async with work.tree(rootfs) as tree:
+                if tree is None:
+                    found.append("")
+                    continue
+                sources = await asyncio.to_thread(
+                    find_sources, tree, [mount.source.lstrip("/") or "."], context=False, unpack=False
+                )
+                found.append(await asyncio.to_thread(source_checksum, sources, owners=True))
+        return key_of("run-content", self.definition(), _chain(inputs[0]), *found)
+
+    def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
+        command = self.command
+        facts = {"base": _chain(inputs[0]), "command": " ".join(command.words), "user": command.user}
+        facts["folder"] = command.folder
+        facts.update((f"argument {item.partition('=')[0]}", item.partition("=")[2]) for item in command.keyed)
+        for mount in command.mounts:
+            if mount.input is not None:
+                facts[f"mount {mount.target}"] = _chain(inputs[mount.input])
+        return facts
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        command, base = self.command, inputs[0]
+        assert isinstance(base, Rootfs)
+        if base.chain_id is None:
+            raise InvalidParameter("there is nothing in an empty image to run")
+        shown = [one if isinstance(one, Rootfs) else None for one in inputs]
+        async with work.solver.turns, Mounts(work, command.mounts, shown) as mounts:
+            return await self._run(work, base, mounts)
+
+    async def _run(self, work: Work, base: Rootfs, mounts: Mounts) -> Rootfs:
+        command, runner, layers = self.command, work.solver.runner, work.solver.container_layers
+        host = msgspec.json.decode(msgspec.json.encode(command.host), type=HostConfig)
+        host.mounts = [*(host.mounts or []), *mounts.specs]
+        if command.network:
+            host.network_mode = command.network
+        config = ContainerConfig(
+            user=command.user,
+            env=list(command.env),
+            cmd=list(command.words),
+            working_dir=command.folder,
+            healthcheck=Healthcheck(["NONE"]),
+        )
+        container = await runner.create(config, host, Origin("", base.chain_id), mounts.environment)
+        try:
+            stubs = None
+            if mounts.specs:
+                async with layers.mounted(container) as tree:
+                    targets = [spec.target for spec in mounts.specs]
+                    stubs = await asyncio.to_thread(Stubs, tree.path, targets)
+            code = await runner.run(container, work.say)
+            if code != 0:
+                raise ProcessFailed(command.words, code)
+            if stubs is not None:
+                async with layers.mounted(container) as tree:
+                    await asyncio.to_thread(stubs.remove, tree.path)
+            made = work.keep(await layers.commit(container))
+        except BaseException:
+            await asyncio.shield(work.solver.remove_container(container))
+            raise
+        work.solver.remove_container(container)  # meanwhile the next step begins
+        return made
+
+
+def _chain(result: Result) -> str:
+    return (result.chain_id or "scratch") if isinstance(result, Rootfs) else ""

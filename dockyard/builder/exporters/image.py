@@ -1,0 +1,70 @@
+"""A build's result as an image of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from dockyard.builder.graph.request import Built
+from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.vertex import Rootfs
+from dockyard.engine.images.documents import encode_config
+from dockyard.errors import InvalidParameter
+from dockyard.oci.image_config import History, ImageConfig, RootFS
+from dockyard.oci.reference import Reference
+from dockyard.timestamps import timestamp
+
+COMMENT = "buildkit.dockerfile.v0"
+
+
+async def image_config(job: Job, built: Built) -> tuple[ImageConfig, Rootfs]:
+    """The configuration of the image that the build leads to, whose steps are done when this returns, and its files."""
+    rootfs = await job.rootfs(built.vertex)
+    history = list(built.config.history or ())
+    created = built.config.created or ""
+    for line in built.history:
+        layers = False
+        if line.vertex is not None:
+            after, before = await job.rootfs(line.vertex), await job.rootfs(line.vertex.inputs[0])
+            layers = len(after.diff_ids) > len(before.diff_ids)
+            created = after.created or created
+        created = created or timestamp()
+        history.append(History(created=created, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
+    config = msgspec.structs.replace(
+        built.config,
+        created=created or timestamp(),
+        history=history,
+        rootfs=RootFS(diff_ids=list(rootfs.diff_ids)),
+        container="",
+        docker_version="",
+        container_config=None,
+    )
+    return config, rootfs
+
+
+async def export_image(job: Job, built: Built, names: Sequence[str]) -> dict[str, str]:
+    """Make the image and give it its names; what the client is told."""
+    config, _ = await image_config(job, built)
+    images = job.solver.images
+    async with job.shown("exporting to image") as part:
+        part("exporting layers", 0, 0, True)
+        image_id = images.put(encode_config(config))
+        part(f"writing image {image_id}", 0, 0, True)
+        references = [check_name(name) for name in names]
+        for reference in references:
+            images.tag(image_id, reference)
+            part(f"naming to {reference.full()}", 0, 0, True)
+        await images.on_disk()
+    told = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
+    if references:
+        told["image.name"] = ",".join(reference.full() for reference in references)
+    return told
+
+
+def check_name(name: str) -> Reference:
+    """A name for an image. Raises InvalidParameter."""
+    reference = Reference.parse(name)
+    if reference.digest is not None:
+        raise InvalidParameter("build tag cannot contain a digest")
+    return reference.or_latest()

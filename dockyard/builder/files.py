@@ -1,0 +1,192 @@
+"""The vertices that write files without a container: COPY, ADD, WORKDIR."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dockyard.builder.copying import find_sources, source_checksum
+from dockyard.builder.graph.vertex import Files, Result, Rootfs, Vertex, key_of
+from dockyard.builder.layer_plan import LayerPlan, Owner, Source
+from dockyard.builder.owners import find_owner
+from dockyard.builder.trees import ArchiveTree, Tree
+from dockyard.errors import InvalidParameter
+from dockyard.generators import from_thread
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.solver import Work
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """Some sources of a copy: `patterns` in the step's input `input`; `unpack`: archives are to be unpacked.
+
+    `context`: it is the client's, and paths that lead out of it are refused. `fetched`: whatever it holds.
+    """
+
+    input: int
+    patterns: tuple[str, ...]
+    unpack: bool = False
+    context: bool = False
+    fetched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOrder:
+    """What a COPY or ADD is to do. `destination` is absolute; `documents`: names and contents of in-line files."""
+
+    word: str
+    sources: tuple[From, ...]
+    destination: str
+    owner: str = ""
+    mode: int | None = None
+    link: bool = False
+    documents: tuple[tuple[str, str], ...] = ()
+    keeps_owners: bool = False
+
+
+class Copy(Vertex):
+    """Copies from its further inputs onto the first."""
+
+    def __init__(self, name: str, inputs: Sequence[Vertex], order: CopyOrder, *, line: int = 0) -> None:
+        super().__init__(name, inputs, line=line)
+        self.order = order
+
+    def definition(self) -> str:
+        return repr(self.order)
+
+    def key(self, inputs: Sequence[Result]) -> str:
+        if any(not isinstance(one, Rootfs) for one in inputs):
+            return ""
+        return key_of("copy", self.definition(), *(_chain(one) for one in inputs))
+
+    async def content_key(self, work: Work, inputs: Sequence[Result]) -> str:
+        async with AsyncExitStack() as stack:
+            sources = await self._sources(work, inputs, stack)
+            digest = await asyncio.to_thread(source_checksum, sources, owners=self.order.keeps_owners)
+        order = self.order
+        facts = repr((order.word, order.destination, order.owner, order.mode, order.link))
+        return key_of("copy-content", facts, _chain(inputs[0]), digest)
+
+    def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
+        return {"base": _chain(inputs[0])}
+
+    async def _sources(self, work: Work, inputs: Sequence[Result], stack: AsyncExitStack) -> list[Source]:
+        found: list[Source] = []
+        if self.order.documents:
+            inline = ArchiveTree()
+            for name, content in self.order.documents:
+                inline.add(name, content.encode(errors="surrogateescape"))
+            found += find_sources(inline, [name for name, _ in self.order.documents], context=True, unpack=False)
+        trees: dict[int, Tree] = {}
+        for source in self.order.sources:
+            if source.input not in trees:
+                trees[source.input] = await self._tree(work, inputs[source.input], stack)
+            found += await asyncio.to_thread(_find, trees[source.input], source)
+        if not found:
+            raise InvalidParameter("no source files were specified")
+        return found
+
+    @staticmethod
+    async def _tree(work: Work, result: Result, stack: AsyncExitStack) -> Tree:
+        if isinstance(result, Files):
+            return result.tree
+        tree = await stack.enter_async_context(work.tree(result))
+        return tree if tree is not None else ArchiveTree()
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        order, base = self.order, inputs[0]
+        assert isinstance(base, Rootfs)
+        async with AsyncExitStack() as stack:
+            sources = await self._sources(work, inputs, stack)
+            below = await stack.enter_async_context(work.tree(base))
+            owner = find_owner(order.owner, below) if order.owner else Owner(0, 0)
+            plan = stack.enter_context(closing(LayerPlan(None if order.link else below, owner)))
+
+            def lay_out() -> None:
+                for source in sources:
+                    keeps = order.keeps_owners and not order.owner
+                    plan.add(source, order.destination, None if keeps else owner, order.mode)
+
+            await asyncio.to_thread(lay_out)
+            return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+
+
+def _find(tree: Tree, source: From) -> list[Source]:
+    if source.fetched:
+        root = tree.find("")
+        assert root is not None
+        patterns = ["."] if source.patterns == (".",) else sorted(root.children())
+    else:
+        patterns = list(source.patterns)
+    return find_sources(tree, patterns, context=source.context, unpack=source.unpack)
+
+
+class MakeDirectory(Vertex):
+    """WORKDIR: a directory that is there afterwards."""
+
+    def __init__(self, name: str, base: Vertex, path: str, *, line: int = 0) -> None:
+        super().__init__(name, (base,), line=line)
+        self.path = path
+
+    def definition(self) -> str:
+        return self.path
+
+    def key(self, inputs: Sequence[Result]) -> str:
+        return key_of("mkdir", self.path, _chain(inputs[0]))
+
+    def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
+        return {"base": _chain(inputs[0]), "folder": self.path}
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        base = inputs[0]
+        assert isinstance(base, Rootfs)
+        async with work.tree(base) as below:
+            with closing(LayerPlan(below)) as plan:
+                target = plan.resolve(self.path)
+                if plan.is_directory(target):
+                    return base
+                plan.make_directories(target)
+                return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+
+
+class Selection(Vertex):
+    """Files of a context as layers, so that they can be mounted; what is selected lies at the top."""
+
+    hidden = True
+
+    def __init__(self, source: Vertex, path: str) -> None:
+        super().__init__(f"[internal] {path} of {source.name}", (source,))
+        self.path = path
+
+    def definition(self) -> str:
+        return self.path
+
+    async def content_key(self, work: Work, inputs: Sequence[Result]) -> str:
+        sources = await asyncio.to_thread(self._sources, inputs)
+        return key_of("selection", self.path, await asyncio.to_thread(source_checksum, sources, owners=False))
+
+    def _sources(self, inputs: Sequence[Result]) -> list[Source]:
+        files = inputs[0]
+        assert isinstance(files, Files)
+        return find_sources(files.tree, [self.path], context=True, unpack=False)
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        sources = await asyncio.to_thread(self._sources, inputs)
+        with closing(LayerPlan(None, Owner(0, 0))) as plan:
+
+            def lay_out() -> None:
+                for source in sources:
+                    place = "/" if source.file.directory else posixpath.join("/", posixpath.basename(source.name))
+                    plan.add(source, place, Owner(0, 0), None)
+
+            await asyncio.to_thread(lay_out)
+            return work.keep(await work.solver.layers.register(None, from_thread(plan.pieces())))
+
+
+def _chain(result: Result) -> str:
+    return (result.chain_id or "scratch") if isinstance(result, Rootfs) else ""

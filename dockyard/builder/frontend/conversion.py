@@ -1,0 +1,228 @@
+"""From a Dockerfile to a graph: every stage that the target needs, with all variables replaced, and nothing done yet.
+
+Only the configurations of base images are looked at, for they decide what the instructions mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import msgspec
+
+from dockyard.builder import stages
+from dockyard.builder.arguments import Arguments
+from dockyard.builder.frontend.contexts import ContextResolver
+from dockyard.builder.frontend.stage import StageBuild, Steps
+from dockyard.builder.graph.request import BuildRequest, Built
+from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.vertex import Scratch, Vertex
+from dockyard.builder.sources.image import ImageFiles, ImageResolver
+from dockyard.builder.stages import Plan, Stage
+from dockyard.dockerfile import instructions
+from dockyard.dockerfile import parser as dockerfile
+from dockyard.dockerfile.instructions import Command, Copy, Instruction
+from dockyard.dockerfile.substitution import expand
+from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci.image_config import ContainerConfig, ImageConfig
+from dockyard.oci.manifest import host, parse_platform
+from dockyard.oci.reference import Reference
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SCRATCH = "scratch"
+
+
+class AtLine(InvalidParameter):
+    """Something is wrong with a line of the Dockerfile; `line` counts from 1."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class Conversion:
+    """One Dockerfile's way into a graph."""
+
+    def __init__(self, job: Job, request: BuildRequest, contexts: ContextResolver) -> None:
+        self.job = job
+        self.request = request
+        self.contexts = contexts
+        self.images = ImageResolver(job, pull=request.pull)
+        self._file = dockerfile.Dockerfile()
+        self._plan = Plan([], [])
+        self._arguments = Arguments({}, {})
+        self._done: dict[int, StageBuild] = {}
+
+    async def run(self) -> Built:
+        """The graph of the target. Raises AtLine, InvalidParameter, and what resolving images raises."""
+        request = self.request
+        self._file = dockerfile.parse(request.dockerfile, request.file_name)
+        self._plan = stages.plan(self._file, classic=False)
+        target = self._target(request.target)
+        self._arguments = Arguments(request.arguments, platform_arguments(request.platform))
+        self._declare_globals(target)
+        self._find_needs()
+        for stage in self._plan.needed(target):
+            self._done[stage.index] = await self._located(stage.line, self._stage(stage))
+        return self._built(self._done[target.index])
+
+    def _target(self, name: str) -> Stage:
+        try:
+            return self._plan.target(name)
+        except InvalidParameter:
+            raise InvalidParameter(f'target stage "{name}" could not be found') from None
+
+    def _declare_globals(self, target: Stage) -> None:
+        arguments = self._arguments
+        arguments.declare_global("TARGETSTAGE", target.name or "default")
+        for argument in self._plan.arguments:
+            for name, default in argument.arguments:
+                if default is not None:
+                    default = expand(default, arguments.global_values(), self._file.escape)
+                arguments.declare_global(name, default)
+
+    async def _located(self, line: int, work: Awaitable[StageBuild]) -> StageBuild:
+        try:
+            return await work
+        except AtLine:
+            raise
+        except InvalidParameter as error:
+            raise AtLine(str(error), line) from error
+
+    def base_name(self, stage: Stage) -> str:
+        """What FROM names, variables replaced. Raises InvalidParameter."""
+        name = expand(stage.start.base, self._arguments.global_values(), self._file.escape)
+        if not name:
+            raise AtLine(f"base name ({stage.start.base}) should not be blank", stage.line)
+        return name
+
+    def _find_needs(self) -> None:
+        """See which stages need which, now that variables in FROM are known."""
+        for stage in self._plan.stages:
+            if stage.name and stage.name in self.request.contexts:
+                stage.needs.clear()
+                continue
+            base = stages.find(self._plan.stages[: stage.index], self.base_name(stage))
+            if base is not None and base.name:
+                stage.needs.add(base.index)
+
+    async def _stage(self, stage: Stage) -> StageBuild:
+        named = await self.contexts.named(stage.name, self.images, self.request) if stage.name else None
+        if named is not None:
+            return StageBuild(
+                stage, named.vertex, copied(named.config), list(named.history), self._arguments.stage(), 0, ""
+            )
+        begun = await self._begin(stage)
+        steps = Steps(self, begun, self._file.escape)
+        for trigger in begun.take_triggers():
+            await steps.do(instructions.parse_trigger(trigger, classic=False), stage.line)
+        for step, line in zip(stage.steps, stage.lines, strict=True):
+            try:
+                await steps.do(step, line)
+            except AtLine:
+                raise
+            except InvalidParameter as error:
+                raise AtLine(str(error), line) from error
+        return begun
+
+    async def _begin(self, stage: Stage) -> StageBuild:
+        name = self.base_name(stage)
+        platform = expand(stage.start.platform, self._arguments.global_values(), self._file.escape)
+        if platform:
+            parse_platform(platform)
+        total = sum(_counts(step) for step in stage.steps)
+        shown = "" if len(self._plan.stages) == 1 else f"{stage.name or f'stage-{stage.index}'} "
+        if self.request.several_platforms:
+            shown = f"{platform or self.request.platform} {shown}"
+        base = stages.find(self._plan.stages[: stage.index], name)
+        arguments = self._arguments.stage()
+        if base is not None and base.name == name.lower():
+            found = self._done[base.index]
+            config = copied(found.config)
+            return StageBuild(stage, found.vertex, config, list(found.history), arguments, total, shown)
+        if name == SCRATCH:
+            empty = ImageConfig(architecture="", os="linux", config=ContainerConfig(env=[DEFAULT_PATH]))
+            return StageBuild(stage, Scratch(), empty, [], arguments, total, shown)
+        named = await self.contexts.named(name, self.images, self.request)
+        if named is not None:
+            return StageBuild(
+                stage, named.vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown
+            )
+        image = await self.images.resolve(name, platform or self.request.platform)
+        begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown)
+        reference = Reference.parse(name).or_latest()
+        begun.vertex = ImageFiles(begun.next_name(f"FROM {reference.full()}"), image, line=stage.line)
+        return begun
+
+    async def source(self, name: str, current: Stage) -> Vertex:
+        """What `--from` or a mount's `from` names: a stage, a named context, an image. Raises InvalidParameter."""
+        earlier = stages.find(self._plan.stages[: current.index], name)
+        if earlier is not None:
+            return self._done[earlier.index].vertex
+        if name.isdigit():
+            raise InvalidParameter(f"invalid from flag value {name}: index out of bounds")
+        if name.lower() == current.name and name:
+            raise InvalidParameter(f"circular dependency detected on stage: {name}")
+        if name == SCRATCH:
+            return Scratch()
+        named = await self.contexts.named(name, self.images, self.request)
+        if named is not None:
+            return named.vertex
+        try:
+            image = await self.images.resolve(name, self.request.platform)
+        except DockyardError as error:
+            raise type(error)(f"{name}: {error}") if type(error) is not InvalidParameter else error from None
+        return ImageFiles(f"FROM {Reference.parse(name).or_latest().full()}", image)
+
+    def _built(self, stage: StageBuild) -> Built:
+        config = stage.config
+        assert config.config is not None
+        if self.request.labels:
+            config.config.labels = {**(config.config.labels or {}), **self.request.labels}
+        where = parse_platform(self.request.platform) if self.request.platform else host()
+        config = msgspec.structs.replace(
+            config,
+            architecture=config.architecture or where.architecture,
+            os=config.os or where.os,
+            variant=config.variant or (where.variant if not config.architecture else ""),
+        )
+        platform = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
+        return Built(stage.vertex, config, stage.history, platform)
+
+
+def _counts(step: Instruction) -> int:
+    """Whether a step is counted where the steps of a stage are numbered."""
+    if isinstance(step, Copy):
+        return 1
+    if isinstance(step, Command):
+        return int(step.word == "RUN")
+    return int(getattr(step, "word", "") == "WORKDIR")
+
+
+def copied(config: ImageConfig) -> ImageConfig:
+    """A copy, so that a stage may change it, without what belongs to the image that it is of."""
+    own = msgspec.json.decode(msgspec.json.encode(config), type=ImageConfig)
+    return msgspec.structs.replace(own, config=own.config or ContainerConfig())
+
+
+def with_path(config: ImageConfig) -> ImageConfig:
+    """With a search path, if it has none."""
+    assert config.config is not None
+    if not any(item.startswith("PATH=") for item in config.config.env or ()):
+        config.config.env = [*(config.config.env or ()), DEFAULT_PATH]
+    return config
+
+
+def platform_arguments(platform: str) -> dict[str, str]:
+    """BUILDPLATFORM, TARGETARCH and their like."""
+    own = host()
+    target = parse_platform(platform) if platform else own
+    return {
+        "BUILDPLATFORM": f"{own.os}/{own.architecture}",
+        "BUILDOS": own.os,
+        "BUILDARCH": own.architecture,
+        "BUILDVARIANT": own.variant,
+        "TARGETPLATFORM": "/".join(part for part in (target.os, target.architecture, target.variant) if part),
+        "TARGETOS": target.os,
+        "TARGETARCH": target.architecture,
+        "TARGETVARIANT": target.variant,
+    }

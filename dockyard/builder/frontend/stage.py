@@ -1,0 +1,345 @@
+"""One stage on its way into the graph: what each instruction adds to it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dockyard.builder.arguments import Arguments
+from dockyard.builder.exec.mounts import Mount
+from dockyard.builder.exec.step import Command as RunOrder
+from dockyard.builder.exec.step import Run
+from dockyard.builder.files import Copy as CopyVertex
+from dockyard.builder.files import CopyOrder, From, MakeDirectory, Selection
+from dockyard.builder.graph.request import Line
+from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.sources.local import LocalDirectory
+from dockyard.builder.sources.memory import Document
+from dockyard.builder.sources.remote import Download, Repository
+from dockyard.builder.stages import Stage
+from dockyard.builder.steps import checked_checksum, expand_document
+from dockyard.dockerfile import git_source
+from dockyard.dockerfile.image_config import Configuring
+from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
+from dockyard.dockerfile.mounts import RunMount
+from dockyard.dockerfile.substitution import expand
+from dockyard.engine.containers.config import HostConfig
+from dockyard.errors import InvalidParameter
+from dockyard.oci.image_config import ImageConfig
+
+if TYPE_CHECKING:
+    from dockyard.builder.frontend.conversion import Conversion
+
+SCRIPT_FOLDER = "/dev/pipes/"
+
+
+@dataclass(slots=True)
+class StageBuild:
+    """A stage so far: the step whose result are its files, its configuration, and the lines of its history."""
+
+    stage: Stage
+    vertex: Vertex
+    config: ImageConfig
+    history: list[Line]
+    arguments: Arguments
+    total: int
+    shown: str
+    count: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def next_name(self, text: str) -> str:
+        """The name of the next step that is counted."""
+        self.count += 1
+        return f"[{self.shown}{self.count:>{len(str(self.total))}}/{self.total}] {text}"
+
+    def environment(self) -> dict[str, str]:
+        """What variables stand for: the image's ENV goes before arguments."""
+        values = self.arguments.values()
+        assert self.config.config is not None
+        values.update(item.partition("=")[::2] for item in self.config.config.env or ())
+        return values
+
+    def take_triggers(self) -> list[str]:
+        """What the base image asks of its children (ONBUILD); it is asked once."""
+        assert self.config.config is not None
+        triggers = self.config.config.on_build or []
+        self.config.config.on_build = None
+        return triggers
+
+
+class Steps:
+    """Adds the instructions of one stage to the graph."""
+
+    def __init__(self, conversion: Conversion, state: StageBuild, escape: str) -> None:
+        self._conversion = conversion
+        self._request = conversion.request
+        self._state = state
+        self._escape = escape
+        assert state.config.config is not None
+        self._config = state.config.config
+        self._configuring = Configuring(self._config, state.environment, escape)
+        names = conversion.request.no_cache
+        self._no_cache = names is not None and (not names or (state.stage.name or "") in [n.lower() for n in names])
+        self._handlers: dict[type[Instruction], Callable[[Any, int], Any]] = {
+            Arg: self._arg,
+            Command: self._command,
+            Copy: self._copy,
+            HealthCheck: self._configure,
+            Pairs: self._configure,
+            Text: self._text,
+            Words: self._configure,
+        }
+
+    async def do(self, instruction: Instruction, line: int) -> None:
+        """Add one instruction. Raises InvalidParameter."""
+        await self._handlers[type(instruction)](instruction, line)
+
+    def _expand(self, word: str) -> str:
+        return self._configuring.expand(word)
+
+    def _note(self, created_by: str, vertex: Vertex | None = None) -> None:
+        self._state.history.append(Line(created_by, vertex))
+
+    def _add(self, vertex: Vertex, created_by: str) -> None:
+        vertex.ignore_cache = self._no_cache
+        self._state.vertex = vertex
+        self._note(f"{created_by} # buildkit", vertex)
+
+    # -- configuration alone
+
+    async def _configure(self, step: Instruction, line: int) -> None:
+        self._note(self._configuring.apply(step))
+
+    async def _arg(self, step: Arg, line: int) -> None:
+        shown = []
+        for name, value in step.arguments:
+            name = self._expand(name)
+            value = self._expand(value) if value is not None else None
+            self._state.arguments.declare(name, value)
+            worth = self._state.arguments.values().get(name)
+            shown.append(name if worth is None else f"{name}={worth}")
+        self._note("ARG " + " ".join(shown))
+
+    async def _text(self, step: Text, line: int) -> None:
+        if step.word == "MAINTAINER":
+            self._state.config.author = self._expand(step.text)
+            self._note(f"MAINTAINER {self._state.config.author}")
+        elif step.word == "WORKDIR":
+            self._configuring.apply(step)
+            folder = self._config.working_dir
+            name = self._state.next_name(f"WORKDIR {self._expand(step.text)}")
+            vertex = MakeDirectory(name, self._state.vertex, folder, line=line)
+            vertex.ignore_cache = self._no_cache
+            self._state.vertex = vertex
+            self._note(f"WORKDIR {folder}", vertex)
+        else:
+            await self._configure(step, line)
+
+    # -- commands
+
+    async def _command(self, step: Command, line: int) -> None:
+        if step.word != "RUN":
+            await self._configure(step, line)
+            return
+        state, arguments = self._state, self._state.arguments
+        own = {item.partition("=")[0] for item in self._config.env or ()}
+        given = {name: value for name, value in arguments.values().items() if name not in own}
+        keyed = sorted(f"{name}={value}" for name, value in given.items() if arguments.counts_for_cache(name))
+        inputs, mounts = [state.vertex], []
+        words = self._words(step)
+        if step.interpreter:
+            words = (f"{SCRIPT_FOLDER}script",)
+            mounts.append(self._script(step, inputs))
+        for mount in step.mounts:
+            agents = sum(other.kind == "ssh" for other in mounts)
+            mounts.append(await self._mount(mount, inputs, agents))
+        if step.security == "insecure" and "security.insecure" not in self._request.entitlements:
+            raise InvalidParameter("security.insecure is not allowed")
+        network = "" if step.network in ("", "default") else step.network
+        if network == "host" and "network.host" not in self._request.entitlements:
+            raise InvalidParameter("network.host is not allowed")
+        order = RunOrder(
+            words,
+            (*(self._config.env or ()), *(f"{name}={value}" for name, value in sorted(given.items()))),
+            self._config.working_dir or "/",
+            self._config.user,
+            (*keyed, *(self._config.env or ())),
+            tuple(mounts),
+            network or self._request.network,
+            self._host(privileged=step.security == "insecure"),
+        )
+        shown = _summary(step)
+        vertex = Run(state.next_name(self._with_values(shown)), inputs, order, line=line)
+        counted = f"|{len(keyed)} {' '.join(keyed)} " if keyed else ""
+        self._add(vertex, f"RUN {counted}{' '.join(words)}")
+
+    def _host(self, *, privileged: bool) -> HostConfig:
+        return msgspec.structs.replace(self._request.host, privileged=privileged) if privileged else self._request.host
+
+    def _words(self, step: Command) -> tuple[str, ...]:
+        return (*self._configuring.shell(), *step.words) if step.shell else step.words
+
+    def _with_values(self, text: str) -> str:
+        """A step's name, with the variables replaced that are known."""
+        known = self._state.environment()
+        return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2], found[0]), text)
+
+    def _script(self, step: Command, inputs: list[Vertex]) -> Mount:
+        """A script with an interpreter of its own, mounted to be run."""
+        inputs.append(Selection(Document("script", step.words[0]), "script"))
+        return Mount("bind", f"{SCRIPT_FOLDER}script", "/script", len(inputs) - 1)
+
+    async def _mount(self, mount: RunMount, inputs: list[Vertex], number: int) -> Mount:
+        options = {
+            name: expand(value, self._state.environment(), self._escape) for name, value in mount.options.items()
+        }
+        mount = replace(mount, options=options)
+        target = options.get("target", "")
+        if target:
+            target = posixpath.normpath(posixpath.join("/", self._config.working_dir or "/", target))
+            if target == "/":
+                raise InvalidParameter(f'invalid mount target "{options["target"]}"')
+        if mount.kind == "ssh":
+            target = target or f"/run/buildkit/ssh_agent.{number}"
+        return await getattr(self, f"_{mount.kind}_mount")(mount, target, inputs)  # type: ignore[no-any-return]
+
+    async def _bind_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
+        source = mount.options.get("source", "") or "/"
+        place = posixpath.normpath(posixpath.join("/", source))
+        if mount.stage:
+            vertex = await self._conversion.source(mount.stage, self._state.stage)
+        else:
+            vertex = self._conversion.contexts.main()
+        if isinstance(vertex, LocalDirectory | Download | Repository):
+            self._conversion.contexts.want(vertex, place)
+            vertex = Selection(vertex, place.lstrip("/") or ".")
+            inputs.append(vertex)
+            return Mount("bind", target, "", len(inputs) - 1, writable=mount.flag("readwrite"), id=place)
+        inputs.append(vertex)
+        return Mount("bind", target, place, len(inputs) - 1, writable=mount.flag("readwrite"))
+
+    async def _cache_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
+        name = mount.options.get("id", "") or target
+        found = Mount(
+            "cache",
+            target,
+            posixpath.normpath(posixpath.join("/", mount.options.get("source", ""))),
+            writable=not mount.flag("readonly"),
+            id=f"{self._request.cache_namespace}/{name}",
+            sharing=mount.options.get("sharing", "shared"),
+            mode=mount.mode,
+            uid=mount.number("uid"),
+            gid=mount.number("gid"),
+        )
+        if mount.stage:
+            inputs.append(await self._conversion.source(mount.stage, self._state.stage))
+            found = replace(found, input=len(inputs) - 1)
+        return found
+
+    async def _tmpfs_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
+        return Mount("tmpfs", target, size=mount.size, writable=True)
+
+    async def _secret_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
+        options = mount.options
+        name = options.get("id") or posixpath.basename(options.get("source") or target)
+        env = options.get("env", "")
+        if not target and not env:
+            target = posixpath.join("/run/secrets", posixpath.basename(name))
+        return Mount(
+            "secret", target, id=name, env=env, required=mount.flag("required"),
+            mode=mount.mode, uid=mount.number("uid"), gid=mount.number("gid"),
+        )  # fmt: skip
+
+    async def _ssh_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
+        return Mount(
+            "ssh", target, id=mount.options.get("id", ""),
+            required=mount.flag("required"), mode=mount.mode, uid=mount.number("uid"), gid=mount.number("gid"),
+        )  # fmt: skip
+
+    # -- files
+
+    async def _copy(self, step: Copy, line: int) -> None:
+        destination = self._expand(step.destination)
+        words = [self._expand(word) for word in step.sources]
+        checksum = checked_checksum(self._expand(step.checksum), words)
+        inputs: list[Vertex] = [self._state.vertex]
+        sources: list[From] = []
+        plain: list[str] = []
+        for word in words:
+            if step.word == "ADD" and git_source.is_git(word):
+                inputs.append(Repository(word, word, keep_git=step.keep_git, commit=checksum))
+                sources.append(From(len(inputs) - 1, (".",), fetched=True))
+            elif re.match(r"https?://", word):
+                if step.word == "COPY":
+                    raise InvalidParameter("source can't be a URL for COPY")
+                inputs.append(Download(word, word, checksum))
+                sources.append(From(len(inputs) - 1, (), unpack=bool(step.unpack), fetched=True))
+            else:
+                plain.append(word)
+        if plain:
+            sources.append(await self._plain(step, plain, inputs))
+        order = CopyOrder(
+            step.word,
+            tuple(sources),
+            self._place(destination),
+            self._expand(step.owner),
+            _mode(self._expand(step.mode)),
+            step.link,
+            tuple(self._documents(step)),
+            bool(step.stage),
+        )
+        shown = self._with_values(step.shown)
+        flags = "".join(f"--{flag} " for flag in step.flags if not flag.startswith("from="))
+        names = [*(name for name, _ in order.documents), *words]
+        vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
+        self._add(vertex, f"{step.word} {flags}{' '.join(names)} {destination}")
+
+    async def _plain(self, step: Copy, words: Sequence[str], inputs: list[Vertex]) -> From:
+        """Files of the context, a stage or an image."""
+        stage = self._expand(step.stage)
+        vertex = await self._conversion.source(stage, self._state.stage) if stage else self._conversion.contexts.main()
+        for word in words:
+            self._conversion.contexts.want(vertex, word)
+        inputs.append(vertex)
+        unpack = step.word == "ADD" and step.unpack is not False
+        return From(len(inputs) - 1, tuple(words), unpack=unpack, context=not stage)
+
+    def _documents(self, step: Copy) -> list[tuple[str, str]]:
+        found = []
+        for document in step.documents:
+            content = document.content
+            if document.expand:
+                content = expand_document(content, self._state.environment(), self._escape)
+            found.append((document.name, content))
+        return found
+
+    def _place(self, destination: str) -> str:
+        place = posixpath.join("/", self._config.working_dir or "/", destination)
+        if destination.endswith(("/", "/.")) or destination in (".", ".."):
+            return posixpath.normpath(place).rstrip("/") + "/"
+        return place
+
+
+def _mode(text: str) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
+        raise InvalidParameter(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
+    return int(text, 8)
+
+
+def _summary(step: Command) -> str:
+    """A RUN as it is shown: a script by its beginning."""
+    if "\n" not in step.words[0].rstrip("\n") and not step.interpreter:
+        return step.shown
+    lines = [line for line in step.words[0].splitlines() if line.strip()]
+    return (
+        f"{step.shown} ({lines[0][:20]}{'...' if len(lines) > 1 or len(lines[0]) > 20 else ''})"
+        if lines
+        else step.shown
+    )

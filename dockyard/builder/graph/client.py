@@ -1,0 +1,39 @@
+"""What a build may ask of its client while it goes on; each door answers in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from dockyard.builder.trees import ArchiveTree
+from dockyard.content.registry_auth import Credentials
+
+
+class ClientSide(Protocol):
+    """The client of one build."""
+
+    async def files(self, name: str, paths: Sequence[str]) -> dict[str, bytes]:
+        """The contents of small files in the client's directory `name`; what is not there is not in the answer."""
+
+    async def directory(
+        self,
+        name: str,
+        *,
+        follow: Sequence[str],
+        excludes: Sequence[str],
+        told: Callable[[int], None],
+    ) -> ArchiveTree:
+        """The client's directory `name`: all of it or, with `follow`, those paths and what they link to.
+
+        `told` is called with the bytes that have come. The tree can be read until the job ends.
+        """
+
+    async def secret(self, name: str) -> bytes | None:
+        """A secret; None when the client has none of that name. Raises what is wrong with it."""
+
+    async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
+        """Serve the client's agent on the UNIX socket `socket` until what is returned is called. Raises NotFound."""
+
+    async def credentials(self, domain: str) -> Credentials | None:
+        """The login for a registry."""

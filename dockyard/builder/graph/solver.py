@@ -1,0 +1,401 @@
+"""Solving: every step that a result needs is looked up or made, once; those that don't wait for others side by side.
+
+Solver   one for the engine: the cache, and the steps that are being made, which any number of builds may wait for
+Job      one build: what it has asked for, and what it holds until its end
+Work     a step being made: what it is given, and to whom it talks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dockyard.builder.cache.records import StepCache, StepRow
+from dockyard.builder.graph.progress import Output, Part, Progress, Step, now
+from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
+from dockyard.builder.trees import DirectoryTree
+from dockyard.engine.containers.layers import ContainerLayers
+from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore
+from dockyard.errors import DockyardError, NotFound, words
+from dockyard.timestamps import timestamp
+
+if TYPE_CHECKING:
+    from dockyard.builder.exec.cache_mounts import CacheMounts
+    from dockyard.builder.exec.run import Runner
+    from dockyard.builder.graph.client import ClientSide
+    from dockyard.engine.images.service import ImageService
+
+log = logging.getLogger("dockyard.builder")
+
+T = TypeVar("T")
+
+
+class StepFailed(DockyardError):
+    """A step went wrong; `vertex` says which, the cause is the reason."""
+
+    def __init__(self, vertex: Vertex, cause: BaseException) -> None:
+        super().__init__(words(cause))
+        self.vertex = vertex
+        self.__cause__ = cause
+
+
+class Solver:
+    """Finds and makes results for any number of jobs."""
+
+    def __init__(
+        self,
+        images: ImageService,
+        layers: LayerStore,
+        container_layers: ContainerLayers,
+        cache: StepCache,
+        runner: Runner,
+        cache_mounts: CacheMounts,
+        folder: Path,
+        exec_folder: Path,
+    ) -> None:
+        """`folder` for what jobs keep for their time, `exec_folder` on a tmpfs for what must not reach the disk."""
+        self.images = images
+        self.layers = layers
+        self.container_layers = container_layers
+        self.cache = cache
+        self.runner = runner
+        self.cache_mounts = cache_mounts
+        self.folder = folder
+        self.exec_folder = exec_folder
+        self.flights: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # RUNs at one time; those that wait for something else than a CPU are let through, too
+        self.turns = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
+
+    def remove_container(self, container_id: str) -> asyncio.Task[None]:
+        """Remove a container of a build, whatever becomes of the build meanwhile."""
+        task = asyncio.ensure_future(self._remove_container(container_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _remove_container(self, container_id: str) -> None:
+        try:
+            await self.runner.remove(container_id)
+        except (DockyardError, OSError) as error:
+            log.warning("cannot remove container %s of a build: %s", container_id, error)
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that no build waits for."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what goes on beside builds; those have ended."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def tree(self, rootfs: Rootfs) -> AsyncIterator[DirectoryTree | None]:
+        """The files of a root file system, to look at; None for one without files."""
+        if rootfs.chain_id is None:
+            yield None
+            return
+        name = f"build-{secrets.token_hex(16)}"
+        await self.container_layers.create(name, rootfs.chain_id, volatile=True, bare=True)
+        try:
+            async with self.container_layers.mounted(name) as mounted:
+                tree = DirectoryTree(mounted.path)
+                try:
+                    yield tree
+                finally:
+                    tree.close()
+        finally:
+            await asyncio.shield(self.container_layers.release(name))
+
+
+class Flight:
+    """A step being made, and who waits for it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Job, Vertex]] = []
+        self.holds: list[str] = []
+        self.task: asyncio.Task[tuple[Result, StepRow | None]] | None = None
+
+
+class Work:
+    """What a step is given while it is made."""
+
+    def __init__(self, job: Job, vertex: Vertex, flight: Flight) -> None:
+        self.job = job
+        self.solver = job.solver
+        self.vertex = vertex
+        self._flight = flight
+        self._parts: dict[str, int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._last_told = 0.0
+        self.told = 0  # bytes of a transfer
+
+    def part_soon(self, name: str, size: int) -> None:
+        """Tell how much has been transferred, now and then; from any thread."""
+        self.told = size
+        moment = time.monotonic()
+        if moment - self._last_told > 0.1:
+            self._last_told = moment
+            self._loop.call_soon_threadsafe(self.part, name, size)
+
+    def say(self, stream: int, data: bytes) -> None:
+        """Hand on a piece of output; from the event loop's thread."""
+        moment = now()
+        for job, vertex in self._flight.waiting:
+            job.progress.add(Output(vertex.digest, stream, data, moment))
+
+    def part(self, name: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
+        """Tell how far a part of the step is."""
+        moment = now()
+        started = self._parts.setdefault(name, moment)
+        for job, vertex in self._flight.waiting:
+            job.progress.add(Part(vertex.digest, name, current, total, started, moment if done else 0))
+
+    def tree(self, rootfs: Rootfs) -> Any:
+        """See Solver.tree."""
+        return self.solver.tree(rootfs)
+
+    def keep(self, layer: Layer) -> Rootfs:
+        """Take over the hold on a new layer; the root file system with it on top."""
+        self._flight.holds.append(layer.chain_id)
+        below: list[str] = []
+        parent = layer.parent
+        while parent is not None:
+            known = self.solver.layers.get(parent)
+            below.append(known.diff_id)
+            parent = known.parent
+        own = () if layer.diff_id == EMPTY else (layer.diff_id,)
+        return Rootfs((*reversed(below), *own), timestamp())
+
+
+class Job:
+    """One build's way through the graph."""
+
+    def __init__(self, solver: Solver, client: ClientSide, progress: Progress) -> None:
+        self.solver = solver
+        self.client = client
+        self.progress = progress
+        self.holds: list[str] = []
+        self.rows: dict[Vertex, StepRow] = {}
+        self.closing: list[Callable[[], object]] = []
+        self._tasks: dict[Vertex, asyncio.Task[Result]] = {}
+        self._told: set[str] = set()
+
+    async def result(self, vertex: Vertex) -> Result:
+        """What comes of a step. Raises StepFailed for the one that went wrong."""
+        task = self._tasks.get(vertex)
+        if task is None:
+            task = self._tasks[vertex] = asyncio.ensure_future(self._solve(vertex))
+        return await asyncio.shield(task)
+
+    async def rootfs(self, vertex: Vertex | None) -> Rootfs:
+        """The same of one that makes a root file system; None stands for an empty one."""
+        if vertex is None:
+            return Rootfs()
+        found = await self.result(vertex)
+        assert isinstance(found, Rootfs)
+        return found
+
+    async def _solve(self, vertex: Vertex) -> Result:
+        inputs = await self._inputs(vertex)
+        key = vertex.key(inputs)
+        found = None if vertex.ignore_cache or not key else self._cached(vertex, key, inputs)
+        if found is not None:
+            return found
+        if vertex.ready or vertex.hidden:
+            moment = now()
+            result = await self._fly(vertex, key, "", inputs)
+            self._step(vertex, cached=True, started=moment, completed=now())
+            return result
+        return await self._watched(vertex, lambda started: self._make(vertex, key, inputs, started))
+
+    async def _inputs(self, vertex: Vertex) -> list[Result]:
+        waiting = [asyncio.ensure_future(self.result(other)) for other in vertex.inputs]
+        try:
+            return list(await asyncio.gather(*waiting))
+        except BaseException:
+            for task in waiting:
+                task.cancel()
+            raise
+
+    def _step(self, vertex: Vertex, **facts: Any) -> None:
+        if vertex.hidden:
+            return
+        inputs = tuple(other.digest for other in vertex.inputs if not other.hidden)
+        self.progress.add(Step(vertex.digest, vertex.name, inputs, **facts))
+
+    def hold(self, chain_id: str) -> None:
+        """Keep a layer until the end of the build. Raises NotFound."""
+        self.solver.layers.hold(chain_id)
+        self.holds.append(chain_id)
+
+    def announce(self, vertex: Vertex) -> None:
+        """Show steps before they begin: those that a result stands on, too."""
+        if vertex.digest not in self._told:
+            self._told.add(vertex.digest)
+            for other in vertex.inputs:
+                self.announce(other)
+            self._step(vertex)
+
+    def _cached(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int = 0) -> Result | None:
+        row = self.solver.cache.find(key)
+        if row is None:
+            return None
+        base = inputs[0] if inputs else Rootfs()
+        if not isinstance(base, Rootfs) or base.chain_id != row.parent:
+            base = self._stack(row.parent)
+        if row.chain_id is not None:
+            self.hold(row.chain_id)
+        self.rows[vertex] = row
+        moment = now()
+        self._step(vertex, cached=True, started=started or moment, completed=moment)
+        return Rootfs((*base.diff_ids, row.diff_id) if row.diff_id else base.diff_ids, row.created)
+
+    def _stack(self, chain_id: str | None) -> Rootfs:
+        found: list[str] = []
+        while chain_id is not None:
+            layer = self.solver.layers.get(chain_id)
+            found.append(layer.diff_id)
+            chain_id = layer.parent
+        return Rootfs(tuple(reversed(found)))
+
+    async def _watched(self, vertex: Vertex, work: Callable[[int], Awaitable[T]]) -> T:
+        """Do the work with its beginning and end shown."""
+        started = now()
+        self._step(vertex, started=started)
+        try:
+            return await work(started)
+        except asyncio.CancelledError:
+            self._step(vertex, started=started, completed=now(), error="context canceled")
+            raise
+        except StepFailed as failure:
+            self._step(vertex, started=started, completed=now(), error=words(failure))
+            raise
+        except Exception as error:
+            if not isinstance(error, DockyardError | OSError | ConnectionError):
+                log.exception("step %s failed", vertex.name)
+            self._step(vertex, started=started, completed=now(), error=words(error))
+            raise StepFailed(vertex, error) from error
+
+    @asynccontextmanager
+    async def shown(self, name: str) -> AsyncIterator[Callable[[str, int, int, bool], None]]:
+        """Something that is no step of the graph, shown as one; what tells how far a part of it is.
+
+        It is given (name, bytes so far, bytes in all, whether it is done).
+        """
+        started = now()
+        digest = f"sha256:{secrets.token_hex(32)}"
+        parts: dict[str, int] = {}
+
+        def part(name: str, current: int, total: int, done: bool) -> None:
+            begun = parts.setdefault(name, now())
+            self.progress.add(Part(digest, name, current, total, begun, now() if done else 0))
+
+        self.progress.add(Step(digest, name, started=started))
+        try:
+            yield part
+        except BaseException as error:
+            said = "context canceled" if isinstance(error, asyncio.CancelledError) else words(error)
+            self.progress.add(Step(digest, name, started=started, completed=now(), error=said))
+            raise
+        self.progress.add(Step(digest, name, started=started, completed=now()))
+
+    async def _make(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int) -> Result:
+        looking = Flight()
+        looking.waiting.append((self, vertex))
+        content = await vertex.content_key(Work(self, vertex, looking), inputs)
+        if content and not vertex.ignore_cache:
+            found = self._cached(vertex, content, inputs, started)
+            if found is not None:
+                if key and (row := self.rows.get(vertex)) is not None:
+                    self.solver.cache.put(
+                        key, row.parent, row.diff_id, name=row.name, created=row.created, facts=row.facts
+                    )
+                return found
+        result = await self._fly(vertex, key, content, inputs)
+        self._step(vertex, started=started, completed=now())
+        return result
+
+    async def _fly(self, vertex: Vertex, key: str, content: str, inputs: Sequence[Result]) -> Result:
+        """Make it, or wait for who is making it."""
+        name = content or key or secrets.token_hex(16)
+        if vertex.ignore_cache:
+            name += secrets.token_hex(8)
+        flight = self.solver.flights.get(name)
+        if flight is None:
+            flight = self.solver.flights[name] = Flight()
+            flight.task = asyncio.ensure_future(
+                self._made(flight, Work(self, vertex, flight), [one for one in (key, content) if one], inputs)
+            )
+            flight.task.add_done_callback(lambda _: self.solver.flights.pop(name, None))
+        me = (self, vertex)
+        flight.waiting.append(me)
+        assert flight.task is not None
+        try:
+            result, row = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            flight.waiting.remove(me)
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()
+                with suppress(BaseException):
+                    await asyncio.shield(flight.task)
+            raise
+        if row is not None:
+            self.rows[vertex] = row
+        if isinstance(result, Rootfs) and result.chain_id is not None:
+            with suppress(NotFound):
+                self.hold(result.chain_id)
+        return result
+
+    async def _made(
+        self, flight: Flight, work: Work, keys: Sequence[str], inputs: Sequence[Result]
+    ) -> tuple[Result, StepRow | None]:
+        try:
+            return await self._made_and_noted(flight, work, keys, inputs)
+        finally:
+            for chain_id in flight.holds:
+                self.solver.layers.drop(chain_id)
+
+    async def _made_and_noted(
+        self, flight: Flight, work: Work, keys: Sequence[str], inputs: Sequence[Result]
+    ) -> tuple[Result, StepRow | None]:
+        result = await work.vertex.make(work, inputs)
+        row = None
+        if isinstance(result, Rootfs) and result.chain_id is not None:
+            for job, _ in flight.waiting:
+                job.hold(result.chain_id)
+        if isinstance(result, Rootfs):
+            base = inputs[0] if inputs and isinstance(inputs[0], Rootfs) else Rootfs()
+            changed = len(result.diff_ids) > len(base.diff_ids)
+            for key in keys:
+                row = self.solver.cache.put(
+                    key,
+                    base.chain_id,
+                    result.diff_ids[-1] if changed else "",
+                    name=work.vertex.name,
+                    created=result.created,
+                    facts=work.vertex.facts(inputs),
+                )
+        return result, row
+
+    async def close(self) -> None:
+        """Give up what is under way, and let go of everything."""
+        tasks = [task for task in self._tasks.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for chain_id in self.holds:
+            self.solver.layers.drop(chain_id)
+        self.holds.clear()
+        for close in self.closing:
+            close()
+        self.closing.clear()

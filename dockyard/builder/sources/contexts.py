@@ -1,0 +1,281 @@
+"""Directories of clients as they were sent last: a client sends a file again only when it has changed.
+
+A directory's files lie one behind the other in a single file (the pack), with an index of names, dates and digests
+beside it. They are never unpacked: nothing that a client calls a file can reach another place, and ten thousand small
+files cost ten thousand writes and not as many files. An index names only what is on the disk when it is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+
+from dockyard.builder.trees import ArchiveFile, ArchiveTree
+from dockyard.content import tar_format
+from dockyard.content.tar_format import Entry
+from dockyard.errors import InvalidParameter
+from dockyard.folders import own_folder
+from dockyard.linux.durability import sync_path
+
+LARGEST_FILE = 1 << 42
+MOST_FILES = 5_000_000
+WASTE = 64 << 20  # bytes of a pack that nobody may name before it is written anew
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A file in the pack, and by what it is known to be the same."""
+
+    size: int
+    time_ns: int
+    mode: int
+    offset: int
+    digest: bytes
+
+
+class Index(msgspec.Struct):
+    """What is in a pack. `used`: UNIX s."""
+
+    name: str
+    pack: str
+    files: dict[str, Kept]
+    used: float
+
+
+class StoredContext:
+    """One directory's pack and index."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Open what is there, or begin anew."""
+        self.folder = folder
+        self.name = name
+        self.busy = 0
+        self._index = self._load() or Index(name, "pack-0", {}, time.time())
+        self.pack = _opened(folder / self._index.pack)
+        self.end = self.pack.seek(0, os.SEEK_END)
+        self.known = self._index.files
+
+    def _load(self) -> Index | None:
+        try:
+            index = msgspec.msgpack.decode((self.folder / "index").read_bytes(), type=Index)
+            size = (self.folder / index.pack).stat().st_size
+        except (OSError, msgspec.DecodeError):
+            return None
+        index.files = {path: kept for path, kept in index.files.items() if kept.offset + kept.size <= size}
+        return index
+
+    def reserve(self, size: int) -> int:
+        """Room for a file at the end of the pack; its offset."""
+        offset = self.end
+        self.end += size
+        return offset
+
+    def save(self, files: dict[str, Kept]) -> None:
+        """Note what has been received, once it is on the disk; to be called in a thread."""
+        self.known = self._index.files = files
+        self._index.used = time.time()
+        os.fdatasync(self.pack.fileno())
+        fresh = self.folder / "index.new"
+        fresh.write_bytes(msgspec.msgpack.encode(self._index))
+        sync_path(str(fresh))
+        fresh.replace(self.folder / "index")
+        if not self.busy and self.end - sum(kept.size for kept in files.values()) > max(WASTE, self.end // 2):
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Begin a new pack: the files are sent again when they are wanted."""
+        old = self._index.pack
+        self._index.pack = f"pack-{int(old.rpartition('-')[2]) + 1}"
+        self.known = self._index.files = {}
+        self.pack.close()
+        (self.folder / "index").unlink(missing_ok=True)
+        (self.folder / old).unlink(missing_ok=True)
+        self.pack = _opened(self.folder / self._index.pack)
+        self.end = 0
+
+
+class ContextStore:
+    """All directories that clients have sent."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = own_folder(root)
+        self._open: dict[str, StoredContext] = {}
+
+    def open(self, name: str) -> StoredContext:
+        """The directory known as `name`; give it back with `close`."""
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+        found = self._open.get(digest)
+        if found is None:
+            found = self._open[digest] = StoredContext(own_folder(self._root / digest), name)
+        found.busy += 1
+        return found
+
+    def close(self, context: StoredContext) -> None:
+        """Nobody reads from it any more."""
+        context.busy -= 1
+        if not context.busy:
+            self._open.pop(context.folder.name, None)
+            context.pack.close()
+
+    def rows(self) -> list[tuple[str, str, int, float, bool]]:
+        """(folder, name, bytes, used at UNIX s, in use) of every directory; to be called in a thread."""
+        found = []
+        for folder in self._root.iterdir():
+            try:
+                index = msgspec.msgpack.decode((folder / "index").read_bytes(), type=Index)
+                size = sum(os.stat(file).st_blocks * 512 for file in folder.iterdir())
+            except (OSError, msgspec.DecodeError):
+                continue
+            found.append((folder.name, index.name, size, index.used, folder.name in self._open))
+        return found
+
+    def remove(self, folder: str) -> None:
+        """Forget a directory that is not in use; to be called in a thread."""
+        if folder in self._open:
+            return
+        for file in (self._root / folder).iterdir():
+            file.unlink()
+        (self._root / folder).rmdir()
+
+
+class Incoming:
+    """A file on its way into the pack."""
+
+    def __init__(self, path: str, entry: Entry, file: ArchiveFile, offset: int) -> None:
+        self.path = path
+        self.entry = entry
+        self.file = file
+        self.offset = offset
+        self.room = entry.size
+        self.come = 0
+        self.hash = hashlib.sha256()
+
+
+class Receiver:
+    """Takes up what a client says is in its directory, and says which of the files it has to send."""
+
+    def __init__(self, context: StoredContext, told: Callable[[int], None]) -> None:
+        self._context = context
+        self._told = told
+        self.tree = ArchiveTree()
+        self._folders: dict[str, ArchiveFile] = {"": self.tree.root}
+        self._files: dict[str, ArchiveFile] = {}
+        self._kept: dict[str, Kept] = {}
+        self._incoming: dict[int, Incoming] = {}
+        self._count = 0
+        self._bytes = 0
+        self.listed = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is here."""
+        return self.listed and not self._incoming
+
+    def entry(self, path: str, entry: Entry, hard_link: str) -> int | None:
+        """One more thing that the directory holds; its number when its content is wanted.
+
+        Raises InvalidParameter for a path that leads out, or is there already.
+        """
+        number = self._count
+        self._count += 1
+        if self._count > MOST_FILES:
+            raise InvalidParameter("the context has too many files")
+        folder, _, name = path.rpartition("/")
+        parent = self._folders.get(folder)
+        if not name or name in (".", "..") or "\0" in path or parent is None or name in parent.inner:
+            raise InvalidParameter(f"the client sends a file with an impossible name: {path!r}")
+        if hard_link:
+            linked = self._files.get(hard_link)
+            if linked is None:
+                raise InvalidParameter(f"{path!r} is a hard link to nothing: {hard_link!r}")
+            parent.inner[name] = linked
+            return None
+        file = ArchiveFile(entry)
+        parent.inner[name] = file
+        if entry.kind == tar_format.DIRECTORY:
+            self._folders[path] = file
+            return None
+        if entry.kind != tar_format.REGULAR:
+            return None
+        self._files[path] = file
+        if not 0 <= entry.size < LARGEST_FILE:
+            raise InvalidParameter(f"{path!r} is too large")
+        known = self._context.known.get(path)
+        file.archive = self._context.pack
+        if known is not None and (known.size, known.time_ns, known.mode) == (entry.size, entry.mtime_ns, entry.mode):
+            file.offset, file.digest = known.offset, known.digest
+            self._kept[path] = known
+            return None
+        self._incoming[number] = Incoming(path, entry, file, self._context.reserve(entry.size))
+        return number
+
+    def skip(self) -> int | None:
+        """Something that no image can hold, a socket; it has its number all the same."""
+        self._count += 1
+        return None
+
+    def end_of_list(self) -> None:
+        """All has been listed."""
+        self.listed = True
+
+    def data(self, number: int, piece: bytes) -> None:
+        """A piece of a file that was asked for; empty: its end. Raises InvalidParameter."""
+        incoming = self._incoming.get(number)
+        if incoming is None:
+            raise InvalidParameter(f"the client sends a file that it was not asked for: {number}")
+        if piece:
+            self._write(incoming, piece)
+            return
+        del self._incoming[number]
+        incoming.file.offset = incoming.offset
+        digest = incoming.hash.digest()
+        incoming.file.digest = digest
+        entry = incoming.entry
+        known = Kept(entry.size, entry.mtime_ns, entry.mode, incoming.offset, digest)
+        if incoming.come == entry.size:
+            self._kept[incoming.path] = known
+        entry.size = incoming.come  # it has changed while it was sent
+
+    def _write(self, incoming: Incoming, piece: bytes) -> None:
+        fd = self._context.pack.fileno()
+        if incoming.come + len(piece) > incoming.room:
+            incoming.room = 2 * (incoming.come + len(piece))
+            if incoming.room > LARGEST_FILE:
+                raise InvalidParameter(f"{incoming.path!r} is too large")
+            offset = self._context.reserve(incoming.room)
+            for place in range(0, incoming.come, 1 << 20):
+                size = min(1 << 20, incoming.come - place)
+                _pwrite(fd, os.pread(fd, size, incoming.offset + place), offset + place)
+            incoming.offset = offset
+        _pwrite(fd, piece, incoming.offset + incoming.come)
+        incoming.come += len(piece)
+        incoming.hash.update(piece)
+        self._bytes += len(piece)
+        self._told(self._bytes)
+
+    def kept(self) -> dict[str, Kept]:
+        """What the index is to name from now on."""
+        return self._kept
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0))
+
+
+def _pwrite(fd: int, data: bytes, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def tree_of(paths: Sequence[tuple[str, bytes]]) -> ArchiveTree:
+    """A tree of a few files in memory."""
+    tree = ArchiveTree()
+    for path, content in paths:
+        tree.add(path, content)
+    return tree

@@ -1,0 +1,74 @@
+"""Images as a source: found here, or pulled when they are not, or when the newest is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
+from dockyard.engine.images.image import Image
+from dockyard.errors import NotFound
+from dockyard.oci.manifest import parse_platform
+from dockyard.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.solver import Job, Work
+
+
+class ImageFiles(Vertex):
+    """The files of an image, which is here."""
+
+    ready = True
+
+    def __init__(self, name: str, image: Image, *, line: int = 0) -> None:
+        super().__init__(name, line=line)
+        self.image = image
+
+    def definition(self) -> str:
+        return self.image.id
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        return Rootfs(tuple(self.image.config.rootfs.diff_ids), self.image.config.created or "")
+
+
+class ImageResolver:
+    """Resolves the images of one build, each once."""
+
+    def __init__(self, job: Job, *, pull: bool) -> None:
+        self._job = job
+        self._pull = pull
+        self._known: dict[tuple[str, str], Image] = {}
+
+    async def resolve(self, name: str, platform: str) -> Image:
+        """The image called `name` for `platform` ("": this host's). Raises NotFound, Unauthorized, Unavailable."""
+        found = self._known.get((name, platform))
+        if found is None:
+            reference = Reference.parse(name).or_latest()
+            async with self._job.shown(f"[internal] load metadata for {reference.full()}") as part:
+                found = await self._find(name, reference, platform, part)
+            if found.chain_id is not None:
+                self._job.hold(found.chain_id)
+            self._known[name, platform] = found
+        return found
+
+    async def _find(self, name: str, reference: Reference, platform: str, part: Any) -> Image:
+        images = self._job.solver.images
+        wanted = parse_platform(platform) if platform else None
+        if not self._pull:
+            try:
+                images.check_platform(name, wanted)
+                return images.find(name)
+            except NotFound:
+                pass
+
+        def progress(message: dict[str, Any]) -> None:
+            detail = message.get("progressDetail") or {}
+            if message.get("id"):
+                name, word = str(message["id"]), str(message.get("status", ""))
+                done = word in ("Pull complete", "Already exists")
+                part(name, detail.get("current", 0), detail.get("total", 0), done)
+
+        auth = await self._job.client.credentials(reference.domain)
+        await images.pull(reference, auth=auth, platform=platform, progress=progress)
+        images.check_platform(name, wanted)
+        return images.find(name)

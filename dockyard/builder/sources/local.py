@@ -1,0 +1,44 @@
+"""A directory of the client's as a source: what the steps want of it is asked for at once, when the first needs it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dockyard.builder.graph.vertex import Files, Result, Vertex
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.solver import Work
+
+
+class LocalDirectory(Vertex):
+    """The client's directory `directory`."""
+
+    def __init__(self, name: str, directory: str, *, excludes: Sequence[str] = ()) -> None:
+        super().__init__(name)
+        self.directory = directory
+        self.excludes = tuple(excludes)
+        self._follow: set[str] = set()
+        self._whole = False
+
+    def definition(self) -> str:
+        return self.directory
+
+    def want(self, path: str) -> None:
+        """Note that a step reads `path`, which may have wildcards."""
+        place = posixpath.normpath(posixpath.join("/", path)).lstrip("/")
+        if place:
+            self._follow.add(place)
+        else:
+            self._whole = True
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        tree = await work.job.client.directory(
+            self.directory,
+            follow=() if self._whole else sorted(self._follow),
+            excludes=self.excludes,
+            told=lambda size: work.part_soon("transferring context:", size),
+        )
+        work.part("transferring context:", work.told, work.told, done=True)
+        return Files(tree)

@@ -1,0 +1,65 @@
+"""What URLs and git repositories lead to, as sources: fetched once in a build, told apart by their contents."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from dockyard.builder import context as contexts
+from dockyard.builder.graph.vertex import Files, Result, Vertex
+from dockyard.builder.trees import ArchiveFile, ArchiveTree
+from dockyard.content import tar_format
+from dockyard.content.tar_format import Entry
+from dockyard.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.solver import Work
+
+
+class Download(Vertex):
+    """The file behind a URL, called `file_name` in its tree; `checksum`: what its digest has to be, "" for anything."""
+
+    def __init__(self, name: str, url: str, checksum: str = "") -> None:
+        super().__init__(name)
+        self.url = url
+        self.checksum = checksum
+
+    def definition(self) -> str:
+        return repr((self.url, self.checksum))
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        file, _, name, time_ns = await contexts.fetch(self.url, work.solver.folder)
+        work.job.closing.append(file.close)
+        if self.checksum:
+            digest = f"sha256:{await asyncio.to_thread(_digest, file)}"
+            if digest != self.checksum:
+                raise InvalidParameter(f"digest mismatch {digest}: {self.checksum}")
+        tree = ArchiveTree()
+        entry = Entry("", tar_format.REGULAR, 0o600, size=file.seek(0, 2), mtime_ns=time_ns)
+        tree.root.inner[name or "__unnamed__"] = ArchiveFile(entry, file, 0)
+        return Files(tree)
+
+
+class Repository(Vertex):
+    """The files of a git repository; `commit`: what has to be checked out, "" for anything."""
+
+    def __init__(self, name: str, url: str, *, keep_git: bool = False, commit: str = "") -> None:
+        super().__init__(name)
+        self.url = url
+        self.keep_git = keep_git
+        self.commit = commit
+
+    def definition(self) -> str:
+        return repr((self.url, self.keep_git, self.commit))
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        archive = await contexts.git_archive(self.url, work.solver.folder, keep_git=self.keep_git, commit=self.commit)
+        work.job.closing.append(archive.close)
+        return Files(await asyncio.to_thread(ArchiveTree, archive))
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()

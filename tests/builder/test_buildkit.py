@@ -1,0 +1,257 @@
+"""BuildKit's door, with a client of our own that does what buildx does."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.grpc.connection import Connection, Stream
+from tests.buildkit_client import DATA, DIFF_COPY, STAT, Client, stat_of
+from tests.engine_process import EngineProcess
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=41) as process:
+        yield process
+
+
+@pytest.fixture
+def client(engine: EngineProcess, tmp_path: Path) -> Client:
+    return Client(engine.socket, tmp_path, key=str(tmp_path))
+
+
+def write(client: Client, dockerfile: str, **files: str) -> None:
+    folder = client.directories["context"]
+    (folder / "Dockerfile").write_text(dockerfile)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+
+
+async def test_a_multi_stage_build_runs_and_only_what_is_needed_is_built(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS maker\nWORKDIR /src\nCOPY source .\nRUN cat source > made\n"
+        "FROM busybox AS unused\nRUN exit 7\n"
+        'FROM busybox\nENV WORD=hello\nCOPY --from=maker /src/made /made\nCMD ["sh", "-c", "echo $WORD; cat /made"]\n',
+        source="content\n",
+    )
+    built = await client.build(names="multi:1,multi:2")
+    assert built.image
+    assert engine.docker("run", "--rm", "multi:1") == "hello\ncontent\n"
+    assert engine.inspect("multi:2")["Id"] == built.image
+    assert not any("unused" in step.name for step in built.steps.values())
+    again = await client.build(names="multi:1")
+    assert again.image == built.image
+    assert again.cached("RUN cat")
+    assert again.cached("COPY source")
+    assert again.cached("COPY --from")
+
+
+async def test_output_comes_as_it_is_said_and_a_failure_tells_where(client: Client) -> None:
+    write(client, "FROM busybox\n\nRUN echo one; echo two >&2; exit 3\n")
+    built = await client.build()
+    assert built.failure is not None
+    assert built.failure.message == (
+        'process "/bin/sh -c echo one; echo two >&2; exit 3" did not complete successfully: exit code: 3'
+    )
+    assert set(built.log.split()) == {b"one", b"two"}
+    assert any(step.error for step in built.steps.values())
+
+
+async def test_only_changed_files_are_sent_again(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nCOPY . /all\n", one="1", two="2")
+    assert (await client.build(names="sent")).image
+    assert sorted(set(client.sent)) == ["Dockerfile", "one", "two"]
+    client.sent.clear()
+    (client.directories["context"] / "two").write_text("changed")
+    assert (await client.build(names="sent")).image
+    assert [name for name in client.sent if name != "Dockerfile"] == ["two"]
+    assert engine.docker("run", "--rm", "sent", "cat", "/all/one", "/all/two") == "1changed"
+
+
+async def test_a_context_is_asked_only_for_what_the_steps_read(client: Client) -> None:
+    write(client, "FROM busybox\nCOPY one /one\n", one="1", two="2")
+    assert (await client.build()).image
+    assert "two" not in client.sent
+
+
+async def test_cache_mounts_stay_and_are_in_no_layer(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nARG N\nRUN --mount=type=cache,target=/var/cache/x date >> /var/cache/x/runs; "
+                  "wc -l < /var/cache/x/runs > /count; rm -f /gone\n")  # fmt: skip
+    assert (await client.build({"build-arg:N": "1"}, names="counted")).image
+    assert engine.docker("run", "--rm", "counted", "cat", "/count") == "1\n"
+    assert (await client.build({"build-arg:N": "2"}, names="counted")).image
+    assert engine.docker("run", "--rm", "counted", "cat", "/count") == "2\n"
+    # the mount point was not there before, and is not there after
+    assert engine.docker("run", "--rm", "counted", "ls", "/var") == engine.docker(
+        "run", "--rm", "busybox", "ls", "/var"
+    )
+
+
+async def test_bind_mounts_show_the_context_and_stages_and_take_nothing_in(
+    engine: EngineProcess, client: Client
+) -> None:
+    write(
+        client,
+        "FROM busybox AS maker\nRUN mkdir /d && echo made > /d/f\nFROM busybox\n"
+        "RUN --mount=source=one,target=/in/one --mount=from=maker,source=/d,target=/made,rw "
+        "cat /in/one /made/f > /out; echo more > /made/g; ! echo x > /in/one\n",
+        one="1",
+    )
+    assert (await client.build(names="bound")).image
+    assert engine.docker("run", "--rm", "bound", "sh", "-c", "cat /out; ls -d /in /made 2>/dev/null; true") == "1made\n"
+
+
+async def test_secrets_reach_the_command_and_nothing_else(engine: EngineProcess, client: Client) -> None:
+    secret = f"very-secret-{os.getpid()}"
+    client.secrets["token"] = secret.encode()
+    write(
+        client,
+        "FROM busybox\nRUN --mount=type=secret,id=token,mode=0440 --mount=type=secret,id=token,env=TOKEN,target=/t "
+        'wc -c < /run/secrets/token > /size; stat -c %a /run/secrets/token >> /size; [ "$TOKEN" = "$(cat /t)" ]\n',
+    )
+    assert (await client.build(names="secretive")).image
+    assert engine.docker("run", "--rm", "secretive", "cat", "/size") == f"{len(secret)}\n440\n"
+    assert engine.docker("run", "--rm", "secretive", "sh", "-c", "ls /run/secrets /t 2>/dev/null; true") == ""
+    for place, _, files in os.walk(engine.data_root):
+        for name in files:
+            path = Path(place) / name
+            if path.is_file() and path.stat().st_size < 64 << 20:
+                assert secret.encode() not in path.read_bytes(), path
+    assert secret not in engine.log()
+
+
+async def test_a_missing_secret_is_refused_only_when_it_is_required(client: Client) -> None:
+    write(client, "FROM busybox\nRUN --mount=type=secret,id=none [ ! -e /run/secrets/none ]\n")
+    assert (await client.build()).image
+    write(client, "FROM busybox\nRUN --mount=type=secret,id=none,required true\n")
+    built = await client.build()
+    assert built.failure is not None
+    assert built.failure.message == "secret none: not found"
+
+
+async def test_independent_stages_run_side_by_side_and_identical_steps_once(client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS a\nRUN sleep 1; echo a > /a\nFROM busybox AS b\nRUN sleep 1; echo b > /b\n"
+        "FROM busybox AS c\nRUN sleep 1; echo a > /a\nFROM busybox\nCOPY --from=a /a /a\nCOPY --from=b /b /b\n"
+        "COPY --from=c /a /c\n",
+    )
+    began = time.monotonic()
+    assert (await client.build()).image
+    runs = [step for step in client_steps(await client.build()) if "sleep" in step.name]
+    assert len(runs) == 3
+    assert time.monotonic() - began < 2.9
+
+
+def client_steps(built: object) -> list[wire.Vertex]:
+    return list(built.steps.values())  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_build_ends_its_command_and_leaves_nothing(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nRUN sleep 98765\n")
+
+    def cancel_soon(control: Connection, solving: "asyncio.Task[bytes]") -> None:
+        async def wait_and_cancel() -> None:
+            while b"98765" not in await asyncio.to_thread(commands):  # noqa: ASYNC110  (nothing tells of it)
+                await asyncio.sleep(0.05)
+            solving.cancel()
+
+        tasks.append(asyncio.ensure_future(wait_and_cancel()))
+
+    tasks: list[asyncio.Task[None]] = []
+    with pytest.raises(asyncio.CancelledError):
+        await client.build(meanwhile=cancel_soon)
+    for _ in range(100):
+        if b"98765" not in commands() and not engine.docker("ps", "-aq"):
+            break
+        await asyncio.sleep(0.05)
+    assert b"98765" not in commands()
+    assert engine.docker("ps", "-aq") == ""
+
+
+def commands() -> bytes:
+    """The command lines of all processes."""
+    found = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += path.read_bytes()
+        except OSError:
+            continue
+    return found
+
+
+async def test_the_cache_survives_a_killed_daemon(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nCOPY one /\nRUN echo survived > /s\n", one="x")
+    first = await client.build()
+    engine.kill()
+    engine.start()
+    again = await client.build()
+    assert again.image == first.image
+    assert again.cached("RUN echo")
+
+
+@pytest.mark.parametrize("path", ["../out", "/etc/x", "a/../../x", "missing/x", "", "."])
+async def test_a_client_cannot_send_files_with_impossible_names(client: Client, path: str) -> None:
+    async def hostile(stream: Stream) -> None:
+        if stream.headers["dir-name"] == "dockerfile" or stream.headers.get("followpaths") == ".dockerignore":
+            await client.diff_copy(stream)
+            return
+        await stream.send(wire.Packet(type=STAT, stat=wire.Stat(path=path, mode=0o644, size=3)).SerializeToString())
+        await stream.send(wire.Packet(type=STAT).SerializeToString())
+        await stream.receive()
+
+    client.methods[DIFF_COPY] = hostile
+    write(client, "FROM busybox\nCOPY . /all\n")
+    built = await client.build()
+    assert built.failure is not None
+    assert "impossible name" in built.failure.message
+
+
+async def test_a_client_cannot_send_what_it_was_not_asked_for(client: Client) -> None:
+    async def hostile(stream: Stream) -> None:
+        if stream.headers["dir-name"] == "dockerfile" or stream.headers.get("followpaths") == ".dockerignore":
+            await client.diff_copy(stream)
+            return
+        folder = client.directories["context"]
+        await stream.send(wire.Packet(type=STAT, stat=stat_of(folder, "Dockerfile")).SerializeToString())
+        await stream.send(wire.Packet(type=DATA, id=77, data=b"x").SerializeToString())
+        await stream.receive()
+
+    client.methods[DIFF_COPY] = hostile
+    write(client, "FROM busybox\nCOPY . /all\n")
+    built = await client.build()
+    assert built.failure is not None
+    assert "not asked for" in built.failure.message
+
+
+async def test_a_link_in_a_context_does_not_leave_it(engine: EngineProcess, client: Client) -> None:
+    (client.directories["context"] / "link").symlink_to("/etc/passwd")
+    write(client, "FROM busybox\nCOPY link /x\n")
+    built = await client.build()
+    assert built.failure is not None or "root:" not in engine.docker("run", "--rm", built.image, "cat", "/x")
+
+
+async def test_a_foreign_frontend_is_refused_in_words(client: Client) -> None:
+    write(client, "# syntax=evil/frontend:1\nFROM busybox\n")
+    built = await client.build()
+    assert built.failure is not None
+    assert built.failure.message.startswith("frontend image evil/frontend:1 is not run here")
+
+
+async def test_garbage_on_the_door_closes_it_and_nothing_else(engine: EngineProcess) -> None:
+    for garbage in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(2000), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100):
+        for target in ("/grpc", "/session"):
+            reader, writer = await asyncio.open_unix_connection(engine.socket)
+            head = f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+            writer.write(f"{head}X-Docker-Expose-Session-Uuid: {os.urandom(8).hex()}\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(garbage)
+            await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+    assert engine.docker("version")
