@@ -8,6 +8,7 @@ import os
 import re
 import types
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -71,10 +72,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     bridge: Annotated[str, _about("Attach containers to a network bridge, created when missing")] = ""
     bip: Annotated[str, _about("IPv4 address for the default bridge, in CIDR notation")] = ""
     fixed_cidr: Annotated[str, _about("IPv4 subnet for fixed IPs")] = ""
+    default_gateway: Annotated[str, _about("Default gateway IPv4 address for the default bridge network")] = ""
+    ipv6: Annotated[bool, _about("Enable IPv6 networking for the default bridge network")] = False
+    bip6: Annotated[str, _about("IPv6 address for the default bridge, in CIDR notation")] = ""
+    fixed_cidr_v6: Annotated[str, _about("IPv6 subnet for the default bridge network")] = ""
+    default_gateway_v6: Annotated[str, _about("Default gateway IPv6 address for the default bridge network")] = ""
+    default_network_opts: Annotated[
+        dict[str, dict[str, str]], _about("Default network options, as DRIVER=OPTION=VALUE")
+    ] = {}
     mtu: Annotated[int, _about("Set the MTU of the default bridge")] = 1500
     icc: Annotated[bool, _about("Enable inter-container communication on the default bridge")] = True
     ip: Annotated[str, _about("Host IP for port publishing from the default bridge")] = "0.0.0.0"
     iptables: Annotated[bool, _about("Enable addition of firewall rules")] = True
+    ip6tables: Annotated[bool, _about("Enable addition of firewall rules for IPv6")] = True
+    allow_direct_routing: Annotated[
+        bool, _about("Allow remote access to published ports on container IP addresses")
+    ] = False
     bridge_accept_fwmark: Annotated[
         str, _about("In bridge networks, accept packets with this firewall mark, or mark/mask")
     ] = ""
@@ -88,7 +101,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     dns: Annotated[list[str], _about("DNS server to use")] = []
     dns_opts: Annotated[list[str], _about("DNS options to use")] = []
     dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
-    host_gateway_ip: Annotated[str, _about("IP that host-gateway in --add-host means; default: the bridge's")] = ""
+    host_gateway_ips: Annotated[
+        list[str], _about("IPs that host-gateway in --add-host means; default: the bridge's")
+    ] = []
     cluster_store: Annotated[
         str, _about("What hosts of the same overlay networks share: file:///FOLDER, which all of them have")
     ] = ""
@@ -183,6 +198,8 @@ FLAG_NAMES = {
     "features": "feature",
     "default_ulimits": "default-ulimit",
     "cdi_spec_dirs": "cdi-spec-dir",
+    "host_gateway_ips": "host-gateway-ip",
+    "default_network_opts": "default-network-opt",
 }
 SHORT_FLAGS = {
     "H": "hosts",
@@ -344,6 +361,12 @@ def _set(settings: dict[str, Any], name: str, kind: Any, flag: str, value: str) 
         if set(pairs) != {"base", "size"} or not pairs["size"].isdigit():
             raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want base=CIDR,size=BITS')
         settings.setdefault(name, []).append(AddressPool(base=pairs["base"], size=int(pairs["size"])))
+    elif name == "default_network_opts":
+        driver, separator, option = value.partition("=")
+        key, _, item = option.partition("=")
+        if not (driver and separator and key):
+            raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want DRIVER=OPTION=VALUE')
+        settings.setdefault(name, {}).setdefault(driver, {})[key] = item
     elif name == "default_ulimits":
         settings.setdefault(name, {}).update(_ulimit(flag, value))
     elif get_origin(kind) is dict:
@@ -434,8 +457,8 @@ def _without_foreign(given: dict[str, Any], warnings: list[str]) -> dict[str, An
                 warnings.append(said)
         elif key == "proxies" and isinstance(value, dict):
             ours.update(value)
-        elif key == "host-gateway-ips" and isinstance(value, list):
-            ours["host-gateway-ip"] = next((str(address) for address in value if ":" not in str(address)), "")
+        elif key == "host-gateway-ip" and isinstance(value, str):
+            ours["host-gateway-ips"] = [value] if value else []
         else:
             ours[key] = value
     return ours
@@ -516,6 +539,7 @@ def _check(config: Config) -> None:
         raise InvalidParameter(NO_SLICE)
     if config.bridge == "none" and config.bip:
         raise InvalidParameter("--bip cannot be used with --bridge=none")
+    _check_networks(config)
     bytes_of(config.default_shm_size)
     if config.default_cgroupns_mode not in ("", "host", "private"):
         raise InvalidParameter(
@@ -529,6 +553,32 @@ def _check(config: Config) -> None:
         raise InvalidParameter(f'specified default runtime "{config.default_runtime}" does not exist')
     if config.max_concurrent_downloads < 1 or config.max_concurrent_uploads < 1:
         raise InvalidParameter("max concurrent downloads and uploads must be at least 1")
+
+
+def _check_networks(config: Config) -> None:
+    if config.bridge == "none" and config.bip6:
+        raise InvalidParameter("--bip6 cannot be used with --bridge=none")
+    if not config.icc and not config.iptables:
+        raise InvalidParameter(
+            "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. "
+            "Please set --icc or --iptables to true"
+        )
+    if not config.icc and config.ipv6 and not config.ip6tables:
+        raise InvalidParameter(
+            "You specified --ip6tables=false with --icc=false. ICC=false uses ip6tables to function. "
+            "Please set --icc or --ip6tables to true"
+        )
+    addresses = [("default-gateway", config.default_gateway), ("default-gateway-v6", config.default_gateway_v6)]
+    for name, value in [*addresses, *(("host-gateway-ip", value) for value in config.host_gateway_ips)]:
+        try:
+            found = ip_address(value) if value else None
+        except ValueError:
+            raise InvalidParameter(f"invalid --{name}: {value} is no IP address") from None
+        if found is not None and name.startswith("default") and (found.version == 6) != name.endswith("v6"):
+            raise InvalidParameter(f"invalid --{name}: {value} is of the other IP version")
+    versions = [":" in value for value in config.host_gateway_ips]
+    if len(versions) != len(set(versions)):
+        raise InvalidParameter("at most one IPv4 and one IPv6 host-gateway-ip can be configured")
 
 
 def help_text() -> str:

@@ -28,15 +28,7 @@ class Foreign:
 
 FOREIGN: dict[str, Foreign] = {
     # networks
-    "allow-direct-routing": Foreign("bool", LATER),
-    "bip6": Foreign("string", LATER),
-    "default-gateway": Foreign("string", LATER),
-    "default-gateway-v6": Foreign("string", LATER),
-    "default-network-opts": Foreign("map", LATER, "default-network-opt"),
     "firewall-backend": Foreign("string", f"{NOT_HERE}: rules are nftables', and iptables' where that is used"),
-    "fixed-cidr-v6": Foreign("string", LATER),
-    "ip6tables": Foreign("bool", LATER),
-    "ipv6": Foreign("bool", LATER),
     "network-diagnostic-port": Foreign("int", NOT_HERE),
     "userland-proxy-path": Foreign("string", f"{NOT_HERE}: the proxy is a part of the daemon"),
     # builds, monitoring, swarm

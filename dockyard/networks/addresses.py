@@ -11,7 +11,7 @@ from dockyard.networks.model import EndpointConfig, EndpointState, Network
 log = logging.getLogger("dockyard.networks")
 
 # The auxiliary address that containers of the default bridge take for their gateway instead of the bridge's own.
-DEFAULT_GATEWAY = "DefaultGatewayIPv4"
+DEFAULT_GATEWAYS = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 
 
 class Addresses:
@@ -41,16 +41,23 @@ class Addresses:
         del self._pools[network.id]
 
     def take(
-        self, network: Network, config: EndpointConfig, state: EndpointState, avoid: Set[Address] = frozenset()
+        self,
+        network: Network,
+        config: EndpointConfig,
+        state: EndpointState,
+        avoid: Set[Address] = frozenset(),
+        ipv6: bool = True,
     ) -> None:
         """Give the endpoint `state` its addresses and gateways: those wished for, or the lowest free ones but `avoid`.
 
+        Without `ipv6` it gets none of IPv6's.
         Raises Conflict when a wish is taken, InvalidParameter when it is outside, Unavailable when a pool is full;
         then the endpoint has none.
         """
         try:
             for version, wanted in ((4, config.ipv4_address), (6, config.ipv6_address)):
-                self._take_one(network, version, wanted, state, avoid)
+                if version == 4 or ipv6:
+                    self._take_one(network, version, wanted, state, avoid)
         except DockyardError:
             self.free(state)
             raise
@@ -114,5 +121,5 @@ def _take(pools: list[AddressPool], wanted: str, avoid: Set[Address]) -> tuple[A
 def _gateway(network: Network, pool: AddressPool) -> str:
     for given in network.pools:
         if given.subnet and ip_network(given.subnet, strict=False) == pool.subnet:
-            return given.auxiliary.get(DEFAULT_GATEWAY) or given.gateway
+            return given.auxiliary.get(DEFAULT_GATEWAYS[pool.subnet.version]) or given.gateway
     return ""

@@ -22,8 +22,9 @@ import msgspec
 from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.folders import own_folder
 from dockyard.linux.netlink import RouteSocket, delete_link
-from dockyard.networks import files, identity, legacy_links, sandboxes
+from dockyard.networks import advertising, files, identity, legacy_links, sandboxes
 from dockyard.networks.addresses import Addresses
+from dockyard.networks.advertising import Advertiser
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.cluster.reservations import give_back, reserve_addresses
 from dockyard.networks.cluster.store import ClusterStore, Peer
@@ -42,7 +43,7 @@ from dockyard.networks.drivers import (
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, ICC, rules_of, veth_name
 from dockyard.networks.drivers.interfaces import route
 from dockyard.networks.drivers.marks import is_ours, mark_of
-from dockyard.networks.drivers.options import INTERFACE_NAME, PREFIX, option_flag
+from dockyard.networks.endpoint_sysctls import disables_ipv6
 from dockyard.networks.firewall import BridgeRules, Firewall, LinkedPort
 from dockyard.networks.ipam import address
 from dockyard.networks.model import (
@@ -55,6 +56,7 @@ from dockyard.networks.model import (
     Settings,
 )
 from dockyard.networks.names import Names
+from dockyard.networks.options import INTERFACE_NAME, PREFIX, option_flag
 from dockyard.networks.publishing import Publication, Publisher
 from dockyard.networks.publishing import rules_of as port_rules
 
@@ -78,6 +80,7 @@ class Active:
     dns: DnsServer | None = None
     gateway_network: str = ""
     linked_ports: list[LinkedPort] = field(default_factory=list)
+    advertisers: list[Advertiser] = field(default_factory=list)
 
 
 class Controller:
@@ -101,7 +104,13 @@ class Controller:
         others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark))
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, *others, self._overlay)}
         self._bridge = bridge
-        self.firewall = Firewall(settings.instance, settings.firewall, settings.accept_mark)
+        self.firewall = Firewall(
+            settings.instance,
+            settings.firewall,
+            settings.accept_mark,
+            ipv6=settings.firewall_ipv6,
+            direct=settings.direct_routing,
+        )
         self._firewall_current = False
         self._publisher = Publisher(settings, bridge.routes_loopback)
         self._networks: dict[str, Network] = {}
@@ -140,6 +149,7 @@ class Controller:
 
     def _abandon(self, active: Active) -> None:
         self._publisher.release(active.publications)
+        _silence(active)
         if active.dns is not None:
             active.dns.close()
         if active.namespace is not None:
@@ -318,9 +328,24 @@ class Controller:
             undo.push_async_callback(self._unbuild, active, building)
             self._write_files(active)  # meanwhile
             self._start(active, await asyncio.shield(building))
+            await self._advertise(active, sandbox.endpoints)
             self._tell_linking(active)
             undo.pop_all()
         return sandbox
+
+    async def _advertise(self, active: Active, names: Iterable[str]) -> None:
+        """Let the neighbours on these networks know the container's addresses."""
+        for name in names:
+            state = active.sandbox.endpoints[name]
+            network = self._networks[state.network_id]
+            if active.namespace is None or not advertising.wanted(network, state):
+                continue
+            try:
+                sender = await self._do(advertising.prepare, active.namespace, state)
+            except OSError as error:
+                log.warning("addresses of %s on %s are not advertised: %s", active.request.name, name, error)
+                continue
+            active.advertisers.append(advertising.advertise(sender, network, state))
 
     async def _unbuild(self, active: Active, building: asyncio.Future[DnsSockets | None]) -> None:
         """Undo `_build`, which may still be at work; the links go with the namespace."""
@@ -430,13 +455,14 @@ class Controller:
             wanted4, wanted6 = config.ipv4_address or kept.ip, config.ipv6_address or kept.ipv6
             config = msgspec.structs.replace(config, ipv4_address=wanted4, ipv6_address=wanted6)
         claimed = self._claims.on(network)
+        ipv6 = not disables_ipv6(config.driver_opts, request.sysctls)
         try:
             preferring = _preferring(config, *request.preferred.get(network.id, ("", "")))
-            self._addresses.take(network, preferring, state, claimed)
+            self._addresses.take(network, preferring, state, claimed, ipv6)
         except DockyardError:
             if network.id not in request.preferred:
                 raise
-            self._addresses.take(network, config, state, claimed)
+            self._addresses.take(network, config, state, claimed, ipv6)
         if not driver.leads_out:
             state.gateway = state.ipv6_gateway = ""
         state.mac = config.mac_address.replace("-", ":").lower() or _mac_of(state.ip)
@@ -540,6 +566,7 @@ class Controller:
             return
         for state in active.sandbox.endpoints.values():
             self._names.remove(state)
+        _silence(active)
         if active.dns is not None:
             active.dns.close()
         if active.namespace is None:
@@ -601,6 +628,7 @@ class Controller:
             self._update_resolvers(active)
             self._names.add(state)
             undo.pop_all()
+        await self._advertise(active, [network.name])
         return state
 
     async def disconnect(self, container_id: str, network: Network) -> None:
@@ -749,7 +777,7 @@ class Controller:
             active.sandbox,
             self._settings,
             embedded_dns=self._names_wanted(active),
-            gateway=self._settings.host_gateway or self._default_gateway(),
+            gateways=self._settings.host_gateways or self._default_gateways(),
             linked=legacy_links.hosts_entries(active.request, self._everybody()),
         )
 
@@ -784,9 +812,9 @@ class Controller:
             member = (active.request, active.sandbox)
             active.linked_ports = legacy_links.linked_ports(member, self._everybody(), network.name)
 
-    def _default_gateway(self) -> str:
+    def _default_gateways(self) -> list[str]:
         network = self._default_network()
-        return next((pool.gateway for pool in network.pools if pool.gateway), "") if network is not None else ""
+        return [pool.gateway for pool in network.pools if pool.gateway] if network is not None else []
 
     def _default_network(self) -> Network | None:
         """The default bridge, or None without one. Asked by worker threads too, while networks come and go."""
@@ -835,6 +863,12 @@ def _wanted_ports(request: JoinRequest) -> PortBindings:
 
 def _key_of(publication: Publication) -> str:
     return f"{publication.target[1]}/{publication.held.protocol}"
+
+
+def _silence(active: Active) -> None:
+    for advertiser in active.advertisers:
+        advertiser.close()
+    active.advertisers.clear()
 
 
 def _given(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -34,9 +34,11 @@ class Resolvers:
     servers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    # the file that says it, "" for what we have chosen ourselves
+    source: str = ""
 
     def text(self) -> str:
-        """The file that says it."""
+        """The lines that say it."""
         lines = [f"nameserver {server}" for server in self.servers]
         if self.search:
             lines.append(f"search {' '.join(self.search)}")
@@ -50,6 +52,7 @@ class Resolvers:
             tuple(servers) or self.servers,
             tuple(name for name in search if name != ".") if search else self.search,
             tuple(options) or self.options,
+            self.source,
         )
 
 
@@ -74,19 +77,27 @@ def parse_resolv_conf(text: str) -> Resolvers:
 def host_resolvers(path: str = HOST_RESOLV_CONF) -> Resolvers:
     """The host's own resolvers; empty when it has no resolv.conf."""
     try:
-        return parse_resolv_conf(Path(path).read_text(encoding="utf-8", errors="replace"))
+        found = parse_resolv_conf(Path(path).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return Resolvers()
+    return replace(found, source=path)
 
 
 def resolvers_for_containers(ipv6: bool) -> Resolvers:
     """The host's resolvers that can be reached from a network namespace, which has or has not IPv6."""
     host = host_resolvers()
     servers = tuple(server for server in host.servers if not only_from_host(server, ipv6))
+    source = host.source
     if not servers and host.servers:
-        upstreams = host_resolvers(RESOLVED_UPSTREAMS).servers
-        servers = tuple(server for server in upstreams if not only_from_host(server, ipv6))
-    return Resolvers(servers or FALLBACK_SERVERS + (FALLBACK_SERVERS_IPV6 if ipv6 else ()), host.search, host.options)
+        upstreams = host_resolvers(RESOLVED_UPSTREAMS)
+        servers = tuple(server for server in upstreams.servers if not only_from_host(server, ipv6))
+        source = upstreams.source or source
+    return Resolvers(servers or fallback_servers(ipv6), host.search, host.options, source)
+
+
+def fallback_servers(ipv6: bool) -> tuple[str, ...]:
+    """The resolvers of a container with or without IPv6 whose host has none for it."""
+    return FALLBACK_SERVERS + (FALLBACK_SERVERS_IPV6 if ipv6 else ())
 
 
 def only_from_host(server: str, ipv6: bool) -> bool:

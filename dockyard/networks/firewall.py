@@ -8,7 +8,7 @@ deletes an element of a map.
 import logging
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -16,6 +16,7 @@ from dockyard.errors import SystemFailure
 from dockyard.linux import conntrack
 from dockyard.linux.netlink import RouteSocket
 from dockyard.linux.nftables import Nftables, NftablesError
+from dockyard.networks.gateway_modes import NAT, ROUTED, UNPROTECTED
 
 log = logging.getLogger("dockyard.networks")
 
@@ -29,12 +30,22 @@ class BridgeRules:
     internal: bool = False
     icc: bool = True
     masquerade: bool = True
+    # by IP version (see gateway_modes.py), as are the addresses that stand for containers outside, if given
+    modes: tuple[str, str] = (NAT, NAT)
+    sources: tuple[str, str] = ("", "")
+    # the links from which published containers may be addressed directly
+    trusted: tuple[str, ...] = ()
+
+    def mode(self, version: int) -> str:
+        """The gateway mode for IPv4 (4) or IPv6 (6)."""
+        return self.modes[version == 6]
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
     """Traffic for `host_ip:host_port` (unspecified: any of the host's addresses) goes to `ip:port`.
 
+    With the host port 0 nothing is translated: who knows the way may address `ip:port`.
     Without `loopback`, what the host sends to 127.0.0.1 or ::1 stays with who listens there.
     """
 
@@ -67,8 +78,24 @@ class Firewall:
     Blocking, thread-safe; each call is one transaction. Raises SystemFailure when the kernel refuses it.
     """
 
-    def __init__(self, name: str, enabled: bool = True, accept_mark: tuple[int, int] | None = None) -> None:
-        """`accept_mark`: the mark, and its mask, of packets to be forwarded whatever else is said."""
+    def __init__(
+        self,
+        name: str,
+        enabled: bool = True,
+        accept_mark: tuple[int, int] | None = None,
+        *,
+        ipv6: bool = True,
+        direct: bool = False,
+    ) -> None:
+        """`accept_mark`: the mark, and its mask, of packets to be forwarded whatever else is said.
+
+        `ipv6`: whether IPv6 is filtered, too; `direct`: whether published ports may be addressed at the container's own
+        address from everywhere.
+        """
+        self._ipv6 = ipv6
+        self._direct = direct
+        # whether anybody may address containers directly, and the set of who may be is to be kept
+        self._targeted = direct
         self.name = name
         self._accept_mark = accept_mark
         self._bridges: dict[str, BridgeRules] = {}
@@ -87,6 +114,8 @@ class Firewall:
         """Replace the networks served, without telling the kernel; see `rewrite`."""
         with self._lock:
             self._bridges = {rules.bridge: rules for rules in bridges}
+            some = (rules.trusted or ROUTED in rules.modes for rules in self._bridges.values())
+            self._targeted = self._direct or any(some)
 
     def adopt(self, ports: Iterable[PublishedPort]) -> None:
         """Count `ports` among the published ones, without telling the kernel; see `rewrite`."""
@@ -108,8 +137,9 @@ class Firewall:
             removed = [port for port in ports if port in self._ports]
             self._ports.difference_update(removed)
             if self._nft is not None and removed:
+                left = {_target(port) for port in self._ports}
                 try:
-                    self._run(self._elements("delete", removed))
+                    self._run(self._elements("delete", removed, left))
                 except SystemFailure:
                     # somebody flushed the table under us: write down what is left
                     self.rewrite()
@@ -168,7 +198,7 @@ class Firewall:
             if self._nft is None:
                 return
             wanted = {4}
-            if any(net.version == 6 for rules in self._bridges.values() for net in rules.subnets):
+            if self._ipv6 and any(net.version == 6 for rules in self._bridges.values() for net in rules.subnets):
                 wanted.add(6)
             text = "".join(self._table(version) for version in sorted(wanted))
             for version in self._families - wanted:
@@ -201,12 +231,23 @@ class Firewall:
         except NftablesError as error:
             raise SystemFailure(f"the packet filter refused a change: {error}") from error
 
-    def _elements(self, act: str, ports: Iterable[PublishedPort]) -> str:
-        """The commands that `act` ("add" or "delete") on what the tables say of `ports`."""
+    def _elements(
+        self, act: str, ports: Iterable[PublishedPort], shared: Set[tuple[str, str, int]] = frozenset()
+    ) -> str:
+        """The commands that `act` ("add" or "delete") on what the tables say of `ports`.
+
+        The targets `shared` are left alone: other ports lead there, too.
+        """
         lines = []
+        done = set(shared)
         for port in ports:
             table = f"{act} element {_family(port.version)} {self.name}"
             target = f"{port.ip} . {port.port}"
+            if self._targeted and _target(port) not in done:
+                done.add(_target(port))
+                lines.append(f"{table} targets {{ {port.ip} . {port.protocol} . {port.port} }}\n")
+            if not port.host_port:
+                continue
             if ip_address(port.host_ip).is_unspecified:
                 lines.append(f"{table} published {{ {port.protocol} . {port.host_port} : {target} }}\n")
                 if not port.loopback:
@@ -229,6 +270,7 @@ class Firewall:
             f"table {family} {self.name} {{",
             f" map published {{ type inet_proto . inet_service : {kind} . inet_service; }}",
             f" map published_at {{ type {kind} . inet_proto . inet_service : {kind} . inet_service; }}",
+            f" set targets {{ type {kind} . inet_proto . inet_service; }}",
             " set proxied { type inet_proto . inet_service; }",
             *([" set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }"] if version == 4 else []),
             " chain publish {",
@@ -249,7 +291,7 @@ class Firewall:
         ]
         lines += _raw(ours, family, version)
         lines += _postrouting(ours, family, version)
-        lines += _forward(ours, version, self._accept_mark)
+        lines += _forward(ours, version, self._accept_mark, self._direct)
         lines.append("}")
         linked = self._linked("add", self._links) if version == 4 else ""
         return "\n".join(lines) + "\n" + self._elements("add", ports) + linked
@@ -265,6 +307,10 @@ def has_table(name: str) -> bool:
         return f"table ip {name}" in nft.run("list tables").split("\n")
     finally:
         nft.close()
+
+
+def _target(port: PublishedPort) -> tuple[str, str, int]:
+    return port.ip, port.protocol, port.port
 
 
 def _family(version: int) -> str:
@@ -296,22 +342,33 @@ def _postrouting(ours: list[BridgeRules], family: str, version: int) -> list[str
             for net in rules.subnets
             if net.version == version
         ]
-        if rules.masquerade and not rules.internal:
+        if rules.masquerade and not rules.internal and rules.mode(version) != ROUTED:
+            source = rules.sources[version == 6]
+            hide = f"snat to {source}" if source else "masquerade"
             lines += [
-                f"  oifname != {name} {family} saddr {net} masquerade"
-                for net in rules.subnets
-                if net.version == version
+                f"  oifname != {name} {family} saddr {net} {hide}" for net in rules.subnets if net.version == version
             ]
     return [*lines, " }"]
 
 
-def _forward(ours: list[BridgeRules], version: int, accept_mark: tuple[int, int] | None) -> list[str]:
+def _forward(ours: list[BridgeRules], version: int, accept_mark: tuple[int, int] | None, direct: bool) -> list[str]:
+    family = _family(version)
+    target = f"{family} daddr . meta l4proto . th dport @targets accept"
     lines = []
     for rules in ours:
         name = f'"{rules.bridge}"'
         lines.append(f" chain to-{rules.bridge} {{")
         if not rules.internal:
             lines.append("  ct status dnat accept")
+            if rules.mode(version) == UNPROTECTED:
+                lines.append("  accept")
+            elif direct or rules.mode(version) == ROUTED:
+                lines.append(f"  {target}")
+                if rules.mode(version) == ROUTED:  # as Docker does: who may be addressed answers a ping
+                    lines.append(f"  meta l4proto {'icmp' if version == 4 else 'icmpv6'} accept")
+            elif rules.trusted:
+                names = ", ".join(f'"{trusted}"' for trusted in rules.trusted)
+                lines.append(f"  iifname {{ {names} }} {target}")
         if rules.icc:
             lines.append(f"  iifname {name} accept")
         elif version == 4:

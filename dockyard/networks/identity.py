@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from dockyard.errors import InvalidParameter
 from dockyard.networks import files
 from dockyard.networks.model import EndpointState, JoinRequest, Sandbox, Settings
+from dockyard.networks.resolv_conf import Origin, resolv_conf
 
 log = logging.getLogger("dockyard.networks")
 
@@ -20,17 +21,17 @@ def write(
     settings: Settings,
     *,
     embedded_dns: bool,
-    gateway: str,
+    gateways: Sequence[str],
     linked: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the three files into the request's directory, if it names one.
 
-    `embedded_dns`: the container has our resolver; `gateway`: the address that host-gateway stands for;
+    `embedded_dns`: the container has our resolver; `gateways`: the addresses that host-gateway stands for;
     `linked`: (address, names) of the containers it is linked to.
     """
     if not request.files_dir:
         return
-    extra = [_extra_host(text, gateway) for text in request.extra_hosts]
+    extra = [entry for text in request.extra_hosts for entry in _extra_hosts(text, gateways)]
     files.write(request.files_dir, "hostname", own_name(request) + "\n")
     _write_resolvers(request, sandbox, settings, embedded_dns)
     if sandbox.netns_path is None:
@@ -79,7 +80,7 @@ def asks_embedded_server(request: JoinRequest) -> bool:
 
 
 def _write_resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> None:
-    text = _resolvers(request, sandbox, settings, embedded_dns).text()
+    text = _resolvers(request, sandbox, settings, embedded_dns)
     files.write(request.files_dir, "resolv.conf", text)
     sandbox.resolv_conf = _digest(text)
 
@@ -88,19 +89,39 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> files.Resolvers:
+def _resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> str:
     servers = [_server(text) for text in request.dns or settings.dns]
     ipv6 = any(state.ipv6 for state in sandbox.endpoints.values())
     search = request.dns_search or settings.dns_search
     options = request.dns_options or settings.dns_options
+    given = {"nameservers": servers, "search": search, "options": options}
+    overrides = [name for name, value in given.items() if value]
+    ndots = any(option.startswith("ndots:") for option in options)
+    ndots_from = "override" if ndots else ""
     if sandbox.netns_path is None:
-        return files.host_resolvers().override(servers, search, options)
+        host = files.host_resolvers().override(servers, search, options)
+        return resolv_conf(host, Origin(overrides=overrides, ndots_from=ndots_from or _ndots_of_host(host)))
     if not embedded_dns:
-        return files.resolvers_for_containers(ipv6).override(servers, search, options)
-    resolvers = files.host_resolvers().override((files.EMBEDDED_SERVER,), search, options)
-    if any(option.startswith("ndots:") for option in resolvers.options):
-        return resolvers
-    return resolvers.override((), (), (*resolvers.options, "ndots:0"))
+        known = files.resolvers_for_containers(ipv6)
+        chosen = not servers and known.servers == files.fallback_servers(ipv6)
+        known = known.override(servers, search, options)
+        warnings = ["Used default nameservers."] if chosen else []
+        ndots_from = ndots_from or _ndots_of_host(known)
+        return resolv_conf(known, Origin("legacy", (), overrides, ndots_from, warnings))
+    host = files.host_resolvers()
+    external = servers or [
+        f"host({server})" if files.only_from_host(server, ipv6) else server for server in host.servers
+    ]
+    resolvers = host.override((files.EMBEDDED_SERVER,), search, options)
+    ndots_from = ndots_from or _ndots_of_host(resolvers)
+    if not ndots_from:
+        resolvers = resolvers.override((), (), (*resolvers.options, "ndots:0"))
+    warnings = [] if external else ["NO EXTERNAL NAMESERVERS DEFINED"]
+    return resolv_conf(resolvers, Origin("internal resolver", external, overrides, ndots_from or "internal", warnings))
+
+
+def _ndots_of_host(resolvers: files.Resolvers) -> str:
+    return "host" if any(option.startswith("ndots:") for option in resolvers.options) else ""
 
 
 def _server(text: str) -> str:
@@ -124,12 +145,12 @@ def own_name(request: JoinRequest) -> str:
     return f"{request.hostname}.{request.domainname}" if request.domainname else request.hostname
 
 
-def _extra_host(text: str, gateway: str) -> tuple[str, str]:
+def _extra_hosts(text: str, gateways: Sequence[str]) -> list[tuple[str, str]]:
     name, separator, where = text.partition("=" if "=" in text else ":")
     if not separator or not name or not text.isprintable():
         raise InvalidParameter(f"bad format for add-host: {text!r}")
-    if where == HOST_GATEWAY:
-        if not gateway:
-            raise InvalidParameter("unable to derive the IP value for host-gateway")
-        where = gateway
-    return where.strip("[]"), name
+    if where != HOST_GATEWAY:
+        return [(where.strip("[]"), name)]
+    if not gateways:
+        raise InvalidParameter("unable to derive the IP value for host-gateway")
+    return [(gateway, name) for gateway in gateways]

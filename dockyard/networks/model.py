@@ -136,11 +136,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
     instance: str
     firewall: bool = True
+    firewall_ipv6: bool = True
+    direct_routing: bool = False
     accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
     userland_proxy: bool = True
     host_binding: str = "0.0.0.0"
-    host_gateway: str = ""
+    host_gateways: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
 from dockyard.networks.drivers.bridge import HOST_BINDING
 from dockyard.networks.firewall import PublishedPort
+from dockyard.networks.gateway_modes import ROUTED, gateway_mode
 from dockyard.networks.ipam import address
 from dockyard.networks.model import EndpointState, JoinRequest, Network, PortBindings, Settings
 from dockyard.networks.ports import HeldPort, HostPorts, display, split_port
@@ -58,9 +59,16 @@ class Publisher:
                 bound = ports[f"{number}/{protocol}"] = []
                 for host_ip, host_port in wanted[key] or [("", "")]:
                     target = display(state.ip or state.ipv6, number)
-                    for held in self._take(protocol, host_ip, host_port, network, target):
+                    places = self._places(host_ip, network, state)
+                    routed = [place for place in places if _is_routed(network, place)]
+                    opened = [place for place in routed if (state.ipv6 if ":" in place else state.ip)]
+                    bindable = [place for place in places if place not in routed]
+                    taken = self._ports.take(protocol, bindable, host_port, target) if bindable else []
+                    # nothing of the host's is bound where the container is addressed itself
+                    taken += [HeldPort(protocol, _any(place), 0, None) for place in opened]
+                    for held in taken:
                         publications.append(self._publication(held, network, state, number))
-                        bound.append((held.host_ip, str(held.host_port)))
+                        bound.append((held.host_ip, str(held.host_port or "")))
         except DockyardError as error:
             self.release(publications)
             if isinstance(error, InvalidParameter):
@@ -77,6 +85,10 @@ class Publisher:
         for key, bound in ports.items():
             number, protocol = split_port(key)
             for host_ip, host_port in bound:
+                if not host_port:
+                    held = HeldPort(protocol, host_ip, 0, None)
+                    publications.append(self._publication(held, network, state, number))
+                    continue
                 try:
                     held = self._ports.take(protocol, [host_ip], host_port, display(state.ip or state.ipv6, number))[0]
                 except DockyardError as error:
@@ -113,28 +125,40 @@ class Publisher:
             self._ports.release(publication.held)
         publications.clear()
 
-    def _take(self, protocol: str, host_ip: str, host_port: str, network: Network, target: str) -> list[HeldPort]:
+    def _places(self, host_ip: str, network: Network, state: EndpointState) -> list[str]:
+        """The host addresses on which a port is to be had."""
         if host_ip:
-            return self._ports.take(protocol, [str(address(host_ip))], host_port, target)
+            return [str(address(host_ip))]
         default = network.options.get(HOST_BINDING) or self._settings.host_binding
-        both = [default]
+        if default != "0.0.0.0":
+            return [default]
+        both = ["0.0.0.0"] if state.ip or self._settings.userland_proxy else []
         # asked each time: a host may come by IPv6, or give it up
-        if default == "0.0.0.0" and (network.ipv6 or self._settings.userland_proxy) and _host_has_ipv6():
+        if (state.ipv6 or self._settings.userland_proxy) and (_host_has_ipv6() or _is_routed(network, "::")):
             both.append("::")
-        return self._ports.take(protocol, both, host_port, target)
+        return both
 
     def _publication(self, held: HeldPort, network: Network, state: EndpointState, number: int) -> Publication:
         target = state.ip
         if (":" in held.host_ip and state.ipv6) or not target:
             target = state.ipv6
         rule = None
-        if (":" in held.host_ip) == (":" in target) and self._settings.firewall:
+        filtered = self._settings.firewall and (self._settings.firewall_ipv6 or ":" not in target)
+        if (":" in held.host_ip) == (":" in target) and filtered:
             # IPv6 has no route_localnet: the kernel sends nothing from ::1 to another link
-            loopback = ":" not in target and self._routes_loopback(network)
+            loopback = ":" not in target and bool(held.host_port) and self._routes_loopback(network)
             rule = PublishedPort(held.protocol, held.host_ip, held.host_port, target, number, loopback)
-            if ip_address(held.host_ip).is_loopback and not loopback:
+            if held.host_port and ip_address(held.host_ip).is_loopback and not loopback:
                 rule = None
         return Publication(held, rule, (target, number))
+
+
+def _is_routed(network: Network, place: str) -> bool:
+    return gateway_mode(network, 6 if ":" in place else 4) == ROUTED
+
+
+def _any(place: str) -> str:
+    return "::" if ":" in place else "0.0.0.0"
 
 
 def _host_has_ipv6() -> bool:

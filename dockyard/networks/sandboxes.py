@@ -19,10 +19,11 @@ log = logging.getLogger("dockyard.networks")
 
 # Written in every new namespace. A link gets IPv6 only when its network has it; the others as Docker's defaults for
 # containers: any port may be bound and echo sockets opened without privileges (moby daemon/oci_linux.go).
-# arp_notify tells neighbours at once when an address moves to another container.
+# arp_notify and ndisc_notify tell neighbours at once when an address moves to another container.
 SYSCTLS = (
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/conf/default/arp_notify", "1"),
+    ("net/ipv6/conf/default/ndisc_notify", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
 )

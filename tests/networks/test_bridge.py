@@ -17,7 +17,7 @@ import pytest
 
 from dockyard.engine.networks import service as networks
 from dockyard.engine.networks.service import EndpointConfig, Network, Pool
-from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere, SystemFailure
+from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, SystemFailure
 from dockyard.linux.nftables import Nftables
 from dockyard.networks import iptables, sandboxes
 from tests.networks.conftest import Host, Neighbour, inside, ip, run_in
@@ -613,8 +613,6 @@ async def test_networks_that_cannot_be_are_refused(host: Host) -> None:
         await host.create("again", pools=[host.service.get("lan").pools[0]])
     with pytest.raises(InvalidParameter, match="bridge name"):
         await host.create("odd", options={"com.docker.network.bridge.name": 'x"; flush ruleset'})
-    with pytest.raises(NotImplementedHere, match="macvlan"):
-        await host.service.create(Network(id="", name="mac", driver="macvlan", created=""))
     with pytest.raises(NotFound):
         await host.service.create(Network(id="", name="mac", driver="nosuch", created=""))
 

@@ -84,6 +84,7 @@ async def test_no_answer_is_forged_from_another_network(host: Host, neighbour: N
     assert victim.netns_path
     with listening(victim.netns_path) as asking, listening(neighbour.path, 5353) as answering:
         asking.sendto(b"where is the bank", (neighbour.address, 5353))
+        answering.settimeout(10)
         where = answering.recvfrom(2000)[1]
         own = mac(attacker.endpoints["bridge"].mac)
         forged = [

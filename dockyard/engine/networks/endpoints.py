@@ -4,6 +4,7 @@ import re
 from ipaddress import ip_address, ip_network
 
 from dockyard.errors import InvalidParameter
+from dockyard.networks.endpoint_sysctls import endpoint_sysctls
 from dockyard.networks.model import EndpointConfig, Network
 
 # They have neither names nor addresses that users choose.
@@ -32,6 +33,10 @@ def check_endpoint(name: str, network: Network | None, config: EndpointConfig) -
     ]
     if network is not None:
         wrong += _out_of_range(network, 4, config.ipv4_address) + _out_of_range(network, 6, config.ipv6_address)
+    try:
+        endpoint_sysctls(config.driver_opts)
+    except InvalidParameter as error:
+        wrong.append(error.message)
     if config.mac_address and not re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", config.mac_address):
         raise InvalidParameter(f"invalid MAC address {config.mac_address}")
     if wrong:

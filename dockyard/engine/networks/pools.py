@@ -1,6 +1,6 @@
 """The address pools of a network to be made: what its user leaves open is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 
 import msgspec
@@ -36,11 +36,13 @@ def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ou
     return settled
 
 
-def without_chosen_gateways(pools: Sequence[Pool], asked: Sequence[Pool]) -> list[Pool]:
-    """The same with the gateways alone that a user has named."""
+def without_chosen_gateways(pools: Sequence[Pool], asked: Sequence[Pool], chosen: Callable[[int], bool]) -> list[Pool]:
+    """The same without the gateways that no user has named, for the IP versions that get no other."""
     named = {str(ip_network(pool.subnet, strict=False)): pool.gateway for pool in asked if pool.subnet}
     return [
-        pool if named.get(pool.subnet) else msgspec.structs.replace(pool, gateway="", subnet=pool.subnet)
+        pool
+        if named.get(pool.subnet) or chosen(ip_network(pool.subnet).version)
+        else msgspec.structs.replace(pool, gateway="")
         for pool in pools
     ]
 

@@ -7,13 +7,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 from dockyard.engine.events.service import Events
+from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools
 from dockyard.engine.networks.endpoints import check_endpoint
+from dockyard.engine.networks.options import NetworkOptions
 from dockyard.engine.networks.pools import settle_pools, without_chosen_gateways
 from dockyard.engine.networks.shared import SharedNetworks, cluster_store
 from dockyard.engine.state.database import Database
@@ -23,19 +24,13 @@ from dockyard.folders import own_folder
 from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
 from dockyard.networks import iptables
-from dockyard.networks.addresses import DEFAULT_GATEWAY
+from dockyard.networks.advertising import check_advertising
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.controller import Controller
 from dockyard.networks.drivers.bridge import (
-    DEFAULT_BRIDGE,
-    HOST_BINDING,
-    ICC,
-    MASQUERADE,
-    NAME,
     isolated_bridges,
 )
 from dockyard.networks.drivers.marks import is_ours, mark_of
-from dockyard.networks.drivers.options import MTU
 from dockyard.networks.firewall import has_table
 from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, check_pools
@@ -68,32 +63,6 @@ log = logging.getLogger("dockyard.networks")
 # What the default bridge may be called, best first.
 DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
 PREDEFINED = ("bridge", "host", "none")
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The daemon's settings that concern networks, named as dockerd's flags."""
-
-    bridge: str = ""
-    bip: str = ""
-    default_gateway: str = ""
-    fixed_cidr: str = ""
-    mtu: int = 0
-    icc: bool = True
-    ip: str = "0.0.0.0"
-    iptables: bool = True
-    accept_mark: tuple[int, int] | None = None
-    ip_forward: bool = True
-    ip_forward_no_drop: bool = False
-    ip_masq: bool = True
-    userland_proxy: bool = True
-    dns: list[str] = field(default_factory=list)
-    dns_search: list[str] = field(default_factory=list)
-    dns_options: list[str] = field(default_factory=list)
-    default_address_pools: list[tuple[str, int]] = field(default_factory=list)
-    host_gateway_ip: str = ""
-    cluster_store: str = ""
-    cluster_advertise: str = ""
 
 
 class NetworkService:
@@ -136,11 +105,13 @@ class NetworkService:
         settings = Settings(
             instance=self._instance,
             firewall=options.iptables,
+            firewall_ipv6=options.ip6tables,
+            direct_routing=options.allow_direct_routing,
             accept_mark=options.accept_mark,
             ip_forward=options.ip_forward,
             userland_proxy=options.userland_proxy,
             host_binding=options.ip,
-            host_gateway=options.host_gateway_ip,
+            host_gateways=tuple(options.host_gateway_ips),
             dns=tuple(options.dns),
             dns_search=tuple(options.dns_search),
             dns_options=tuple(options.dns_options),
@@ -251,7 +222,7 @@ class NetworkService:
             others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
         chain, version_6 = self._chain, [network.bridge for network in bridged if network.ipv6]
         work = [iptables.let_through(chain, [network.bridge for network in bridged], others, user_first=user_first)]
-        if version_6 or user_first:
+        if (version_6 or user_first) and self._options.ip6tables:
             work.append(iptables.let_through(chain, version_6, others, 6, user_first=user_first))
         await asyncio.gather(*work)
 
@@ -276,59 +247,25 @@ class NetworkService:
 
     def _prepare_default_bridge(self) -> None:
         """Bring the network "bridge" in line with the daemon's options."""
-        options = self._options
         known = self._by_name.get("bridge")
         if self._default_bridge == "none":
             if known is not None:
                 self._forget(known)
             return
-        name = self._default_bridge
-        pool = self._default_pool(name, known)
-        settings = {
-            DEFAULT_BRIDGE: "true",
-            ICC: "true" if options.icc else "false",
-            MASQUERADE: "true" if options.ip_masq else "false",
-            HOST_BINDING: options.ip,
-            NAME: name,
-            MTU: str(options.mtu or 1500),
-        }
-        network = Network(
-            id=known.id if known else _new_id(),
-            name="bridge",
-            driver="bridge",
-            created=known.created if known else _now(),
-            pools=[pool],
-            options=settings,
-            predefined=True,
-            bridge=name,
+        identity = (known.id, known.created) if known else (_new_id(), _now())
+        network = Network(id=identity[0], name="bridge", driver="bridge", created=identity[1], predefined=True)
+        network.bridge = self._default_bridge
+        network.ipv6 = self._options.ipv6
+        network.options = default_bridge_options(self._options, network.bridge)
+        same = known is not None and known.bridge == network.bridge
+        network.pools = default_bridge_pools(
+            self._options,
+            network,
+            {ip_network(pool.subnet).version: pool for pool in known.pools} if known is not None and same else {},
+            lambda version: self._subnets.choose(self._taken(), version, network.id),
+            lambda subnet: self._is_free(subnet, known or network),
         )
         self._remember(network)
-
-    def _default_pool(self, name: str, known: Network | None) -> Pool:
-        options = self._options
-        with RouteSocket() as host:
-            link = host.link(name)
-            present = [
-                f"{found}/{length}"
-                for _, found, length in (host.addresses(link.index) if link else ())
-                if found.version == 4
-            ]
-        if options.bip:
-            try:
-                interface = ip_interface(options.bip)
-            except ValueError:
-                raise InvalidParameter(f"invalid --bip {options.bip!r}: address/prefix-length is needed") from None
-        elif present:
-            interface = ip_interface(present[0])
-        elif known is not None and known.bridge == name and self._is_free(ip_network(known.pools[0].subnet), known):
-            return known.pools[0]
-        else:
-            subnet = self._subnets.choose(self._taken())
-            interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
-        gateway = str(interface.ip)
-        auxiliary = {DEFAULT_GATEWAY: options.default_gateway} if options.default_gateway else {}
-        ip_range = str(ip_network(options.fixed_cidr, strict=False)) if options.fixed_cidr else ""
-        return Pool(subnet=str(interface.network), gateway=gateway, ip_range=ip_range, auxiliary=auxiliary)
 
     def _taken(self, but: Network | None = None) -> list[Subnet]:
         """The subnets of our networks, of the host's routes and of its links, also of those that are down."""
@@ -417,6 +354,8 @@ class NetworkService:
             raise Conflict(f"network with name {name} already exists")
         if config_from:
             self._configure_from(network, config_from)
+        else:
+            network.options = {**self._options.default_network_opts.get(network.driver, {}), **network.options}
         driver = self._controller.driver(network.driver)
         if network.ipam_driver not in ("", "default"):
             raise NotFound(f"could not find IPAM driver {network.ipam_driver}: plugin not found")
@@ -429,6 +368,7 @@ class NetworkService:
         network.scope = driver.scope
         driver.settle(network)
         driver.check(network)
+        check_advertising(network)
         if self._cluster is not None and driver.scope != "local":
             await self._cluster.add(network, self._taken(), self._ours())
             return
@@ -440,8 +380,7 @@ class NetworkService:
                 )
         given = network.pools
         network.pools = settle_pools(network, self._subnets, self._taken(), self._ours())
-        if not driver.chooses_gateways:
-            network.pools = without_chosen_gateways(network.pools, given)
+        network.pools = without_chosen_gateways(network.pools, given, lambda v: driver.chooses_gateway(network, v))
         self._check_subnets(network)
         await self._before_ipv6_is_forwarded(network)
         # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows

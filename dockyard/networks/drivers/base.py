@@ -36,11 +36,12 @@ class Driver(Protocol):
     leads_out: bool
     # Whether host ports can lead to its endpoints.
     publishes: bool
-    # Whether a network whose user names no gateway gets one.
-    chooses_gateways: bool
 
     def settle(self, network: Network) -> None:
         """Fill in what follows from the network's id and options."""
+
+    def chooses_gateway(self, network: Network, version: int) -> bool:
+        """Whether the network gets a gateway of that IP version where its user names none."""
 
     def links(self, network: Network) -> Sequence[str]:
         """The names of the host's links that the network may have, besides its endpoints'."""

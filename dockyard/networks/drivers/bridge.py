@@ -29,9 +29,10 @@ from dockyard.linux.netlink import (
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure, protect, vacate
 from dockyard.networks.drivers.marks import MARK, is_ours
-from dockyard.networks.drivers.options import MTU, number_option, option_flag
 from dockyard.networks.firewall import BridgeRules
+from dockyard.networks.gateway_modes import ISOLATED, check_gateway_modes, gateway_mode
 from dockyard.networks.model import Network
+from dockyard.networks.options import MTU, address_option, number_option, option_flag
 from dockyard.networks.sandboxes import Namespace, write_sysctl
 
 log = logging.getLogger("dockyard.networks")
@@ -39,6 +40,8 @@ log = logging.getLogger("dockyard.networks")
 NAME = "com.docker.network.bridge.name"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 ICC = "com.docker.network.bridge.enable_icc"
+TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
+HOST_ADDRESSES = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
@@ -55,7 +58,14 @@ def rules_of(network: Network) -> BridgeRules:
         internal=network.internal,
         icc=option_flag(network, ICC, True),
         masquerade=option_flag(network, MASQUERADE, True),
+        modes=(gateway_mode(network, 4), gateway_mode(network, 6)),
+        sources=(network.options.get(HOST_ADDRESSES[4], ""), network.options.get(HOST_ADDRESSES[6], "")),
+        trusted=tuple(_trusted(network)),
     )
+
+
+def _trusted(network: Network) -> list[str]:
+    return [name for name in network.options.get(TRUSTED, "").split(":") if name]
 
 
 class BridgeDriver:
@@ -70,7 +80,6 @@ class BridgeDriver:
     creates = True
     leads_out = True
     publishes = True
-    chooses_gateways = True
 
     def __init__(self, mark: str, ip_forward: bool = True) -> None:
         self._mark = mark
@@ -82,12 +91,23 @@ class BridgeDriver:
     def settle(self, network: Network) -> None:
         network.bridge = network.options.get(NAME) or f"br-{network.id[:12]}"
 
+    def chooses_gateway(self, network: Network, version: int) -> bool:
+        inhibited = version == 4 and network.internal and option_flag(network, INHIBIT_IPV4, False)
+        return gateway_mode(network, version) != ISOLATED and not inhibited
+
     def links(self, network: Network) -> Sequence[str]:
         return [network.bridge]
 
     def check(self, network: Network) -> None:
         for name in (MASQUERADE, ICC, INHIBIT_IPV4):
             option_flag(network, name, True)
+        check_gateway_modes(network)
+        address_option(network, HOST_BINDING)
+        for version, name in HOST_ADDRESSES.items():
+            address_option(network, name, version)
+        for name in _trusted(network):
+            if not _BRIDGE_NAME.fullmatch(name):
+                raise InvalidParameter(f"invalid interface name {name!r} in {TRUSTED}")
         number_option(network, MTU)
         # The name also becomes part of names in the packet filter, whose language it must not be able to speak.
         if not _BRIDGE_NAME.fullmatch(network.bridge):
@@ -171,20 +191,22 @@ class BridgeDriver:
 
     def _address(self, host: RouteSocket, link: Link, network: Network) -> None:
         """Give the bridge the gateways' addresses, and no others if it is ours."""
-        if option_flag(network, INHIBIT_IPV4, False):
-            return
         index = link.index
+        inhibited = option_flag(network, INHIBIT_IPV4, False)
         present = [(address, prefix_len) for _, address, prefix_len in host.addresses(index)]
         wanted = []
         for pool in network.pools:
             subnet = ip_network(pool.subnet, strict=False)
-            if pool.gateway:
+            spared = gateway_mode(network, subnet.version) == ISOLATED or (inhibited and subnet.version == 4)
+            if pool.gateway and not spared:
                 wanted.append((ip_address(pool.gateway), subnet.prefixlen))
         if any(address.version == 6 for address, _ in wanted):
             write_sysctl(f"net/ipv6/conf/{network.bridge}/disable_ipv6", "0")
             if self._ip_forward:
                 forward_ipv6()
         for address, prefix_len in present if is_ours(link, self._mark) else ():
+            if inhibited and address.version == 4:
+                continue
             if (address, prefix_len) not in wanted and not (address.version == 6 and address.is_link_local):
                 host.do(delete_address(index, address, prefix_len))
         for address, prefix_len in wanted:

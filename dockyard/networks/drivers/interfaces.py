@@ -12,8 +12,11 @@ from dockyard.linux.netlink import (
     new_address,
     set_link,
 )
+from dockyard.networks.advertising import silence
 from dockyard.networks.drivers.base import Plan
+from dockyard.networks.endpoint_sysctls import write_endpoint_sysctls
 from dockyard.networks.model import EndpointState
+from dockyard.networks.options import ENDPOINT_SYSCTLS
 from dockyard.networks.sandboxes import Namespace, entered, write_sysctl
 
 log = logging.getLogger("dockyard.networks")
@@ -31,6 +34,10 @@ def configure(namespace: Namespace, plan: Plan) -> None:
             # its way out is the gateway's, and no neighbour's; --sysctl has the last word
             protect(state.interface)
             write_sysctl(f"net/ipv6/conf/{state.interface}/disable_ipv6", "0")
+    silence(namespace, plan.network, state)
+    if state.driver_opts.get(ENDPOINT_SYSCTLS):
+        with entered(namespace.fd):
+            write_endpoint_sysctls(state.driver_opts, state.interface)
     # Address before raising: going up is what announces it to the neighbours (arp_notify).
     acts = []
     if state.ip:

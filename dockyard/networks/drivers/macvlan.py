@@ -30,8 +30,8 @@ from dockyard.linux.virtual_links import (
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure
 from dockyard.networks.drivers.marks import is_ours
-from dockyard.networks.drivers.options import MTU, number_option
 from dockyard.networks.model import Network
+from dockyard.networks.options import MTU, number_option
 from dockyard.networks.sandboxes import Namespace
 
 log = logging.getLogger("dockyard.networks")
@@ -47,7 +47,6 @@ class MacvlanDriver:
     creates = True
     leads_out = True
     publishes = False
-    chooses_gateways = False
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -57,6 +56,9 @@ class MacvlanDriver:
     def settle(self, network: Network) -> None:
         if not network.options.get(PARENT):
             network.internal = True
+
+    def chooses_gateway(self, network: Network, version: int) -> bool:
+        return False
 
     def links(self, network: Network) -> Sequence[str]:
         return [_parent(network)]

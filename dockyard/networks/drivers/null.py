@@ -16,10 +16,12 @@ class NullDriver:
     creates = False
     leads_out = False
     publishes = False
-    chooses_gateways = False
 
     def settle(self, network: Network) -> None:
         return
+
+    def chooses_gateway(self, network: Network, version: int) -> bool:
+        return False
 
     def links(self, network: Network) -> Sequence[str]:
         return []

@@ -36,8 +36,8 @@ from dockyard.networks import sandboxes
 from dockyard.networks.cluster.store import ClusterStore, Peer
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure, vacate
-from dockyard.networks.drivers.options import MTU, number_option
 from dockyard.networks.model import EndpointState, Network
+from dockyard.networks.options import MTU, number_option
 from dockyard.networks.sandboxes import Namespace
 
 log = logging.getLogger("dockyard.networks")
@@ -64,7 +64,6 @@ class OverlayDriver:
     creates = True
     leads_out = False
     publishes = False
-    chooses_gateways = True
 
     def __init__(self, mark: str, directory: Path, store: ClusterStore | None) -> None:
         self._mark = mark
@@ -82,6 +81,9 @@ class OverlayDriver:
 
     def settle(self, network: Network) -> None:
         return
+
+    def chooses_gateway(self, network: Network, version: int) -> bool:
+        return True
 
     def links(self, network: Network) -> Sequence[str]:
         return []

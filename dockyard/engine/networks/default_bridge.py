@@ -1,0 +1,109 @@
+"""What the network "bridge" is like, by the daemon's options and by what the bridge itself has been given.
+
+moby daemon/daemon_unix.go, getDefaultBridgeIPAMConf.
+"""
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+
+from dockyard.engine.networks.options import NetworkOptions
+from dockyard.errors import InvalidParameter
+from dockyard.linux.netlink import RouteSocket
+from dockyard.networks.addresses import DEFAULT_GATEWAYS
+from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, NAME
+from dockyard.networks.ipam import Subnet, address
+from dockyard.networks.model import Network, Pool
+from dockyard.networks.options import MTU
+
+Interface = IPv4Interface | IPv6Interface
+
+
+def default_bridge_options(options: NetworkOptions, bridge: str) -> dict[str, str]:
+    """The driver options of the network, whose bridge is called `bridge`."""
+    return {
+        DEFAULT_BRIDGE: "true",
+        ICC: "true" if options.icc else "false",
+        MASQUERADE: "true" if options.ip_masq else "false",
+        HOST_BINDING: options.ip,
+        NAME: bridge,
+        MTU: str(options.mtu or 1500),
+    }
+
+
+def default_bridge_pools(
+    options: NetworkOptions,
+    network: Network,
+    known: Mapping[int, Pool],
+    choose: Callable[[int], Subnet],
+    is_free: Callable[[Subnet], bool],
+) -> list[Pool]:
+    """The network's pools, `known` ones (by IP version) as they were where nothing says otherwise and they can be."""
+    pools = [_pool(options, network, known.get(4), 4, choose, is_free)]
+    if network.ipv6:
+        pools.append(_pool(options, network, known.get(6), 6, choose, is_free))
+    return pools
+
+
+def _pool(
+    options: NetworkOptions,
+    network: Network,
+    known: Pool | None,
+    version: int,
+    choose: Callable[[int], Subnet],
+    is_free: Callable[[Subnet], bool],
+) -> Pool:
+    flags = ("--bip", "--fixed-cidr") if version == 4 else ("--bip6", "--fixed-cidr-v6")
+    own = options.bip if version == 4 else options.bip6
+    fixed = options.fixed_cidr if version == 4 else options.fixed_cidr_v6
+    gateway = options.default_gateway if version == 4 else options.default_gateway_v6
+    inner = _network(flags[1], fixed, version) if fixed else None
+    interface = _interface(flags[0], own, version) if own else _present(network.bridge, version, inner)
+    if interface is None and known is not None and inner is None and is_free(ip_network(known.subnet)):
+        interface = ip_interface(f"{known.gateway}/{ip_network(known.subnet).prefixlen}")
+    if interface is None:
+        subnet = inner or choose(version)
+        interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+    if inner is not None and (inner.prefixlen < interface.network.prefixlen or inner[0] not in interface.network):
+        raise InvalidParameter(f"{flags[1]}={fixed} is outside the default bridge's subnet {interface.network}")
+    if gateway and address(gateway) not in interface.network:
+        raise InvalidParameter(f"the default gateway {gateway} is outside the bridge's subnet {interface.network}")
+    return Pool(
+        subnet=str(interface.network),
+        gateway=str(interface.ip),
+        ip_range=str(inner) if inner is not None and inner != interface.network else "",
+        auxiliary={DEFAULT_GATEWAYS[version]: gateway} if gateway else {},
+    )
+
+
+def _present(bridge: str, version: int, inner: Subnet | None) -> Interface | None:
+    """The address that the bridge has, best one of the subnet `inner`."""
+    with RouteSocket() as host:
+        link = host.link(bridge)
+        addresses = host.addresses(link.index) if link else []
+    found = [
+        ip_interface(f"{where}/{length}")
+        for _, where, length in addresses
+        if where.version == version and not (version == 6 and where.is_link_local)
+    ]
+    fitting = [one for one in found if inner is not None and inner[0] in one.network]
+    return next(iter(fitting or found), None)
+
+
+def _interface(flag: str, text: str, version: int) -> Interface:
+    try:
+        found = ip_interface(text)
+    except ValueError:
+        found = None
+    if found is None or found.version != version or "/" not in text:
+        raise InvalidParameter(f"invalid {flag} {text!r}: address/prefix-length is needed")
+    return found
+
+
+def _network(flag: str, text: str, version: int) -> Subnet:
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError:
+        found = None
+    if found is None or found.version != version or (version == 6 and (found.is_multicast or found.is_link_local)):
+        raise InvalidParameter(f"invalid {flag} {text!r}: a subnet is needed")
+    return found
