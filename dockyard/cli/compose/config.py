@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from dockyard.cli.usage import usage
 from dockyard.compose.errors import ComposeError
@@ -12,7 +10,10 @@ from dockyard.compose.model.load import LoadOptions
 from dockyard.compose.model.render import as_json, as_yaml, project_tree
 from dockyard.compose.model.settings import Sources, load_project, load_tree
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dockyard.cli.compose.session import ComposeSession
     from dockyard.cli.usage import Flags
     from dockyard.compose.model.project import Project
@@ -109,7 +110,7 @@ def _with_digests(session: ComposeSession, project: Project) -> Project:
             found = session.engine.get(f"/distribution/{image}/json")
             service = {**service, "image": f"{_full(image)}@{found['Descriptor']['digest']}"}
         services[name] = service
-    return replace(project, services=services)
+    return project.with_(services=services)
 
 
 def _full(image: str) -> str:
@@ -174,7 +175,7 @@ def _variables(session: ComposeSession, flags: Flags, options: LoadOptions) -> N
     from dockyard.cli.compose.look import plain_table
     from dockyard.compose.model.variables import references
 
-    tree = load_tree(session.project_settings(replace(options, interpolate=False, normalize=False)))
+    tree = load_tree(session.project_settings(options.with_(interpolate=False, normalize=False)))
     found: dict[str, Any] = {}
     for text in _texts(tree):
         for one in references(text):

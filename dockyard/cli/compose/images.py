@@ -103,7 +103,6 @@ Hidden:
 )
 def pull(session: ComposeSession, flags: Flags) -> int:
     """Also those that are there."""
-    from dataclasses import replace
 
     from dockyard.compose.model.project import ordered
     from dockyard.compose.run.images import PullRequest, pull_images
@@ -119,7 +118,7 @@ def pull(session: ComposeSession, flags: Flags) -> int:
             name: service if service.get("pull_policy") else ordered({**service, "pull_policy": policy})
             for name, service in project.services.items()
         }
-        project = replace(project, services=services)
+        project = project.with_(services=services)
     application = session.application(project, session.progress("Pulling"))
     request = PullRequest(
         quiet=flags.on("quiet"),

@@ -270,7 +270,7 @@ def run(session: ComposeSession, flags: Flags) -> int:
     plain = flags.on("no-TTY") or flags.on("no-tty")
     tty = not plain and not flags.on("detach") and os.isatty(1) and (os.isatty(0) or not interactive)
     service = _for_run(project, project.services[name], flags, command, interactive=interactive, tty=tty)
-    project = replace(project, services={**project.services, name: service})
+    project = project.with_(services={**project.services, name: service})
     progress = session.progress()
     if flags.on("quiet"):
         from dockyard.compose.run.progress import make

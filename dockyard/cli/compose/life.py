@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dockyard.cli.usage import usage
@@ -67,7 +66,7 @@ def adjusted(project: Project, flags: Flags) -> Project:
         if name not in services:
             project.service(name)
         services[name] = scaled(services[name], int(number))
-    return replace(project, services=services)
+    return project.with_(services=services)
 
 
 def scaled(service: dict[str, Any], number: int) -> dict[str, Any]:
@@ -592,7 +591,7 @@ def scale(session: ComposeSession, flags: Flags) -> int:
     for name, count in wanted.items():
         project.service(name)
         services[name] = scaled(services[name], count)
-    application = session.application(replace(project, services=services))
+    application = session.application(project.with_(services=services))
     with application.progress:
         create_containers(application, CreateRequest(services=list(wanted), ignore_orphans=True))
         start_services(application)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from dockyard.cli import output
 from dockyard.cli.usage import usage
@@ -14,14 +13,16 @@ from dockyard.compose.model.go_values import duration, html_safe
 from dockyard.compose.plan import labels
 from dockyard.compose.plan.observed import Observed, of_services
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from dockyard.cli.compose.session import ComposeSession
     from dockyard.cli.usage import Flags
     from dockyard.compose.model.project import Project
 
-Row = dict[str, Any]
+    Row = dict[str, Any]
 
 
 def _check_services(project: Project | None, services: Iterable[str]) -> None:

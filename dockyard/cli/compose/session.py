@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from dockyard.cli.errors import Failure
 from dockyard.cli.session import Session
@@ -13,8 +12,10 @@ from dockyard.cli.usage import Flags
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.settings import Settings, load_project
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from dockyard.client.client import Client
     from dockyard.compose.model.load import LoadOptions

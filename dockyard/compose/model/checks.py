@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import TYPE_CHECKING, Any
-
 from dockyard.compose.errors import ComposeError
+from dockyard.compose.model.short_forms import is_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dockyard.compose.model.project import Project
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 INVALID = "invalid compose project"
 _SOURCES = {"configs": ("file", "environment", "content"), "secrets": ("file", "environment")}
@@ -48,7 +49,7 @@ def _one_source(entry: Tree, keys: tuple[str, ...], where: str) -> None:
 def _service_objects(service: Tree, where: str) -> None:
     for port in service.get("ports") or ():
         address = port.get("host_ip") if isinstance(port, dict) else None
-        if address is not None and not _is_address(str(address)):
+        if address is not None and not is_address(str(address)):
             raise ComposeError(f"{where}.ports.[]: invalid ip address: {address}")
     for trigger in (service.get("develop") or {}).get("watch") or ():
         if not trigger["path"]:
@@ -61,14 +62,6 @@ def _service_objects(service: Tree, where: str) -> None:
         for request in requests or ():
             if "count" in request and "device_ids" in request:
                 raise ComposeError(f'{where}.{key}.[]: "count" and "device_ids" attributes are exclusive')
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def check_consistency(project: Project) -> None:

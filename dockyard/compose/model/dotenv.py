@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.variables import InvalidTemplate, substitute
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 

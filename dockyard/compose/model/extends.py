@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import merge, relative_paths
 from dockyard.compose.model.marks import reset
 from dockyard.compose.model.source import Source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from dockyard.compose.model.load import Loader
     from dockyard.compose.model.yaml_source import Path
 
-Tree = dict[str, Any]
-Trail = tuple[tuple[str, str], ...]  # (file, service), to find circles
+    Tree = dict[str, Any]
+    Trail = tuple[tuple[str, str], ...]  # (file, service), to find circles
 
 
 class Extends:

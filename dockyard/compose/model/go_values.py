@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
-from typing import Any
 
 from dockyard.compose.errors import ComposeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _UNITS = {
     "ns": 1,
@@ -43,7 +45,7 @@ def duration(text: str) -> int:
             total += int(fraction) * unit // 10 ** len(fraction)
     if not body or position != len(body):
         kind = "missing unit in duration" if re.fullmatch(r"[0-9.]+", body) else "invalid duration"
-        raise ComposeError(f"time: {kind} {json.dumps(text)}")
+        raise ComposeError(f"time: {kind} {json_text(text)}")
     return -total if text.startswith("-") else total
 
 
@@ -180,8 +182,9 @@ def words(text: str) -> list[str]:
 
 def json_text(value: Any) -> str:
     """JSON as Go's encoding/json writes it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return html_safe(text)
+    from json import dumps  # 5 ms, which most commands need not spend
+
+    return html_safe(dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def html_safe(text: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dockyard.compose.model.go_values import json_text
 from dockyard.compose.model.kinds import Float
 from dockyard.compose.model.language import NETWORK, SERVICE, VOLUME
 
-Tree = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tree = dict[str, Any]
 
 # what may change without the containers being made anew
 IGNORED = ("build", "pull_policy", "scale", "depends_on", "profiles")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import dotenv, relative_paths
@@ -11,12 +10,14 @@ from dockyard.compose.model.extends import relative
 from dockyard.compose.model.go_values import sprint
 from dockyard.compose.model.source import Source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from dockyard.compose.model.load import Loader
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 
 def include(loader: Loader, tree: Tree, folder: str, included: Sequence[str]) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.go_values import single
 from dockyard.compose.model.kinds import boolean, integer, number
 from dockyard.compose.model.variables import InvalidTemplate, MissingVariable, substitute
 from dockyard.compose.model.yaml_source import Date
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from dockyard.compose.model.variables import Lookup, Unset
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 
 def _single(text: str) -> float:

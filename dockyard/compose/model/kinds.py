@@ -7,14 +7,16 @@ made of them.
 
 from __future__ import annotations
 
-from typing import Any
-
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import go_values
 from dockyard.compose.model.go_values import sprint
 from dockyard.compose.model.key_order import by_key, deep
 
-Tree = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tree = dict[str, Any]
 
 
 class Kind:

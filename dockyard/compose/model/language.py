@@ -6,8 +6,6 @@ containers that Docker Compose made are taken over only if it is the same.
 
 from __future__ import annotations
 
-from typing import Any
-
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.kinds import (
     AnyTexts,
@@ -33,10 +31,15 @@ from dockyard.compose.model.kinds import (
     Size,
     TextOrTexts,
     Texts,
-    Tree,
     Variables,
     Whole,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dockyard.compose.model.kinds import Tree
 
 TEXT = Kind()
 BOOLEAN = Boolean()

@@ -3,9 +3,6 @@ written out; then what is implied is said and paths are resolved."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import canonical, merge, relative_paths, schema, yaml_source
 from dockyard.compose.model.checks import check_objects
@@ -14,29 +11,46 @@ from dockyard.compose.model.include import include
 from dockyard.compose.model.interpolate import Interpolation
 from dockyard.compose.model.marks import reset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from dockyard.compose.model.source import Source
     from dockyard.compose.model.yaml_source import Path
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 CONTENT = "x-#value"  # what a secret's or config's variable holds, where a file may say nothing
 
 
-@dataclass(frozen=True)
 class LoadOptions:
-    """How a project is loaded; the fields are those of `compose config`."""
+    """How a project is loaded; what can be left out is what `compose config` can leave out."""
 
-    interpolate: bool = True
-    validate: bool = True
-    resolve_paths: bool = True
-    normalize: bool = True
-    consistency: bool = True
-    extend: bool = True
-    include: bool = True
-    defaults: bool = True
+    def __init__(
+        self,
+        *,
+        interpolate: bool = True,
+        validate: bool = True,
+        resolve_paths: bool = True,
+        normalize: bool = True,
+        consistency: bool = True,
+        extend: bool = True,
+        include: bool = True,
+        defaults: bool = True,
+    ) -> None:
+        self.interpolate = interpolate
+        self.validate = validate
+        self.resolve_paths = resolve_paths
+        self.normalize = normalize
+        self.consistency = consistency
+        self.extend = extend
+        self.include = include
+        self.defaults = defaults
+
+    def with_(self, **changes: bool) -> LoadOptions:
+        """Options that differ in these."""
+        return LoadOptions(**{**self.__dict__, **changes})
 
 
 class Loader:
@@ -55,7 +69,7 @@ class Loader:
     def with_(self, environment: Mapping[str, str] | None = None, **changes: bool) -> Loader:
         """A loader that differs in these options."""
         known = self.environment if environment is None else environment
-        return Loader(known, self.warn, replace(self.options, **changes))
+        return Loader(known, self.warn, self.options.with_(**changes))
 
     def interpolation(self) -> Interpolation:
         """What replaces variables."""

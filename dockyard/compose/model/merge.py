@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import short_forms
 from dockyard.compose.model.go_values import sprint
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Path = tuple[str, ...]
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 
 def merge(base: Tree, over: Tree) -> Tree:

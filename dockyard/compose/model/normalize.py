@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
 

@@ -4,42 +4,64 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError, Disabled, Missing
 from dockyard.compose.model import dotenv
 from dockyard.compose.model.extends import clone
 from dockyard.compose.model.language import SECTIONS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 
-@dataclass
-class Project:
+class Project:  # no dataclass: importing those takes a quarter of the time that `config` has
     """Its name, where it is, and its resources by their keys; each is a tree of language.py's keys.
 
     `disabled` are the services that no active profile enables, or that were not asked for.
     """
 
-    name: str
-    folder: str
-    services: dict[str, Tree] = field(default_factory=dict)
-    networks: dict[str, Tree] = field(default_factory=dict)
-    volumes: dict[str, Tree] = field(default_factory=dict)
-    secrets: dict[str, Tree] = field(default_factory=dict)
-    configs: dict[str, Tree] = field(default_factory=dict)
-    models: dict[str, Tree] = field(default_factory=dict)
-    extensions: Tree = field(default_factory=dict)
-    disabled: dict[str, Tree] = field(default_factory=dict)
-    profiles: list[str] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
-    env_files: list[str] = field(default_factory=list)
-    separator: str = "-"
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        *,
+        services: dict[str, Tree] | None = None,
+        networks: dict[str, Tree] | None = None,
+        volumes: dict[str, Tree] | None = None,
+        secrets: dict[str, Tree] | None = None,
+        configs: dict[str, Tree] | None = None,
+        models: dict[str, Tree] | None = None,
+        extensions: Tree | None = None,
+        disabled: dict[str, Tree] | None = None,
+        environment: dict[str, str] | None = None,
+        profiles: list[str] | None = None,
+        files: list[str] | None = None,
+        env_files: list[str] | None = None,
+        separator: str = "-",
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.services = services or {}
+        self.networks = networks or {}
+        self.volumes = volumes or {}
+        self.secrets = secrets or {}
+        self.configs = configs or {}
+        self.models = models or {}
+        self.extensions = extensions or {}
+        self.disabled = disabled or {}
+        self.environment = environment or {}
+        self.profiles = profiles or []
+        self.files = files or []
+        self.env_files = env_files or []
+        self.separator = separator
+
+    def with_(self, **changes: Any) -> Project:
+        """A project that differs in these fields."""
+        return Project(**{**self.__dict__, **changes})
 
     def service(self, name: str) -> Tree:
         """The service `name`. Raises Missing, Disabled."""
@@ -68,7 +90,7 @@ class Project:
             of = service.get("profiles") or ()
             active = not of or "*" in profiles or any(profile in profiles for profile in of)
             (enabled if active else disabled)[name] = service
-        return replace(self, services=enabled, disabled=disabled, profiles=list(profiles))
+        return self.with_(services=enabled, disabled=disabled, profiles=list(profiles))
 
     def with_enabled(self, names: Sequence[str]) -> Project:
         """The project in which naming a service enables its profiles."""
@@ -85,7 +107,7 @@ class Project:
         left = set(names)
         kept = {name: _without_dependencies(service, left) for name, service in self.services.items()}
         disabled = {**self.disabled, **{name: self.services[name] for name in left if name in self.services}}
-        return replace(self, services={name: one for name, one in kept.items() if name not in left}, disabled=disabled)
+        return self.with_(services={name: one for name, one in kept.items() if name not in left}, disabled=disabled)
 
     def selected(self, names: Sequence[str], *, dependencies: bool = True) -> Project:
         """The project with these services (which may be patterns) and what they depend on. Raises Missing."""
@@ -146,8 +168,7 @@ class Project:
             entries: dict[str, Tree] = getattr(self, section)
             return {key: entry for key, entry in entries.items() if key in used[section]}
 
-        return replace(
-            self,
+        return self.with_(
             networks=kept("networks"),
             volumes=kept("volumes"),
             secrets=kept("secrets"),
@@ -163,7 +184,7 @@ class Project:
         Raises ComposeError.
         """
         services = {name: self._with_environment(service, discard=discard) for name, service in self.services.items()}
-        return replace(self, services=services)
+        return self.with_(services=services)
 
     def _with_environment(self, service: Tree, *, discard: bool) -> Tree:
         given = {
@@ -203,12 +224,12 @@ class Project:
             services[name] = ordered({**service, "labels": labels}) if labels else service
             if discard and "label_file" in service:
                 services[name] = {key: item for key, item in services[name].items() if key != "label_file"}
-        return replace(self, services=services)
+        return self.with_(services=services)
 
     def copy(self) -> Project:
         """A project that may be changed without this one's noticing."""
-        return replace(
-            self, **{section: clone(getattr(self, section)) for section in (*SECTIONS, "disabled", "extensions")}
+        return self.with_(
+            **{section: clone(getattr(self, section)) for section in (*SECTIONS, "disabled", "extensions")}
         )
 
 

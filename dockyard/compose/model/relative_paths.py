@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
 from dockyard.compose.model.go_values import float_text, html_safe
 from dockyard.compose.model.key_order import by_key, deep
 from dockyard.compose.model.kinds import Float
 from dockyard.compose.model.language import FILE_SECTIONS, SECTIONS
 from dockyard.compose.model.yaml_source import Date, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dockyard.compose.model.project import Project
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 
 def project_tree(project: Project, form: str) -> Tree:
@@ -50,7 +50,9 @@ def as_yaml(tree: Any) -> str:
 
 def as_json(tree: Any) -> str:
     """JSON, two spaces a level, keys sorted at the top."""
-    return html_safe(json.dumps(_json_value(tree), ensure_ascii=False, indent=2))
+    from json import dumps
+
+    return html_safe(dumps(_json_value(tree), ensure_ascii=False, indent=2))
 
 
 def _json_value(value: Any) -> Any:

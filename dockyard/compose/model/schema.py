@@ -7,13 +7,14 @@ array", "services.web additional properties 'imge' not allowed".
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.yaml_source import Date
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     Path = tuple[str, ...]
     # how specific a problem is, and what it is

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import dotenv, relative_paths, yaml_source
@@ -17,10 +15,12 @@ from dockyard.compose.model.normalize import normalize
 from dockyard.compose.model.project import Project
 from dockyard.compose.model.source import Source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
-Tree = dict[str, Any]
+    Tree = dict[str, Any]
 
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = (
@@ -31,20 +31,34 @@ OVERRIDE_FILES = (
 )
 
 
-@dataclass
 class Settings:
     """What `dockyard compose` takes before its command."""
 
-    files: list[str] = field(default_factory=list)
-    name: str = ""
-    folder: str = ""
-    profiles: list[str] = field(default_factory=list)
-    env_files: list[str] = field(default_factory=list)
-    compatibility: bool = False
-    all_resources: bool = False
-    options: LoadOptions = field(default_factory=LoadOptions)
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    warn: Callable[[str], None] = lambda text: None
+    def __init__(
+        self,
+        *,
+        files: Sequence[str] = (),
+        name: str = "",
+        folder: str = "",
+        profiles: Sequence[str] = (),
+        env_files: Sequence[str] = (),
+        compatibility: bool = False,
+        all_resources: bool = False,
+        options: LoadOptions | None = None,
+        environment: Mapping[str, str] | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`environment` is ours by default."""
+        self.files = list(files)
+        self.name = name
+        self.folder = folder
+        self.profiles = list(profiles)
+        self.env_files = list(env_files)
+        self.compatibility = compatibility
+        self.all_resources = all_resources
+        self.options = options or LoadOptions()
+        self.environment = os.environ if environment is None else environment
+        self.warn = warn
 
 
 class Sources:

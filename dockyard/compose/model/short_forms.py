@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Any
 
 from dockyard.compose.errors import ComposeError
 
-Tree = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tree = dict[str, Any]
 
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -22,7 +25,7 @@ def ports(text: str) -> list[Tree]:
     target, _, protocol = target.partition("/")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
-    if address and not _is_address(address):
+    if address and not is_address(address):
         raise ComposeError(f"invalid IP address: {address}")
     if not target:
         raise ComposeError(f"no port specified: {text}<empty>")
@@ -62,12 +65,13 @@ def _split_port(text: str) -> tuple[str, str, str]:
     return ":".join(parts[:-2]), parts[-2], parts[-1]
 
 
-def _is_address(text: str) -> bool:
-    import ipaddress
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
+    import _socket  # `ipaddress` takes 3 ms
 
     try:
-        ipaddress.ip_address(text)
-    except ValueError:
+        _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text.partition("%")[0])
+    except (OSError, ValueError):
         return False
     return True
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dockyard.compose.errors import ComposeError
 
 
-@dataclass(frozen=True)
 class Source:
     """A file: its path, or "-" with its text."""
 
-    path: str
-    text: bytes | None = None
+    def __init__(self, path: str, text: bytes | None = None) -> None:
+        self.path = path
+        self.text = text
 
     def read(self) -> bytes:
         """Its text. Raises ComposeError."""

@@ -4,10 +4,10 @@ ${NAME:+replacement}, ${NAME+replacement}, nested as one likes (Compose Specific
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from dockyard.compose.errors import ComposeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

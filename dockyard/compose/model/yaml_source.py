@@ -7,14 +7,15 @@ are written for (go-yaml 3): 1.2's booleans, 1.1's octal numbers, and dates.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dockyard.compose.errors import ComposeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     Path = tuple[str, ...]
 

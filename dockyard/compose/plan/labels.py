@@ -3,8 +3,7 @@ either program can go on with what the other has made."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dockyard.compose.model.project import Project
 

@@ -76,4 +76,4 @@ def with_found_resources(application: Application) -> Application:
         row["Labels"].get(labels.VOLUME, row["Name"]): {"name": row["Name"], "driver": row["Driver"]}
         for row in application.engine.volumes(label=mark)
     }
-    return replace(application, project=replace(project, networks=networks, volumes=volumes))
+    return replace(application, project=project.with_(networks=networks, volumes=volumes))
