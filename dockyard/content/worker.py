@@ -17,7 +17,7 @@ import msgspec
 from dockyard.content import extraction, packing
 from dockyard.content.extraction import CHUNK, Extractor, Options, Record, Stream
 from dockyard.errors import DockyardError, InvalidParameter, words
-from dockyard.linux import capabilities, syscalls, userns
+from dockyard.linux import capabilities, imports, syscalls, userns
 from dockyard.oci.runtime_spec import IDMapping
 
 # What making files of any owner, kind and attribute takes; trusted.* attributes are SYS_ADMIN's.
@@ -99,6 +99,7 @@ def _work(job: Job, fds: list[int]) -> Answer:
     # What is needed is imported before the root changes.
     piece = extraction.decompressed(lambda size: os.read(stream_fd, size)) if job.action == "unpack" else None
     namespace = -1 if job.ids is None else _user_namespace(*job.ids)
+    imports.import_nothing_more()
     os.chroot(job.root)
     os.chdir("/")
     os.umask(0)

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from dockyard.runtime.security import seccomp as seccomp_filter
 from dockyard.runtime.spec import defaults
 from tests.processes import children_of, eventually, gone
 from tests.runtime.bundle import Bundle, Result, apart, bind, execute, process, with_user_namespace
-from tests.runtime.conftest import Runtime
+from tests.runtime.conftest import ROOT, Runtime
 
 BIRTHS = 12
 SECRET = "of-the-engines-environment"
@@ -310,6 +312,45 @@ def test_a_proc_is_had_of_a_kernel_that_makes_none_for_others(bundle: Bundle, mo
             return run(bundle, joining(bundle, first, "cat", "/proc/1/cmdline"))
 
     assert apart(act).output == "sleep\x00100\x00"
+
+
+# The command line as it is on such a kernel, with the few modules that it has loaded.
+AS_BEFORE_6_17 = """
+import sys
+sys.path[:0] = {paths!r}
+from dockyard.runtime.startup import stand_ins
+stand_ins.install()
+from dockyard.runtime.rootfs import file_systems
+new_file_system = file_systems.new_file_system
+def as_before_6_17(*given):
+    if given[3:]:
+        raise OSError(22, "Unknown parameter 'pidns'")
+    return new_file_system(*given)
+file_systems.new_file_system = as_before_6_17
+from dockyard.runtime.command_line.main import main
+raise SystemExit(main())
+"""
+
+
+def test_no_module_comes_from_the_container_whose_proc_is_shared(runtime: Runtime) -> None:
+    """It would run with the rights of the host's root."""
+    library = runtime.bundle / "rootfs" / os.path.dirname(os.__file__).lstrip("/")
+    for name in ("array", "collections", "socket", "encodings"):
+        (library / name).mkdir(parents=True)
+        (library / name / "__init__.py").write_text("import posix; posix.write(2, b'a module of the container')")
+    runtime.started("host")
+    joined = {"type": "pid", "path": f"/proc/{json.loads(runtime('state', 'host').stdout)['pid']}/ns/pid"}
+
+    def change(config: dict[str, Any]) -> None:
+        kinds = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
+        config["linux"]["namespaces"] = [*kinds, joined]
+        config["process"]["args"] = ["cat", "/proc/1/cmdline"]
+
+    runtime.config(change)
+    program = AS_BEFORE_6_17.format(paths=[str(ROOT), *(path for path in sys.path if "packages" in path)])
+    words = [sys.executable, "-ISEc", program, "--root", str(runtime.state), "run", "two"]
+    done = subprocess.run(words, cwd=runtime.bundle, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "sleep\x001000\x00")
 
 
 # -- filters

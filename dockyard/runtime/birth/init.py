@@ -9,11 +9,10 @@ import os
 import select
 import socket
 import stat
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockyard.linux import capabilities, cgroups, descriptors, loopback, namespaces, syscalls
+from dockyard.linux import capabilities, cgroups, descriptors, imports, loopback, namespaces, syscalls
 from dockyard.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
@@ -134,13 +133,6 @@ def hide() -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
-def import_nothing_more() -> None:
-    """From now on modules would be looked for in the container's tree, and a Python there is not ours to run."""
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path.clear()
-
-
 def become_root() -> None:
     """Be the root of the user namespace just entered."""
     try:
@@ -184,7 +176,7 @@ def _be_born(birth: Birth, runtime: socket.socket) -> "Ready | None":
     root.protect(spec)
     if birth.crosses and wanted is not None and _joins_pids(birth):
         labels.of_next_program(wanted)
-    import_nothing_more()
+    imports.import_nothing_more()
     with doing("error jailing process inside rootfs"):
         if not birth.has(CLONE_NEWNS):
             root.enter_by_chroot()
@@ -243,6 +235,8 @@ def leave_host(birth: Birth) -> None:
 def _enter_namespaces(birth: Birth, runtime: socket.socket) -> None:
     """Join, then make. PID and user namespaces are there already, or come with the last fork."""
     for fd, flag in birth.joined:
+        if flag == CLONE_NEWNS:
+            imports.import_nothing_more()
         if flag != CLONE_NEWPID:
             with doing("joining the container's namespaces"):
                 syscalls.setns(fd, flag)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dockyard.linux import capabilities, cgroups, idmaps, namespaces, syscalls
+from dockyard.linux import capabilities, cgroups, idmaps, imports, namespaces, syscalls
 from dockyard.oci import runtime_spec
 from dockyard.oci.runtime_spec import Linux, Process, Spec
 from dockyard.runtime import channel
@@ -508,7 +508,7 @@ def _join(
             labels.of_next_program(wanted)
         if wanted.selinux_label:
             labels.of_next_key(wanted.selinux_label)
-        init.import_nothing_more()
+        imports.import_nothing_more()
         if flags:
             _enter(pidfd, flags)
         os.close(pidfd)

@@ -9,8 +9,9 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 
-from dockyard.linux import descriptors, procfs, syscalls
+from dockyard.linux import descriptors, imports, procfs, syscalls
 from dockyard.oci.runtime_spec import Mount
 from dockyard.runtime import channel
 from dockyard.runtime.rootfs import file_systems
@@ -72,6 +73,7 @@ def _opened_by(pid: int) -> int:
     helper = os.fork()
     if helper == 0:
         failed = errno.EIO
+        imports.import_nothing_more()
         try:
             syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
             root = os.open("/", os.O_PATH | os.O_DIRECTORY)
@@ -79,7 +81,9 @@ def _opened_by(pid: int) -> int:
                 root, "proc", os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
             )
             kind = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC | syscalls.AT_EMPTY_PATH
-            socket.send_fds(theirs, [b"."], [syscalls.open_tree(place, "", kind)])
+            clone = syscalls.open_tree(place, "", kind).to_bytes(channel.INT, sys.byteorder)
+            # not socket.send_fds, which imports
+            theirs.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, clone)])
             failed = 0
         except OSError as error:
             failed = error.errno or failed
