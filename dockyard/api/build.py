@@ -33,12 +33,11 @@ class Build:
 
     def __init__(self, services: Services) -> None:
         self._builder: Builder = services.builder
+        self._sessions_builds: dict[str, asyncio.Future[str]] = {}
 
     async def build(self, call: Call) -> web.StreamResponse:
-        if call.text("version") == "2" or call.text("session"):
-            raise errors.InvalidParameter(
-                "BuildKit is not available in this engine: build with DOCKER_BUILDKIT=0 for the classic builder"
-            )
+        if call.text("version") == "2":
+            return await self._buildkit(call)
         options = _options(call)
         progress = ProgressStream(call)
         quiet = call.flag("q")
@@ -62,6 +61,30 @@ class Build:
         finally:
             looking.cancel()
 
+    async def _buildkit(self, call: Call) -> web.StreamResponse:
+        """BuildKit, for clients without buildx: see builder/doors/buildkit/api_build.py."""
+        from dockyard.builder.doors.buildkit.api_build import UPLOAD_REQUEST, exporters_of
+
+        builds = self._builder.api_builds
+        build_id = call.text("buildid")
+        if build_id.startswith(f"{UPLOAD_REQUEST}:"):
+            await builds.upload(build_id, call.chunks())
+            return web.Response(200)
+        options = _frontend_options(call)
+        outputs = _json(call, "outputs", list[dict[str, Any]], "error reading outputs") or []
+        exporter = exporters_of(outputs, [tag.full() for tag in check_tags(call.texts("t"))])
+        progress = ProgressStream(call)
+        remote = call.text("remote")
+        work = builds.build(call.text("session"), build_id, options, remote, exporter, progress.send)
+        building = asyncio.ensure_future(work)
+        looking = asyncio.ensure_future(_cancel_when_gone(call, building))
+        self._sessions_builds[build_id] = building
+        try:
+            return await progress.run(building, errors_in_stream=True)
+        finally:
+            looking.cancel()
+            self._sessions_builds.pop(build_id, None)
+
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, freed = self._builder.prune()
         return json_response({"CachesDeleted": removed or None, "SpaceReclaimed": freed})
@@ -71,10 +94,13 @@ class Build:
         if not build_id:
             raise errors.InvalidParameter("build ID not provided")
         self._builder.cancel(build_id)
+        building = self._sessions_builds.get(build_id)
+        if building is not None:
+            building.cancel()
         return no_content()
 
 
-async def _cancel_when_gone(call: Call, building: "asyncio.Future[None]") -> None:
+async def _cancel_when_gone(call: Call, building: "asyncio.Future[Any]") -> None:
     """A build is worth nothing to a client that has hung up."""
     while not building.done():
         if call.http.gone:
@@ -111,6 +137,33 @@ def _options(call: Call) -> BuildOptions:
         credentials=logins.for_build(call),
         build_id=call.text("buildid"),
     )
+
+
+def _frontend_options(call: Call) -> dict[str, str]:
+    """The query as options of the frontend (moby, builder-next). Raises InvalidParameter."""
+    options: dict[str, str] = {}
+    arguments = _json(call, "buildargs", dict[str, str | None], "error reading build args") or {}
+    options.update((f"build-arg:{name}", value) for name, value in arguments.items() if value is not None)
+    labels = _json(call, "labels", dict[str, str], "error reading labels") or {}
+    options.update((f"label:{name}", value) for name, value in labels.items())
+    for name, text in (
+        ("target", call.text("target")),
+        ("filename", call.text("dockerfile")),
+        ("platform", call.text("platform")),
+        ("force-network-mode", call.text("networkmode")),
+        ("cgroup-parent", call.text("cgroupparent")),
+        ("shm-size", str(call.integer("shmsize") or "")),
+        ("add-hosts", ",".join("=".join(host.split(":", 1)) for host in call.texts("extrahosts"))),
+        ("image-resolve-mode", "pull" if call.flag("pull") else ""),
+    ):
+        if text and (name, text) != ("force-network-mode", "default"):
+            options[name] = text
+    ulimits = _json(call, "ulimits", list[Ulimit], "error reading ulimit settings") or []
+    if ulimits:
+        options["ulimit"] = ",".join(f"{one.name}={one.soft}:{one.hard}" for one in ulimits)
+    if call.flag("nocache"):
+        options["no-cache"] = ""
+    return options
 
 
 def _host(call: Call) -> HostConfig:

@@ -58,6 +58,7 @@ from dockyard.oci.reference import Reference
 from dockyard.timestamps import timestamp
 
 if TYPE_CHECKING:
+    from dockyard.builder.doors.buildkit.api_build import ApiBuilds
     from dockyard.builder.doors.buildkit.control import Control
     from dockyard.content.registry_auth import Credentials
 
@@ -155,6 +156,7 @@ class Builder:
         )
         self.contexts = ContextStore(self.folder / "contexts")
         self._control: Control | None = None
+        self._api_builds: ApiBuilds | None = None
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         images.users.append(self._users)
@@ -167,6 +169,15 @@ class Builder:
 
             self._control = Control(self.solver, self.contexts)
         return self._control
+
+    @property
+    def api_builds(self) -> ApiBuilds:
+        """The same door for clients that come through `/build`."""
+        if self._api_builds is None:
+            from dockyard.builder.doors.buildkit.api_build import ApiBuilds
+
+            self._api_builds = ApiBuilds(self.control)
+        return self._api_builds
 
     def _users(self, image_id: str) -> Sequence[ImageUser]:
         """Builds under way keep what they have made and stand on."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +106,63 @@ def test_the_stock_client_takes_this_door_by_itself(buildx: Buildx) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "[internal] load build definition" in done.stderr
+
+
+def test_outputs_are_files_and_archives(engine: EngineProcess, buildx: Buildx) -> None:
+    (buildx.folder / "Dockerfile").write_text(
+        "FROM busybox AS b\nRUN mkdir /d && echo made > /d/f && ln -s f /d/l\nFROM scratch\nCOPY --from=b /d /\n"
+    )
+    folder = buildx.folder / "out"
+    buildx("build", "-o", "out", ".")
+    assert {path.name for path in folder.iterdir()} == {"f", "l"}
+    assert os.readlink(folder / "l") == "f"
+    assert (folder / "l").read_text() == "made\n"
+    buildx("build", "-o", "type=tar,dest=files.tar", ".")
+    with tarfile.open(buildx.folder / "files.tar") as archive:
+        assert sorted(archive.getnames()) == ["f", "l"]
+    for kind in ("docker", "oci"):
+        buildx("build", "-o", f"type={kind},dest=image.tar", "-t", f"archived-{kind}", ".")
+        assert f"archived-{kind}:latest" in engine.docker("load", "-i", str(buildx.folder / "image.tar"))
+
+
+def test_contexts_come_from_stages_of_other_targets_directories_and_images(
+    engine: EngineProcess, buildx: Buildx
+) -> None:
+    (buildx.folder / "more").mkdir()
+    (buildx.folder / "more" / "file").write_text("from a directory\n")
+    (buildx.folder / "base").write_text("FROM busybox\nCOPY more/file /base\n")
+    (buildx.folder / "Dockerfile").write_text(
+        "FROM base\nCOPY --from=dir file /dir\nCOPY --from=img /bin/busybox /img\nRUN cat /base /dir > /all\n"
+    )
+    (buildx.folder / "docker-bake.hcl").write_text(
+        'target "base" {\n dockerfile = "base"\n}\n'
+        'target "default" {\n contexts = {\n  base = "target:base"\n  dir = "more"\n'
+        '  img = "docker-image://busybox"\n }\n'
+        ' tags = ["linked"]\n}\n'
+    )
+    buildx("bake")
+    assert engine.docker("run", "--rm", "linked", "cat", "/all") == "from a directory\n" * 2
+
+
+def test_contexts_come_from_the_standard_input_and_from_git(engine: EngineProcess, buildx: Buildx) -> None:
+    said = subprocess.run(
+        [buildx._plugins / "docker-buildx", "build", "--progress=plain", "-"],
+        input="FROM busybox\nRUN echo from-stdin\n",
+        capture_output=True, env=buildx._env, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "from-stdin" in said.stderr
+
+
+def test_a_client_without_buildx_builds_through_the_api(engine: EngineProcess, buildx: Buildx) -> None:
+    old = next((path for path in ("/usr/bin/docker",) if Path(path).exists()), None)
+    if old is None or b"20.10" not in subprocess.check_output([old, "--version"]):
+        pytest.skip("needs a client of before buildx (Debian 12's)")
+    (buildx.folder / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=tmpfs,target=/t echo through-the-api\n")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(buildx.folder / "home"), "DOCKER_HOST": engine.host}
+    done = subprocess.run(
+        [old, "build", "--progress=plain", "-t", "through-api", "."],
+        capture_output=True, cwd=buildx.folder, env=env, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "through-the-api" in done.stderr
+    assert engine.inspect("through-api")["Id"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -43,8 +44,9 @@ async def image_config(job: Job, built: Built) -> tuple[ImageConfig, Rootfs]:
     return config, rootfs
 
 
-async def export_image(job: Job, built: Built, names: Sequence[str]) -> dict[str, str]:
-    """Make the image and give it its names; what the client is told."""
+async def export_image(job: Job, built: Built, attributes: Mapping[str, str]) -> dict[str, str]:
+    """Make the image, give it its names, and push it if that is asked for; what the client is told."""
+    names = [name for name in attributes.get("name", "").split(",") if name]
     config, _ = await image_config(job, built)
     images = job.solver.images
     async with job.shown("exporting to image") as part:
@@ -57,9 +59,25 @@ async def export_image(job: Job, built: Built, names: Sequence[str]) -> dict[str
             part(f"naming to {reference.full()}", 0, 0, True)
         await images.on_disk()
     told = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
+    if attributes.get("push", "") in ("true", "1"):
+        for reference in references:
+            await _push(job, reference)
     if references:
         told["image.name"] = ",".join(reference.full() for reference in references)
     return told
+
+
+async def _push(job: Job, name: Reference) -> None:
+    async with job.shown(f"pushing {name.familiar()}") as part:
+
+        def progress(message: dict[str, Any]) -> None:
+            detail = message.get("progressDetail") or {}
+            if message.get("id"):
+                done = message.get("status") in ("Pushed", "Layer already exists")
+                part(str(message["id"]), detail.get("current", 0), detail.get("total", 0), done)
+
+        auth = await job.client.credentials(name.domain)
+        await job.solver.images.push(name, auth=auth, progress=progress)
 
 
 def check_name(name: str) -> Reference:

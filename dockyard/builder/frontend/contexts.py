@@ -79,7 +79,7 @@ class ContextResolver:
         async with self._job.shown(f"[context {name}] load .dockerignore"):
             found = await self._job.client.files(directory, [".dockerignore"])
         excludes = ignore_patterns(found.get(".dockerignore", b""))
-        return LocalDirectory(f"[context {name}] load from client", directory, excludes=excludes)
+        return LocalDirectory(f"[context {name}] load from client", self._job.client, directory, excludes=excludes)
 
 
 def _full(name: str) -> str:

@@ -20,7 +20,7 @@ from dockyard.builder.graph.request import Line
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
-from dockyard.builder.sources.remote import Download, Repository
+from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
 from dockyard.builder.steps import checked_checksum, expand_document
 from dockyard.dockerfile import git_source
@@ -215,7 +215,7 @@ class Steps:
             vertex = await self._conversion.source(mount.stage, self._state.stage)
         else:
             vertex = self._conversion.contexts.main()
-        if isinstance(vertex, LocalDirectory | Download | Repository):
+        if isinstance(vertex, LocalDirectory | Download | RemoteContext | Repository):
             self._conversion.contexts.want(vertex, place)
             vertex = Selection(vertex, place.lstrip("/") or ".")
             inputs.append(vertex)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from dockyard.builder.trees import ArchiveTree
+from dockyard.builder.trees import ArchiveTree, File
 from dockyard.content.registry_auth import Credentials
 
 
@@ -29,11 +30,22 @@ class ClientSide(Protocol):
         `told` is called with the bytes that have come. The tree can be read until the job ends.
         """
 
+    def upload(self, path: str) -> AsyncIterator[bytes]:
+        """What the client has on its standard input, in pieces; `path` is its own name for it."""
+
     async def secret(self, name: str) -> bytes | None:
         """A secret; None when the client has none of that name. Raises what is wrong with it."""
 
     async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
         """Serve the client's agent on the UNIX socket `socket` until what is returned is called. Raises NotFound."""
+
+    def file_to(
+        self, number: int, metadata: dict[str, str]
+    ) -> AbstractAsyncContextManager[Callable[[bytes], Awaitable[None]]]:
+        """A file on the client's side, the output `number` of the build: what writes it, a piece at a time."""
+
+    async def directory_to(self, number: int, root: File, time_ns: int | None) -> None:
+        """Write what is below `root` into a directory on the client's side; `time_ns`: what it is dated, if given."""
 
     async def credentials(self, domain: str) -> Credentials | None:
         """The login for a registry."""

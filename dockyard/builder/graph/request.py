@@ -57,3 +57,4 @@ class Built:
     config: ImageConfig
     history: list[Line]
     platform: str
+    epoch: int | None = None

@@ -104,15 +104,21 @@ class Solver:
         if rootfs.chain_id is None:
             yield None
             return
+        async with self.mounted(rootfs.chain_id) as path:
+            tree = DirectoryTree(path)
+            try:
+                yield tree
+            finally:
+                tree.close()
+
+    @asynccontextmanager
+    async def mounted(self, chain_id: str) -> AsyncIterator[str]:
+        """Where layers are mounted for the time of the block; what is written there goes with it."""
         name = f"build-{secrets.token_hex(16)}"
-        await self.container_layers.create(name, rootfs.chain_id, volatile=True, bare=True)
+        await self.container_layers.create(name, chain_id, volatile=True, bare=True)
         try:
             async with self.container_layers.mounted(name) as mounted:
-                tree = DirectoryTree(mounted.path)
-                try:
-                    yield tree
-                finally:
-                    tree.close()
+                yield mounted.path
         finally:
             await asyncio.shield(self.container_layers.release(name))
 
@@ -187,6 +193,9 @@ class Job:
         self.holds: list[str] = []
         self.rows: dict[Vertex, StepRow] = {}
         self.closing: list[Callable[[], object]] = []
+        # builds whose results this one goes on from
+        self.elders: list[Job] = []
+        self._users = 1  # itself, and those
         self._tasks: dict[Vertex, asyncio.Task[Result]] = {}
         self._told: set[str] = set()
 
@@ -194,7 +203,8 @@ class Job:
         """What comes of a step. Raises StepFailed for the one that went wrong."""
         task = self._tasks.get(vertex)
         if task is None:
-            task = self._tasks[vertex] = asyncio.ensure_future(self._solve(vertex))
+            work = self._inherited(vertex) or self._solve(vertex)
+            task = self._tasks[vertex] = asyncio.ensure_future(work)
         return await asyncio.shield(task)
 
     async def rootfs(self, vertex: Vertex | None) -> Rootfs:
@@ -204,6 +214,30 @@ class Job:
         found = await self.result(vertex)
         assert isinstance(found, Rootfs)
         return found
+
+    def _inherited(self, vertex: Vertex) -> Coroutine[Any, Any, Result] | None:
+        """How to take over what another build has made of the vertex, or is making; None when none has."""
+        for elder in self.elders:
+            task = elder._tasks.get(vertex)
+            if task is not None and not (task.done() and (task.cancelled() or task.exception() is not None)):
+                return self._inherit(vertex, elder, task)
+        return None
+
+    async def _inherit(self, vertex: Vertex, elder: Job, task: asyncio.Task[Result]) -> Result:
+        try:
+            result = await asyncio.shield(task)
+            if isinstance(result, Rootfs) and result.chain_id is not None:
+                self.hold(result.chain_id)
+        except (NotFound, asyncio.CancelledError):
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            return await self._solve(vertex)
+        if vertex in elder.rows:
+            self.rows[vertex] = elder.rows[vertex]
+        moment = now()
+        self._step(vertex, cached=True, started=moment, completed=moment)
+        return result
 
     async def _solve(self, vertex: Vertex) -> Result:
         inputs = await self._inputs(vertex)
@@ -387,12 +421,26 @@ class Job:
                 )
         return result, row
 
+    def go_on_from(self, elder: Job) -> None:
+        """Take over what another build makes or has made; it keeps that until this one ends."""
+        if elder not in self.elders:
+            elder._users += 1
+            self.elders.append(elder)
+
     async def close(self) -> None:
-        """Give up what is under way, and let go of everything."""
+        """Give up what is under way, and let go of everything that no other build goes on from."""
         tasks = [task for task in self._tasks.values() if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._let_go()
+        for elder in self.elders:
+            elder._let_go()
+
+    def _let_go(self) -> None:
+        self._users -= 1
+        if self._users:
+            return
         for chain_id in self.holds:
             self.solver.layers.drop(chain_id)
         self.holds.clear()

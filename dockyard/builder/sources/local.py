@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 from dockyard.builder.graph.vertex import Files, Result, Vertex
 
 if TYPE_CHECKING:
+    from dockyard.builder.graph.client import ClientSide
     from dockyard.builder.graph.solver import Work
 
 
 class LocalDirectory(Vertex):
     """The client's directory `directory`."""
 
-    def __init__(self, name: str, directory: str, *, excludes: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, client: ClientSide, directory: str, *, excludes: Sequence[str] = ()) -> None:
+        """`client`: whose directory it is, which need not be the client of the build that wants it."""
         super().__init__(name)
+        self._client = client
         self.directory = directory
         self.excludes = tuple(excludes)
         self._follow: set[str] = set()
@@ -34,7 +37,7 @@ class LocalDirectory(Vertex):
             self._whole = True
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
-        tree = await work.job.client.directory(
+        tree = await self._client.directory(
             self.directory,
             follow=() if self._whole else sorted(self._follow),
             excludes=self.excludes,

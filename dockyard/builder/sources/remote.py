@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dockyard.builder import context as contexts
+from dockyard.builder.archives import uncompressed
 from dockyard.builder.graph.vertex import Files, Result, Vertex
 from dockyard.builder.trees import ArchiveFile, ArchiveTree
 from dockyard.content import tar_format
@@ -15,6 +16,7 @@ from dockyard.content.tar_format import Entry
 from dockyard.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from dockyard.builder.graph.client import ClientSide
     from dockyard.builder.graph.solver import Work
 
 
@@ -40,6 +42,42 @@ class Download(Vertex):
         entry = Entry("", tar_format.REGULAR, 0o600, size=file.seek(0, 2), mtime_ns=time_ns)
         tree.root.inner[name or "__unnamed__"] = ArchiveFile(entry, file, 0)
         return Files(tree)
+
+
+class RemoteContext(Vertex):
+    """A build's context behind a URL or on the client's standard input: a tar archive, or a Dockerfile alone.
+
+    `upload`: the client's own name for what it sends, None for a URL.
+    """
+
+    def __init__(self, name: str, client: ClientSide, url: str, upload: str | None = None) -> None:
+        super().__init__(name)
+        self._client = client
+        self.url = url
+        self._upload = upload
+
+    def definition(self) -> str:
+        return self.url
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        folder = work.solver.folder
+        if self._upload is not None:
+            file = await contexts.spool(self._client.upload(self._upload), folder)
+        else:
+            file = (await contexts.fetch(self.url, folder))[0]
+        try:
+            plain = await asyncio.to_thread(uncompressed, file)
+            if plain is None:
+                tree = ArchiveTree()
+                file.seek(0)
+                tree.add("Dockerfile", file.read(contexts.LARGEST_DOCKERFILE))
+                file.close()
+                return Files(tree)
+        except BaseException:
+            file.close()
+            raise
+        work.job.closing.append(plain.close)
+        return Files(await asyncio.to_thread(ArchiveTree, plain))
 
 
 class Repository(Vertex):

@@ -8,21 +8,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dockyard.builder.context import LARGEST_DOCKERFILE
+from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.client import SessionClient
+from dockyard.builder.doors.buildkit.definitions import definition_of
 from dockyard.builder.doors.buildkit.options import check_frontend, check_syntax, request_of
 from dockyard.builder.frontend.contexts import ContextResolver, ignore_patterns
 from dockyard.builder.frontend.conversion import Conversion
 from dockyard.builder.graph.progress import Progress
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
-from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.graph.vertex import Files, Vertex
 from dockyard.builder.sources.local import LocalDirectory
-from dockyard.builder.sources.remote import Download, Repository
+from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.dockerfile import git_source
 from dockyard.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.control import Control
+
+
+UPLOAD = "http://buildkit-session/"  # where buildx says that it has what is on its standard input
 
 
 class Build:
@@ -44,9 +50,9 @@ class Build:
         }
         self.client = SessionClient(control.sessions, control.contexts, session, local, control.solver.beside)
         self.job = Job(control.solver, self.client, self.progress)
+        self.job.closing.append(self.client.close)
         self.entitlements = entitlements
         self.built: dict[str, Built] = {}
-        self.dockerfiles: dict[str, tuple[str, bytes]] = {}
         self.returned: asyncio.Future[dict[str, Built]] = asyncio.get_running_loop().create_future()
         self.began = time.time()
         self.ended = 0.0
@@ -68,11 +74,11 @@ class Build:
             found[platform or built.platform] = built
         return found
 
-    def remember(self, built: Built) -> str:
-        """A name by which the client may refer to what was made."""
+    def remember(self, built: Built) -> wire.Ref:
+        """What was made, under a name by which the client may refer to it: in this build, or as an input of another."""
         name = secrets.token_hex(12)
         self.built[name] = built
-        return name
+        return wire.Ref(id=name, definition=definition_of(name))
 
     # -- the Dockerfile and the context
 
@@ -81,13 +87,10 @@ class Build:
         address = options.get(context_name, "")
         file_name = options.get("filename", "Dockerfile")
         self.file_name = file_name
-        remote: Vertex | None = None
-        if git_source.is_git(address):
-            remote = Repository(f"[internal] load git source {address}", address)
-        elif address.startswith(("http://", "https://")):
-            remote = Download(f"[internal] load remote build context {address}", address)
+        remote = self._remote(address)
         if remote is not None and "dockerfilekey" not in options:
-            raise InvalidParameter("a Dockerfile from a remote context is not supported yet")
+            text = await self._file_of(remote, file_name)
+            return text, lambda: remote
         directory = options.get("dockerfilekey", "dockerfile")
         ignored: bytes | None = None
         async with self.job.shown(f"[internal] load build definition from {file_name}") as part:
@@ -107,14 +110,37 @@ class Build:
             part("transferring context:", len(ignored), len(ignored), True)
         excludes = ignore_patterns(ignored)
         return content.decode(errors="replace"), lambda: LocalDirectory(
-            "[internal] load build context", context_name, excludes=excludes
+            "[internal] load build context", self.client, context_name, excludes=excludes
         )
+
+    def _remote(self, address: str) -> Vertex | None:
+        """The context at an address; None for a directory of the client's."""
+        if git_source.is_git(address):
+            return Repository(f"[internal] load git source {address}", address)
+        if address.startswith(UPLOAD):
+            return RemoteContext(
+                "[internal] load remote build context", self.client, address, address.removeprefix(UPLOAD)
+            )
+        if address.startswith(("http://", "https://")):
+            return RemoteContext("[internal] load remote build context", self.client, address)
+        return None
+
+    async def _file_of(self, context: Vertex, path: str) -> str:
+        """The Dockerfile in a context."""
+        files = await self.job.result(context)
+        assert isinstance(files, Files)
+        found = files.tree.find(path)
+        if found is None or found.directory:
+            raise InvalidParameter(f"failed to read dockerfile: open {path}: no such file or directory")
+        if found.entry.size > LARGEST_DOCKERFILE:
+            raise InvalidParameter(f"the Dockerfile ({path}) is too large")
+        self.text = b"".join(found.read())
+        return self.text.decode(errors="replace")
 
     async def close(self) -> None:
         """The build has ended, however."""
         self.ended = time.time()
         await self.job.close()
-        self.client.close()
         self.progress.end()
         if not self.returned.done():
             self.returned.cancel()

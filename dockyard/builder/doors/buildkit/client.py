@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from dockyard.builder.doors.buildkit.sending import send_directory
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.sources.contexts import ContextStore
-from dockyard.builder.trees import ArchiveTree
+from dockyard.builder.trees import ArchiveTree, File
 from dockyard.content.registry_auth import Credentials
 
 
@@ -30,6 +32,8 @@ class SessionClient:
         self._local = local
         self._beside = beside
         self.closing: list[Callable[[], object]] = []
+        # what the client uploads beside its session, if it does
+        self.uploads: Callable[[str], AsyncIterator[bytes]] | None = None
 
     async def own(self) -> Session:
         """The build's own session. Raises NotFound."""
@@ -57,11 +61,24 @@ class SessionClient:
             beside=self._beside,
         )
 
+    async def upload(self, path: str) -> AsyncIterator[bytes]:
+        pieces = self.uploads(path) if self.uploads is not None else (await self.own()).upload(path)
+        async for piece in pieces:
+            yield piece
+
     async def secret(self, name: str) -> bytes | None:
         return await (await self.own()).secret(name)
 
     async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
         return await (await self.own()).ssh_agent(name, socket)
+
+    @asynccontextmanager
+    async def file_to(self, number: int, metadata: dict[str, str]) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        async with (await self.own()).file_to(number, metadata) as write:
+            yield write
+
+    async def directory_to(self, number: int, root: File, time_ns: int | None) -> None:
+        await send_directory((await self.own()).directory_to(number), root, time_ns=time_ns)
 
     async def credentials(self, domain: str) -> Credentials | None:
         return await (await self.own()).credentials(domain)

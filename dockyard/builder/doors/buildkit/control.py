@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.build import Build
+from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.reports import response_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
+from dockyard.builder.exporters.archive import export_archive
+from dockyard.builder.exporters.files import export_directory, export_tar
 from dockyard.builder.exporters.image import export_image
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
@@ -141,15 +144,21 @@ class Control:
         return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
 
     async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
-        if request.frontend:
-            found = await build.convert(request.frontend, build.options, {})
-        elif request.HasField("definition") and request.definition.ops:
+        if request.HasField("definition") and request.definition.ops:
             raise InvalidParameter("only Dockerfiles are built here, not LLB definitions")
-        else:
-            found = await build.returned
         exporters = [(exporter.type, dict(exporter.attrs)) for exporter in request.exporters]
         if not exporters and request.exporter:
             exporters = [(request.exporter, dict(request.exporter_attrs))]
+        for cache in request.cache.exports:
+            if cache.type != "inline":
+                raise InvalidParameter(f"a cache can't be exported to {cache.type} here")
+        return await self.run_build(build, request.frontend, exporters)
+
+    async def run_build(
+        self, build: Build, frontend: str, exporters: Sequence[tuple[str, Mapping[str, str]]]
+    ) -> dict[str, str]:
+        """Build what the frontend makes of the build's options, or what the client returns; what it is to be told."""
+        found = await build.convert(frontend, build.options, {}) if frontend else await build.returned
         for built in found.values():
             build.job.announce(built.vertex)
         told: dict[str, str] = {}
@@ -160,12 +169,23 @@ class Control:
         return told
 
     async def _export(
-        self, build: Build, found: Mapping[str, Built], kind: str, attributes: dict[str, str], number: int
+        self, build: Build, found: Mapping[str, Built], kind: str, attributes: Mapping[str, str], number: int
     ) -> dict[str, str]:
+        job = build.job
+        if kind == "local":
+            return await export_directory(job, found, number, split=len(found) > 1)
+        if kind in ("oci", "docker"):
+            return await export_archive(job, found, attributes, number, docker=kind == "docker")
+        if len(found) > 1:
+            raise InvalidParameter(
+                f"one image can't be of {len(found)} platforms here: use an output of type oci or local"
+            )
+        built = next(iter(found.values()))
+        if kind == "tar":
+            return await export_tar(job, built, number)
         if kind not in ("moby", "image"):
-            raise InvalidParameter(f"exporter {kind!r} could not be found")
-        names = [name for name in attributes.get("name", "").split(",") if name]
-        return await export_image(build.job, next(iter(found.values())), names)
+            raise InvalidParameter(f'exporter "{kind}" could not be found')
+        return await export_image(job, built, attributes)
 
     async def _status(self, stream: Stream) -> None:
         request = wire.StatusRequest.FromString(await request_of(stream))
@@ -199,7 +219,11 @@ class Control:
         here = host()
         return wire.Worker(
             id="dockyard",
-            labels={"org.mobyproject.buildkit.worker.executor": "dockyard"},
+            labels={
+                "org.mobyproject.buildkit.worker.executor": "dockyard",
+                # by which buildx knows that archives can be written, and images pushed, from here
+                "org.mobyproject.buildkit.worker.snapshotter": self.solver.layers.driver.name,
+            },
             platforms=[wire.Platform(architecture=here.architecture, os=here.os, variant=here.variant)],
             version=self.version(),
         )
@@ -234,7 +258,8 @@ class Control:
         build = await self._build_of(stream)
         request = wire.SolveRequest.FromString(message)
         try:
-            found = await build.convert(request.frontend or "dockerfile.v0", dict(request.frontend_opt), {})
+            inputs = self._results(build, request.frontend_inputs)
+            found = await build.convert(request.frontend or "dockerfile.v0", dict(request.frontend_opt), inputs)
             if request.evaluate:
                 for built in found.values():
                     await build.job.rootfs(built.vertex)
@@ -242,11 +267,24 @@ class Control:
             raise of_build(error, build) from error
         result = wire.Result()
         if len(found) == 1 and "," not in request.frontend_opt.get("platform", ""):
-            result.ref.id = build.remember(next(iter(found.values())))
+            result.ref.CopyFrom(build.remember(next(iter(found.values()))))
         else:
             for platform, built in found.items():
-                result.refs.refs[platform].id = build.remember(built)
+                result.refs.refs[platform].CopyFrom(build.remember(built))
         return wire.SolveResponse(result=result).SerializeToString()
+
+    def _results(self, build: Build, definitions: Mapping[str, wire.Definition]) -> dict[str, Built]:
+        """The results of other builds that a client hands on. Raises InvalidParameter."""
+        found = {}
+        for name, definition in definitions.items():
+            wanted = name_in(definition)
+            for other in self._builds.values():
+                if wanted is not None and wanted in other.built:
+                    found[name] = other.built[wanted]
+                    build.job.go_on_from(other.job)
+            if name not in found:
+                raise InvalidParameter(f"input {name} is no result of a build here")
+        return found
 
     async def _return(self, stream: Stream, message: bytes) -> bytes:
         build = await self._build_of(stream)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote_plus
 
 from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.builder.doors.buildkit.file_modes import kind_and_permissions
 from dockyard.builder.sources.contexts import ContextStore, Receiver
 from dockyard.builder.trees import ArchiveTree
 from dockyard.content import tar_format
@@ -27,9 +27,6 @@ from dockyard.grpc.connection import Connection, StreamReset
 from dockyard.grpc.status import CallFailed
 
 STAT, REQUEST, DATA, FIN, ERROR = range(5)
-# Go's os.FileMode (io/fs, ModeDir …), which is on the wire
-GO_DIRECTORY, GO_SYMLINK, GO_DEVICE, GO_FIFO, GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
-GO_SETUID, GO_SETGID, GO_CHARACTER, GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
 LARGEST_SMALL_FILE = 8 << 20  # a Dockerfile or .dockerignore
 LARGEST_SECRET = 500 << 10  # as BuildKit's (session/secrets)
 
@@ -154,7 +151,7 @@ class Session:
     # -- files to the client
 
     @asynccontextmanager
-    async def file_to(self, number: int, metadata: dict[str, str]) -> AsyncIterator[Callable[[bytes], object]]:
+    async def file_to(self, number: int, metadata: dict[str, str]) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
         """A file on the client's side, as the output `number` of the build: what writes it, a piece at a time."""
         self._require(FILE_SEND, "output")
         headers: dict[str, str | Sequence[str]] = {"buildkit-attachable-exporter-id": str(number)}
@@ -319,29 +316,15 @@ def _put(metadata: dict[str, str | Sequence[str]], name: str, values: Sequence[s
 
 def entry_of(found: wire.Stat) -> tuple[Entry | None, str]:
     """What a client says of a file, and what it is a hard link to ("": to nothing); None for a socket."""
-    mode = found.mode
-    permissions = mode & 0o777
-    permissions |= (stat.S_ISUID if mode & GO_SETUID else 0) | (stat.S_ISGID if mode & GO_SETGID else 0)
-    permissions |= stat.S_ISVTX if mode & GO_STICKY else 0
-    kind = tar_format.REGULAR
-    if mode & GO_DIRECTORY:
-        kind = tar_format.DIRECTORY
-    elif mode & GO_SYMLINK:
-        kind = tar_format.SYMLINK
-    elif mode & GO_CHARACTER:
-        kind = tar_format.CHARACTER
-    elif mode & GO_DEVICE:
-        kind = tar_format.BLOCK_DEVICE
-    elif mode & GO_FIFO:
-        kind = tar_format.FIFO
-    elif mode & GO_SOCKET:
+    kind, permissions = kind_and_permissions(found.mode)
+    if kind is None:
         return None, ""
     link = found.linkname
     regular = kind == tar_format.REGULAR
     entry = Entry(
         "",
         kind,
-        0o777 if kind == tar_format.SYMLINK else permissions,
+        permissions,
         found.uid,
         found.gid,
         found.size if regular else 0,
