@@ -155,11 +155,6 @@ class Networks:
             )
             for given in ipam.config or ()
         ]
-        if body.ingress or body.scope == "swarm":
-            raise errors.Unavailable(
-                'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
-                "to connect this node to swarm and try again."
-            )
         network = await self._networks.create(
             Network(
                 id="",
@@ -173,11 +168,13 @@ class Networks:
                 ipv6=bool(body.enable_ipv6),
                 internal=body.internal,
                 attachable=body.attachable,
+                ingress=body.ingress,
                 config_only=body.config_only,
                 options=body.options or {},
                 labels=body.labels or {},
             ),
             body.config_from.network if body.config_from else "",
+            body.scope or "",
         )
         return json_response({"Id": network.id, "Warning": ""}, 201)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Set
 from ipaddress import ip_address, ip_network
 
-from dockyard.errors import Conflict, DockyardError, InvalidParameter
+from dockyard.errors import Conflict, DockyardError, InvalidParameter, Unavailable
 from dockyard.networks.ipam import Address, AddressPool, address
 from dockyard.networks.model import EndpointConfig, EndpointState, Network
 
@@ -71,7 +71,10 @@ class Addresses:
                     "configured subnets"
                 )
             return
-        pool, taken = _take(pools, wanted, avoid)
+        try:
+            pool, taken = _take(pools, wanted, avoid)
+        except Unavailable as full:
+            raise Unavailable(f"{full.message}: {network.name} ({network.id})") from None
         gateway = "" if network.internal else _gateway(network, pool)
         if version == 4:
             state.ip, state.prefix_len, state.gateway = str(taken), pool.subnet.prefixlen, gateway

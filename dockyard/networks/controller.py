@@ -192,7 +192,7 @@ class Controller:
         try:
             return self._drivers[name]
         except KeyError:
-            raise NotFound(f"could not find plugin {name} in v2 plugin registry: plugin not found") from None
+            raise NotFound(f'plugin "{name}" not found') from None
 
     def adopt(self, network: Network) -> None:
         """Know a network, with its address pools; the kernel is not told."""

@@ -21,6 +21,9 @@ DEFAULT_POOLS = (
 )
 
 
+LINK_LOCAL = IPv6Network("fe80::/64")
+
+
 class AddressPool:
     """The addresses of one subnet of one network; the lowest free one is handed out first."""
 
@@ -95,35 +98,70 @@ class Subnets:
         if version == 6:
             number = 0xFD << 120 | int(seed[:14] or "0", 16) << 64
             return IPv6Network((number, 64))
-        raise Conflict("all predefined address pools have been fully subnetted")
+        raise InvalidParameter("all predefined address pools have been fully subnetted")
 
 
-def check_pools(pools: Sequence[Pool]) -> None:
-    """Raise InvalidParameter when a pool that a user asked for makes no sense in itself."""
-    seen: list[Subnet] = []
+def check_pools(pools: Sequence[Pool], ipv6: bool) -> None:
+    """Raise InvalidParameter, in Docker's words, when pools that a user asks for make no sense in themselves.
+
+    Those of IPv6 are not looked at on a network without. moby api/types/network/ipam.go, ValidateIPAM.
+    """
+    wrong: list[str] = []
     for pool in pools:
-        if not pool.subnet:
-            if pool.gateway or pool.ip_range or pool.auxiliary:
-                raise InvalidParameter("invalid network config:\ninvalid subnet : no subnet given")
+        subnet = _network(pool.subnet)
+        if subnet is None:
+            wrong.append(f"invalid subnet {pool.subnet}: invalid CIDR block notation")
+        elif subnet.version == 4 or ipv6:
+            wrong += _check_pool(pool, subnet)
+    if wrong:
+        told = wrong[0] if len(wrong) == 1 else "\n".join(f"* {one}" for one in wrong)
+        raise InvalidParameter(f"invalid network config:\n{told}")
+
+
+def _check_pool(pool: Pool, subnet: Subnet) -> list[str]:
+    wrong = []
+    if pool.subnet.partition("/")[0] != str(subnet.network_address) and address(pool.subnet) != subnet.network_address:
+        wrong.append(f"invalid subnet {pool.subnet}: it should be {subnet}")
+    if pool.ip_range:
+        wrong += [f"invalid ip-range {pool.ip_range}: {why}" for why in _check_range(pool.ip_range, subnet)]
+    named = [(f"gateway {pool.gateway}", pool.gateway)] if pool.gateway else []
+    named += [(f"auxiliary address {name}", value) for name, value in pool.auxiliary.items() if value]
+    for name, value in named:
+        try:
+            found = ip_address(value)
+        except ValueError:
+            wrong.append(f"invalid {name}: invalid address")
             continue
-        subnet = _network(pool.subnet, "subnet")
-        if address(pool.subnet) != subnet.network_address:
-            raise InvalidParameter(f"invalid network config:\ninvalid subnet {pool.subnet}: it should be {subnet}")
-        if any(subnet.version == other.version and subnet.overlaps(other) for other in seen):
-            raise InvalidParameter(f"bad IPAM config: subnet {subnet} overlaps with another of the same network")
-        seen.append(subnet)
-        if pool.ip_range:
-            inner = _network(pool.ip_range, "ip-range")
-            if inner.version != subnet.version or not inner.subnet_of(subnet):  # type: ignore[arg-type]  # same version
-                raise InvalidParameter(
-                    f"invalid network config:\ninvalid ip-range {pool.ip_range}: it is not in subnet {subnet}"
-                )
-        for name, value in [("gateway", pool.gateway), *pool.auxiliary.items()]:
-            if value and address(value) not in subnet:
-                kind = "gateway" if name == "gateway" else "auxiliary address"
-                raise InvalidParameter(
-                    f"invalid network config:\ninvalid {kind} {value}: parent subnet {subnet} doesn't contain it"
-                )
+        if found.version != subnet.version:
+            wrong.append(f"invalid {name}: parent subnet is an IPv{subnet.version} block")
+        elif found not in subnet:
+            wrong.append(f"invalid {name}: parent subnet {subnet} doesn't contain this address")
+    return wrong
+
+
+def _check_range(text: str, subnet: Subnet) -> list[str]:
+    inner = _network(text)
+    if inner is None:
+        return ["invalid CIDR block notation"]
+    if inner.version != subnet.version:
+        return [f"parent subnet is an IPv{subnet.version} block"]
+    wrong = []
+    if inner.prefixlen < subnet.prefixlen:
+        wrong.append(f"CIDR block is bigger than its parent subnet {subnet}")
+    if address(text) != inner.network_address:
+        wrong.append(f"it should be {inner}")
+    if not inner.overlaps(subnet):
+        wrong.append(f"parent subnet {subnet} doesn't contain ip-range")
+    return wrong
+
+
+def check_ipv6_subnet(subnet: Subnet) -> None:
+    """Raise InvalidParameter for an IPv6 subnet that containers cannot be given addresses of."""
+    if subnet.version == 6:
+        if subnet.is_multicast:
+            raise InvalidParameter(f"multicast subnet '{subnet}' is not allowed")
+        if subnet != LINK_LOCAL and subnet.overlaps(LINK_LOCAL):
+            raise InvalidParameter(f"'{subnet}' clashes with the Link-Local prefix 'fe80::/64'")
 
 
 def address(text: str) -> Address:
@@ -134,8 +172,10 @@ def address(text: str) -> Address:
         raise InvalidParameter(f"invalid IP address: {text}") from None
 
 
-def _network(text: str, what: str) -> Subnet:
+def _network(text: str) -> Subnet | None:
+    """A subnet in CIDR notation, whatever stands in its host part; None for what is none."""
+    address_part, slash, length = text.partition("/")
     try:
-        return ip_network(text, strict=False)
+        return ip_network(text, strict=False) if slash and length.isdigit() and address_part else None
     except ValueError:
-        raise InvalidParameter(f"invalid network config:\ninvalid {what} {text}: invalid CIDR address") from None
+        return None

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import msgspec
 
-from dockyard.errors import Forbidden, InvalidParameter
+from dockyard.errors import Forbidden, InvalidParameter, SystemFailure
 from dockyard.networks.ipam import Subnet, Subnets, address
 from dockyard.networks.model import Network, Pool
 
@@ -17,6 +17,7 @@ def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ou
     one that is asked for either. Raises Forbidden when it does.
     """
     settled = []
+    own: list[Subnet] = []
     given = [pool for pool in network.pools if pool.subnet]
     versions = {ip_network(pool.subnet, strict=False).version for pool in given}
     if network.ipv4 and 4 not in versions:
@@ -29,6 +30,10 @@ def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ou
             continue
         if any(subnet.version == other.version and subnet.overlaps(other) for other in ours):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+        if any(subnet.version == other.version and subnet.overlaps(other) for other in own):
+            raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+        own.append(subnet)
+        _check_spoken(subnet, pool)
         gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
         settled.append(
             msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
@@ -45,6 +50,23 @@ def without_chosen_gateways(pools: Sequence[Pool], asked: Sequence[Pool], chosen
         else msgspec.structs.replace(pool, gateway="")
         for pool in pools
     ]
+
+
+def _check_spoken(subnet: Subnet, pool: Pool) -> None:
+    """Raise SystemFailure, as Docker, for a gateway or an auxiliary address that is the subnet's own or named twice."""
+    spoken = set()
+    if subnet.num_addresses > 2:
+        spoken.add(subnet.network_address)
+        if subnet.version == 4:
+            spoken.add(subnet.broadcast_address)
+    if pool.gateway:
+        if address(pool.gateway) in spoken:
+            raise SystemFailure(f"failed to allocate gateway ({pool.gateway}): Address already in use")
+        spoken.add(address(pool.gateway))
+    for name, value in pool.auxiliary.items():
+        if address(value) in spoken:
+            raise SystemFailure(f"failed to allocate secondary ip address ({name}:{value}): Address already in use")
+        spoken.add(address(value))
 
 
 def _first_gateway(subnet: Subnet, pool: Pool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dockyard.engine.events.service import Events
 from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools
+from dockyard.engine.networks.definition import apply_configuration, check_configuration, check_scope
 from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.engine.networks.options import NetworkOptions
 from dockyard.engine.networks.pools import settle_pools, without_chosen_gateways
@@ -153,7 +154,7 @@ class NetworkService:
             if name not in self._by_name:
                 self._remember(Network(id=_new_id(), name=name, driver=driver, created=_now(), predefined=True))
         self._prepare_default_bridge()
-        for network in list(self._by_id.values()):
+        for network in [one for one in self._by_id.values() if not one.config_only]:
             step(f"network {network.name}")
             self._controller.adopt(network)
             await self._before_ipv6_is_forwarded(network)
@@ -274,13 +275,14 @@ class NetworkService:
             places += [(where, length) for _, where, length in host.addresses()]
         taken: list[Subnet] = [ip_network(f"{where}/{length}", strict=False) for where, length in places]
         for network in self._by_id.values():
-            if network is not but:
+            if network is not but and not network.config_only:
                 taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
         return taken
 
     def _ours(self) -> "builtins.list[Subnet]":
         """The subnets of our networks."""
-        return [ip_network(pool.subnet) for network in self._by_id.values() for pool in network.pools if pool.subnet]
+        networks = [network for network in self._by_id.values() if not network.config_only]
+        return [ip_network(pool.subnet) for network in networks for pool in network.pools if pool.subnet]
 
     def _is_free(self, subnet: Subnet, owner: Network) -> bool:
         return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
@@ -331,40 +333,49 @@ class NetworkService:
         """Who is attached to `network` now, with their endpoints."""
         return self._controller.members(network.id)
 
-    async def create(self, network: Network, config_from: str = "") -> Network:
-        """Make a network as described; id, date, bridge and what its pools leave open are filled in.
+    async def create(self, network: Network, config_from: str = "", scope: str = "") -> Network:
+        """Make a network as described; id, date, scope, bridge and what its pools leave open are filled in.
+
+        `config_from`: the configuration network that describes it; `scope`: what is asked for, if anything.
 
         Raises Conflict when the name is taken, InvalidParameter, Forbidden, NotFound for an unknown driver.
         """
         async with self._creating:
-            await self._create(network, config_from)
+            await self._create(network, config_from, scope)
         await self._let_through()
         await self._database.on_disk()
         if network.scope == "local":
             self._emit("create", network)
         return network
 
-    async def _create(self, network: Network, config_from: str) -> None:
+    async def _create(self, network: Network, config_from: str, scope: str) -> None:
         name = network.name
         if name in (*PREDEFINED, "default"):
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if not name.strip():
-            raise InvalidParameter("invalid network name: name is empty")
+            raise InvalidParameter("invalid name: name is empty")
         if name in self._by_name or name in self._busy:
             raise Conflict(f"network with name {name} already exists")
-        if config_from:
-            self._configure_from(network, config_from)
-        else:
-            network.options = {**self._options.default_network_opts.get(network.driver, {}), **network.options}
-        driver = self._controller.driver(network.driver)
-        if network.ipam_driver not in ("", "default"):
-            raise NotFound(f"could not find IPAM driver {network.ipam_driver}: plugin not found")
-        check_pools(network.pools)
-        network.id = _new_id()
-        network.created = _now()
+        check_pools(network.pools, network.ipv6)
+        check_configuration(network, config_from, scope)
         if network.config_only:
+            # null: no driver is to take it for a network
+            network.id, network.created, network.driver = _new_id(), _now(), "null"
             self._remember(network)
             return
+        driver = self._controller.driver(network.driver)
+        check_scope(network, driver, scope)
+        if config_from:
+            base = self._by_name.get(config_from) or self._by_id.get(config_from)
+            if base is None or not base.config_only:
+                raise NotFound(f'configuration network "{config_from}" does not exist')
+            apply_configuration(base, network)
+        else:
+            network.options = {**self._options.default_network_opts.get(network.driver, {}), **network.options}
+        if network.ipam_driver not in ("", "default"):
+            raise NotFound(f'plugin "{network.ipam_driver}" not found')
+        network.id = _new_id()
+        network.created = _now()
         network.scope = driver.scope
         driver.settle(network)
         driver.check(network)
@@ -396,15 +407,6 @@ class NetworkService:
             self._store.delete(network.id)
             raise
 
-    def _configure_from(self, network: Network, source: str) -> None:
-        base = self.get(source)
-        if not base.config_only:
-            raise Forbidden(f"configuration network {source!r} is not a config-only network")
-        network.config_from = base.name
-        network.pools, network.ipv6, network.internal = list(base.pools), base.ipv6, base.internal
-        network.options = {**base.options, **network.options}
-        network.labels = {**base.labels, **network.labels}
-
     async def remove(self, reference: str) -> Network:
         """Remove a network. Raises Forbidden while it is in use or when it is predefined."""
         network = self.get(reference)
@@ -416,9 +418,8 @@ class NetworkService:
         if members:
             users = ", ".join(f'name:"{request.name}" id:"{state.endpoint_id[:12]}"' for request, state in members)
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({users})")
-        users = ", ".join(other.name for other in self._by_id.values() if other.config_from == network.name)
-        if network.config_only and users:
-            raise Forbidden(f"error while removing network: configuration network {network.name} is in use by {users}")
+        if network.config_only and any(other.config_from == network.name for other in self._by_id.values()):
+            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
         self._busy.add(network.name)
         try:
             if self._cluster is not None and network.scope != "local":

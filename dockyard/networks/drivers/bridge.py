@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from dockyard.errors import Conflict, InvalidParameter, SystemFailure
+from dockyard.errors import Conflict, Forbidden, InvalidParameter, SystemFailure
 from dockyard.linux.loopback_guard import LoopbackGuard
 from dockyard.linux.netlink import (
     Link,
@@ -31,6 +31,7 @@ from dockyard.networks.drivers.interfaces import configure, protect, vacate
 from dockyard.networks.drivers.marks import MARK, is_ours
 from dockyard.networks.firewall import BridgeRules
 from dockyard.networks.gateway_modes import ISOLATED, check_gateway_modes, gateway_mode
+from dockyard.networks.ipam import check_ipv6_subnet
 from dockyard.networks.model import Network
 from dockyard.networks.options import MTU, address_option, number_option, option_flag
 from dockyard.networks.sandboxes import Namespace, write_sysctl
@@ -102,6 +103,11 @@ class BridgeDriver:
         for name in (MASQUERADE, ICC, INHIBIT_IPV4):
             option_flag(network, name, True)
         check_gateway_modes(network)
+        for version in (4, 6):
+            if len([pool for pool in network.pools if ip_network(pool.subnet, strict=False).version == version]) > 1:
+                raise Forbidden("bridge driver doesn't support multiple subnets")
+        for pool in network.pools:
+            check_ipv6_subnet(ip_network(pool.subnet, strict=False))
         address_option(network, HOST_BINDING)
         for version, name in HOST_ADDRESSES.items():
             address_option(network, name, version)
