@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from dockyard.cli.command_table import ABOUT, GLOBAL, OPTIONS, SHORT, SYNONYMS, load, names, shown
+from dockyard.cli.command_table import ABOUT, GLOBAL, OPTIONS, SHORT, SYNONYMS, WHOLE, load, names, shown
 from dockyard.cli.errors import UsageError
 from dockyard.cli.usage import flag_rows, summary
 
@@ -159,10 +159,15 @@ def candidates(words: list[str]) -> list[str]:
     if not before:
         if last.startswith("-"):
             return _flags(OPTIONS)
-        return sorted([f"{name}\t{text}" for name, text in ABOUT.items()] + [
+        return sorted([f"{name}\t{text}" for name, text in {**ABOUT, **WHOLE}.items()] + [
             f"{name}\t{summary(load(*SHORT[name]))}" for name in SHORT
         ] + _plugins(session))  # fmt: skip
     group, *rest = before
+    if group in WHOLE:
+        # loaded as commands are: its own commands end in ours, of which one is completion
+        whole: Any = __import__(f"dockyard.cli.{group}.completion", fromlist=["candidates"])
+        found: list[str] = whole.candidates([*rest, last])
+        return found
     if group in ABOUT:
         if not rest:
             return [f"{name}\t{summary(load(group, name))}" for name in shown(group)]
@@ -193,7 +198,8 @@ def candidates(words: list[str]) -> list[str]:
 def _plugins(session: Session) -> list[str]:
     from dockyard.cli import plugins
 
-    return [f"{plugin.name}\t{plugin.about}" for plugin in plugins.installed(session) if not plugin.problem]
+    found = [one for one in plugins.installed(session) if not one.problem and one.name not in WHOLE]
+    return [f"{plugin.name}\t{plugin.about}" for plugin in found]
 
 
 def _without_options(words: list[str], text: str, *, interspersed: bool = False) -> tuple[list[str], list[str], str]:

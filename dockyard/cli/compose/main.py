@@ -158,10 +158,7 @@ def _run(outer: Flags | None, rest: list[str]) -> int:
         return _help(settings.arguments[1:])
     name, *rest = settings.arguments
     if name == "__complete":
-        from dockyard.cli.completion import candidates
-
-        sys.stdout.writelines(f"{line}\n" for line in candidates(rest))
-        return 0
+        return _complete(rest)
     name = {"list": "ls", "remove": "rm"}.get(name, name)
     if name not in names():
         print(main_help(), file=sys.stderr)
@@ -176,6 +173,13 @@ def _run(outer: Flags | None, rest: list[str]) -> int:
     session = ComposeSession(outer, settings, flags)
     status = command(session, flags)
     return int(status or 0)
+
+
+def _complete(words: list[str]) -> int:
+    # not above: completion needs this module's tables
+    found = __import__("dockyard.cli.compose.completion", fromlist=["candidates"]).candidates(words)
+    sys.stdout.writelines(f"{line}\n" for line in found)
+    return 0
 
 
 def grammar(command: Any) -> str:
