@@ -17,7 +17,8 @@ from dockyard.compose.run.converge import create as create_containers
 from dockyard.compose.run.down import down as take_down
 from dockyard.compose.run.down import with_found_resources
 from dockyard.compose.run.found import project_of
-from dockyard.compose.run.starting import start_services
+from dockyard.compose.run.hooks import run_hooks
+from dockyard.compose.run.starting import start_services, wait_for
 from dockyard.compose.run.stopping import stop_services
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dockyard.compose.plan.observed import Observed
     from dockyard.compose.run.application import Application
     from dockyard.compose.run.build import BuildRequest
+    from dockyard.compose.run.logs import LogPrinter
 
 
 def _timeout(flags: Flags) -> int | None:
@@ -235,8 +237,19 @@ def _foreground(
         exit_code_from=source,
         timeout=_timeout(flags),
         services=flags.arguments,
+        once_started=[_watching(application, printer)] if flags.on("watch") else [],
     )
     return Attached(application, request, printer).run(containers)
+
+
+def _watching(application: Application, printer: LogPrinter) -> Callable[[], None]:
+    """What begins to watch the project's files. Raises ComposeError when there is nothing to watch."""
+    import threading
+
+    from dockyard.compose.run.watch import Watcher
+
+    watcher = Watcher(application, printer)
+    return threading.Thread(target=watcher.run, daemon=True).start
 
 
 @usage(
@@ -402,14 +415,19 @@ def restart(session: ComposeSession, flags: Flags) -> int:
 
     def one(container: Observed) -> Callable[[], None]:
         def work() -> None:
+            hooks = project.services[container.service]
+            if container.state == "running":
+                run_hooks(application, container, hooks.get("pre_stop") or ())
             application.progress.event(f"Container {container.name}", "Restarting")
             seconds = _timeout(flags)
             application.engine.post(f"/containers/{container.id}/restart", t=None if seconds is None else str(seconds))
             application.progress.event(f"Container {container.name}", "Started")
+            run_hooks(application, container, hooks.get("post_start") or ())
 
         return work
 
     def service_work(service: str) -> None:
+        wait_for(application, service, project.services[service].get("depends_on") or {}, containers)
         together([one(container) for container in of_services(containers, [service])], application.limit)
 
     with application.progress:

@@ -20,6 +20,7 @@ COMMANDS = {
     "images": "build pull push",
     "inside": "attach commit cp exec export run",
     "plan": "diff graph viz",
+    "watch": "watch",
 }
 HIDDEN = ("convert", "viz")
 OPTIONS = """\

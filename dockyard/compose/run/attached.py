@@ -6,7 +6,7 @@ import queue
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dockyard.client.container import Container
@@ -38,7 +38,7 @@ class AttachRequest:
     exit_code_from: str = ""
     timeout: int | None = None
     services: Sequence[str] = ()
-    extra: list[Callable[[], None]] = field(default_factory=list)  # to be called once everything runs
+    once_started: Sequence[Callable[[], None]] = ()
 
 
 class Attached:
@@ -111,7 +111,7 @@ class Attached:
                     self._errors.append(detail)
                     over = True
                 elif detail is None:
-                    for work in self._request.extra:
+                    for work in self._request.once_started:
                         work()
             elif detail is not None:
                 self._errors.append(detail)
