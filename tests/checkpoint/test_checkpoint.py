@@ -32,6 +32,7 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "rootfs"
+        self.prefix: tuple[str, ...] = ()
         self.name = f"checkpoint-{uuid.uuid4().hex[:8]}"
         self.number = self.root / "tmp" / "number"
         (self.root / "bin").mkdir(parents=True)
@@ -45,7 +46,7 @@ class Bundle:
         state = str(self.folder / "state")
         with open(self.folder / "said", "ab") as said:
             done = subprocess.run(
-                [*RUNC, "--root", state, *words],
+                [*self.prefix, *RUNC, "--root", state, *words],
                 cwd=self.folder,
                 **{"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said, **options},
                 check=False,
@@ -80,6 +81,19 @@ def bundle(tmp_path: Path) -> Iterator[Bundle]:
     made = Bundle(tmp_path)
     yield made
     made.runc("delete", "--force", made.name, check=False)
+
+
+@contextlib.contextmanager
+def shared_mounts(folder: Path) -> Iterator[tuple[str, ...]]:
+    """What has a command run in `folder`, in a mount namespace whose mounts are shared as systemd makes the host's."""
+    script = "mount --make-rshared / && echo ready && exec sleep 1000"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"ready\n"
+        try:
+            yield ("nsenter", f"--mount=/proc/{keeper.pid}/ns/mnt", "sh", "-c", 'cd "$0" && exec "$@"', str(folder))
+        finally:
+            keeper.kill()
 
 
 def _status(bundle: Bundle) -> str:
@@ -257,7 +271,18 @@ def test_a_link_whose_target_reads_like_two_options_is_refused(bundle: Bundle) -
     bundle.runc("exec", bundle.name, "sh", "-c", "exit 0")
 
 
-def test_a_container_with_a_user_namespace_goes_on(bundle: Bundle) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_container_with_a_user_namespace_goes_on(tmp_path: Path, shared: bool) -> None:
+    """Its devices and masks are the host's, whose file system is shared with nobody or with all namespaces."""
+    bundle = Bundle(tmp_path)
+    with contextlib.ExitStack() as undo:
+        if shared:
+            bundle.prefix = undo.enter_context(shared_mounts(bundle.folder))
+        undo.callback(bundle.runc, "delete", "--force", bundle.name, check=False)
+        _goes_on_in_a_user_namespace(bundle)
+
+
+def _goes_on_in_a_user_namespace(bundle: Bundle) -> None:
     bundle.write()
     path = bundle.folder / "config.json"
     spec = json.loads(path.read_text())
@@ -273,11 +298,21 @@ def test_a_container_with_a_user_namespace_goes_on(bundle: Bundle) -> None:
         os.chown(place, 100_000, 100_000, follow_symlinks=False)
     bundle.runc("run", "--detach", bundle.name, **NOWHERE)
     time.sleep(0.5)
-    bundle.runc("checkpoint", bundle.name)
-    bundle.runc("restore", "--detach", bundle.name, **NOWHERE)
+    for _ in range(2):
+        bundle.runc("checkpoint", bundle.name)
+        bundle.runc("restore", "--detach", bundle.name, **NOWHERE)
     assert bundle.counts()
     said = bundle.runc("exec", bundle.name, "cat", "/proc/self/uid_map", stdout=subprocess.PIPE).stdout
     assert said.split() == [b"0", b"100000", b"65536"]
+    mounts = bundle.runc("exec", bundle.name, "cat", "/proc/self/mountinfo", stdout=subprocess.PIPE).stdout.decode()
+    device = os.stat("/dev/null").st_dev
+    of_the_host = {
+        row.split()[4]: row.split()[5].split(",")[0]
+        for row in mounts.splitlines()
+        if row.split()[2] == f"{os.major(device)}:{os.minor(device)}"
+    }
+    assert {"/dev/null", "/dev/zero", "/dev/tty", "/proc/keys", "/proc/timer_list"} <= of_the_host.keys()
+    assert set(of_the_host.values()) == {"ro"}  # its times are not the container's to change
 
 
 def test_pipes_are_the_new_callers(bundle: Bundle) -> None:

@@ -35,10 +35,13 @@ class ExternalMount:
 
     The name is the destination as config.json has it, and not the place that this leads to in the container's tree, by
     links that the image, and the running container, choose (runc CVE-2026-119101).
+
+    `device`: it stands for a device that the container could not make itself.
     """
 
     name: str
     source: str
+    device: bool = False
 
 
 def mounts(spec: Spec, group: Cgroup, bundle: str, root: Root) -> dict[str, ExternalMount]:
@@ -63,7 +66,7 @@ def mounts(spec: Spec, group: Cgroup, bundle: str, root: Root) -> dict[str, Exte
             *(device.path for device in spec.linux.devices),
             *(f"/dev/{name}" for name, _, _ in devices.DEFAULTS),
         ):
-            found.setdefault(path, ExternalMount(path, path))
+            found.setdefault(path, ExternalMount(path, path, device=True))
     for place, outer in found.items():
         # it finds an option "mnt[KEY]:VALUE" by its beginning
         if "]" in place or "]" in outer.name:

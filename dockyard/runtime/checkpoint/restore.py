@@ -19,6 +19,7 @@ from dockyard.runtime.checkpoint import dump as checkpoint
 from dockyard.runtime.checkpoint import external_resources, namespace_settings
 from dockyard.runtime.checkpoint.criu import Act, Criu
 from dockyard.runtime.checkpoint.dump import Options
+from dockyard.runtime.checkpoint.external_resources import ExternalMount
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.runtime.lifecycle import validation
 from dockyard.runtime.lifecycle.container import Container, Started, Stdio
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dockyard.runtime.checkpoint.criu import Value
 
 LOG = "restore.log"
+HOST = "/dev"
 
 
 def restore(
@@ -77,8 +79,8 @@ def restore(
         with _mounted(directory, rootfs) as top, contextlib.ExitStack() as given:
             if options.moved:
                 given.enter_context(namespace_settings.any_address(spec))
-            mask = given.enter_context(_null_device(directory))
-            wanted, keep = _wanted(top, mask, bundle, spec, group, streams, stdio, options, given)
+            devices = given.enter_context(_devices(directory, spec))
+            wanted, keep = _wanted(top, devices, bundle, spec, group, streams, stdio, options, given)
             places = given.enter_context(checkpoint.opened(images, work))
             Criu(options.program).ask(
                 Act.RESTORE, wanted | places, f"{work}/{LOG}", on_notice=restored.on_notice, keep=keep, enter=enter
@@ -176,28 +178,48 @@ def _let_read(images: str, spec: Spec) -> None:
 
 
 @contextlib.contextmanager
-def _null_device(directory: str) -> Iterator[str]:
-    """A null device for the masks alone: the host's must not be the container's to change."""
-    place = f"{directory}/masks"
+def _devices(directory: str, spec: Spec) -> Iterator[str]:
+    """A directory with a null device for the masks, and for a user namespace's devices what the host's /dev has.
+
+    None of them is the container's to change: that of the masks alone is of a file system made for it, as at a birth
+    (rootfs/tree.py); the host's are read-only from the beginning, since CRIU 4.1 makes only the first of several binds
+    of one file what it was.
+    """
+    users = external_resources.has_namespace(spec, "user")
+    place = f"{directory}/devices"
     os.mkdir(place)
     try:
-        # CRIU gives each mask what attributes it had; who is root only there could not take back what it begins with
-        made = null_device.file_system(attributes=0)
+        if users:
+            # a copy of the mount: where it is shared, what is bound from there gets its propagation from no other
+            made = syscalls.open_tree(syscalls.AT_FDCWD, HOST, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC)
+        else:
+            made = null_device.file_system(attributes=0)  # CRIU gives each mask what attributes it had
         try:
+            if users:
+                syscalls.mount_setattr(made, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
             syscalls.move_mount(made, syscalls.AT_FDCWD, place)
         finally:
             os.close(made)
         try:
-            yield f"{place}/null"
+            yield place
         finally:
             syscalls.umount2(place, syscalls.MNT_DETACH)
     finally:
         os.rmdir(place)
 
 
+def _source(outer: ExternalMount, devices: str) -> str:
+    """What CRIU is to bind for it: a device from `devices`, if it is there, and not from the host's /dev."""
+    place = f"{devices}{outer.source.removeprefix(HOST)}"
+    with contextlib.suppress(OSError):
+        if outer.device and outer.source.startswith(f"{HOST}/") and os.path.samefile(place, outer.source):
+            return place
+    return outer.source
+
+
 def _wanted(
     top: str,
-    mask: str,
+    devices: str,
     bundle: str,
     spec: Spec,
     group: Cgroup,
@@ -213,8 +235,9 @@ def _wanted(
         external_resources.make_places(root, spec, bundle)
     except OSError as error:
         raise RuntimeFailure(f"cannot make a place to mount on: {error.filename}: {error.strerror}") from error
-    mounts = {outer.name: outer.source for outer in external_resources.mounts(spec, group, bundle, root).values()}
-    mounts[external_resources.MASK] = mask
+    outside = external_resources.mounts(spec, group, bundle, root).values()
+    mounts = {outer.name: _source(outer, devices) for outer in outside}
+    mounts[external_resources.MASK] = f"{devices}/null"
     inherited = external_resources.namespaces_given(spec, undo) + _streams_given(streams, stdio, undo)
     wanted = checkpoint.common(options, spec) | {
         "root": top,
