@@ -1,6 +1,7 @@
 """POST /build, /build/prune and /build/cancel: the classic builder."""
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -11,8 +12,10 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
+from dockyard.builder.cache.usage import PruneOrder
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.oci.manifest import parse_platform
+from dockyard.timestamps import duration
 
 # How soon a build whose client has gone is noticed while it says nothing.
 LOOK_AFTER_CLIENT = 1.0
@@ -86,7 +89,7 @@ class Build:
             self._sessions_builds.pop(build_id, None)
 
     async def prune(self, call: Call) -> web.StreamResponse:
-        removed, freed = self._builder.prune()
+        removed, freed = await self._builder.prune(_prune_order(call))
         return json_response({"CachesDeleted": removed or None, "SpaceReclaimed": freed})
 
     async def cancel(self, call: Call) -> web.StreamResponse:
@@ -136,6 +139,36 @@ def _options(call: Call) -> BuildOptions:
         host=_host(call),
         credentials=logins.for_build(call),
         build_id=call.text("buildid"),
+    )
+
+
+def _prune_order(call: Call) -> PruneOrder:
+    """What `POST /build/prune` asks for. Raises InvalidParameter."""
+    filters: list[str] = []
+    unused_for = 0.0
+    for name, values in call.filters().items():
+        if name in ("until", "unused-for"):
+            if len(values) != 1:
+                raise errors.InvalidParameter("filters expect only one value")
+            wanted = duration(values[0])
+            if wanted is None:
+                raise errors.InvalidParameter(
+                    f"invalid filter 'until={values[0]}': it expects a duration (e.g., '24h')"
+                )
+            unused_for = wanted / 1e9
+        elif name == "id":
+            filters += [f"id~=^{re.escape(value)}" for value in values]
+        elif name in ("type", "description", "parent", "inuse", "shared", "private", "mutable", "immutable"):
+            filters += [f"{name}=={value}" if value else name for value in values or [""]]
+        else:
+            raise errors.InvalidParameter(f"invalid filter '{name}'")
+    return PruneOrder(
+        [",".join(filters)] if filters else [],
+        unused_for,
+        call.flag("all"),
+        call.integer("reserved-space") or call.integer("keep-storage"),
+        call.integer("max-used-space"),
+        call.integer("min-free-space"),
     )
 
 

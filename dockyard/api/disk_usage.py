@@ -4,6 +4,23 @@ from typing import Any
 
 from dockyard.api.container_json import list_entry
 from dockyard.api.services import Services
+from dockyard.builder.cache.usage import CacheEntry
+from dockyard.timestamps import timestamp
+
+
+def _cached(entry: CacheEntry) -> dict[str, Any]:
+    return {
+        "ID": entry.id,
+        "Parents": list(entry.parents) or None,
+        "Type": entry.kind,
+        "Description": entry.description,
+        "InUse": entry.in_use,
+        "Shared": entry.shared,
+        "Size": entry.size,
+        "CreatedAt": timestamp(int(entry.created * 1e9)),
+        "LastUsedAt": timestamp(int(entry.used * 1e9)) if entry.uses else None,
+        "UsageCount": entry.uses,
+    }
 
 
 async def disk_usage(services: Services, wanted: set[str], version: tuple[int, int]) -> dict[str, Any]:
@@ -49,5 +66,5 @@ async def disk_usage(services: Services, wanted: set[str], version: tuple[int, i
             for volume, size, users in await services.volumes.disk_usage()
         ]
     if "build-cache" in wanted:
-        shown["BuildCache"] = []
+        shown["BuildCache"] = [_cached(entry) for entry in await services.builder.usage.entries()]
     return shown

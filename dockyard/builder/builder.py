@@ -27,6 +27,7 @@ from dockyard.builder import context as contexts
 from dockyard.builder import stages
 from dockyard.builder.arguments import Arguments
 from dockyard.builder.cache.records import StepCache
+from dockyard.builder.cache.usage import CacheUsage, PruneOrder
 from dockyard.builder.context import Context
 from dockyard.builder.exec.cache_mounts import CacheMounts
 from dockyard.builder.exec.run import Runner
@@ -155,6 +156,9 @@ class Builder:
             exec_folder,
         )
         self.contexts = ContextStore(self.folder / "contexts")
+        self.usage = CacheUsage(
+            steps, self.solver.cache_mounts, self.contexts, layers, self._held_layers, self._image_layers
+        )
         self._control: Control | None = None
         self._api_builds: ApiBuilds | None = None
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}
@@ -167,7 +171,7 @@ class Builder:
         if self._control is None:
             from dockyard.builder.doors.buildkit.control import Control
 
-            self._control = Control(self.solver, self.contexts)
+            self._control = Control(self.solver, self.contexts, self.usage)
         return self._control
 
     @property
@@ -235,13 +239,32 @@ class Builder:
         if found is not None and found[1] is not None:
             found[1].cancel()
 
-    def prune(self) -> tuple[list[str], int]:
-        """Forget cached steps (their images are `image prune`'s): ([…], bytes freed)."""
+    async def prune(self, order: PruneOrder) -> tuple[list[str], int]:
+        """Forget cached steps: ([what has gone], bytes freed). The classic builder's images are `image prune`'s."""
         if self._under_way:
             raise Conflict("cannot prune the build cache while a build is running")
+        gone: list[str] = []
         self.cache.prune()
-        self._events.emit("builder", "prune", "", {"reclaimed": "0"})
-        return [], 0
+        freed = await self.usage.prune(order, lambda entry: gone.append(entry.id))
+        self._events.emit("builder", "prune", "", {"reclaimed": str(freed)})
+        return gone, freed
+
+    def _held_layers(self) -> set[str]:
+        """The layers that builds under way need, with all below them."""
+        return self._with_parents({chain_id for job in self.solver.jobs for chain_id in job.holds})
+
+    def _image_layers(self) -> set[str]:
+        """The layers that images have."""
+        return self._with_parents({image.chain_id for image in self.images.all() if image.chain_id is not None})
+
+    def _with_parents(self, chains: set[str]) -> set[str]:
+        found: set[str] = set()
+        for chain_id in chains:
+            current: str | None = chain_id
+            while current is not None and current not in found and current in self.layers:
+                found.add(current)
+                current = self.layers.get(current).parent
+        return found
 
 
 class Build:

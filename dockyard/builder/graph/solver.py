@@ -70,6 +70,7 @@ class Solver:
         self.folder = folder
         self.exec_folder = exec_folder
         self.flights: dict[str, Flight] = {}
+        self.jobs: set[Job] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # RUNs at one time; those that wait for something else than a CPU are let through, too
         self.turns = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
@@ -196,6 +197,7 @@ class Job:
         # builds whose results this one goes on from
         self.elders: list[Job] = []
         self._users = 1  # itself, and those
+        solver.jobs.add(self)
         self._tasks: dict[Vertex, asyncio.Task[Result]] = {}
         self._told: set[str] = set()
 
@@ -441,6 +443,7 @@ class Job:
         self._users -= 1
         if self._users:
             return
+        self.solver.jobs.discard(self)
         for chain_id in self.holds:
             self.solver.layers.drop(chain_id)
         self.holds.clear()

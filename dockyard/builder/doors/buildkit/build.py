@@ -23,6 +23,7 @@ from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.dockerfile import git_source
 from dockyard.errors import InvalidParameter
+from dockyard.grpc.status import CallFailed
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.control import Control
@@ -56,6 +57,10 @@ class Build:
         self.returned: asyncio.Future[dict[str, Built]] = asyncio.get_running_loop().create_future()
         self.began = time.time()
         self.ended = 0.0
+        self.internal = False
+        self.pinned = False
+        self.failure: CallFailed | None = None
+        self.told: dict[str, str] = {}
         self.file_name = ""
         self.text = b""
 

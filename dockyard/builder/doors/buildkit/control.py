@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from dockyard.builder.cache.filters import matcher
+from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.failures import explain, of_build
-from dockyard.builder.doors.buildkit.reports import response_of
+from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.files import export_directory, export_tar
@@ -64,9 +66,10 @@ Unary = Callable[[Stream, bytes], Awaitable[bytes]]
 class Control:
     """The services, for any number of clients."""
 
-    def __init__(self, solver: Solver, contexts: ContextStore) -> None:
+    def __init__(self, solver: Solver, contexts: ContextStore, usage: CacheUsage) -> None:
         self.solver = solver
         self.contexts = contexts
+        self.usage = usage
         self.sessions = Sessions()
         self._builds: dict[str, Build] = {}
         self._connections: set[Connection] = set()
@@ -75,6 +78,8 @@ class Control:
             f"{CONTROL}Solve": self._solve,
             f"{CONTROL}ListWorkers": self._list_workers,
             f"{CONTROL}Info": self._info,
+            f"{CONTROL}DiskUsage": self._disk_usage,
+            f"{CONTROL}UpdateBuildHistory": self._update_history,
             f"{BRIDGE}Ping": self._ping,
             f"{BRIDGE}Solve": self._convert,
             f"{BRIDGE}Return": self._return,
@@ -86,6 +91,8 @@ class Control:
         methods: dict[str, Method] = {path: _unary(method) for path, method in unary.items()}
         methods[f"{CONTROL}Status"] = self._status
         methods[f"{CONTROL}Session"] = self._session
+        methods[f"{CONTROL}Prune"] = self._prune
+        methods[f"{CONTROL}ListenBuildHistory"] = self._listen_history
         self.methods = Methods(methods, explain)
 
     async def close(self) -> None:
@@ -125,11 +132,13 @@ class Control:
             raise CallFailed(status.ALREADY_EXISTS, f"job ID {request.ref} exists")
         options = dict(request.frontend_attrs)
         build = Build(self, request.ref, request.session, options, list(request.entitlements))
+        build.internal = request.internal
         self._builds[request.ref] = build
         async with self._changed:
             self._changed.notify_all()
         while len(self._builds) > KEPT_BUILDS:
-            oldest = next((ref for ref, other in self._builds.items() if other.ended), None)
+            ended = (ref for ref, other in self._builds.items() if other.ended and not other.pinned)
+            oldest = next(ended, None)
             if oldest is None:
                 break
             del self._builds[oldest]
@@ -138,9 +147,11 @@ class Control:
         except CallFailed:
             raise
         except Exception as error:
-            raise of_build(error, build) from error
+            build.failure = of_build(error, build)
+            raise build.failure from error
         finally:
             await build.close()
+        build.told = told
         return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
 
     async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
@@ -238,6 +249,48 @@ class Control:
 
     async def _info(self, stream: Stream, message: bytes) -> bytes:
         return wire.InfoResponse(version=self.version()).SerializeToString()
+
+    async def _disk_usage(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.DiskUsageRequest.FromString(message)
+        wanted = matcher(list(request.filter))
+        entries = [entry for entry in reversed(await self.usage.entries()) if wanted(entry)]
+        return wire.DiskUsageResponse(record=[usage_of(entry) for entry in entries]).SerializeToString()
+
+    async def _prune(self, stream: Stream) -> None:
+        request = wire.PruneRequest.FromString(await request_of(stream))
+        gone: list[CacheEntry] = []
+        order = PruneOrder(
+            list(request.filter),
+            request.keep_duration / 1e9,
+            request.all,
+            request.reserved_space,
+            request.max_used_space,
+            request.min_free_space,
+        )
+        await self.usage.prune(order, gone.append)
+        for entry in gone:
+            await stream.send(usage_of(entry).SerializeToString())
+
+    async def _listen_history(self, stream: Stream) -> None:
+        request = wire.HistoryRequest.FromString(await request_of(stream))
+        for build in list(self._builds.values()):
+            if (request.ref and build.ref != request.ref) or (request.active_only and build.ended) or build.internal:
+                continue
+            event = wire.HistoryEvent(type=1 if build.ended else 0, record=history_of(build))
+            await stream.send(event.SerializeToString())
+        if not request.early_exit:
+            await stream.receive()  # what comes from here on is told to those who ask again
+
+    async def _update_history(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.UpdateHistoryRequest.FromString(message)
+        build = self._builds.get(request.ref)
+        if build is None:
+            raise CallFailed(status.NOT_FOUND, f"no build record {request.ref}")
+        if request.delete and build.ended:
+            del self._builds[request.ref]
+        elif request.pinned or not request.finalize:
+            build.pinned = request.pinned
+        return b""
 
     async def _healthy(self, stream: Stream, message: bytes) -> bytes:
         return b"\x08\x01"  # HealthCheckResponse: SERVING

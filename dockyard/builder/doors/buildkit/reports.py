@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from dockyard.builder.cache.usage import CacheEntry
 from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.graph.progress import Event, Finding, Output, Part, Step
+
+if TYPE_CHECKING:
+    from dockyard.builder.doors.buildkit.build import Build
 
 
 def response_of(events: Iterable[Event]) -> wire.StatusResponse:
@@ -63,6 +68,43 @@ def _warning(event: Finding) -> wire.VertexWarning:
         url=event.url,
         info=wire.SourceInfo(filename=event.file, data=event.source, language="Dockerfile"),
         ranges=ranges,
+    )
+
+
+def usage_of(entry: CacheEntry) -> wire.UsageRecord:
+    """A thing in the cache."""
+    return wire.UsageRecord(
+        id=entry.id,
+        mutable=entry.mutable,
+        in_use=entry.in_use,
+        size=entry.size,
+        created_at=moment(int(entry.created * 1e9)),
+        last_used_at=moment(int(entry.used * 1e9)) if entry.uses else None,
+        usage_count=entry.uses,
+        description=entry.description,
+        record_type=entry.kind,
+        shared=entry.shared,
+        parents=entry.parents,
+    )
+
+
+def history_of(build: Build) -> wire.HistoryRecord:
+    """A build that is under way or was."""
+    steps = {event.digest: event for event in build.progress.events if isinstance(event, Step)}
+    failure = build.failure
+    return wire.HistoryRecord(
+        ref=build.ref,
+        frontend="dockerfile.v0",
+        frontend_attrs={name: value for name, value in build.options.items() if not name.startswith("build-arg:")},
+        error=wire.RpcStatus(code=failure.code, message=failure.message) if failure is not None else None,
+        created_at=moment(int(build.began * 1e9)),
+        completed_at=moment(int(build.ended * 1e9)),
+        exporter_response=build.told,
+        generation=1,
+        pinned=build.pinned,
+        cached_steps=sum(step.cached for step in steps.values()),
+        total_steps=len(steps),
+        completed_steps=sum(bool(step.completed) for step in steps.values()),
     )
 
 
