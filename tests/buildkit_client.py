@@ -169,7 +169,7 @@ class Client:
         for place, folders, files in os.walk(folder):
             folders.sort()
             paths += [os.path.relpath(os.path.join(place, name), folder) for name in (*folders, *files)]
-        paths = [path for path in paths if not wanted or any(path == w or path.startswith(f"{w}/") for w in wanted)]
+        paths = [path for path in paths if not wanted or any(_follows(path, one) for one in wanted)]
         listed = sorted(paths, key=lambda path: path.split("/"))
         for path in listed:
             await stream.send(wire.Packet(type=STAT, stat=stat_of(folder, path)).SerializeToString())
@@ -188,6 +188,12 @@ class Client:
                 return
             elif packet.type == ERROR:
                 return
+
+
+def _follows(path: str, wanted: str) -> bool:
+    """Whether `path` is what is wanted, below it, or on the way there; everything fits behind a wildcard."""
+    fixed = wanted.partition("*")[0].rpartition("/")[0] if "*" in wanted else wanted
+    return not fixed or path == fixed or path.startswith(f"{fixed}/") or fixed.startswith(f"{path}/")
 
 
 def stat_of(folder: Path, path: str) -> wire.Stat:

@@ -6,14 +6,17 @@ import asyncio
 import posixpath
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dockyard.builder.copying import find_sources, source_checksum
+from dockyard.builder.copying import excluding, find_sources, source_checksum
 from dockyard.builder.graph.vertex import Files, Result, Rootfs, Vertex, key_of
 from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
-from dockyard.builder.trees import ArchiveTree, Tree
+from dockyard.builder.trees import ArchiveTree, Tree, components
+from dockyard.dockerfile.dockerignore import BadPattern
+from dockyard.dockerfile.file_mode import parse_mode
+from dockyard.engine.images.layer_store import chain_of
 from dockyard.errors import InvalidParameter
 from dockyard.generators import from_thread
 
@@ -43,8 +46,9 @@ class CopyOrder:
     sources: tuple[From, ...]
     destination: str
     owner: str = ""
-    mode: int | None = None
-    link: bool = False
+    mode: str = ""
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
     documents: tuple[tuple[str, str], ...] = ()
     keeps_owners: bool = False
 
@@ -69,7 +73,8 @@ class Copy(Vertex):
             sources = await self._sources(work, inputs, stack)
             digest = await asyncio.to_thread(source_checksum, sources, owners=self.order.keeps_owners)
         order = self.order
-        facts = repr((order.word, order.destination, order.owner, order.mode, order.link))
+        shape = [(source.patterns, source.unpack) for source in order.sources] if order.parents else []
+        facts = repr((order.word, order.destination, order.owner, order.mode, order.parents, shape))
         return key_of("copy-content", facts, _chain(inputs[0]), digest)
 
     def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
@@ -86,8 +91,12 @@ class Copy(Vertex):
         for source in self.order.sources:
             if source.input not in trees:
                 trees[source.input] = await self._tree(work, inputs[source.input], stack)
-            found += await asyncio.to_thread(_find, trees[source.input], source)
-        if not found:
+            found += await asyncio.to_thread(_find, trees[source.input], source, self.order)
+        try:
+            found = excluding(found, self.order.excludes)
+        except BadPattern as error:
+            raise InvalidParameter(str(error)) from None
+        if not found and not self.order.excludes:
             raise InvalidParameter("no source files were specified")
         return found
 
@@ -105,25 +114,50 @@ class Copy(Vertex):
             sources = await self._sources(work, inputs, stack)
             below = await stack.enter_async_context(work.tree(base))
             owner = find_owner(order.owner, below) if order.owner else Owner(0, 0)
-            plan = stack.enter_context(closing(LayerPlan(None if order.link else below, owner)))
+            plan = stack.enter_context(closing(LayerPlan(below, owner)))
+            mode = parse_mode(order.mode)
+            own = None if order.keeps_owners and not order.owner else owner
 
             def lay_out() -> None:
                 for source in sources:
-                    keeps = order.keeps_owners and not order.owner
-                    plan.add(source, order.destination, None if keeps else owner, order.mode)
+                    for place, folder in source.above:
+                        plan.add_folder(folder, posixpath.join(order.destination, place), own, mode)
+                    place = posixpath.join(order.destination, source.place) if source.place else order.destination
+                    plan.add(source, place, own, mode)
 
             await asyncio.to_thread(lay_out)
             return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
 
 
-def _find(tree: Tree, source: From) -> list[Source]:
+def _find(tree: Tree, source: From, order: CopyOrder) -> list[Source]:
     if source.fetched:
         root = tree.find("")
         assert root is not None
         patterns = ["."] if source.patterns == (".",) else sorted(root.children())
     else:
         patterns = list(source.patterns)
-    return find_sources(tree, patterns, context=source.context, unpack=source.unpack)
+    if not order.parents:
+        return find_sources(tree, patterns, context=source.context, unpack=source.unpack)
+    found: list[Source] = []
+    for pattern in patterns:
+        # what is before "/./" in a source is not repeated at the destination
+        before, pivot, after = pattern.partition("/./")
+        whole = f"{before}/{after}" if pivot else pattern
+        depth = len(components(before)) if pivot else 0
+        for one in find_sources(tree, [whole], context=source.context, unpack=False, deep=True):
+            found.append(_with_parents(tree, one, depth))
+    return found
+
+
+def _with_parents(tree: Tree, source: Source, depth: int) -> Source:
+    """A source that is copied with the directories above it, but for `depth` of them."""
+    parts = components(source.name)
+    above = []
+    for height in range(depth + 1, len(parts)):
+        folder = tree.find("/".join(parts[:height]))
+        if folder is not None and folder.directory:
+            above.append(("/".join(parts[depth:height]), folder))
+    return replace(source, place="/".join(parts[depth:]), above=tuple(above))
 
 
 class MakeDirectory(Vertex):
@@ -152,6 +186,30 @@ class MakeDirectory(Vertex):
                     return base
                 plan.make_directories(target)
                 return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+
+
+class Stack(Vertex):
+    """The layer of the second input on top of the first, which need not be known when that is made (COPY --link)."""
+
+    hidden = True
+
+    def __init__(self, base: Vertex, copy: Vertex) -> None:
+        super().__init__(copy.name, (base, copy))
+
+    def key(self, inputs: Sequence[Result]) -> str:
+        return key_of("stack", *(_chain(one) for one in inputs))
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        base, copy = inputs
+        assert isinstance(base, Rootfs)
+        assert isinstance(copy, Rootfs)
+        if not copy.diff_ids:
+            return base
+        layers, own = work.solver.layers, copy.chain_id
+        assert own is not None
+        chain_id = chain_of(base.chain_id, copy.diff_ids[-1])
+        layer = await layers.register(base.chain_id, layers.pack(own), diff_id=copy.diff_ids[-1], chain_id=chain_id)
+        return replace(work.keep(layer), created=copy.created)
 
 
 class Selection(Vertex):

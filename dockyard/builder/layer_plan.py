@@ -19,6 +19,7 @@ from dockyard.builder.trees import ArchiveFile, DirectoryTree, File, components,
 from dockyard.content import tar_format
 from dockyard.content.extraction import OPAQUE
 from dockyard.content.tar_format import Entry
+from dockyard.dockerfile.file_mode import ModeChange
 from dockyard.errors import InvalidParameter
 from dockyard.linux.rooted import resolved
 
@@ -36,11 +37,16 @@ ROOT = Entry("", tar_format.DIRECTORY, 0o755)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file or directory to copy; `name` is what it is called, `unpack`: it may be an archive to unpack."""
+    """One file or directory to copy; `name` is what it is called, `unpack`: it may be an archive to unpack.
+
+    `place`: where below the destination it goes, `above`: the directories on the way there, as they are to be.
+    """
 
     name: str
     file: File
     unpack: bool = False
+    place: str = ""
+    above: tuple[tuple[str, File], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,14 @@ class LayerPlan:
         if parent is not None and not parent.dated:
             parent.entry.mtime_ns = self._now
 
-    def add(self, source: Source, destination: str, owner: Owner | None, mode: int | None) -> None:
+    def add_folder(self, folder: File, place: str, owner: Owner | None, mode: ModeChange | None) -> None:
+        """Have a directory at `place` that is as `folder` is, but empty."""
+        target = self.resolve(place)
+        if target != "/" and not self.is_directory(target):
+            self.make_directories(posixpath.dirname(target))
+            self._add_one(target, folder, owner, mode, {})
+
+    def add(self, source: Source, destination: str, owner: Owner | None, mode: ModeChange | None) -> None:
         """Copy one source to `destination` (absolute; a trailing slash says it is a directory)."""
         target = self.resolve(destination)
         if source.file.directory:
@@ -192,7 +205,7 @@ class LayerPlan:
         self.make_directories(posixpath.dirname(target))
         self._add_one(target, source.file, owner, mode, {})
 
-    def _add_directory(self, folder: File, target: str, owner: Owner | None, mode: int | None) -> None:
+    def _add_directory(self, folder: File, target: str, owner: Owner | None, mode: ModeChange | None) -> None:
         self.make_directories(target)
         copied: dict[Hashable, Node] = {}
         for place, file in walk(folder):
@@ -200,7 +213,7 @@ class LayerPlan:
                 self._add_one(posixpath.join(target, place), file, owner, mode, copied)
 
     def _add_one(
-        self, place: str, file: File, owner: Owner | None, mode: int | None, copied: dict[Hashable, Node]
+        self, place: str, file: File, owner: Owner | None, mode: ModeChange | None, copied: dict[Hashable, Node]
     ) -> None:
         """Copy one file to `place`; `copied` holds what the files of this source became that have several names."""
         if file.entry.kind not in KINDS:
@@ -212,7 +225,7 @@ class LayerPlan:
         if owner is not None:
             entry.uid, entry.gid = owner.uid, owner.gid
         if mode is not None and entry.kind != tar_format.SYMLINK:
-            entry.mode = mode
+            entry.mode = mode(entry.mode, entry.kind == tar_format.DIRECTORY)
         node = Node(entry, file, dated=True)
         self._put(place, node)
         if file.inode is not None:

@@ -22,6 +22,7 @@ from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
 from dockyard.builder.trees import ArchiveTree, DirectoryTree
 from dockyard.dockerfile import git_source, instructions
+from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.errors import DockyardError, InvalidParameter
@@ -213,7 +214,7 @@ class Steps:
         build, state = self._build, self.state
         destination = self._expand(step.destination)
         chown, chmod = self._expand(step.owner), self._expand(step.mode)
-        mode = _mode(chmod) if chmod else None
+        mode = parse_mode(chmod, symbolic=False)
         async with build.source_tree(step.stage) as tree:
             sources = await self._sources(step, tree)
             if len(sources) > 1 and not destination.endswith("/"):
@@ -302,9 +303,3 @@ def expand_document(content: str, variables: dict[str, str], escape: str) -> str
         return found[1] + variables.get(found[2] or found[3], "")
 
     return re.sub(r"(\\?)\$(?:\{(\w+)\}|(\w+))", replaced, content)
-
-
-def _mode(text: str) -> int:
-    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
-        raise InvalidParameter(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
-    return int(text, 8)

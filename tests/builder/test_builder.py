@@ -14,6 +14,7 @@ from aiohttp import web
 
 from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
 from dockyard.builder.cache.records import StepCache
+from dockyard.builder.cache.usage import PruneOrder
 from dockyard.builder.exec.run import Runner
 from dockyard.content.unpack import Worker
 from dockyard.engine.containers.layers import ContainerLayers
@@ -221,7 +222,7 @@ async def test_labels_of_the_command_line_are_the_last_step(room: Room) -> None:
 
 async def test_a_cache_source_gives_its_layers(room: Room) -> None:
     first = await room.build(SIMPLE, {"run": b"x"}, tags=check_tags(["demo"]))
-    room.builder.prune()
+    await room.builder.prune(PruneOrder())
     again = await room.build(SIMPLE, {"run": b"x"}, cache_from=["demo"])
     assert room.log.count("Using cache") == 12
     assert again.config.rootfs.diff_ids == first.config.rootfs.diff_ids
@@ -229,7 +230,7 @@ async def test_a_cache_source_gives_its_layers(room: Room) -> None:
 
 async def test_the_last_step_of_a_cache_source_is_the_source_itself(room: Room) -> None:
     first = await room.build(SIMPLE, {"run": b"x"}, tags=check_tags(["demo"]))
-    room.builder.prune()
+    await room.builder.prune(PruneOrder())
     again = await room.build(SIMPLE, {"run": b"x"}, cache_from=["demo"])
     assert again.id == first.id
 

@@ -255,3 +255,90 @@ async def test_garbage_on_the_door_closes_it_and_nothing_else(engine: EngineProc
             await asyncio.wait_for(reader.read(), 10)
             writer.close()
     assert engine.docker("version")
+
+
+def contexts_files(client: Client) -> None:
+    folder = client.directories["context"]
+    for path in ("a/one.txt", "a/two.md", "a/deep/three.txt", "b/four.txt", "b/keep/five.md"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    (folder / "b").chmod(0o750)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("COPY --parents a/one.txt b/four.txt /to/", "a a/one.txt b b/four.txt"),
+        ("COPY --parents ./a/./deep/three.txt /to", "deep deep/three.txt"),
+        ("COPY --parents a/**/*.txt /to/", "a a/deep a/deep/three.txt a/one.txt"),
+        ("COPY --exclude=*.md a /to", "deep deep/three.txt one.txt"),
+        ("COPY --exclude=**/*.md --exclude=deep a b /to/", "four.txt keep one.txt"),
+        ("COPY --exclude=* --exclude=!one.txt a /to", "one.txt"),
+        ("COPY --link a /to", "deep deep/three.txt one.txt two.md"),
+        ("COPY --link --parents --exclude=*.md b /to/", "b b/four.txt b/keep b/keep/five.md"),
+    ],
+)
+async def test_what_a_copy_takes(engine: EngineProcess, client: Client, instruction: str, expected: str) -> None:
+    write(client, f"FROM busybox\n{instruction}\n")
+    contexts_files(client)
+    image = (await client.build()).image
+    found = engine.docker("run", "--rm", image, "sh", "-c", "cd /to && find . | sed 's#^./##' | grep -v '^[.]$' | sort")
+    assert found.split() == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("0640", "640"), ("u+x,go-r", "700"), ("a=rX", "444"), ("g=u", "664"), ("o+t,u+s", "5644")],
+)
+async def test_chmod_takes_numbers_and_letters(engine: EngineProcess, client: Client, mode: str, expected: str) -> None:
+    write(client, f"FROM busybox\nCOPY --chmod={mode} one /one\n", one="1")
+    (client.directories["context"] / "one").chmod(0o644)
+    image = (await client.build()).image
+    assert engine.docker("run", "--rm", image, "stat", "-c", "%a", "/one").strip() == expected
+
+
+async def test_a_linked_copy_is_the_same_layer_on_another_base(client: Client) -> None:
+    write(client, "FROM busybox\nRUN echo first > /base\nCOPY --link one /one\n", one="1")
+    assert (await client.build()).image
+    write(client, "FROM busybox\nRUN echo second > /base\nCOPY --link one /one\n", one="1")
+    again = await client.build()
+    assert again.image
+    assert again.cached("COPY --link")
+
+
+async def test_here_documents_are_scripts_and_files(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox\nARG WHO=you\nRUN <<EOF\necho a > /out\necho b >> /out\nEOF\n"
+        "RUN <<SCRIPT\n#!/bin/sh\necho c-$0 >> /out\nSCRIPT\n"
+        'COPY <<ONE <<"TWO" /docs/\nfor $WHO\nONE\nfor $WHO\nTWO\nRUN cat <<A > /both\nin\nA\n',
+    )
+    image = (await client.build()).image
+    said = engine.docker("run", "--rm", image, "sh", "-c", "cat /out /docs/ONE /docs/TWO /both; [ ! -e /dev/pipes ]")
+    assert said.splitlines()[:6] == ["a", "b", "c-/dev/pipes/script", "for you", "for $WHO", "in"]
+
+
+async def test_no_cache_for_all_or_for_one_stage(client: Client) -> None:
+    write(client, "FROM busybox AS one\nRUN echo 1 > /1\nFROM busybox\nRUN echo 2 > /2\nCOPY --from=one /1 /\n")
+    assert (await client.build()).image
+    filtered = await client.build({"no-cache": "one"})
+    assert not filtered.cached("RUN echo 1")
+    assert filtered.cached("RUN echo 2")
+    assert not (await client.build({"no-cache": ""})).cached("RUN echo 2")
+
+
+async def test_prune_gives_back_what_no_image_has(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nRUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/x bs=1M count=2; "
+                  "dd if=/dev/zero of=/big bs=1M count=3\n")  # fmt: skip
+    assert (await client.build(exporter="")).failure is None
+    _, before = engine.api("GET", "/system/df?type=build-cache")
+    kinds = {entry["Type"]: entry["Size"] for entry in sorted(before["BuildCache"], key=lambda entry: entry["Size"])}
+    assert kinds["regular"] >= 3 << 20
+    assert kinds["exec.cachemount"] >= 2 << 20
+    status, pruned = engine.api("POST", "/build/prune?all=true&filters=%7B%22type%22%3A%5B%22regular%22%5D%7D")
+    assert status == 200
+    assert pruned["SpaceReclaimed"] >= 3 << 20
+    engine.api("POST", "/build/prune?all=true")
+    _, after = engine.api("GET", "/system/df?type=build-cache")
+    assert after["BuildCache"] == []
+    assert not list((engine.data_root / "builder" / "cache-mounts").iterdir())

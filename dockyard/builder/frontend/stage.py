@@ -15,15 +15,16 @@ from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command as RunOrder
 from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy as CopyVertex
-from dockyard.builder.files import CopyOrder, From, MakeDirectory, Selection
+from dockyard.builder.files import CopyOrder, From, MakeDirectory, Selection, Stack
 from dockyard.builder.graph.request import Line
-from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
 from dockyard.builder.steps import checked_checksum, expand_document
 from dockyard.dockerfile import git_source
+from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.dockerfile.mounts import RunMount
@@ -288,15 +289,24 @@ class Steps:
             tuple(sources),
             self._place(destination),
             self._expand(step.owner),
-            _mode(self._expand(step.mode)),
-            step.link,
+            self._expand(step.mode),
+            step.parents,
+            tuple(self._expand(pattern) for pattern in step.excludes),
             tuple(self._documents(step)),
             bool(step.stage),
         )
+        parse_mode(order.mode)
         shown = self._with_values(step.shown)
         flags = "".join(f"--{flag} " for flag in step.flags if not flag.startswith("from="))
         names = [*(name for name, _ in order.documents), *words]
-        vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
+        # whose name has to be looked up in the base image can't be linked: it has to wait for it
+        linked = step.link and re.fullmatch(r"[\d:]*", order.owner) is not None
+        if linked:
+            inputs[0] = Scratch()
+        vertex: Vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
+        if linked:
+            vertex.ignore_cache = self._no_cache
+            vertex = Stack(self._state.vertex, vertex)
         self._add(vertex, f"{step.word} {flags}{' '.join(names)} {destination}")
 
     async def _plain(self, step: Copy, words: Sequence[str], inputs: list[Vertex]) -> From:
@@ -323,14 +333,6 @@ class Steps:
         if destination.endswith(("/", "/.")) or destination in (".", ".."):
             return posixpath.normpath(place).rstrip("/") + "/"
         return place
-
-
-def _mode(text: str) -> int | None:
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
-        raise InvalidParameter(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
-    return int(text, 8)
 
 
 def _summary(step: Command) -> str:
