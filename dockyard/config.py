@@ -96,7 +96,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         bool, _about("Do not set the policy of FORWARD to DROP when enabling IP forwarding")
     ] = False
     ip_masq: Annotated[bool, _about("Enable IP masquerading")] = True
-    userland_proxy: Annotated[bool, _about("Use userland proxy for loopback traffic")] = True
+    firewall_backend: Annotated[str, _about('Packet filter to use ("nftables" | "iptables" | "none")')] = ""
+    userland_proxy: Annotated[bool | None, _about("Use a process for each published port; false: no proxy at all")] = (
+        None
+    )
+    userland_proxy_path: Annotated[str, _about("Path to another userland proxy than our own")] = ""
     default_address_pools: Annotated[list[AddressPool], _about("Default address pools for networks")] = []
     dns: Annotated[list[str], _about("DNS server to use")] = []
     dns_opts: Annotated[list[str], _about("DNS options to use")] = []
@@ -568,6 +572,12 @@ def _check_networks(config: Config) -> None:
             "You specified --ip6tables=false with --icc=false. ICC=false uses ip6tables to function. "
             "Please set --icc or --ip6tables to true"
         )
+    if config.firewall_backend not in ("", "nftables", "iptables", "none"):
+        raise InvalidParameter(
+            f'invalid firewall-backend "{config.firewall_backend}", must be "iptables" or "nftables"'
+        )
+    if config.userland_proxy_path and not os.path.isabs(config.userland_proxy_path):
+        raise InvalidParameter(f"invalid userland-proxy-path: must be an absolute path: {config.userland_proxy_path}")
     addresses = [("default-gateway", config.default_gateway), ("default-gateway-v6", config.default_gateway_v6)]
     for name, value in [*addresses, *(("host-gateway-ip", value) for value in config.host_gateway_ips)]:
         try:

@@ -28,9 +28,7 @@ class Foreign:
 
 FOREIGN: dict[str, Foreign] = {
     # networks
-    "firewall-backend": Foreign("string", f"{NOT_HERE}: rules are nftables', and iptables' where that is used"),
     "network-diagnostic-port": Foreign("int", NOT_HERE),
-    "userland-proxy-path": Foreign("string", f"{NOT_HERE}: the proxy is a part of the daemon"),
     # builds, monitoring, swarm
     "builder": Foreign("map", f"{LATER}: `builder prune` is to be called"),
     "metrics-addr": Foreign("string", LATER),

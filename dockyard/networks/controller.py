@@ -19,9 +19,10 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from dockyard.errors import Conflict, DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound, SystemFailure
 from dockyard.folders import own_folder
 from dockyard.linux.netlink import RouteSocket, delete_link
+from dockyard.linux.nftables import NftablesError
 from dockyard.networks import advertising, files, identity, legacy_links, sandboxes
 from dockyard.networks.addresses import Addresses
 from dockyard.networks.advertising import Advertiser
@@ -46,6 +47,7 @@ from dockyard.networks.drivers.marks import is_ours, mark_of
 from dockyard.networks.endpoint_sysctls import disables_ipv6
 from dockyard.networks.firewall import BridgeRules, Firewall, LinkedPort
 from dockyard.networks.ipam import address
+from dockyard.networks.iptables_firewall import IptablesFirewall
 from dockyard.networks.model import (
     EndpointConfig,
     EndpointState,
@@ -104,15 +106,11 @@ class Controller:
         others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark))
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, *others, self._overlay)}
         self._bridge = bridge
-        self.firewall = Firewall(
-            settings.instance,
-            settings.firewall,
-            settings.accept_mark,
-            ipv6=settings.firewall_ipv6,
-            direct=settings.direct_routing,
-        )
+        self.firewall = _firewall(settings)
         self._firewall_current = False
-        self._publisher = Publisher(settings, bridge.routes_loopback)
+        # with iptables, what is sent to 127.0.0.1 is the proxy's, as in Docker, unless there is none
+        by_rules = settings.firewall_backend == "nftables" or not settings.userland_proxy
+        self._publisher = Publisher(settings, bridge.routes_loopback if by_rules else _by_proxy)
         self._networks: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
         self._addresses = Addresses()
@@ -266,6 +264,7 @@ class Controller:
         """Write the rules for the first time. Until then those of the daemon before us serve who still runs."""
         if not self._firewall_current:
             self._firewall_current = True
+            await self._do(_remove_other_backend, self._settings)
             await self._do(self.firewall.rewrite)
 
     # -- joining ------------------------------------------------------------------------------------------------------
@@ -850,6 +849,44 @@ class Controller:
             await self._do(self.firewall.rewrite)
         asked = self._names_wanted(active) or identity.asks_embedded_server(request)
         self._start(active, await self._do(_open_dns, active.namespace, True) if asked else None)
+
+
+def _firewall(settings: Settings) -> Firewall | IptablesFirewall:
+    if settings.firewall and settings.firewall_backend == "iptables":
+        return IptablesFirewall(
+            settings.instance,
+            settings.accept_mark,
+            ipv6=settings.firewall_ipv6,
+            direct=settings.direct_routing,
+            hairpin=not settings.userland_proxy,
+        )
+    return Firewall(
+        settings.instance,
+        settings.firewall,
+        settings.accept_mark,
+        ipv6=settings.firewall_ipv6,
+        direct=settings.direct_routing,
+    )
+
+
+def _remove_other_backend(settings: Settings) -> None:
+    """Take away the rules of an earlier daemon that had another back end: they would decide together."""
+    if settings.firewall and settings.firewall_backend == "iptables":
+        try:
+            other = Firewall(settings.instance)
+            other.remove()
+            other.close()
+        except (NftablesError, SystemFailure) as error:
+            log.debug("there are no rules of nftables: %s", error)
+        return
+    chains = IptablesFirewall(settings.instance)
+    if chains.has_own_chains():
+        chains.remove()
+
+
+def _by_proxy(network: Network) -> bool:
+    """That the packet filter leads nothing from 127.0.0.1 into the network."""
+    return False
 
 
 def _wanted_ports(request: JoinRequest) -> PortBindings:

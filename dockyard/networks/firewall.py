@@ -129,7 +129,8 @@ class Firewall:
             if self._nft is not None and added:
                 self._run(self._elements("add", added))
             self._ports.update(added)
-            self._forget_flows(added)
+            if self._nft is not None:
+                forget_flows(added)
 
     def unpublish(self, ports: Iterable[PublishedPort]) -> None:
         """Undo `publish`; what is not published is passed over."""
@@ -143,7 +144,8 @@ class Firewall:
                 except SystemFailure:
                     # somebody flushed the table under us: write down what is left
                     self.rewrite()
-            self._forget_flows(removed)
+            if self._nft is not None:
+                forget_flows(removed)
 
     def link(self, links: Iterable[LinkedPort]) -> None:
         """Let these through; IPv4 alone, as in Docker."""
@@ -173,24 +175,6 @@ class Firewall:
     def _linked(self, act: str, links: Iterable[LinkedPort]) -> str:
         entries = ", ".join(f"{link.source} . {link.target} . {link.protocol} . {link.port}" for link in links)
         return f"{act} element ip {self.name} linked {{ {entries} }}\n" if entries else ""
-
-    def _forget_flows(self, ports: Iterable[PublishedPort]) -> None:
-        """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway.
-
-        Only those to the host's own addresses: others may ask the same port of somebody else.
-        """
-        datagrams = [port for port in ports if port.protocol == "udp"]
-        if self._nft is None or not datagrams:
-            return
-        with RouteSocket() as host:
-            own = [address for _, address, _ in host.addresses()]
-        for port in datagrams:
-            at = ip_address(port.host_ip)
-            for address in [other for other in own if other.version == at.version] if at.is_unspecified else [at]:
-                try:
-                    conntrack.forget_requests_to(socket.IPPROTO_UDP, address, port.host_port)
-                except OSError as error:
-                    log.debug("tracked flows to port %s stay: %s", port.host_port, error)
 
     def rewrite(self) -> None:
         """Write the tables from what we know, in one transaction."""
@@ -295,6 +279,25 @@ class Firewall:
         lines.append("}")
         linked = self._linked("add", self._links) if version == 4 else ""
         return "\n".join(lines) + "\n" + self._elements("add", ports) + linked
+
+
+def forget_flows(ports: Iterable[PublishedPort]) -> None:
+    """Let datagrams find the new way to (or past) their port; a TCP connection ends with its container anyway.
+
+    Only those to the host's own addresses: others may ask the same port of somebody else.
+    """
+    datagrams = [port for port in ports if port.protocol == "udp"]
+    if not datagrams:
+        return
+    with RouteSocket() as host:
+        own = [address for _, address, _ in host.addresses()]
+    for port in datagrams:
+        at = ip_address(port.host_ip)
+        for address in [other for other in own if other.version == at.version] if at.is_unspecified else [at]:
+            try:
+                conntrack.forget_requests_to(socket.IPPROTO_UDP, address, port.host_port)
+            except OSError as error:
+                log.debug("tracked flows to port %s stay: %s", port.host_port, error)
 
 
 def has_table(name: str) -> bool:

@@ -141,6 +141,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
     userland_proxy: bool = True
+    # a process for each published port, by this program ("": our own), rather than the daemon
+    proxy_processes: bool = False
+    proxy_path: str = ""
+    # "nftables" or "iptables"
+    firewall_backend: str = "nftables"
     host_binding: str = "0.0.0.0"
     host_gateways: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()

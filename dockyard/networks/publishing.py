@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from dockyard.errors import DockyardError, InvalidParameter, SystemFailure
+from dockyard.networks.docker_proxy import ProxyProcess
 from dockyard.networks.drivers.bridge import HOST_BINDING
 from dockyard.networks.firewall import PublishedPort
 from dockyard.networks.gateway_modes import ROUTED, gateway_mode
@@ -25,7 +26,7 @@ class Publication:
     held: HeldPort
     rule: PublishedPort | None
     target: tuple[str, int]
-    proxy: TcpProxy | UdpProxy | None = None
+    proxy: TcpProxy | UdpProxy | ProxyProcess | None = None
 
 
 def rules_of(publications: Iterable[Publication]) -> list[PublishedPort]:
@@ -104,12 +105,23 @@ class Publisher:
             return
         for publication in publications:
             bound = publication.held.socket
+            if self._settings.proxy_processes and bound is not None and publication.proxy is None:
+                self._serve_by_process(publication, bound)
+                continue
             all_by_rule = publication.rule is not None and publication.rule.loopback
             if not all_by_rule and bound is not None and publication.proxy is None:
                 if publication.held.protocol == "tcp":
                     publication.proxy = TcpProxy(bound, publication.target)
                 elif publication.held.protocol == "udp":
                     publication.proxy = UdpProxy(bound, publication.target)
+
+    def _serve_by_process(self, publication: Publication, bound: socket.socket) -> None:
+        if publication.held.protocol in ("tcp", "udp"):
+            program = self._settings.proxy_path
+            try:
+                publication.proxy = ProxyProcess(program, bound, publication.held.protocol, publication.target)
+            except OSError as error:
+                log.error("failed to start the userland proxy %s: %s", program, error.strerror)
 
     def silence(self, publications: Iterable[Publication]) -> None:
         """Stop the proxies; the ports stay held."""

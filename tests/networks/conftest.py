@@ -23,6 +23,7 @@ from dockyard.linux import netlink
 from dockyard.networks import iptables, sandboxes
 from dockyard.networks.drivers.marks import is_ours
 from dockyard.networks.firewall import Firewall
+from dockyard.networks.iptables_firewall import IptablesFirewall
 
 T = TypeVar("T")
 _counter = itertools.count(secrets.randbelow(200))
@@ -146,6 +147,9 @@ class Host:
         firewall = Firewall(self.service._instance)
         firewall.remove()
         firewall.close()
+        chains = IptablesFirewall(self.service._instance)
+        if chains.has_own_chains():
+            chains.remove()
         with netlink.RouteSocket() as route:
             bridges = {network.bridge for network in self.service.list() if network.bridge}
             for link in route.links():

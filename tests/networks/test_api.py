@@ -159,7 +159,7 @@ async def test_members_are_shown_and_live_changes_work(docker: Client, host: Hos
     [
         (["create", "bridge"], "operation is not permitted on predefined bridge network"),
         (["rm", "host"], "host is a pre-defined network and cannot be removed"),
-        (["create", "-d", "nosuch", "x"], "plugin not found"),
+        (["create", "-d", "nosuch", "x"], 'plugin "nosuch" not found'),
         (["create", "--subnet", "10.9.9.9/24", "x"], "it should be 10.9.9.0/24"),
         (["create", "--subnet", "10.252.9.0/24", "--gateway", "10.1.1.1", "x"], "10.1.1.1"),
         (["ls", "-f", "nosuch=1"], "invalid filter 'nosuch'"),

@@ -25,7 +25,10 @@ class NetworkOptions:
     ip_forward: bool = True
     ip_forward_no_drop: bool = False
     ip_masq: bool = True
-    userland_proxy: bool = True
+    # None: whatever the packet filter cannot do, by the daemon; True: a process for each published port, as Docker
+    userland_proxy: bool | None = None
+    userland_proxy_path: str = ""
+    firewall_backend: str = "nftables"
     dns: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)

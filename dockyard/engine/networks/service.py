@@ -110,7 +110,10 @@ class NetworkService:
             direct_routing=options.allow_direct_routing,
             accept_mark=options.accept_mark,
             ip_forward=options.ip_forward,
-            userland_proxy=options.userland_proxy,
+            userland_proxy=options.userland_proxy is not False,
+            proxy_processes=options.userland_proxy is True,
+            proxy_path=options.userland_proxy_path,
+            firewall_backend=options.firewall_backend,
             host_binding=options.ip,
             host_gateways=tuple(options.host_gateway_ips),
             dns=tuple(options.dns),
@@ -217,7 +220,9 @@ class NetworkService:
         """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
         if not self._options.iptables:
             return
-        bridged = [network for network in self._by_id.values() if network.bridge]
+        # with iptables, our own chains are there themselves
+        nftables = self._options.firewall_backend == "nftables"
+        bridged = [network for network in self._by_id.values() if network.bridge and nftables]
         ours = {network.bridge for network in bridged}
         with RouteSocket() as host:
             others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
