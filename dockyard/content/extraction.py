@@ -92,28 +92,46 @@ class Record:
         self._file.write(self._deflate.compress(data))
 
 
-class Stream:
-    """An uncompressed byte stream read ahead in pieces, hashed as a whole in a thread beside."""
+class Hasher:
+    """The SHA-256 of what it is fed, in a thread of its own."""
 
-    def __init__(self, pieces: Callable[[], bytes]) -> None:
-        self._pieces = pieces
-        self._buffer = b""
-        self._position = 0
+    def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | None] = queue.Queue(8)
-        self._hasher = threading.Thread(target=self._hash_all, daemon=True)
-        self._hasher.start()
-        self.tap: Callable[[bytes], None] | None = None
+        self._thread = threading.Thread(target=self._hash_all, daemon=True)
+        self._thread.start()
 
     def _hash_all(self) -> None:
         while (piece := self._queue.get()) is not None:
             self._hash.update(piece)  # releases the interpreter lock: reading and writing go on
 
+    def feed(self, piece: bytes) -> None:
+        """More of it."""
+        self._queue.put(piece)
+
+    def digest(self) -> str:
+        """That was all."""
+        self._queue.put(None)
+        self._thread.join()
+        return "sha256:" + self._hash.hexdigest()
+
+
+class Stream:
+    """An uncompressed byte stream read ahead in pieces; when `hashed`, as a whole in a thread beside."""
+
+    def __init__(self, pieces: Callable[[], bytes], *, hashed: bool = True) -> None:
+        self._pieces = pieces
+        self._buffer = b""
+        self._position = 0
+        self._hasher = Hasher() if hashed else None
+        self.tap: Callable[[bytes], None] | None = None
+
     def _more(self) -> bool:
         piece = self._pieces()
         if not piece:
             return False
-        self._queue.put(piece)
+        if self._hasher is not None:
+            self._hasher.feed(piece)
         self._buffer = self._buffer[self._position :] + piece if self._position < len(self._buffer) else piece
         self._position = 0
         return True
@@ -149,12 +167,10 @@ class Stream:
             size -= got
 
     def finish(self) -> str:
-        """Read to the end; the digest of the whole stream."""
+        """Read to the end; the digest of the whole stream, or "" when it is not hashed."""
         while self.read(CHUNK):
             pass
-        self._queue.put(None)
-        self._hasher.join()
-        return "sha256:" + self._hash.hexdigest()
+        return "" if self._hasher is None else self._hasher.digest()
 
 
 def decompressed(read: Callable[[int], bytes]) -> Callable[[], bytes]:
@@ -226,7 +242,7 @@ class Extractor:
         self.size = 0
 
     def run(self) -> str:
-        """Unpack everything; the digest of the uncompressed stream."""
+        """Unpack everything; the digest of the uncompressed stream, if that is hashed."""
         stream, record = self._stream, self._record
         if record is not None:
             stream.tap = record.raw

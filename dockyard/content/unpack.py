@@ -36,7 +36,7 @@ Source = BinaryIO | AsyncIterator[bytes]
 
 @dataclass(frozen=True, slots=True)
 class UnpackedLayer:
-    """What was unpacked: the digest of the uncompressed stream, and the bytes of all its files."""
+    """What was unpacked: the uncompressed stream's digest ("" without a record), and the bytes of all its files."""
 
     diff_id: str
     size: int

@@ -113,7 +113,9 @@ def _work(job: Job, fds: list[int]) -> Answer:
         assert piece is not None
         options = Options(job.whiteouts, job.owner, job.keep_directories)
         base = _inside(job.inside)
-        extractor = Extractor(Stream(piece), options, Record(others[0]) if job.record else None, base)
+        # who keeps no record of a stream, to make it again, has no use for its digest
+        stream = Stream(piece, hashed=job.record)
+        extractor = Extractor(stream, options, Record(others[0]) if job.record else None, base)
         digest = extractor.run()
         return Answer(digest, extractor.size)
     write = _writer(stream_fd)

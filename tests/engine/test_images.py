@@ -129,6 +129,33 @@ async def test_a_docker_archive_loads_under_its_names_and_survives_a_restart(roo
         assert (await room.images.get(name)).id == image.id
 
 
+async def test_a_layer_of_an_archive_is_there_for_every_image_that_has_it_by_whatever_name(room: Room) -> None:
+    """Once the last image has it, it is emptied, so that it is not written to the disk."""
+    one, other, third = document([BASE]), document([TOP, BASE]), document([BASE, TOP])
+    members = {"one.json": one, "other.json": other, "third.json": third, "base/layer.tar": BASE, "top": TOP}
+    images = (("one", ["base/layer.tar"]), ("other", ["top", "link"]), ("third", ["base/layer.tar", "top"]))
+    manifest = [{"Config": f"{name}.json", "RepoTags": [f"{name}:1"], "Layers": paths} for name, paths in images]
+    data = io.BytesIO(tar({**members, "manifest.json": json.dumps(manifest).encode()}))
+    with tarfile.open(fileobj=data, mode="a") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "base/layer.tar"
+        archive.addfile(link)
+    left = []
+    settle = room.layers.settle
+
+    async def settled() -> None:
+        files = [*room.root.glob("tmp/*/base/layer.tar"), *room.root.glob("tmp/*/top")]
+        left.append({file.stat().st_size for file in files})
+        await settle()
+
+    room.layers.settle = settled  # type: ignore[method-assign]  # to see what would be written to the disk
+    await room.load(data.getvalue())
+    assert left[0] == {len(BASE), len(TOP)}
+    assert left[-3:] == [{0}] * 3  # what the third image and its name wait for
+    for name, raw in (("one", one), ("other", other), ("third", third)):
+        assert (await room.images.get(f"{name}:1")).raw == raw
+
+
 async def test_a_saved_image_loads_as_the_same_image(room: Room) -> None:
     raw = document([BASE, TOP])
     await room.load(docker_archive([BASE, TOP], raw, "box:1"))

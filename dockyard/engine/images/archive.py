@@ -10,7 +10,9 @@ import asyncio
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -61,6 +63,22 @@ class Unpacked:
 
     def open(self, name: str) -> BinaryIO:
         """A regular file of the archive; symlinks stay inside. Raises NotFound or InvalidParameter."""
+        with self._found(name) as found:
+            return open(f"/proc/self/fd/{found}", "rb")
+
+    def identity(self, name: str) -> int:
+        """The same for all names of a file. Raises as `open`."""
+        with self._found(name) as found:
+            return os.fstat(found).st_ino
+
+    def empty(self, name: str) -> None:
+        """Forget a file's content: what is not there any more need not be written to the disk. Raises as `open`."""
+        with self._found(name) as found:
+            os.truncate(f"/proc/self/fd/{found}", 0)
+
+    @contextmanager
+    def _found(self, name: str) -> Iterator[int]:
+        """The file, open for nothing."""
         try:
             found = syscalls.openat2(self._root, name.lstrip("/"), os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
         except FileNotFoundError:
@@ -71,7 +89,7 @@ class Unpacked:
             # Looked at before it is opened: to open a device of the archive's making could do something.
             if not stat.S_ISREG(os.fstat(found).st_mode):
                 raise InvalidParameter(f"invalid archive: {name} is not a file")
-            return open(f"/proc/self/fd/{found}", "rb")
+            yield found
         finally:
             os.close(found)
 
@@ -108,6 +126,7 @@ class Loader:
         self._progress = progress
         self._quiet = quiet
         self._stages = False
+        self._wanted: Counter[int] = Counter()  # how often each file of the archive is still to be a layer
 
     async def load(self, pieces: AsyncIterator[bytes], scratch: str, *, stages: bool = False) -> list[str]:
         """Bring in every image of the archive and return their IDs; `scratch` is on the data root's file system.
@@ -143,9 +162,9 @@ class Loader:
                 raise InvalidParameter(f"invalid archive: failed to decode manifest.json: {error}") from None
         loaded = []
         named = False
+        saved = [item for item in saved if self._fits(archive, item)]
+        self._wanted.update(file for item in saved for file in _files(archive, item.layers or ()).values())
         for item in saved:
-            if not self._fits(archive, item):
-                continue
             image_id = await self._image(archive, item)
             loaded.append(image_id)
             if self._stages:
@@ -217,11 +236,19 @@ class Loader:
             for watch in watching:
                 watch.cancel()
         try:
+            await asyncio.to_thread(self._done_with, archive, paths)
             await self._images.layers.settle()
             return self._images.put(raw)
         finally:
             for layer in layers:
                 self._images.layers.drop(layer.chain_id)
+
+    def _done_with(self, archive: Unpacked, paths: Sequence[str]) -> None:
+        """Empty the layers that no further image has: `settle` would write them to the disk a second time."""
+        for path, file in _files(archive, paths).items():
+            self._wanted[file] -= 1
+            if not self._wanted[file]:
+                archive.empty(path)
 
     async def _watch(self, file: BinaryIO, diff_id: str) -> None:
         """Tell how far the unpacker, which shares the file's position, has come."""
@@ -234,6 +261,15 @@ class Loader:
                 return
             await asyncio.sleep(0.1)
         self._progress.bar("Loading layer", short, total, total, final=True)
+
+
+def _files(archive: Unpacked, paths: Sequence[str]) -> dict[str, int]:
+    """The identities of those that are there: layers that the engine has already may be left out of an archive."""
+    found = {}
+    for path in paths:
+        with suppress(NotFound, InvalidParameter):
+            found[path] = archive.identity(path)
+    return found
 
 
 def _of_layout(archive: Unpacked, index: bytes) -> list[SavedImage]:
