@@ -1,8 +1,10 @@
 """Requests as clients send them: bodies, versions, and what an engine without a part answers for it."""
 
+import importlib
 import json
 import os
 import socket
+import sys
 import tarfile
 import time
 from datetime import datetime
@@ -12,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from dockyard.api import go_types
 from tests.engine_process import EngineProcess
 
 
@@ -471,3 +474,16 @@ def test_builds_and_commits_are_told_and_saved_with_their_time(engine: EnginePro
     assert times["manifest.json"] == times["index.json"] == 0
     engine.docker("rm", "source")
     engine.docker("rmi", "told:latest", "told:two")
+
+
+def test_every_type_with_a_name_in_go_is_there() -> None:
+    for module in ("api.app", "engine.containers.config", "oci.image_config"):
+        importlib.import_module(f"dockyard.{module}")
+    for name in go_types.STRUCTS:
+        where, _, kind = name.partition(".")
+        found = [
+            module
+            for full, module in sys.modules.items()
+            if full.startswith("dockyard.") and full.endswith(f".{where}")
+        ]
+        assert any(hasattr(module, kind) for module in found), name
