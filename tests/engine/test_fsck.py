@@ -20,7 +20,7 @@ async def test_a_row_that_cannot_be_put_aside_stays_where_it_is(tmp_path: Path) 
         database.write(names._put, (key, b"torn"))
     assert list(names.all()) == []
     nothing: Any = None
-    found = {finding.name: finding for finding in await Fsck(tmp_path, database, *[nothing] * 4).repair()}
+    found = {finding.name: finding for finding in await Fsck(tmp_path, database, *[nothing] * 5).repair()}
     assert found["image_names/short"].mended.startswith("put aside: ")
     assert not found[f"image_names/{too_long}"].mended
     assert "file name too long" in found[f"image_names/{too_long}"].remedy
