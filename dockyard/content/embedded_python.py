@@ -33,7 +33,10 @@ import importlib, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
 for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     if not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
+        try:
+            importlib.import_module(found.name)
+        except ImportError:
+            pass  # of a library that is not installed
 for name, module in sorted(sys.modules.items()):
     if "." not in name and "custom" not in name and "distutils" not in name and getattr(module, "__file__", None):
         print(name, module.__file__, sep="\\t")

@@ -43,6 +43,7 @@ class Options:
     mount_from_anywhere: bool = False
     repositories_in_a_page: int = 1000
     tags_in_a_page: int = 0
+    redirect: bool = True  # to a storage that clients can reach themselves
 
 
 class Handlers:
@@ -191,6 +192,8 @@ class Handlers:
         path = layout.blob_data(digest)
         if request.method == "GET":
             self._tell_of_blob(call, "pull", target.name, digest, size)
+            if self._options.redirect and (place := await self._storage.url(path)):
+                return Response(307, {"Location": place, "Docker-Content-Digest": digest})
             self._metrics.count("registry_blob_sent_bytes_total", count)
         try:
             opened = await self._storage.open(path)

@@ -89,6 +89,16 @@ def tls_context(tls: TLS) -> ssl.SSLContext | None:
 
 def open_storage(config: Config) -> Storage:
     """The storage that the settings name. Raises DockyardError."""
+    if config.storage.inmemory is not None:
+        raise InvalidParameter("storage.inmemory is not here: a folder on a tmpfs does the same")
+    if config.storage.s3 is not None:
+        try:
+            from dockyard.registry.storage.s3 import S3
+        except ImportError:
+            raise InvalidParameter("storage.s3 needs the package obstore: pip install 'dockyard[s3]'") from None
+
+        os.makedirs(config.storage.s3.staging, exist_ok=True)
+        return S3(config.storage.s3, config.storage.s3.staging)
     settings = config.storage.filesystem
     root = settings.rootdirectory if settings is not None else "/var/lib/registry"
     os.makedirs(root, exist_ok=True)
@@ -139,6 +149,7 @@ class Worker:
                 mount_from_anywhere=authenticator.open,
                 repositories_in_a_page=config.catalog.maxentries,
                 tags_in_a_page=config.tags.maxtags,
+                redirect=not config.storage.redirect.disable,
             ),
             Quotas(config.quotas, storage),
             metrics,

@@ -108,6 +108,7 @@ class S3Settings(Settings, frozen=True):
     encrypt: bool = False
     keyid: str = ""
     storageclass: str = ""
+    staging: str = "/var/lib/registry"  # ours: the local folder where uploads are gathered
 
 
 class Purging(Settings, frozen=True):

@@ -62,5 +62,8 @@ class Storage(Protocol):
     async def open(self, path: str) -> tuple[int, int] | None:
         """(A descriptor of the file for the caller to close, its size); None: use `pieces`. Raises Missing."""
 
+    async def url(self, path: str) -> str:
+        """Where a client can get the file by itself; "" when only we can give it."""
+
     def pieces(self, path: str, offset: int = 0, count: int = -1) -> AsyncIterator[bytes]:
         """`count` bytes of a file from `offset` on, piece by piece; all if it is negative. Raises Missing."""

@@ -235,6 +235,10 @@ class FileSystem:
             raise Missing(path) from None
         return fd, os.fstat(fd).st_size
 
+    async def url(self, path: str) -> str:
+        """Only we can give it."""
+        return ""
+
     async def pieces(self, path: str, offset: int = 0, count: int = -1) -> AsyncIterator[bytes]:
         """A part of a file. Raises Missing."""
         loop = asyncio.get_running_loop()
