@@ -88,6 +88,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     allow_direct_routing: Annotated[
         bool, _about("Allow remote access to published ports on container IP addresses")
     ] = False
+    respect_host_firewall: Annotated[
+        bool, _about("Published ports obey the host's INPUT rules; containers then see the proxy's address")
+    ] = False
     bridge_accept_fwmark: Annotated[
         str, _about("In bridge networks, accept packets with this firewall mark, or mark/mask")
     ] = ""
@@ -576,6 +579,8 @@ def _check_networks(config: Config) -> None:
         raise InvalidParameter(
             f'invalid firewall-backend "{config.firewall_backend}", must be "iptables" or "nftables"'
         )
+    if config.respect_host_firewall and config.userland_proxy is False:
+        raise InvalidParameter("--respect-host-firewall needs the userland proxy: do not set --userland-proxy=false")
     if config.userland_proxy_path and not os.path.isabs(config.userland_proxy_path):
         raise InvalidParameter(f"invalid userland-proxy-path: must be an absolute path: {config.userland_proxy_path}")
     addresses = [("default-gateway", config.default_gateway), ("default-gateway-v6", config.default_gateway_v6)]

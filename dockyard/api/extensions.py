@@ -48,6 +48,7 @@ def routes(services: Services) -> list[Route]:
         Route("GET", "/dockyard/archive", api.read_files),
         Route("PUT", "/dockyard/archive", api.write_files),
         Route("GET", "/dockyard/glob", api.glob),
+        Route("GET", "/dockyard/networks/explain", api.explain),
     ]
 
 
@@ -74,6 +75,16 @@ class Extensions:
             ),
         )
         return json_response({"Restarted": restarted})
+
+    async def explain(self, call: Call) -> web.StreamResponse:
+        """The ways of packets: of the container `of`, or of the host port that it is ("8080", "53/udp")."""
+        asked = call.text("of")
+        number, _, protocol = asked.partition("/")
+        if number.isascii() and number.isdigit() and len(number) < 6:
+            paths = self._services.networks.explain_port(int(number), protocol or "tcp")
+        else:
+            paths = self._services.networks.explain(self._services.containers.get(asked).id)
+        return json_response(paths)
 
     async def kill_exec(self, call: Call) -> web.StreamResponse:
         await self._services.execs.signal(call.params["id"], signal_to_send(call.text("signal") or "KILL"))

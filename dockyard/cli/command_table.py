@@ -32,7 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "build": "build",
     },
     "volume": {"volume": "create inspect ls prune rm"},
-    "network": {"network": "connect create disconnect inspect ls prune rm"},
+    "network": {"network": "connect create disconnect explain inspect ls prune rm"},
     "system": {
         "disk": "df prune",
         "system": "events dial-stdio",

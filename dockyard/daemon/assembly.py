@@ -340,6 +340,7 @@ def network_options(config: Config) -> NetworkOptions:
         default_network_opts=config.default_network_opts,
         ip6tables=config.ip6tables,
         allow_direct_routing=config.allow_direct_routing,
+        respect_host_firewall=config.respect_host_firewall,
         cluster_store=config.cluster_store,
         cluster_advertise=config.cluster_advertise,
     )

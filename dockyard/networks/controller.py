@@ -45,6 +45,7 @@ from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, ICC, rules_of, veth
 from dockyard.networks.drivers.interfaces import route
 from dockyard.networks.drivers.marks import is_ours, mark_of
 from dockyard.networks.endpoint_sysctls import disables_ipv6
+from dockyard.networks.explanation import Way, explain, holders
 from dockyard.networks.firewall import BridgeRules, Firewall, LinkedPort
 from dockyard.networks.ipam import address
 from dockyard.networks.iptables_firewall import IptablesFirewall
@@ -273,6 +274,16 @@ class Controller:
         """The container's sandbox, or None when it has not joined."""
         active = self._active.get(container_id)
         return active.sandbox if active else None
+
+    def explain(self, container_id: str, port: tuple[int, str] | None = None) -> list[Way]:
+        """The ways of packets to and from a container that has joined; with `port` those to that host port alone."""
+        active = self._active[container_id]
+        return explain(self._settings, active.request.name, active.sandbox, self._networks, port)
+
+    def publishers(self, port: int, protocol: str) -> list[str]:
+        """The ids of the containers that publish something on the host port."""
+        found = holders(((active_id, active.sandbox) for active_id, active in self._active.items()), port, protocol)
+        return [container_id for container_id, _ in found]
 
     def members(self, network_id: str) -> list[tuple[JoinRequest, EndpointState]]:
         """Who is attached to a network."""
@@ -859,6 +870,7 @@ def _firewall(settings: Settings) -> Firewall | IptablesFirewall:
             ipv6=settings.firewall_ipv6,
             direct=settings.direct_routing,
             hairpin=not settings.userland_proxy,
+            inside_only=settings.respect_host_firewall,
         )
     return Firewall(
         settings.instance,
@@ -866,6 +878,7 @@ def _firewall(settings: Settings) -> Firewall | IptablesFirewall:
         settings.accept_mark,
         ipv6=settings.firewall_ipv6,
         direct=settings.direct_routing,
+        inside_only=settings.respect_host_firewall,
     )
 
 

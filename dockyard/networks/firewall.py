@@ -86,14 +86,17 @@ class Firewall:
         *,
         ipv6: bool = True,
         direct: bool = False,
+        inside_only: bool = False,
     ) -> None:
         """`accept_mark`: the mark, and its mask, of packets to be forwarded whatever else is said.
 
+        `inside_only`: what comes from outside for published ports is not led to containers, but stays with who listens.
         `ipv6`: whether IPv6 is filtered, too; `direct`: whether published ports may be addressed at the container's own
         address from everywhere.
         """
         self._ipv6 = ipv6
         self._direct = direct
+        self._inside_only = inside_only
         # whether anybody may address containers directly, and the set of who may be is to be kept
         self._targeted = direct
         self.name = name
@@ -248,6 +251,8 @@ class Firewall:
         ports = [port for port in self._ports if port.version == version]
         loopback = "127.0.0.0/8" if version == 4 else "::1"
         ports_only = "meta l4proto { tcp, udp, sctp }"
+        names = ", ".join(f'"{rules.bridge}"' for rules in ours)
+        of_whom = f"iifname {{ {names} }} " if self._inside_only and names else ""
         lines = [
             f"add table {family} {self.name}",
             f"delete table {family} {self.name}",
@@ -265,7 +270,7 @@ class Firewall:
             "  type nat hook prerouting priority dstnat;",
             # what was published on loopback stays there: a neighbour could send us packets for 127.0.0.1
             f"  iifname != lo {family} daddr {loopback} return",
-            "  fib daddr type local jump publish",
+            *([] if self._inside_only and not names else [f"  {of_whom}fib daddr type local jump publish"]),
             " }",
             " chain output {",
             "  type nat hook output priority -100;",

@@ -45,6 +45,7 @@ class IptablesFirewall:
         ipv6: bool = True,
         direct: bool = False,
         hairpin: bool = False,
+        inside_only: bool = False,
     ) -> None:
         """`hairpin`: there is no proxy, so containers and 127.0.0.1 reach published ports by the rules alone.
 
@@ -55,6 +56,7 @@ class IptablesFirewall:
         self._versions = (4, 6) if ipv6 else (4,)
         self._direct = direct
         self._hairpin = hairpin
+        self._inside_only = inside_only
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: set[PublishedPort] = set()
         self._links: set[LinkedPort] = set()
@@ -135,7 +137,7 @@ class IptablesFirewall:
                 return
             for version in self._versions:
                 forward = self._listed(version, "filter", "FORWARD") or []
-                nat = self._listed(version, "nat", "PREROUTING") or []
+                nat = self._listed(version, "nat", "OUTPUT") or []
                 if "-A FORWARD -j DOCKER-FORWARD" not in forward or not any(line.endswith("-j DOCKER") for line in nat):
                     log.warning("chains were removed from iptables by somebody; writing them again")
                     self.rewrite()
@@ -161,11 +163,8 @@ class IptablesFirewall:
         local = "-m addrtype --dst-type LOCAL -j DOCKER"
         loopback = "127.0.0.0/8" if version == 4 else "::1/128"
         output = local if self._hairpin else f"! -d {loopback} {local}"
-        return [
-            ("filter", "FORWARD", ["-j", "DOCKER-FORWARD"]),
-            ("nat", "PREROUTING", local.split()),
-            ("nat", "OUTPUT", output.split()),
-        ]
+        jumps = [("filter", "FORWARD", ["-j", "DOCKER-FORWARD"]), ("nat", "OUTPUT", output.split())]
+        return jumps if self._inside_only else [*jumps, ("nat", "PREROUTING", local.split())]
 
     def _place_jumps(self, version: int) -> None:
         for table, chain, rule in self._jumps(version):

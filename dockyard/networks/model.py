@@ -138,6 +138,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     firewall: bool = True
     firewall_ipv6: bool = True
     direct_routing: bool = False
+    # published ports are served where the host's INPUT rules have let the packet in
+    respect_host_firewall: bool = False
     accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
     userland_proxy: bool = True

@@ -109,6 +109,7 @@ class Publisher:
                 self._serve_by_process(publication, bound)
                 continue
             all_by_rule = publication.rule is not None and publication.rule.loopback
+            all_by_rule = all_by_rule and not self._settings.respect_host_firewall
             if not all_by_rule and bound is not None and publication.proxy is None:
                 if publication.held.protocol == "tcp":
                     publication.proxy = TcpProxy(bound, publication.target)

@@ -250,6 +250,30 @@ def disconnect(session: Session, flags: Flags) -> int:
 
 @usage(
     """
+dockyard network explain CONTAINER|PORT[/PROTO]
+
+Print the way of packets to and from a container, or to a published host port, with the commands that make it by hand
+"""
+)
+def explain(session: Session, flags: Flags) -> int:
+    """Prints each step, its rule, and the commands that make (+) and show ($) it."""
+    paths = session.api.request("GET", path("/dockyard/networks/explain", of=flags.arguments[0])).json()
+    for number, found in enumerate(paths):
+        if number:
+            print()
+        print(found["Title"])
+        for place, step in enumerate(found["Steps"], 1):
+            print(f"{place:3}. {step['What']}")
+            if step.get("Rule"):
+                print(f"     {step['Rule']}")
+            for mark, key in (("+", "Make"), ("$", "Show")):
+                for command in step.get(key) or ():
+                    print(f"     {mark} {command}")
+    return 0
+
+
+@usage(
+    """
 dockyard network rm NETWORK [NETWORK...]
 
 Remove one or more networks

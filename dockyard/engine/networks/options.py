@@ -21,6 +21,7 @@ class NetworkOptions:
     iptables: bool = True
     ip6tables: bool = True
     allow_direct_routing: bool = False
+    respect_host_firewall: bool = False
     accept_mark: tuple[int, int] | None = None
     ip_forward: bool = True
     ip_forward_no_drop: bool = False

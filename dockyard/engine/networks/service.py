@@ -32,6 +32,7 @@ from dockyard.networks.drivers.bridge import (
     isolated_bridges,
 )
 from dockyard.networks.drivers.marks import is_ours, mark_of
+from dockyard.networks.explanation import Way
 from dockyard.networks.firewall import has_table
 from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, check_pools
@@ -108,6 +109,7 @@ class NetworkService:
             firewall=options.iptables,
             firewall_ipv6=options.ip6tables,
             direct_routing=options.allow_direct_routing,
+            respect_host_firewall=options.respect_host_firewall,
             accept_mark=options.accept_mark,
             ip_forward=options.ip_forward,
             userland_proxy=options.userland_proxy is not False,
@@ -593,6 +595,20 @@ class NetworkService:
         """
         self._running(container_id)
         await self._controller.republish(container_id, wanted)
+
+    def explain(self, container_id: str) -> Sequence[Way]:
+        """The ways of packets to and from a running container. Raises Conflict when it has no network of its own."""
+        sandbox = self._running(container_id)
+        if not sandbox.netns_path:
+            raise Conflict("the container shares the host's network: there is no way of its own to explain")
+        return self._controller.explain(container_id)
+
+    def explain_port(self, port: int, protocol: str) -> Sequence[Way]:
+        """The ways of packets for a host port. Raises NotFound when no container publishes anything there."""
+        found = self._controller.publishers(port, protocol)
+        if not found:
+            raise NotFound(f"no container publishes anything on port {port}/{protocol}")
+        return [path for one in found for path in self._controller.explain(one, (port, protocol))]
 
     def keep_addresses(self, container_id: str) -> None:
         """Keep a running container's addresses for it while it is restarted; until `drop_addresses`."""
