@@ -141,7 +141,13 @@ class EngineProcess:
             capture_output=True,
             timeout=timeout,
             check=False,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": self.host},
+            # what a client that has BuildKit would build is tested in tests/builder/
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "DOCKER_HOST": self.host,
+                "DOCKER_BUILDKIT": "0",
+            },
         )
 
     def dockyard(
