@@ -427,7 +427,9 @@ def restart(session: ComposeSession, flags: Flags) -> int:
         return work
 
     def service_work(service: str) -> None:
-        wait_for(application, service, project.services[service].get("depends_on") or {}, containers)
+        dependencies = project.services[service].get("depends_on") or {}
+        restarted = {name: dependency for name, dependency in dependencies.items() if dependency.get("restart")}
+        wait_for(application, service, restarted, containers)
         together([one(container) for container in of_services(containers, [service])], application.limit)
 
     with application.progress:
