@@ -6,6 +6,7 @@ import sys
 
 from tests.compose.conftest import ComposeFolder, page
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 # A database that counts, behind a web page that asks it.
 APPLICATION = """
@@ -119,3 +120,59 @@ def test_the_program_of_its_own_is_a_plugin_of_dockers_command_line_too(compose:
             [*program, *words], capture_output=True, text=True, check=True, cwd=compose.folder, env=compose.environment
         )
         assert done.stdout == "one\n"
+
+
+def test_logs_that_are_followed_show_services_that_start_later(compose: ComposeFolder) -> None:
+    compose.write("services:\n  a: {image: busybox, init: true, command: sh -c 'echo early; sleep 100'}")
+    compose("up", "-d")
+    following = compose.start("-p", compose.folder.name, "logs", "-f")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "a-1  | early\n"
+    compose.write("services:\n  b: {image: busybox, init: true, command: sh -c 'echo late; sleep 100'}", "more.yaml")
+    compose("-f", "compose.yaml", "-f", "more.yaml", "up", "-d")
+    assert following.stdout.readline() == "b-1  | late\n"
+    compose("down", "--remove-orphans", "-t", "0")
+    following.communicate(timeout=20)
+
+
+def test_with_a_lease_everything_goes_with_the_command(compose: ComposeFolder, engine: EngineProcess) -> None:
+    compose.write(
+        """
+services:
+  a: {image: busybox, init: true, command: sh -c 'echo ready; sleep 100', volumes: ["data:/data"]}
+volumes: {data: {}}
+"""
+    )
+    name = compose.folder.name
+    error = compose.error("up", "-d", "--lease")
+    assert error.startswith("--lease is for what runs as long as this command does")
+    running = compose.start("up", "--lease")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "Attaching to a-1\n"
+    assert running.stdout.readline() == "a-1  | ready\n"
+    assert engine.docker("volume", "ls", "-q", "--filter", f"name={name}").split() == [f"{name}_data"]
+    running.kill()
+    running.communicate(timeout=20)
+    of_it = ("--filter", f"label=com.docker.compose.project={name}")
+    eventually(lambda: not engine.docker("ps", "-aq", *of_it))
+    eventually(lambda: not engine.docker("network", "ls", "-q", *of_it))
+    eventually(lambda: not engine.docker("volume", "ls", "-q", *of_it))
+
+
+def test_what_a_container_writes_to_its_stderr_goes_to_ours(compose: ComposeFolder) -> None:
+    compose.write("services:\n  a: {image: busybox, command: sh -c 'echo good; echo bad >&2'}")
+    done = compose.run("up")
+    assert "a-1  | good\n" in done.stdout
+    assert "a-1  | bad\n" in done.stderr
+
+
+def test_the_variables_of_services_that_are_not_wanted_are_not_looked_for(compose: ComposeFolder) -> None:
+    compose.write(
+        """
+services:
+  a: {image: busybox, command: "true"}
+  b: {image: busybox, env_file: ./nowhere.env}
+"""
+    )
+    compose("up", "-d", "a")
+    assert "nowhere.env not found" in compose.error("up", "-d")

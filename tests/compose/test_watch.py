@@ -28,7 +28,7 @@ def inside(compose: ComposeFolder, *command: str, wanted: str, seconds: float = 
 
 
 def test_changed_files_are_copied_removed_and_acted_on(compose: ComposeFolder) -> None:
-    for name in ("src", "config", "hook"):
+    for name in ("src", "hook"):
         (compose.folder / name).mkdir()
     (compose.folder / "src" / "old").write_text("old")
     compose.write(PROJECT)
@@ -44,6 +44,7 @@ def test_changed_files_are_copied_removed_and_acted_on(compose: ComposeFolder) -
         (compose.folder / "hook" / "one").write_text("1")
         inside(compose, "ls", "/hooked", wanted="/hooked\n")
         started = compose("exec", "-T", "web", "cat", "/started")
+        (compose.folder / "config").mkdir()
         (compose.folder / "config" / "c").write_text("c")
         inside(compose, "cat", "/config/c", wanted="c")
         deadline = time.monotonic() + 15

@@ -183,8 +183,9 @@ def _variables(session: ComposeSession, flags: Flags, options: LoadOptions) -> N
             known.default = known.default or one.default
             known.alternative = known.alternative or one.alternative
             known.required = known.required or one.required
-    if flags.text("format") == "json":
-        from dockyard.cli.compose.look import compact
+    form = flags.text("format")
+    if form in ("json", "yaml"):
+        import json
 
         rows = {
             name: {
@@ -195,7 +196,13 @@ def _variables(session: ComposeSession, flags: Flags, options: LoadOptions) -> N
             }
             for name, one in sorted(found.items())
         }
-        print(compact(rows))
+        if form == "json":
+            print(json.dumps(rows, indent=4, ensure_ascii=False), end="\n\n")
+            return
+        for name, row in rows.items():
+            print(f"{name}:")
+            for key, value in row.items():
+                print("    " + as_yaml({key.lower(): value}), end="")
         return
     table = [["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]]
     table += [

@@ -157,6 +157,8 @@ def up(session: ComposeSession, flags: Flags) -> int:
     )
     application = session.application(project)
     attach_to = [] if detached or flags.on("no-start") else _attach_to(project, flags)
+    if flags.on("lease") and not session.dry:
+        application.lease = _leased(session)
     with application.progress:
         converged = create_containers(application, request)
         if detached and not flags.on("no-start"):
@@ -170,6 +172,16 @@ def up(session: ComposeSession, flags: Flags) -> int:
         return 0
     containers = [one for some in converged.containers.values() for one in some]
     return _foreground(session, application, flags, attach_to, containers)
+
+
+def _leased(session: ComposeSession) -> dict[str, str]:
+    """The labels of a lease that is held as long as this process lives. Raises ComposeError."""
+    from dockyard.client.errors import NotFound
+
+    try:
+        return session.engine.client.lease().labels
+    except NotFound:
+        raise ComposeError("--lease: this engine knows no leases") from None
 
 
 def _check_up(flags: Flags, detached: bool) -> None:
@@ -186,6 +198,10 @@ def _check_up(flags: Flags, detached: bool) -> None:
         raise ComposeError(
             "--detach cannot be combined with --abort-on-container-exit, --abort-on-container-failure, --attach, "
             "--attach-dependencies or --watch"
+        )
+    if flags.on("lease") and (detached or flags.on("no-start")):
+        raise ComposeError(
+            "--lease is for what runs as long as this command does: it goes with no --detach or --no-start"
         )
     if flags.on("no-start") and (detached or aborting):
         raise ComposeError("--no-start and other options that start are incompatible")
@@ -224,7 +240,7 @@ def _foreground(
         application.project.service(source)
     # what is said from now on stands between what the containers write
     application.progress = Progress(sys.stderr) if session.mode not in ("quiet", "json") else application.progress
-    print(f"Attaching to {', '.join(one.short_name for one in of_services(containers, attach_to))}")
+    print(f"Attaching to {', '.join(one.short_name for one in of_services(containers, attach_to))}", flush=True)
     printer = LogPrinter(
         color=session.color and not flags.on("no-color"),
         prefix=not flags.on("no-log-prefix"),

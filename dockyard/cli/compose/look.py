@@ -218,6 +218,7 @@ def logs(session: ComposeSession, flags: Flags) -> int:
     application = session.application(project or project_of(name, containers))
     printer = LogPrinter(color=session.color and not flags.on("no-color"), prefix=not flags.on("no-log-prefix"))
     request = LogRequest(
+        services=flags.arguments or (list(project.services) if project is not None else []),
         follow=flags.on("follow"),
         since=moment(flags.text("since")),
         until=moment(flags.text("until")),

@@ -135,8 +135,8 @@ class ComposeSession:
         return found
 
     def project(self, services: Sequence[str] = ()) -> Project:
-        """The project, with its services' variables. Raises ComposeError."""
-        return load_project(self.project_settings(), services)
+        """The project, with the variables of the services that are wanted. Raises ComposeError."""
+        return load_project(self.project_settings(), services, environment=False).with_environment(discard=True)
 
     def project_or_name(self, services: Sequence[str] = ()) -> tuple[Project | None, str]:
         """The project, or its name alone if -p was given without files. Raises ComposeError."""

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Application:
-    """A project on an engine. `limit`: how much is done at once, 0 for all that can be."""
+    """A project on an engine. `limit`: how much is done at once, 0 for all that can be.
+
+    `lease`: labels that everything gets which is made, beside those that its configuration is told by.
+    """
 
     project: Project
     engine: Engine
@@ -24,6 +27,7 @@ class Application:
     warn: Callable[[str], None]
     limit: int = 0
     proxies: dict[str, str] = field(default_factory=dict)
+    lease: dict[str, str] = field(default_factory=dict)
 
     def container_name(self, service: str, number: int) -> str:
         """The name that a service's container gets."""

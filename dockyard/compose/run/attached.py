@@ -196,10 +196,10 @@ class Attached:
             for stream, data in process:
                 *lines, pending[stream] = (pending.get(stream, b"") + data).split(b"\n")
                 for line in lines:
-                    self._printer.line(one.short_name, _text(line))
-            for line in pending.values():
+                    self._printer.line(one.short_name, _text(line), error=stream == "stderr")
+            for stream, line in pending.items():
                 if line:
-                    self._printer.line(one.short_name, _text(line))
+                    self._printer.line(one.short_name, _text(line), error=stream == "stderr")
 
         self._reader(read)
 

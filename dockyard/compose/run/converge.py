@@ -216,6 +216,7 @@ class Converged:
             body = create_body(application.project, service, full, engine.version, application.warn)
             if alias:
                 _rename_alias(body, wanted.name, alias)
+            body["Labels"].update(application.lease)
             made = engine.create(wanted.name, body, platform_of(application, service))
         except (APIError, ComposeError) as error:
             application.progress.event(event, str(error), ERROR)

@@ -55,8 +55,8 @@ class LogPrinter:
     def _painted(self, name: str, text: str) -> str:
         return f"\x1b[{self._colors[name]}m{text}\x1b[0m" if self._color else text
 
-    def line(self, name: str, text: str) -> None:
-        """A line that a container wrote."""
+    def line(self, name: str, text: str, *, error: bool = False) -> None:
+        """A line that a container wrote, to its stderr if `error`."""
         with self._lock:
             self._register(name)
             head = ""
@@ -68,7 +68,7 @@ class LogPrinter:
                 now = time.time()
                 whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
                 head += f"{whole}.{int(now % 1 * 1e9):09d}Z "
-            self._write(f"{head}{text}\n")
+            self._write(f"{head}{text}\n", error=error)
 
     def status(self, name: str, text: str) -> None:
         """What happened to a container."""
@@ -76,16 +76,17 @@ class LogPrinter:
             self._register(name)
             self._write(self._painted(name, f"\r\x1b[K{name} {text}\n"))
 
-    def _write(self, text: str) -> None:
-        to = self._to or sys.stdout
+    def _write(self, text: str, *, error: bool = False) -> None:
+        to = self._to or (sys.stderr if error else sys.stdout)
         to.write(text)
         to.flush()
 
 
 @dataclass(frozen=True)
 class LogRequest:
-    """What `compose logs` takes."""
+    """What `compose logs` takes. `services`: whose containers are followed when they start later; none for all."""
 
+    services: Sequence[str] = ()
     follow: bool = False
     since: str | None = None
     until: str | None = None
@@ -133,14 +134,25 @@ def show_logs(
         thread.start()
         threads.append(thread)
 
-    for one in containers:
-        follow(one.id, one.short_name, request)
-    monitor = Monitor(application, {one.service for one in containers})
+    begun: set[tuple[str, str]] = set()
 
     def started(id: str, name: str, restarting: bool) -> None:
         began = application.engine.container(id)["State"]["StartedAt"]
-        follow(id, name, replace(request, since=began))
+        if (id, began) not in begun:
+            begun.add((id, began))
+            follow(id, name, replace(request, since=began))
 
+    def ready(there: Sequence[Observed]) -> None:
+        """Those that have started since they were looked for, of which no event tells."""
+        known = {one.id for one in containers}
+        for one in there:
+            if one.id not in known and one.state == "running":
+                started(one.id, one.short_name, False)
+
+    for one in containers:
+        follow(one.id, one.short_name, request)
+    monitor = Monitor(application, request.services)
+    monitor.on_ready.append(ready)
     monitor.on_start.append(started)
     monitor.on_exit.append(lambda _id, name, _service, code, again: printer.status(name, ended(code, again)))
     monitor.on_recreate.append(lambda name: printer.status(name, "has been recreated"))

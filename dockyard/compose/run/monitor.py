@@ -11,6 +11,7 @@ from dockyard.compose.plan import labels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dockyard.compose.plan.observed import Observed
     from dockyard.compose.run.application import Application
 
 Attributes = dict[str, str]
@@ -24,6 +25,8 @@ class Monitor:
         self._application = application
         self._services = set(services)
         self._ready = threading.Event()
+        # (the containers that are there when events begin to come)
+        self.on_ready: list[Callable[[list[Observed]], None]] = []
         # (id, name, restarting)
         self.on_start: list[Callable[[str, str, bool], None]] = []
         # (id, name, service, exit code, restarting)
@@ -40,9 +43,12 @@ class Monitor:
         engine, project = self._application.engine, self._application.project
         filters = {"type": "container", "label": f"{labels.PROJECT}={project.name}"}
         with engine.client.events(filters=filters) as events:
-            living = {
-                one.id for one in engine.containers(project.name) if not self._services or one.service in self._services
-            }
+            there = [
+                one for one in engine.containers(project.name) if not self._services or one.service in self._services
+            ]
+            for ready in self.on_ready:
+                ready(there)
+            living = {one.id for one in there}
             restarting: set[str] = set()
             self._ready.set()
             if not living:

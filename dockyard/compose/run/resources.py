@@ -138,6 +138,7 @@ def _create_network(application: Application, key: str, network: Tree, digest: s
             **(network.get("labels") or {}),
             **labels.of_network(application.project, key),
             labels.CONFIG_HASH: digest,
+            **application.lease,
         },
     }
     for field, name in (("enable_ipv4", "EnableIPv4"), ("enable_ipv6", "EnableIPv6")):
@@ -283,6 +284,7 @@ def _create_volume(application: Application, key: str, volume: Tree) -> None:
             **(volume.get("labels") or {}),
             **labels.of_volume(application.project, key),
             labels.CONFIG_HASH: volume_hash(volume),
+            **application.lease,
         },
     }
     try:

@@ -16,6 +16,7 @@ from dockyard.compose.plan import labels
 from dockyard.compose.plan.changes import FORCE
 from dockyard.compose.plan.order import together
 from dockyard.compose.run.build import BuildRequest, build_images
+from dockyard.compose.run.changed_files import changed_files
 from dockyard.compose.run.converge import CreateRequest, create
 from dockyard.compose.run.logs import WATCH
 from dockyard.compose.run.starting import start_services
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Tree = dict[str, Any]
 
 SYNCING = ("sync", "sync+restart", "sync+exec")
-QUIET_MS = 200  # how long nothing must have changed for changes to be acted on together
 # what editors leave beside files while they write them
 EPHEMERAL = ("**/*~", "**/.#*", "**/#*#", "**/*.swp", "**/*.swx", "**/*.tmp", "**/.git", "**/4913", "**/___jb_*___")
 
@@ -123,16 +123,10 @@ class Watcher:
 
     def run(self) -> None:
         """Act on what changes, until told to stop."""
-        from watchfiles import watch
-
-        paths = sorted({rule.path for rule in self.rules if os.path.exists(rule.path)})
         self._printer.line(WATCH, "Watch enabled")
-        changes = watch(
-            *paths, stop_event=self._stop, watch_filter=None, step=50, debounce=QUIET_MS, raise_interrupt=False
-        )
-        for batch in changes:
+        for batch in changed_files(sorted({rule.path for rule in self.rules}), self._stop):
             try:
-                self.act({path for _, path in batch})
+                self.act(batch)
             except (ClientError, OSError) as error:
                 self._application.warn(f"Error handling changed files: {error}")
         self._printer.line(WATCH, "Watch disabled")
