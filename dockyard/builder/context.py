@@ -101,6 +101,12 @@ def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None
     if found.entry.size > LARGEST_DOCKERFILE:
         raise InvalidParameter(f"the Dockerfile ({name}) is too large")
     text = b"".join(found.read()).decode(errors="replace")
+    hide_ignored(tree, name)
+    return Context(tree, text, name, archive)
+
+
+def hide_ignored(tree: ArchiveTree, name: str) -> None:
+    """Take the Dockerfile `name` and .dockerignore out of a context if that says so. Raises InvalidParameter."""
     ignore = tree.find(".dockerignore")
     if ignore is not None and not ignore.directory:
         # A client sends these two even when they are to be ignored, for the builder needs them; no COPY may see them.
@@ -111,7 +117,6 @@ def _context(tree: ArchiveTree, dockerfile: str, archive: BinaryIO | None = None
         for path in (".dockerignore", name):
             if rules.excludes(path):
                 tree.remove(path)
-    return Context(tree, text, name, archive)
 
 
 async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:

@@ -13,7 +13,7 @@ from dockyard.builder.copying import excluding, find_sources, source_checksum
 from dockyard.builder.graph.vertex import Files, Result, Rootfs, Vertex, key_of
 from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
-from dockyard.builder.trees import ArchiveTree, Tree, components
+from dockyard.builder.trees import ArchiveFile, ArchiveTree, Tree, components, walk
 from dockyard.dockerfile.dockerignore import BadPattern
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.engine.images.layer_store import chain_of
@@ -22,6 +22,9 @@ from dockyard.generators import from_thread
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Work
+
+
+MOST_FILES_NAMED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Copy(Vertex):
     def __init__(self, name: str, inputs: Sequence[Vertex], order: CopyOrder, *, line: int = 0) -> None:
         super().__init__(name, inputs, line=line)
         self.order = order
+        self._files: dict[str, str] = {}  # what it copies, for who asks why it was not in the cache
 
     def definition(self) -> str:
         return repr(self.order)
@@ -72,13 +76,16 @@ class Copy(Vertex):
         async with AsyncExitStack() as stack:
             sources = await self._sources(work, inputs, stack)
             digest = await asyncio.to_thread(source_checksum, sources, owners=self.order.keeps_owners)
+            self._files = {"files": digest, **await asyncio.to_thread(_digests, sources)}
         order = self.order
         shape = [(source.patterns, source.unpack) for source in order.sources] if order.parents else []
         facts = repr((order.word, order.destination, order.owner, order.mode, order.parents, shape))
         return key_of("copy-content", facts, _chain(inputs[0]), digest)
 
     def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
-        return {"base": _chain(inputs[0])}
+        order = self.order
+        about = {"owner": order.owner, "mode": order.mode, "destination": order.destination}
+        return {"base": _chain(inputs[0]), **about, **self._files}
 
     async def _sources(self, work: Work, inputs: Sequence[Result], stack: AsyncExitStack) -> list[Source]:
         found: list[Source] = []
@@ -127,6 +134,18 @@ class Copy(Vertex):
 
             await asyncio.to_thread(lay_out)
             return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+
+
+def _digests(sources: list[Source]) -> dict[str, str]:
+    """What the sources hold, as far as it is known anyway and can be kept: {`file NAME`: the beginning of a digest}."""
+    found: dict[str, str] = {}
+    for source in sources:
+        for place, file in walk(source.file):
+            if len(found) >= MOST_FILES_NAMED:
+                return found
+            if isinstance(file, ArchiveFile) and file.digest is not None:
+                found[f"file {posixpath.normpath(posixpath.join(source.name, place))}"] = file.digest.hex()[:12]
+    return found
 
 
 def _find(tree: Tree, source: From, order: CopyOrder) -> list[Source]:

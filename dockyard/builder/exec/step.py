@@ -86,7 +86,7 @@ class Run(Vertex):
         command = self.command
         facts = {"base": _chain(inputs[0]), "command": " ".join(command.words), "user": command.user}
         facts["folder"] = command.folder
-        facts.update((f"argument {item.partition('=')[0]}", item.partition("=")[2]) for item in command.keyed)
+        facts.update((f"variable {item.partition('=')[0]}", item.partition("=")[2]) for item in command.keyed)
         for mount in command.mounts:
             if mount.input is not None:
                 facts[f"mount {mount.target}"] = _chain(inputs[mount.input])

@@ -176,6 +176,7 @@ class Steps:
         )
         shown = _summary(step)
         vertex = Run(state.next_name(self._with_values(shown)), inputs, order, line=line)
+        vertex.text = step.shown
         counted = f"|{len(keyed)} {' '.join(keyed)} " if keyed else ""
         self._add(vertex, f"RUN {counted}{' '.join(words)}")
 
@@ -304,6 +305,7 @@ class Steps:
         if linked:
             inputs[0] = Scratch()
         vertex: Vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
+        vertex.text = step.shown
         if linked:
             vertex.ignore_cache = self._no_cache
             vertex = Stack(self._state.vertex, vertex)

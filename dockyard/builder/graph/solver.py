@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dockyard.builder.cache.explanation import INSTRUCTION, why_hit, why_missed
 from dockyard.builder.cache.records import StepCache, StepRow
 from dockyard.builder.graph.progress import Output, Part, Progress, Step, now
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
@@ -43,6 +44,7 @@ class StepFailed(DockyardError):
     def __init__(self, vertex: Vertex, cause: BaseException) -> None:
         super().__init__(words(cause))
         self.vertex = vertex
+        self.exit_code = getattr(cause, "exit_code", None)
         self.__cause__ = cause
 
 
@@ -124,6 +126,10 @@ class Solver:
             await asyncio.shield(self.container_layers.release(name))
 
 
+def _facts(vertex: Vertex, inputs: Sequence[Result]) -> dict[str, str]:
+    return {INSTRUCTION: vertex.text or vertex.name.partition("] ")[2], **vertex.facts(inputs)}
+
+
 class Flight:
     """A step being made, and who waits for it."""
 
@@ -191,6 +197,7 @@ class Job:
         self.solver = solver
         self.client = client
         self.progress = progress
+        self.explain = False
         self.holds: list[str] = []
         self.rows: dict[Vertex, StepRow] = {}
         self.closing: list[Callable[[], object]] = []
@@ -293,6 +300,9 @@ class Job:
             self.hold(row.chain_id)
         self.rows[vertex] = row
         moment = now()
+        if self.explain and not vertex.hidden:
+            self._step(vertex, started=started or moment)
+            self.progress.add(Output(vertex.digest, 1, why_hit(row).encode(), moment))
         self._step(vertex, cached=True, started=started or moment, completed=moment)
         return Rootfs((*base.diff_ids, row.diff_id) if row.diff_id else base.diff_ids, row.created)
 
@@ -357,6 +367,13 @@ class Job:
                         key, row.parent, row.diff_id, name=row.name, created=row.created, facts=row.facts
                     )
                 return found
+        if self.explain:
+            rows = [row for _, row in self.solver.cache.rows()]
+            said = why_missed(_facts(vertex, inputs), rows)
+            if vertex.ignore_cache:
+                said = "cache miss: this step was to be made anew\n"
+            if key or content:
+                self.progress.add(Output(vertex.digest, 1, said.encode(errors="replace"), now()))
         result = await self._fly(vertex, key, content, inputs)
         self._step(vertex, started=started, completed=now())
         return result
@@ -419,7 +436,7 @@ class Job:
                     result.diff_ids[-1] if changed else "",
                     name=work.vertex.name,
                     created=result.created,
-                    facts=work.vertex.facts(inputs),
+                    facts=_facts(work.vertex, inputs),
                 )
         return result, row
 

@@ -55,6 +55,7 @@ class Vertex:
         self.name = name
         self.inputs = tuple(inputs)
         self.line = line
+        self.text = ""  # the instruction as it was written, before variables were replaced
         self.ignore_cache = False
         self._digest = ""
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 from dockyard.cli import output, progress, values
+from dockyard.cli.commands import build_graph
 from dockyard.cli.errors import Failure
 from dockyard.cli.session import Session, path
 from dockyard.cli.usage import Flags, usage
@@ -30,6 +31,7 @@ Build an image from a Dockerfile
 Options:
       --add-host list           Name a host and its address (host:ip)
       --build-arg list          Variables of the build
+      --build-context list      Other contexts by name (NAME=docker-image://IMAGE or an address)
       --cache-from strings      Images whose steps count as cached
       --cgroup-parent string    Cgroup for the build's containers
       --compress                Compress the context
@@ -39,6 +41,7 @@ Options:
       --cpuset-cpus string      CPUs to run on (0-3, 0,1)
       --cpuset-mems string      Memory nodes to use (0-3, 0,1)
       --disable-content-trust   Accepted for compatibility (default true)
+      --explain-cache           Say of every step why it was in the cache or not
   -f, --file string             The Dockerfile, PATH/Dockerfile when not given
       --force-rm                Remove intermediate containers even after a failure
       --iidfile string          File to write the image's ID to
@@ -46,12 +49,16 @@ Options:
       --label list              Labels of the image
   -m, --memory bytes            Memory limit
       --memory-swap bytes       Memory and swap together; -1: no limit of swap
+      --metadata-file string    File to write what came of the build to
       --network string          Network of RUN instructions (default "default")
       --no-cache                Do every step anew
+      --no-cache-filter strings   Do the steps of these stages anew
       --platform string         Platform to build for
+      --progress string         How the build is shown: auto, plain, tty, rawjson, quiet (default "auto")
       --pull                    Ask the registry for newer base images
   -q, --quiet                   Show the image's ID only
       --rm                      Remove intermediate containers (default true)
+      --secret stringArray      Secrets for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])
       --security-opt strings    Security options
       --shm-size bytes          Size of /dev/shm
       --squash                  Make one layer of the new ones
@@ -61,7 +68,10 @@ Options:
 """
 )
 def build(session: Session, flags: Flags) -> int:
-    """Shows the steps; the image's ID with -q."""
+    """Shows the steps; the image's ID with -q.
+
+    DOCKER_BUILDKIT=0, and flags that only the classic builder has, take that.
+    """
     source = flags.arguments[0]
     if not is_git(source):
         return _build(session, flags, *_context(source, flags))
@@ -77,7 +87,8 @@ def build(session: Session, flags: Flags) -> int:
 
 
 def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces: Iterator[bytes] | bytes) -> int:
-    quiet = flags.on("quiet")
+    graph = build_graph.wanted(flags)
+    quiet = build_graph.quiet(flags) if graph else flags.on("quiet")
     sent = _Counted(pieces)
     arguments = {}
     for text in flags.all("build-arg"):
@@ -85,10 +96,11 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
         arguments[name] = value if equals else os.environ.get(name)
     place = path(
         "/build",
+        **(build_graph.query(flags, arguments) if graph else {}),
         t=flags.all("tag"),
         dockerfile=dockerfile,
         remote=remote,
-        q=quiet,
+        q=quiet and not graph,
         nocache=flags.on("no-cache"),
         pull=flags.on("pull"),
         rm=None if flags.on("rm", default=True) else "0",
@@ -112,19 +124,26 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
         cachefrom=_json_list(flags.all("cache-from")),
         ulimits=_json_list([values.ulimit(text) for text in flags.all("ulimit")]),
     )
+    headers = {"Content-Type": "application/x-tar", **_registries(session), **build_graph.secrets(flags)}
     try:
-        response = session.api.request(
-            "POST", place, sent.pieces(), headers={"Content-Type": "application/x-tar", **_registries(session)}
-        )
+        response = session.api.request("POST", place, sent.pieces(), headers=headers)
     except APIError as error:
         if error.message.startswith("invalid reference format") and flags.given("tag"):
             raise flags.invalid("tag", flags.text("tag"), str(error)) from None
         sent.show(quiet)
         raise
-    sent.show(quiet)
+    sent.show(quiet or graph)
+    if graph:
+        return _finish(flags, build_graph.show(response.objects(), flags), quiet)
     said: list[str] = []
     found = progress.show(_noting(response.objects(), said), quiet=quiet)
     identifier = next((aux["ID"] for aux in reversed(found) if "ID" in aux), "".join(said).strip() if quiet else "")
+    return _finish(flags, identifier, quiet)
+
+
+def _finish(flags: Flags, identifier: str, quiet: bool) -> int:
+    """Tell of the image where that was asked for."""
+    build_graph.write_metadata(flags, identifier)
     if quiet:
         print(identifier)
     if flags.given("iidfile"):

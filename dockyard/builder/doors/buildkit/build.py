@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dockyard.builder.context import LARGEST_DOCKERFILE
+from dockyard.builder.context import LARGEST_DOCKERFILE, hide_ignored
 from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.client import SessionClient
 from dockyard.builder.doors.buildkit.definitions import definition_of
-from dockyard.builder.doors.buildkit.options import check_frontend, check_syntax, request_of
+from dockyard.builder.doors.buildkit.options import EXPLAIN, check_frontend, check_syntax, request_of
 from dockyard.builder.frontend.contexts import ContextResolver, ignore_patterns
 from dockyard.builder.frontend.conversion import Conversion
 from dockyard.builder.graph.progress import Progress
@@ -67,6 +67,7 @@ class Build:
     async def convert(self, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Built]) -> dict[str, Built]:
         """What the Dockerfile that the options name leads to: {platform: …}. Nothing is built yet."""
         check_frontend(frontend, options)
+        self.job.explain = options.get(f"build-arg:{EXPLAIN}", "") not in ("", "0", "false")
         text, main = await self._definition(options)
         check_syntax(text)
         platforms = [part for part in options.get("platform", "").split(",") if part] or [""]
@@ -95,6 +96,8 @@ class Build:
         remote = self._remote(address)
         if remote is not None and "dockerfilekey" not in options:
             text = await self._file_of(remote, file_name)
+            if self.client.given is not None:
+                await self._hide_ignored(remote, file_name)
             return text, lambda: remote
         directory = options.get("dockerfilekey", "dockerfile")
         ignored: bytes | None = None
@@ -141,6 +144,12 @@ class Build:
             raise InvalidParameter(f"the Dockerfile ({path}) is too large")
         self.text = b"".join(found.read())
         return self.text.decode(errors="replace")
+
+    async def _hide_ignored(self, context: Vertex, path: str) -> None:
+        """Take the Dockerfile and .dockerignore out, which a client sends even when they are to be ignored."""
+        files = await self.job.result(context)
+        assert isinstance(files, Files)
+        hide_ignored(files.tree, path)
 
     async def close(self) -> None:
         """The build has ended, however."""

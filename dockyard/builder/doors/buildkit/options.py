@@ -11,6 +11,7 @@ from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
 from dockyard.oci.manifest import parse_platform
 
+EXPLAIN = "DOCKYARD_EXPLAIN_CACHE"  # a build argument: every step says why it was in the cache or not
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 _OURS = re.compile(r"(?:docker\.io/)?(?:docker/dockerfile|docker/dockerfile-upstream)(?:[:@].*)?$")
 
@@ -39,6 +40,7 @@ def request_of(
 ) -> BuildRequest:
     """The request that the options make. Raises InvalidParameter."""
     arguments: dict[str, str | None] = {**_prefixed(options, "build-arg:")}
+    arguments.pop(EXPLAIN, None)
     platforms = [part for part in options.get("platform", "").split(",") if part]
     for platform in platforms:
         parse_platform(platform)
