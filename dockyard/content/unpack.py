@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import logging
 import os
 import socket
 import subprocess
@@ -21,14 +22,17 @@ from typing import BinaryIO
 
 import msgspec
 
-from dockyard.content.worker import Answer, Job
-from dockyard.errors import InvalidParameter, SystemFailure
+from dockyard.content.worker import READY, SERVE, Answer, Job
+from dockyard.errors import InvalidParameter, SystemFailure, words
 from dockyard.generators import closing
+
+log = logging.getLogger("dockyard.archives")
 
 CHUNK = 1 << 20
 F_SETPIPE_SZ = 1031
 # How long, in seconds, the archive process (11 MB) is kept without a job; a build's or a pull's next one finds it.
 IDLE = 2.0
+FORK_PATIENCE = 5.0  # after which it is started in another way, s
 LAST_WORK = 10.0  # how long a child is waited for whose work is not wanted any more, s
 # A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
 Source = BinaryIO | AsyncIterator[bytes]
@@ -42,12 +46,19 @@ class UnpackedLayer:
     size: int
 
 
+# Has a process forked that calls worker.SERVE with a connection; raises OSError.
+Fork = Callable[[str, socket.socket], None]
+
+
 class Worker:
     """The archive process, started when first needed and again should it end."""
 
-    def __init__(self) -> None:
+    def __init__(self, fork: Fork | None = None) -> None:
+        """`fork` makes the process, sooner than a new interpreter would be there; that is the other way."""
+        self._fork = fork
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs: socket.socket | None = None
+        self._starting = asyncio.Lock()
         self._running = 0
         self._leaving: asyncio.TimerHandle | None = None
 
@@ -159,7 +170,7 @@ class Worker:
         self._running += 1
         try:
             try:
-                self._send(job, [write_end, stream, *others])
+                await self._send(job, [write_end, stream, *others])
             finally:
                 os.close(write_end)
                 if close:
@@ -186,14 +197,28 @@ class Worker:
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc's
             trim(0)
 
-    def _send(self, job: Job, fds: list[int]) -> None:
-        if self._process is None or self._process.poll() is not None or self._jobs is None:
-            self._start()
+    async def _send(self, job: Job, fds: list[int]) -> None:
+        async with self._starting:
+            if self._jobs is None or _has_ended(self._jobs):
+                await self._start()
         assert self._jobs is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         self._jobs.sendmsg([msgspec.json.encode(job)], rights)
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
+        if self._jobs is not None:
+            self._jobs.close()
+        self._jobs = self._process = None
+        if self._fork is not None:
+            try:
+                self._jobs = await asyncio.wait_for(_forked(self._fork), FORK_PATIENCE)
+            except (OSError, TimeoutError) as failure:
+                log.warning("the archive process is not forked, but started: %s", words(failure))
+            else:
+                return
+        self._spawn()
+
+    def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -203,6 +228,34 @@ class Worker:
                 start_new_session=True,
             )
         self._jobs = ours
+
+
+async def _forked(fork: Fork) -> socket.socket:
+    """A connection to a process that `fork` has made and that is there. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            fork(SERVE, theirs)
+        ours.setblocking(False)
+        if await asyncio.get_running_loop().sock_recv(ours, len(READY)) != READY:
+            raise ConnectionError("it ended at once")
+        ours.setblocking(True)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
+def _has_ended(jobs: socket.socket) -> bool:
+    """Whether the process at the other end has gone: it says nothing but that it is ready."""
+    try:
+        while jobs.recv(len(READY), socket.MSG_DONTWAIT):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 async def _at_rest(answering: "asyncio.Future[Answer]") -> None:

@@ -54,14 +54,32 @@ class Answer(msgspec.Struct, omit_defaults=True):
     invalid: bool = False
 
 
+# What it says when it is there.
+READY = b"ready"
+SERVE = "dockyard.content.worker:serve"  # for whoever forks it
+
+
 def main() -> None:
-    """Serve jobs from the socket that is descriptor 0 until its other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children answer through their pipe, nobody waits for them
+    """Serve jobs at descriptor 0."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jobs = socket.socket(fileno=os.dup(0))
+    connection = os.dup(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    serve(connection)
+
+
+def serve(connection: int) -> None:
+    """Serve jobs from a socket until its other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children answer through their pipe, nobody waits for them
+    jobs = socket.socket(fileno=connection)
     syscalls.set_process_name("dockyard-tar")
+    jobs.send(READY)
     while True:
-        data, rights, _, _ = jobs.recvmsg(1 << 16, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, rights, _, _ = jobs.recvmsg(1 << 16, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # closed before it was heard that we are there
+            return
         if not data:
             return
         fds = array.array("i")
@@ -69,7 +87,6 @@ def main() -> None:
             fds.frombytes(payload[: len(payload) - len(payload) % 4])
         if os.fork() == 0:
             jobs.close()
-            os.close(0)
             _child(data, list(fds))
         for fd in fds:
             os.close(fd)

@@ -86,7 +86,7 @@ class Engine:
         self._copies = StateCopies(database)
         self._undo.push_async_callback(self._copies.close)
         events = Events()
-        self._archives = Worker()
+        self._archives = Worker(lambda function, peer: self._shims.fork_helper(function, peer))
         self._undo.callback(self._archives.close)
         step(f"the storage driver in {root}")
         options = dict(option.partition("=")[::2] for option in config.storage_opts)

@@ -56,6 +56,7 @@ class Shims:
         self.state_root = exec_root / "runtime"
         self._zygote: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._helpers: socket.socket | None = None
         self._spawned_at = 0.0
         self._live: weakref.WeakSet[Shim] = weakref.WeakSet()
         self._filters: dict[bytes, int] = {}
@@ -72,8 +73,7 @@ class Shims:
             shim.close(ended=False)
         while self._filters:
             os.close(self._filters.popitem()[1])
-        if self._connection is not None:
-            self._connection.close()
+        self._hang_up()
         if self._zygote is not None:
             await self._end(self._zygote)
 
@@ -89,16 +89,31 @@ class Shims:
     async def _replace_zygote(self) -> None:
         """End a zygote that hands out no shims. What it was asked for and has not taken is forgotten with it."""
         log.warning("the zygote does not answer; it is replaced")
-        process, connection = self._zygote, self._connection
-        self._zygote = self._connection = None
-        if connection is not None:
-            connection.close()
+        process, self._zygote = self._zygote, None
+        self._hang_up()
         if process is not None:
             process.kill()
             await self._end(process)
 
+    def _hang_up(self) -> None:
+        for connection in (self._connection, self._helpers):
+            if connection is not None:
+                connection.close()
+        self._connection = self._helpers = None
+
+    def fork_helper(self, function: str, peer: socket.socket) -> None:
+        """Have the zygote fork a process that calls `function` ("module:function") with the connection `peer`.
+
+        Nothing answers if that comes to nothing: `peer`'s other end is then at its end. Raises OSError.
+        """
+        if self._helpers is None:
+            raise ConnectionError("there is no zygote")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [peer.fileno()]))]
+        self._helpers.sendmsg([function.encode()], rights, socket.MSG_DONTWAIT)
+
     def _spawn(self) -> None:
-        self._zygote, self._connection = zygote.spawn()
+        self._hang_up()
+        self._zygote, self._connection, self._helpers = zygote.spawn()
         self._spawned_at = time.monotonic()
 
     def _fork(self, first: socket.socket) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from dockyard.linux import syscalls
 from dockyard.shim import handover, offers, starter, supervisor
+from dockyard.shim.helpers import fork_one
 from dockyard.shim.prefault import Prefault
 from dockyard.shim.starter import Starter
 
@@ -28,8 +29,10 @@ class ProcessPool:
     even until a container that ends at once has been taken away.
     """
 
-    def __init__(self, orders: socket.socket) -> None:
+    def __init__(self, orders: socket.socket, helpers: socket.socket | None = None) -> None:
+        """`helpers`: orders of processes for other work."""
         self._orders = orders
+        self._helpers = helpers
         self._prefault = Prefault()
         self._taking, self._offering = offers.pair()
         self._news, self._tell = os.pipe()
@@ -41,6 +44,8 @@ class ProcessPool:
         self._due = math.inf  # when what is missing shall be there without an order; as all times monotonic, in s
         self._poll = select.poll()
         self._poll.register(self._news, select.POLLIN)
+        if helpers is not None:
+            self._poll.register(helpers, select.POLLIN)
 
     def tend(self) -> None:
         """Until the daemon hangs up."""
@@ -55,6 +60,9 @@ class ProcessPool:
             fd, event = ready[0]  # one at a time: a descriptor may be another's when the next has its turn
             if fd == self._news:
                 self._hear()
+            elif self._helpers is not None and fd == self._helpers.fileno():
+                if not fork_one(self._helpers):
+                    self._poll.unregister(fd)  # the daemon has gone, and `orders` will say so
             elif fd != self._orders.fileno():
                 self._bury(fd)
             elif event & ~select.POLLIN:

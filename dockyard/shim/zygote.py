@@ -26,8 +26,11 @@ POOL, POOL_HEADER = 1 << 14, 48
 MOST_FILLERS = 1000  # of a size, should another allocator look otherwise
 
 
-def main(home: int = -1, root: int = -1) -> None:
-    """Serve the daemon at descriptor 0 until it hangs up. `home` and `root` are where it lives, if not we too."""
+def main(home: int = -1, root: int = -1, helpers: int = -1) -> None:
+    """Serve the daemon at descriptor 0 until it hangs up. `home` and `root` are where it lives, if not we too.
+
+    `helpers` is a connection for orders of other processes (helpers.py).
+    """
     # here and not above: the daemon, which starts us, has no use for them
     import traceback
 
@@ -36,6 +39,7 @@ def main(home: int = -1, root: int = -1) -> None:
     from dockyard.shim.process_pool import ProcessPool
 
     daemon = socket.socket(fileno=os.dup(0))
+    others = socket.socket(fileno=os.dup(helpers)) if helpers >= 0 else None  # a low number: a warm-up closes the rest
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
@@ -69,7 +73,7 @@ def main(home: int = -1, root: int = -1) -> None:
     os.dup2(0, 1)
     os.dup2(0, 2)
     try:
-        ProcessPool(daemon).tend()
+        ProcessPool(daemon, others).tend()
     except Exception:
         os.write(told, traceback.format_exc().encode())
         raise
@@ -94,32 +98,34 @@ def _fill_holes() -> list[bytes]:
     return kept
 
 
-def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
-    """Start a zygote: its process and our end of the connection."""
+def spawn() -> tuple["subprocess.Popen[bytes]", socket.socket, socket.socket]:
+    """Start a zygote: its process and our ends of the connections, for shims and for helpers."""
     import threading  # not for the zygote: it touches 0.4 MB of memory after each fork
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    helpers, helpers_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     started: list[subprocess.Popen[bytes]] = []
     failures: list[BaseException] = []
 
     def start() -> None:
         try:
-            started.append(_start(theirs))
+            started.append(_start(theirs, helpers_end))
         except BaseException as failure:
             failures.append(failure)
 
     # a thread for it alone, which is then in a mount namespace of its own
-    with theirs:
+    with theirs, helpers_end:
         thread = threading.Thread(target=start, name="zygote")
         thread.start()
         thread.join()
     if failures:
         ours.close()
+        helpers.close()
         raise failures[0]
-    return started[0], ours
+    return started[0], ours, helpers
 
 
-def _start(daemon: socket.socket) -> "subprocess.Popen[bytes]":
+def _start(daemon: socket.socket, helpers: socket.socket) -> "subprocess.Popen[bytes]":
     """Start it where all files are read-only, and so are those that it maps: the interpreter's libraries."""
     import subprocess
 
@@ -132,9 +138,9 @@ def _start(daemon: socket.socket) -> "subprocess.Popen[bytes]":
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         syscalls.mount_setattr(syscalls.AT_FDCWD, "/", syscalls.AT_RECURSIVE, set_=syscalls.MOUNT_ATTR_RDONLY)
         return subprocess.Popen(
-            [sys.executable, "-c", f"from dockyard.shim.zygote import main; main({home}, {root})"],
+            [sys.executable, "-c", f"from dockyard.shim.zygote import main; main({home}, {root}, {helpers.fileno()})"],
             executable=f"/proc/self/fd/{interpreter}",
-            pass_fds=(interpreter, home, root),
+            pass_fds=(interpreter, home, root, helpers.fileno()),
             stdin=daemon.fileno(),
             cwd="/",
             start_new_session=True,
