@@ -240,7 +240,6 @@ def _foreground(
         application.project.service(source)
     # what is said from now on stands between what the containers write
     application.progress = Progress(sys.stderr) if session.mode not in ("quiet", "json") else application.progress
-    print(f"Attaching to {', '.join(one.short_name for one in of_services(containers, attach_to))}", flush=True)
     printer = LogPrinter(
         color=session.color and not flags.on("no-color"),
         prefix=not flags.on("no-log-prefix"),
@@ -255,17 +254,15 @@ def _foreground(
         services=flags.arguments,
         once_started=[_watching(application, printer)] if flags.on("watch") else [],
     )
+    print(f"Attaching to {', '.join(one.short_name for one in of_services(containers, attach_to))}", flush=True)
     return Attached(application, request, printer).run(containers)
 
 
 def _watching(application: Application, printer: LogPrinter) -> Callable[[], None]:
-    """What begins to watch the project's files. Raises ComposeError when there is nothing to watch."""
-    import threading
-
+    """What begins to act on what changes. Raises ComposeError when there is nothing to watch."""
     from dockyard.compose.run.watch import Watcher
 
-    watcher = Watcher(application, printer)
-    return threading.Thread(target=watcher.run, daemon=True).start
+    return Watcher(application, printer).begin()
 
 
 @usage(
@@ -332,7 +329,7 @@ def down(session: ComposeSession, flags: Flags) -> int:
         containers = session.engine.containers(name)
         application = with_found_resources(session.application(project_of(name, containers)))
     else:
-        application = session.application(project)
+        application = session.application(project.with_enabled(flags.arguments))
     with application.progress:
         take_down(
             application,
@@ -395,6 +392,7 @@ def stop(session: ComposeSession, flags: Flags) -> int:
     """Containers stay."""
     project, name = session.project_or_name()
     project = project or project_of(name, session.engine.containers(name))
+    project = project.with_enabled(flags.arguments)
     for service in flags.arguments:
         project.service(service)
     application = session.application(project, session.progress("Stopping"))
@@ -535,7 +533,6 @@ def unpause(session: ComposeSession, flags: Flags) -> int:
 def _pausing(session: ComposeSession, flags: Flags, what: str, doing: str, done: str) -> int:
     project, name = session.project_or_name(flags.arguments)
     containers = session.engine.containers(name, flags.arguments, all=False)
-    containers = [one for one in containers if (one.state == "paused") == (what == "unpause")]
     if project is not None:
         containers = of_services(containers, project.services)
     application = session.application(project or project_of(name, containers), session.progress(doing))

@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 
 QUIET_MS = 200  # how long nothing must have changed for changes to be told together
 STEP_MS = 50
-LOOK = 0.2  # seconds between looks whether to stop
+LOOK_MS = 200  # how often the paths are looked for, and whether to stop
 
 Places = tuple[frozenset[str], frozenset[str]]
 
 
 def changed_files(paths: Sequence[str], stop: threading.Event) -> Iterator[set[str]]:
-    """The paths that have changed since, whenever some have, until `stop` is set.
+    """The paths that have changed since, whenever some have, until `stop` is set; at first none, once all is watched.
 
     A file is replaced by another one as often as it is written, and what is not there cannot be watched: then the
     folder is that they are in.
     """
     places = _places(paths)
+    told = False
     while not stop.is_set():
         ended = threading.Event()
         batches: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
@@ -35,11 +36,12 @@ def changed_files(paths: Sequence[str], stop: threading.Event) -> Iterator[set[s
         for thread in threads:
             thread.start()
         try:
+            missed = set().union(*(batches.get() for _ in threads))
+            if not told:
+                told = True
+                yield set()
             while not stop.is_set():
-                try:
-                    batch = batches.get(timeout=LOOK)
-                except queue.Empty:
-                    batch = set()
+                batch, missed = batches.get() | missed, set()
                 now = _places(paths)
                 appeared = now[0] - places[0]
                 found = _below([*batch, *appeared])
@@ -89,7 +91,9 @@ def _watch(paths: Iterable[str], recursive: bool, ended: threading.Event, batche
             debounce=QUIET_MS,
             recursive=recursive,
             raise_interrupt=False,
+            rust_timeout=LOOK_MS,
+            yield_on_timeout=True,
         ):
             batches.put({path for _, path in batch})
     except FileNotFoundError:
-        pass  # it has gone meanwhile: the next look at the places tells so
+        batches.put(set())  # it has gone meanwhile: a look at the places tells so

@@ -27,6 +27,7 @@ Tree = dict[str, Any]
 RUNNING_OR_HEALTHY = "running_or_healthy"
 POLL = 0.1  # seconds between two looks at a container that is waited for
 POLL_LONG = 0.5  # ...after the first few
+MOMENT = 0.5
 _STARTING = threading.Lock()  # one container at a time gets ports out of a range
 
 
@@ -248,19 +249,26 @@ _WAITS: dict[str, Callable[[Application, str, Tree, list[Observed]], bool]] = {
 }
 
 
+def _check_exited(name: str, state: Tree) -> None:
+    if state["Status"] == "exited":
+        raise ComposeError(f"container {name} exited ({state['ExitCode']})")
+
+
 def _healthy(application: Application, containers: list[Observed], *, running: bool) -> bool:
     """Whether all are well; `running` is enough without a health check. Raises ComposeError for a sick one."""
     for one in containers:
         found = application.engine.container(one.id)
         state, name = found["State"], found["Name"].removeprefix("/")
-        if state["Status"] == "exited":
-            raise ComposeError(f"container {name} exited ({state['ExitCode']})")
+        _check_exited(name, state)
         if running and not (found["Config"].get("Healthcheck") or {}).get("Test"):
             if state["Status"] != "running":
                 return False
             continue
         health = (state.get("Health") or {}).get("Status")
         if health is None:
+            # what ends at once is said to have ended, rather than to have no health
+            time.sleep(MOMENT)
+            _check_exited(name, application.engine.container(one.id)["State"])
             raise ComposeError(f"container {name} has no healthcheck configured")
         if health == "unhealthy":
             raise ComposeError(f"container {name} is unhealthy")

@@ -97,7 +97,12 @@ class Watcher:
             included = IgnoreRules(trigger["include"]) if trigger.get("include") else None
             own = IgnoreRules([*EPHEMERAL, *ignored, *(trigger.get("ignore") or ())])
             found.append(Rule(name, path, action, trigger.get("target", ""), trigger.get("exec") or {}, own, included))
-            if trigger.get("initial_sync") and action in SYNCING:
+            legacy = trigger.get("x-initialSync")
+            if legacy:
+                self._application.warn(
+                    "x-initialSync is DEPRECATED, please use the official `initial_sync` attribute\n"
+                )
+            if (trigger.get("initial_sync") or legacy) and action in SYNCING:
                 self._sync(name, self._tree(found[-1]))
         return found
 
@@ -121,10 +126,24 @@ class Watcher:
         """Have `run` return."""
         self._stop.set()
 
-    def run(self) -> None:
-        """Act on what changes, until told to stop."""
-        self._printer.line(WATCH, "Watch enabled")
+    def begin(self) -> Callable[[], None]:
+        """Keep watch from now on, in a thread; what is returned has it act on what has changed and will change."""
+        watching, acting = threading.Event(), threading.Event()
+
+        def ready() -> None:
+            watching.set()
+            acting.wait()
+
+        threading.Thread(target=self.run, args=(ready,), daemon=True).start()
+        watching.wait()
+        return acting.set
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Act on what changes, until told to stop; `ready` is called when nothing is missed any more."""
         for batch in changed_files(sorted({rule.path for rule in self.rules}), self._stop):
+            if not batch:
+                ready()
+                self._printer.line(WATCH, "Watch enabled")
             try:
                 self.act(batch)
             except (ClientError, OSError) as error:
