@@ -186,7 +186,8 @@ def decompressed(read: Callable[[int], bytes]) -> Callable[[], bytes]:
     if head[:2] == b"\x1f\x8b":
         from isal import isal_zlib
 
-        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31))
+        # what follows a member and is none is passed over, as by gzip(1), which other engines unpack with
+        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31), magic=b"\x1f\x8b")
     if head[:4] == b"\x28\xb5\x2f\xfd":
         import zstandard
 
@@ -202,8 +203,8 @@ def decompressed(read: Callable[[int], bytes]) -> Callable[[], bytes]:
     return source
 
 
-def _inflated(source: Callable[[], bytes], make: Callable[[], object]) -> Callable[[], bytes]:
-    """Pieces of what a stream of one or more compressed members holds."""
+def _inflated(source: Callable[[], bytes], make: Callable[[], object], magic: bytes = b"") -> Callable[[], bytes]:
+    """Pieces of what a stream of one or more compressed members holds, each of which begins with `magic`."""
     state = {"inflate": make(), "rest": b""}
 
     def piece() -> bytes:
@@ -211,7 +212,9 @@ def _inflated(source: Callable[[], bytes], make: Callable[[], object]) -> Callab
             inflate = state["inflate"]
             if inflate.eof:  # type: ignore[attr-defined]  # every decompressor of the standard library's shape has it
                 rest = inflate.unused_data or source()  # type: ignore[attr-defined]  # as above
-                if not rest.strip(b"\0"):
+                if not rest.strip(b"\0") or not rest.startswith(magic[: len(rest)]):
+                    while source():  # to the end, or who sends it would be told that nobody listens
+                        pass
                     return b""
                 state["inflate"] = inflate = make()
             else:
@@ -248,6 +251,8 @@ class Extractor:
             stream.tap = record.raw
         reader = tar_format.Reader(stream.read)
         while (entry := reader.next()) is not None:
+            if os.path.normpath(entry.name.lstrip("/")).partition("/")[0] == "..":
+                raise InvalidParameter(f'invalid entry name "{entry.name}"')
             path = os.path.normpath(os.path.join(self._base, entry.name.lstrip("/")))
             if not (path == self._base or path.startswith(self._base.rstrip("/") + "/")):
                 raise InvalidParameter(f"archive entry is outside of its root: {entry.name!r}")
@@ -446,7 +451,7 @@ class Extractor:
 
     def _hard_link(self, entry: Entry, path: str) -> None:
         target = self._target_of(entry)
-        if target == path:
+        if target == path and os.path.lexists(path):
             return
         try:
             os.link(target, path, follow_symlinks=False)

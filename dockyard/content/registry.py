@@ -37,8 +37,11 @@ from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 from dockyard.version import VERSION
 
 HUB = "https://registry-1.docker.io"
-# A manifest is small; a registry that sends more is broken or hostile (moby's limit is the same).
-LARGEST_MANIFEST = 4 << 20
+# A manifest is small, and what else is kept in memory smaller; a registry that sends more is broken or hostile.
+LARGEST_MANIFEST = 8 << 20
+LARGEST_ANSWER = 4 << 20
+LARGEST_HEADER = 1 << 16  # bytes; cookies and policies of what stands before a registry come to more than 8 KiB
+MOST_HEADERS = 1000
 CHUNK = 1 << 20
 # How many seconds the head of an answer may take, with all redirections before it, and a body that is kept in memory: a
 # byte now and then is not enough.
@@ -46,6 +49,9 @@ PATIENCE_WITH_ANSWER = 120.0
 PATIENCE_WITH_LOGIN = 60.0
 MOST_PAGES = 10_000  # of a list of tags
 EMPTY = {"Content-Length": "0"}
+
+# no answer, or none that HTTP knows
+_FAULTS = (aiohttp.ClientConnectionError, aiohttp.ClientResponseError)
 
 T = TypeVar("T")
 
@@ -141,6 +147,9 @@ class RegistryClient:
                 headers={"User-Agent": f"dockyard/{VERSION}"},
                 auto_decompress=False,
                 trust_env=True,
+                max_line_size=LARGEST_HEADER,
+                max_field_size=LARGEST_HEADER,
+                max_headers=MOST_HEADERS,
             )
         return self._session
 
@@ -214,11 +223,8 @@ class Repository:
         failure: DockyardError | None = None
         path = f"{self._path}/manifests/{reference}"
         for endpoint in list(self._candidates()):
-            tries = None if endpoint.mirror else self.client.patience.begin()  # there is another to ask
             try:
-                async with self._request("GET", path, headers, endpoint, tries=tries) as response:
-                    await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
-                    content = await _read(response, f"manifest of {self._shown(reference)}")
+                content, media_type = await self._fetch_manifest(path, headers, endpoint, reference)
             except (NotFound, Unauthorized, Unavailable) as error:
                 failure = error
                 if endpoint.mirror or isinstance(error, Unavailable):
@@ -228,8 +234,26 @@ class Repository:
             if reference.startswith("sha256:") and digest != reference:
                 raise SystemFailure(f"manifest verification failed for digest {reference}")
             self._endpoint = endpoint
-            return Document(content, response.content_type, digest)
+            return Document(content, media_type, digest)
         raise failure or Unavailable(f"no registry answers for {self.name.domain}")
+
+    async def _fetch_manifest(
+        self, path: str, headers: dict[str, str], endpoint: Endpoint, reference: str
+    ) -> tuple[bytes, str]:
+        """(Content, media type) from one place; once more when it breaks off, if there is no other to ask."""
+        tries = None if endpoint.mirror else self.client.patience.begin()
+        while True:
+            try:
+                async with self._request("GET", path, headers, endpoint, tries=tries) as response:
+                    await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
+                    content = await _read(response, f"manifest of {self._shown(reference)}", LARGEST_MANIFEST)
+                    told = response.headers.get("Docker-Content-Digest", "")
+                    if told.startswith("sha256:") and told != digest_of(content):
+                        raise SystemFailure(f"manifest verification failed for digest {told}")
+                    return content, response.content_type
+            except (aiohttp.ClientError, ConnectionError) as error:
+                if tries is None or not await tries.again():
+                    raise Unavailable(f"cannot fetch the manifest of {self._shown(reference)}: {error}") from error
 
     async def manifest_digest(self, reference: str) -> str:
         """What a tag means now, without fetching it. Raises NotFound, Unauthorized, Unavailable.
@@ -489,7 +513,7 @@ class Repository:
                     response = await self._authorized(method, url, headers, candidate, body, scopes)
                 except LEADS_NOWHERE as error:
                     raise InvalidParameter(f'"{url}" is not a valid address: {error}') from None
-                except (aiohttp.ClientConnectionError, TimeoutError, ssl.SSLError) as error:
+                except (*_FAULTS, TimeoutError, ssl.SSLError) as error:
                     failure = error
                     reached = reached or not isinstance(error, aiohttp.ClientConnectorError | ssl.SSLError)
                     continue
@@ -603,7 +627,7 @@ class Repository:
         raise InvalidParameter(said)
 
 
-async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
+async def _read(response: aiohttp.ClientResponse, what: str, limit: int = LARGEST_ANSWER) -> bytes:
     """A body that is kept in memory, compressed for the way or not.
 
     Raises InvalidParameter when it is too large, Unavailable when it takes too long.
@@ -613,8 +637,8 @@ async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
     try:
         async with asyncio.timeout(PATIENCE_WITH_ANSWER):
             while piece := await response.content.read(CHUNK):
-                content += inflate.decompress(piece, LARGEST_MANIFEST + 1) if inflate is not None else piece
-                if len(content) > LARGEST_MANIFEST:
+                content += inflate.decompress(piece, limit + 1) if inflate is not None else piece
+                if len(content) > limit:
                     raise InvalidParameter(f"{what} is too large")
     except zlib.error as error:
         raise InvalidParameter(f"{what} is not the gzip stream that it is said to be: {error}") from None

@@ -18,6 +18,7 @@ _PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE = b"x", b"g", b"L
 XATTR = "SCHILY.xattr."
 # Names and attributes of one entry; a larger extension is an attack on our memory.
 LARGEST_EXTENSION = 1 << 20
+LARGEST_OWNER = (1 << 32) - 1
 
 
 @dataclass(slots=True)
@@ -181,6 +182,10 @@ def _entry(
         mtime_ns=_time(extensions.get("mtime"), _number(block[136:148])),
         link=_text(extensions.get("linkpath", block[157:257].split(b"\0", 1)[0] if long_link is None else long_link)),
     )
+    if not (0 <= entry.uid <= LARGEST_OWNER and 0 <= entry.gid <= LARGEST_OWNER):
+        raise InvalidParameter(
+            f"archive entry {entry.name!r} belongs to nobody that there can be: {entry.uid}:{entry.gid}"
+        )
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
     if kind not in (REGULAR, HARD_LINK, _GNU_SPARSE):

@@ -2,7 +2,7 @@
 
 import platform as host_platform
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -151,6 +151,19 @@ def _check_kind(data: bytes, media_type: str, kinds: tuple[str, ...], of_others:
 
 def _decode(data: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            # to Go null is as good as nothing
+            return msgspec.convert(_without_nulls(msgspec.json.decode(data)), kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid {kind.__name__.lower()}: {error}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """A document without the members that are null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value

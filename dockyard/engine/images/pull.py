@@ -19,7 +19,7 @@ from dockyard.engine.images.progress import Progress
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor, Platform
-from dockyard.oci.manifest import Index, Manifest, host
+from dockyard.oci.manifest import DOCKER_CONFIG, MANIFESTS, OCI_CONFIG, OCI_MANIFEST, Index, Manifest, host
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ log = logging.getLogger("dockyard.images")
 
 # What `max-concurrent-downloads` is unless set.
 CONCURRENT_DOWNLOADS = 3
+
+# What an image's configuration may be called; the last two by those who have made it long ago.
+CONFIGS = (DOCKER_CONFIG, OCI_CONFIG, "application/octet-stream", "")
 
 MOST_INDEXES = 8  # one in another
 
@@ -63,7 +66,17 @@ class Puller:
                 raise
             return await self._take_embedded(name, image, failure)
         self._progress.status(f"Pulling from {name.path}", wanted)
-        manifest = Manifest.decode((await self._for_platform(name, found)).content)
+        document = await self._for_platform(name, found)
+        manifest = Manifest.decode(document.content)
+        if (
+            document.media_type in MANIFESTS
+            and manifest.media_type != document.media_type
+            and not (document.media_type == OCI_MANIFEST and not manifest.media_type)
+        ):
+            # what was signed or scanned as one thing must not run as another (CVE-2021-41190)
+            raise InvalidParameter(
+                f"mediaType in manifest should be '{document.media_type}' not '{manifest.media_type}'"
+            )
         image_id = manifest.config.digest
         if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
             image_id = await self._bring(name, manifest)
@@ -96,6 +109,8 @@ class Puller:
 
     async def _bring(self, name: Reference, manifest: Manifest) -> str:
         """Download and register the layers that are missing, then keep the image; its ID."""
+        if manifest.config.media_type not in CONFIGS:
+            raise InvalidParameter(f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching')
         raw = await self._repository.blob_bytes(manifest.config)
         diff_ids = self._images.decode(raw).rootfs.diff_ids
         blobs = manifest.layers

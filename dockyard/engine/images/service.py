@@ -26,7 +26,7 @@ from dockyard.content.registry_auth import Credentials
 from dockyard.dockerfile.image_config import changed
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.archive import Loader, Saver
-from dockyard.engine.images.documents import decode_config, encode_config
+from dockyard.engine.images.documents import check_config, decode_config, encode_config
 from dockyard.engine.images.filters import select
 from dockyard.engine.images.image import HistoryEntry, Image, ImageUser, of_other_platform
 from dockyard.engine.images.layer_blobs import LayerBlobs
@@ -124,8 +124,10 @@ class ImageService:
 
     @staticmethod
     def decode(raw: bytes) -> ImageConfig:
-        """An image's configuration document. Raises InvalidParameter when it is none."""
-        return decode_config(raw)
+        """The configuration of an image that is to come in. Raises InvalidParameter when it is of no use here."""
+        config = decode_config(raw)
+        check_config(config)
+        return config
 
     @staticmethod
     def _read(row: ImageRow) -> _Stored:
