@@ -68,6 +68,10 @@ class Arguments:
                 found[name] = worth
         return found
 
+    def declared(self) -> dict[str, str]:
+        """Those that the stage has declared, also without a value."""
+        return {name: value or "" for name, value in self._declared.items()}
+
     def counts_for_cache(self, name: str) -> bool:
         """Whether RUN with another value of `name` is another step."""
         return name in self._declared or name not in PREDEFINED

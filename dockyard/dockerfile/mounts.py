@@ -88,8 +88,8 @@ def parse_mount(text: str) -> RunMount:
         if name in options:
             _flag(name, options[name])
     mount = RunMount(kind, options)
-    if kind in ("bind", "cache", "tmpfs") and not options.get("target"):
-        raise InvalidParameter(f"target is required for {kind} mount" if kind != "bind" else "invalid mount: no target")
+    if kind == "secret" and options.get("id") and options.get("source"):
+        raise InvalidParameter("both source and id can't be set")
     if kind == "secret" and not (options.get("id") or options.get("source") or options.get("target")):
         raise InvalidParameter("invalid secret mount. one of source, target required")
     return mount

@@ -52,6 +52,8 @@ class Dockerfile:
     nodes: list[Node] = field(default_factory=list)
     escape: str = "\\"
     warnings: list[str] = field(default_factory=list)
+    empty_continuations: list[int] = field(default_factory=list)
+    check: str = ""  # the directive of that name
 
 
 def parse(text: str, name: str = "Dockerfile") -> Dockerfile:
@@ -61,7 +63,9 @@ def parse(text: str, name: str = "Dockerfile") -> Dockerfile:
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
     lines = text.splitlines()
     found = Dockerfile()
-    found.escape = _directives(lines).get("escape", "\\")
+    directives = _directives(lines)
+    found.escape = directives.get("escape", "\\")
+    found.check = directives.get("check", "")
     if found.escape not in ("\\", "`"):
         raise InvalidParameter(f"failed to parse {name}: invalid escape token '{found.escape}' does not match ` or \\")
     continued = re.compile(re.escape(found.escape) + r"[ \t]*$")
@@ -118,6 +122,7 @@ def _read_instruction(lines: list[str], start: int, continued: re.Pattern[str], 
         parts.append(line[: end.start()] if end is not None else line)
     original = "".join(parts).strip()
     if empty:
+        found.empty_continuations.append(position)
         found.warnings.append(f"[WARNING]: Empty continuation line found in:\n    {original}\n")
     word, _, rest = _first_word(original)
     heredocs: list[Heredoc] = []

@@ -166,3 +166,13 @@ def test_a_client_without_buildx_builds_through_the_api(engine: EngineProcess, b
     assert done.returncode == 0, done.stderr
     assert "through-the-api" in done.stderr
     assert engine.inspect("through-api")["Id"]
+
+
+def test_checks_are_made_and_targets_and_arguments_listed(buildx: Buildx) -> None:
+    (buildx.folder / "Dockerfile").write_text("ARG BASE=busybox\nFROM $BASE as one\nCOPY $NONE /x\nFROM one\nCMD x\n")
+    said = buildx("build", "--check", ".", check=False)
+    for rule in ("FromAsCasing", "JSONArgsRecommended"):
+        assert f"WARNING: {rule} - https://docs.docker.com/go/dockerfile/rule/" in said
+    assert "Usage of undefined variable '$NONE'" in said
+    assert "one" in buildx("build", "--call=targets", ".")
+    assert "BASE        busybox" in buildx("build", "--call=outline", ".")

@@ -5,7 +5,8 @@ Only the configurations of base images are looked at, for they decide what the i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import difflib
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 
@@ -20,6 +21,7 @@ from dockyard.builder.sources.image import ImageFiles, ImageResolver
 from dockyard.builder.stages import Plan, Stage
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
+from dockyard.dockerfile.checks import Violation, check, options_of
 from dockyard.dockerfile.instructions import Command, Copy, Instruction
 from dockyard.dockerfile.substitution import expand
 from dockyard.errors import DockyardError, InvalidParameter
@@ -51,19 +53,34 @@ class Conversion:
         self._plan = Plan([], [])
         self._arguments = Arguments({}, {})
         self._done: dict[int, StageBuild] = {}
+        self.violations: list[Violation] = []
 
     async def run(self) -> Built:
         """The graph of the target. Raises AtLine, InvalidParameter, and what resolving images raises."""
         request = self.request
         self._file = dockerfile.parse(request.dockerfile, request.file_name)
         self._plan = stages.plan(self._file, classic=False)
+        options = options_of(request.check or self._file.check)
+        self.violations = check(self._file, options)
         target = self._target(request.target)
         self._arguments = Arguments(request.arguments, platform_arguments(request.platform))
         self._declare_globals(target)
         self._find_needs()
         for stage in self._plan.needed(target):
             self._done[stage.index] = await self._located(stage.line, self._stage(stage))
+        self.violations = [one for one in self.violations if one.rule not in options.skip and "all" not in options.skip]
+        if options.error and self.violations:
+            rules = ", ".join(dict.fromkeys(one.rule for one in self.violations))
+            raise InvalidParameter(f"lint violation found for rules: {rules}")
         return self._built(self._done[target.index])
+
+    def undefined(self, name: str, known: Mapping[str, str], line: int) -> None:
+        """Note that an instruction uses a variable that nothing has defined."""
+        near = difflib.get_close_matches(name, [other for other in known if len(other) > 2], 1, 0.8)
+        message = f"Usage of undefined variable '${name}'" + (f" (did you mean ${near[0]}?)" if near else "")
+        violation = Violation("UndefinedVar", message, line)
+        if violation not in self.violations:
+            self.violations.append(violation)
 
     def _target(self, name: str) -> Stage:
         try:

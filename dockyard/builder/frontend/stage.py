@@ -24,6 +24,7 @@ from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
 from dockyard.builder.steps import checked_checksum, expand_document
 from dockyard.dockerfile import git_source
+from dockyard.dockerfile.checks import variables
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
@@ -98,6 +99,12 @@ class Steps:
 
     async def do(self, instruction: Instruction, line: int) -> None:
         """Add one instruction. Raises InvalidParameter."""
+        if not isinstance(instruction, Command | HealthCheck):
+            known = {**self._state.environment(), **self._state.arguments.declared()}
+            own = {name for name, _ in instruction.arguments} if isinstance(instruction, Arg) else set()
+            for name in variables(instruction.shown):
+                if name not in known and name not in own:
+                    self._conversion.undefined(name, known, line)
         await self._handlers[type(instruction)](instruction, line)
 
     def _expand(self, word: str) -> str:
@@ -202,10 +209,10 @@ class Steps:
         }
         mount = replace(mount, options=options)
         target = options.get("target", "")
-        if target:
+        if target or mount.kind in ("bind", "cache", "tmpfs"):  # without one it is where the command runs
             target = posixpath.normpath(posixpath.join("/", self._config.working_dir or "/", target))
             if target == "/":
-                raise InvalidParameter(f'invalid mount target "{options["target"]}"')
+                raise InvalidParameter(f'invalid mount target "{options.get("target", "")}"')
         if mount.kind == "ssh":
             target = target or f"/run/buildkit/ssh_agent.{number}"
         return await getattr(self, f"_{mount.kind}_mount")(mount, target, inputs)  # type: ignore[no-any-return]

@@ -36,6 +36,7 @@ class BuildRequest:
     cache_namespace: str = ""
     epoch: int | None = None
     entitlements: Sequence[str] = ()
+    check: str = ""
 
 
 @dataclass(slots=True)

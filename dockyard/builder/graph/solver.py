@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -71,6 +72,7 @@ class Solver:
         self.cache_mounts = cache_mounts
         self.folder = folder
         self.exec_folder = exec_folder
+        shutil.rmtree(exec_folder, ignore_errors=True)  # a daemon that was killed may have left secrets there
         self.flights: dict[str, Flight] = {}
         self.jobs: set[Job] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -333,13 +335,13 @@ class Job:
             raise StepFailed(vertex, error) from error
 
     @asynccontextmanager
-    async def shown(self, name: str) -> AsyncIterator[Callable[[str, int, int, bool], None]]:
+    async def shown(self, name: str, digest: str = "") -> AsyncIterator[Callable[[str, int, int, bool], None]]:
         """Something that is no step of the graph, shown as one; what tells how far a part of it is.
 
         It is given (name, bytes so far, bytes in all, whether it is done).
         """
         started = now()
-        digest = f"sha256:{secrets.token_hex(32)}"
+        digest = digest or f"sha256:{secrets.token_hex(32)}"
         parts: dict[str, int] = {}
 
         def part(name: str, current: int, total: int, done: bool) -> None:

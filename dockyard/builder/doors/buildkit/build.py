@@ -15,13 +15,14 @@ from dockyard.builder.doors.buildkit.definitions import definition_of
 from dockyard.builder.doors.buildkit.options import EXPLAIN, check_frontend, check_syntax, request_of
 from dockyard.builder.frontend.contexts import ContextResolver, ignore_patterns
 from dockyard.builder.frontend.conversion import Conversion
-from dockyard.builder.graph.progress import Progress
+from dockyard.builder.graph.progress import Finding, Progress
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Files, Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.dockerfile import git_source
+from dockyard.dockerfile.checks import Violation
 from dockyard.errors import InvalidParameter
 from dockyard.grpc.status import CallFailed
 
@@ -57,12 +58,18 @@ class Build:
         self.returned: asyncio.Future[dict[str, Built]] = asyncio.get_running_loop().create_future()
         self.began = time.time()
         self.ended = 0.0
+        self.violations: list[Violation] = []
+        self.digest = f"sha256:{secrets.token_hex(32)}"  # of the step that has read the Dockerfile
         self.internal = False
         self.pinned = False
         self.failure: CallFailed | None = None
         self.told: dict[str, str] = {}
         self.file_name = ""
         self.text = b""
+
+    async def dockerfile(self, options: Mapping[str, str]) -> str:
+        """The text of the Dockerfile that the options name."""
+        return (await self._definition(options))[0]
 
     async def convert(self, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Built]) -> dict[str, Built]:
         """What the Dockerfile that the options name leads to: {platform: …}. Nothing is built yet."""
@@ -76,9 +83,23 @@ class Build:
         for platform in platforms:
             request = request_of(options, text, inputs, self.entitlements)
             request.platform = platform
-            built = await Conversion(self.job, request, contexts).run()
+            conversion = Conversion(self.job, request, contexts)
+            try:
+                built = await conversion.run()
+            finally:
+                self._tell(conversion.violations)
             found[platform or built.platform] = built
         return found
+
+    def _tell(self, violations: Sequence[Violation]) -> None:
+        """Hand on what the build checks have found."""
+        for one in violations:
+            if one not in self.violations:
+                self.violations.append(one)
+                short = f"{one.rule}: {one.message} (line {one.line})"
+                self.progress.add(
+                    Finding(self.digest, short, one.description, one.url, one.line, self.file_name, self.text)
+                )
 
     def remember(self, built: Built) -> wire.Ref:
         """What was made, under a name by which the client may refer to it: in this build, or as an input of another."""
@@ -101,7 +122,7 @@ class Build:
             return text, lambda: remote
         directory = options.get("dockerfilekey", "dockerfile")
         ignored: bytes | None = None
-        async with self.job.shown(f"[internal] load build definition from {file_name}") as part:
+        async with self.job.shown(f"[internal] load build definition from {file_name}", self.digest) as part:
             own_ignore = f"{file_name}.dockerignore"
             found = await self.client.files(directory, [file_name, own_ignore, file_name.lower()])
             content = found.get(file_name, found.get(file_name.lower()))

@@ -18,6 +18,7 @@ from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
+from dockyard.builder.doors.buildkit.subrequests import answer
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.files import export_directory, export_tar
 from dockyard.builder.exporters.image import export_image
@@ -311,8 +312,12 @@ class Control:
         build = await self._build_of(stream)
         request = wire.SolveRequest.FromString(message)
         try:
+            frontend, options = request.frontend or "dockerfile.v0", dict(request.frontend_opt)
+            if options.get("requestid"):
+                told = await answer(build, options, frontend)
+                return wire.SolveResponse(result=wire.Result(ref=wire.Ref(), metadata=told)).SerializeToString()
             inputs = self._results(build, request.frontend_inputs)
-            found = await build.convert(request.frontend or "dockerfile.v0", dict(request.frontend_opt), inputs)
+            found = await build.convert(frontend, options, inputs)
             if request.evaluate:
                 for built in found.values():
                     await build.job.rootfs(built.vertex)

@@ -66,6 +66,7 @@ def request_of(
         cache_namespace=options.get("build-arg:BUILDKIT_CACHE_MOUNT_NS", ""),
         epoch=int(epoch) if epoch else None,
         entitlements=entitlements,
+        check=options.get("build-arg:BUILDKIT_DOCKERFILE_CHECK", ""),
     )
 
 
