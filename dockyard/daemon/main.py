@@ -210,16 +210,19 @@ def _set_level(config: Config) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def _tell_of_crowds_once() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+def handle_loop_errors() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
     """What the event loop does with faults nobody waits for: one line a second says that clients cannot be let in.
 
-    While there are no descriptors the loop tries again every second, and would write thousands of tracebacks then.
+    While there are no descriptors the loop tries again every second, and would write thousands of tracebacks then. It
+    tries even when the listener has been closed meanwhile (python/cpython, selector_events.py, `_accept_connection`).
     """
     told = -1.0
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         nonlocal told
         error = context.get("exception")
+        if isinstance(error, ValueError) and "._start_serving(" in context.get("message", ""):
+            return
         if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
             loop.default_exception_handler(context)
         elif loop.time() - told >= 1:
@@ -242,7 +245,7 @@ async def _run(line: CommandLine, config: Config) -> None:
     own_folder(config.data_root, 0o710)
     own_folder(config.exec_root, 0o711)  # the socket's users must be able to reach it
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_tell_of_crowds_once())
+    loop.set_exception_handler(handle_loop_errors())
     # Enough that a few calls that hang (a volume on a dead NFS server) leave room for all others.
     loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="blocking"))
     stop, hangup = asyncio.Event(), asyncio.Event()

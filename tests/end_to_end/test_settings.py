@@ -1,5 +1,6 @@
 """Settings that can't be kept are refused at once: by the daemon before it opens anything, and by --validate."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.config import Config
+from dockyard.daemon.main import handle_loop_errors
 from dockyard.foreign_settings import FOREIGN
 from tests.engine_process import EngineProcess
 
@@ -142,3 +144,23 @@ def test_an_address_without_a_scheme_is_a_tcp_address(tmp_path: Path) -> None:
         connection.close()
     finally:
         engine.clean_up()
+
+
+def test_a_listener_that_is_closed_while_descriptors_are_missing_is_listened_on_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(handle_loop_errors())
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        server = await asyncio.start_server(lambda reader, writer: None, sock=listener)
+        # what the loop does when accept(2) has failed with EMFILE
+        loop.remove_reader(listener.fileno())
+        loop.call_later(0.05, loop._start_serving, None, listener)  # type: ignore[attr-defined]  # asyncio's own
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.2)
+
+    asyncio.run(live())
+    assert caplog.text == ""
