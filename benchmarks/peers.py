@@ -1,5 +1,6 @@
 """The engines that are measured against each other, each with roots, socket, bridge and cgroup parent of its own."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,10 @@ from benchmarks.other_root import OtherRoot
 
 DOCKERD = "/usr/sbin/dockerd"  # of Debian's docker.io, here and in the other root
 NEWER = Path(__file__).parent.parent / "build" / "engines" / "root"  # of packaging/newer-engines
+
+
+VERSION_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+PROCESSOR_GROUPS = Path("/sys/fs/cgroup") if VERSION_2 else Path("/sys/fs/cgroup/cpuacct")
 
 
 class Failed(Exception):
@@ -58,6 +63,8 @@ class Engine:
         self.prepare_host()
         with (self.run / "log").open("wb") as log:
             self._process = self.spawn(log)
+        self._own_group.mkdir(exist_ok=True)
+        (self._own_group / "cgroup.procs").write_text(str(self._process.pid))
         deadline = time.monotonic() + 60
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
@@ -135,6 +142,22 @@ class Engine:
                         pass
         return sorted(found)
 
+    def processor(self) -> float:
+        """The processor time of the engine, its helpers and its containers since it was started, in ms."""
+        total = 0.0
+        for group in (self._own_group, PROCESSOR_GROUPS / self.group):
+            with contextlib.suppress(OSError):
+                if VERSION_2:
+                    total += int((group / "cpu.stat").read_text().split()[1]) / 1e3  # usage_usec
+                else:
+                    total += int((group / "cpuacct.usage").read_text()) / 1e6
+        return total
+
+    @property
+    def _own_group(self) -> Path:
+        """The cgroup of the daemon and its helpers."""
+        return PROCESSOR_GROUPS / f"dybench-{self.name}"
+
     def memory(self) -> float:
         """PSS of the engine's processes and of everything in its containers, in MB."""
         total = 0
@@ -171,12 +194,10 @@ class Engine:
             place = line.split()[4]
             if place.startswith((f"{self.root}/", f"{self.run}/")):
                 subprocess.run(["umount", "-l", place], check=False)
-        for top in Path("/sys/fs/cgroup").iterdir():
-            for folder, _, _ in os.walk(top / self.group, topdown=False):
-                try:
+        for top in (self._own_group, PROCESSOR_GROUPS / self.group, *Path("/sys/fs/cgroup").glob(f"*/{self.group}")):
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
                     os.rmdir(folder)
-                except OSError:
-                    pass
         for folder in (self.root, self.run):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -225,7 +246,7 @@ class NewerPodman(NewerDocker):
             f"--tmpdir={self.run}/libpod",
             "--storage-driver=overlay",
             "--cgroup-manager=cgroupfs",
-            *([] if Path("/sys/fs/cgroup/cgroup.controllers").exists() else ["--runtime=runc"]),  # crun wants version 2
+            *([] if VERSION_2 else ["--runtime=runc"]),  # crun wants version 2
             "system",
             "service",
             "--time=0",
