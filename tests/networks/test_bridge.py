@@ -558,9 +558,9 @@ async def test_an_unmarked_default_bridge_is_ours_if_our_rules_are_there(
 SWEEP = """
 import sys
 from pathlib import Path
-from dockyard.networks.controller import _sweep
+from dockyard.networks.sweep import sweep
 from dockyard.networks.drivers.marks import mark_of
-_sweep(set(), mark_of(Path(sys.argv[1])), set())
+sweep(set(), mark_of(Path(sys.argv[1])), set())
 """
 
 

@@ -146,7 +146,7 @@ class SharedNetworks:
                 else:
                     await self._owner.drop_shared(network)
                 continue
-            await self._controller.set_peers(network, await self._peers(network))
+            await self._controller.shared.set_peers(network, await self._peers(network))
 
 
 def cluster_store(where: str, advertised: str) -> ClusterStore | None:

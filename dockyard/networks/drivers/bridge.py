@@ -65,6 +65,11 @@ def rules_of(network: Network) -> BridgeRules:
     )
 
 
+def is_default(network: Network) -> bool:
+    """Whether it is the network of containers that ask for none."""
+    return network.options.get(DEFAULT_BRIDGE) == "true"
+
+
 def _trusted(network: Network) -> list[str]:
     return [name for name in network.options.get(TRUSTED, "").split(":") if name]
 
