@@ -43,10 +43,11 @@ class Allocation:
             link_local_ips=[str(address(text)) for text in config.link_local_ips],
             driver_opts=dict(config.driver_opts),
             gw_priority=config.gw_priority,
+            gateway_only=config.gateway_only,
         )
         if not driver.creates:
             return state
-        if not is_default(network):
+        if not is_default(network) and not config.gateway_only:
             short = request.container_id[:12]
             state.dns_names = list(dict.fromkeys([request.name, *config.aliases, short, *_given(request.hostname)]))
         state.interface = config.driver_opts.get(INTERFACE_NAME) or _free_interface(

@@ -31,6 +31,7 @@ from dockyard.networks.drivers import (
     NullDriver,
     OverlayDriver,
     Plan,
+    RemoteDriver,
 )
 from dockyard.networks.drivers.bridge import ICC, is_default, rules_of
 from dockyard.networks.drivers.interfaces import route
@@ -155,11 +156,8 @@ class Controller:
     # -- networks -----------------------------------------------------------------------------------------------------
 
     def driver(self, name: str) -> Driver:
-        """The driver of that name. Raises NotFound."""
-        try:
-            return self._drivers[name]
-        except KeyError:
-            raise NotFound(f'plugin "{name}" not found') from None
+        """The driver of that name: one of ours, or the plugin that is called so, which need not be there."""
+        return self._drivers.get(name) or RemoteDriver(name)
 
     def adopt(self, network: Network) -> None:
         """Know a network, with its address pools; the kernel is not told."""
@@ -380,7 +378,7 @@ class Controller:
         with ExitStack() as undo:
             for name in active.sandbox.endpoints:
                 plan = self._plan(active, name)
-                driver = self._drivers[plan.network.driver]
+                driver = self.driver(plan.network.driver)
                 driver.attach(active.namespace, plan)
                 undo.callback(driver.detach, active.namespace, plan)
             if active.request.sysctls:
@@ -417,7 +415,7 @@ class Controller:
         assert active.namespace is not None
         for name in active.sandbox.endpoints:
             plan = self._plan(active, name)
-            driver = self._drivers[plan.network.driver]
+            driver = self.driver(plan.network.driver)
             if driver.take_up(active.namespace, plan):
                 continue
             log.warning("the link of %s to network %s is gone; it is made anew", active.request.name, name)
@@ -439,7 +437,7 @@ class Controller:
             self.firewall.unpublish(rules)
         self._close_links(active)
         for plan in plans:
-            self._drivers[plan.network.driver].vacate(namespace, plan)
+            self.driver(plan.network.driver).vacate(namespace, plan)
         sandboxes.destroy(namespace)
 
     def _destroy_later(self, namespace: sandboxes.Namespace) -> None:
@@ -498,7 +496,7 @@ class Controller:
             before = active.gateway_network
             active.gateway_network = self._choose_gateway(active)
             undo.callback(setattr, active, "gateway_network", before)
-            driver, plan = self._drivers[network.driver], self._plan(active, network.name)
+            driver, plan = self.driver(network.driver), self._plan(active, network.name)
             await self._do(driver.attach, namespace, plan)
             undo.push_async_callback(self._do, driver.detach, namespace, plan)
             if before != active.gateway_network:
@@ -531,7 +529,7 @@ class Controller:
             await self._do(self._close_links, active)
         self._resolution.names.remove(state)
         del active.sandbox.endpoints[network.name]
-        await self._do(self._drivers[network.driver].detach, namespace, plan)
+        await self._do(self.driver(network.driver).detach, namespace, plan)
         self.allocation.addresses.free(state)
         if active.gateway_network == network.name:
             active.gateway_network = self._choose_gateway(active)

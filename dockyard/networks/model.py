@@ -55,6 +55,7 @@ class EndpointConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=Tr
     mac_address: str = ""
     driver_opts: dict[str, str] = {}
     gw_priority: int = 0
+    gateway_only: bool = False
 
 
 class EndpointState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -76,6 +77,8 @@ class EndpointState(msgspec.Struct, kw_only=True, omit_defaults=True):
     gw_priority: int = 0
     interface: str = ""
     host_interface: str = ""
+    # nobody has asked for it: it is the way out of a container whose networks have none
+    gateway_only: bool = False
     link_local_ips: list[str] = []
 
 

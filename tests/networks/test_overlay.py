@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -56,6 +57,12 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EnginePr
             engine.clean_up()
 
 
+def fetched(engine: EngineProcess, address: str, port: int) -> bytes:
+    """What a web server answers to the host of an engine."""
+    ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc {address} {port}"
+    return subprocess.run([*engine.prefix, "sh", "-c", ask], capture_output=True, check=True, timeout=20).stdout
+
+
 def until(said: Callable[[], bool], patience: float = 10) -> None:
     deadline = time.monotonic() + patience
     while not said():
@@ -72,7 +79,7 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
     )
     assert two.inspect("mesh")["Id"] == made
     one.docker("run", "-d", "--name", "left", "--net", "mesh", "--network-alias", "shared", "busybox", "sleep", "300")
-    two.docker("run", "-d", "--name", "right", "--net", "mesh", "busybox", "sleep", "300")
+    two.docker("run", "-d", "--name", "right", "--net", "mesh", "-p", "8088:80", "busybox", "httpd", "-f")
     addresses = [
         json.loads(engine.docker("inspect", name))[0]["NetworkSettings"]["Networks"]["mesh"]["IPAddress"]
         for engine, name in ((one, "left"), (two, "right"))
@@ -85,6 +92,14 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
     two.docker("exec", "right", "ping", "-c1", "-W2", "-s", "4000", "left")
     refused = one.run_docker("network", "rm", "mesh")
     assert b"has active endpoints" in refused.stderr
+
+    # the way out is docker_gwbridge, which nobody has asked for
+    assert list(two.inspect("right")["NetworkSettings"]["Networks"]) == ["mesh"]
+    gateway = two.inspect("docker_gwbridge")["IPAM"]["Config"][0]["Gateway"]
+    assert gateway in two.docker("exec", "right", "route", "-n")
+    two.docker("exec", "right", "ping", "-c1", "-W2", "192.168.77.1")
+    assert two.docker("port", "right").startswith("80/tcp -> 0.0.0.0:8088\n")
+    assert fetched(one, "192.168.77.2", 8088).startswith(b"HTTP/1.")
 
     # a new daemon finds its containers and its neighbours again
     two.kill()

@@ -323,6 +323,8 @@ def _log_config(container: Container, folder: str) -> LogConfig:
 def _note_networks(record: Record, sandbox: Sandbox) -> None:
     """What the container got, into what `inspect` shows of its networks."""
     for name, state in sandbox.endpoints.items():
+        if state.gateway_only:
+            continue
         settings = record.networks.setdefault(name, EndpointSettings())
         settings.network_id, settings.endpoint_id = state.network_id, state.endpoint_id
         settings.gateway, settings.ip_address = state.gateway, state.ip

@@ -15,6 +15,7 @@ from dockyard.engine.events.service import Events
 from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools
 from dockyard.engine.networks.definition import apply_configuration, check_configuration, check_scope
 from dockyard.engine.networks.endpoints import check_endpoint
+from dockyard.engine.networks.gateway_bridge import GATEWAY_BRIDGE, gateway_bridge, needs_gateway
 from dockyard.engine.networks.options import NetworkOptions
 from dockyard.engine.networks.pools import settle_pools, without_chosen_gateways
 from dockyard.engine.networks.shared import SharedNetworks, cluster_store
@@ -488,12 +489,20 @@ class NetworkService:
             sandbox = self._controller.join_host(request)
         else:
             wanted = self._wanted(mode, request)
+            if needs_gateway([network for network, _ in wanted]):
+                wanted.append((await self._gateway_bridge(), EndpointConfig(gateway_only=True)))
             for network, _ in wanted:
                 await self._make_again(network)
             sandbox = await self._controller.join(request, wanted)
         for state in sandbox.endpoints.values():
-            self._emit("connect", self._by_id[state.network_id], request.container_id)
+            if not state.gateway_only:
+                self._emit("connect", self._by_id[state.network_id], request.container_id)
         return sandbox
+
+    async def _gateway_bridge(self) -> Network:
+        """The bridge of containers whose networks lead nowhere else, made when the first one needs it."""
+        found = self._by_name.get(GATEWAY_BRIDGE)
+        return found if found is not None else await self.create(gateway_bridge())
 
     async def _make_again(self, network: Network) -> None:
         """Make a network that could not be made at the start. Raises Conflict when it still cannot."""
@@ -548,7 +557,7 @@ class NetworkService:
         await self._controller.leave(container_id)
         for state in sandbox.endpoints.values() if sandbox else ():
             network = self._by_id.get(state.network_id)
-            if network is not None:
+            if network is not None and not state.gateway_only:
                 self._emit("disconnect", network, container_id)
 
     async def restore(self, container_id: str, sandbox: Sandbox, request: JoinRequest) -> None:

@@ -6,6 +6,7 @@ from dockyard.networks.drivers.host import HostDriver
 from dockyard.networks.drivers.macvlan import IpvlanDriver, MacvlanDriver
 from dockyard.networks.drivers.null import NullDriver
 from dockyard.networks.drivers.overlay import OverlayDriver
+from dockyard.networks.drivers.remote import RemoteDriver
 
 __all__ = [
     "BridgeDriver",
@@ -16,4 +17,5 @@ __all__ = [
     "NullDriver",
     "OverlayDriver",
     "Plan",
+    "RemoteDriver",
 ]
