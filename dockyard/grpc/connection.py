@@ -115,7 +115,7 @@ class Stream:
         """The next message; None after the last one. Raises StreamReset."""
         while not self._messages:
             if self.failure is not None:
-                raise self.failure
+                raise StreamReset(str(self.failure))
             if self._ended:
                 return None
             self._wake.clear()
@@ -142,7 +142,7 @@ class Stream:
         connection = self._connection
         while data:
             if self.failure is not None:
-                raise self.failure
+                raise StreamReset(str(self.failure))
             room = min(self._window, connection.window, FRAME, len(data))
             if room <= 0:
                 self._writable.clear()

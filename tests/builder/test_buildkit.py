@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,36 @@ async def test_the_cache_survives_a_killed_daemon(engine: EngineProcess, client:
     assert again.cached("RUN echo")
 
 
+async def test_a_daemon_killed_in_the_midst_of_a_step_leaves_nothing(engine: EngineProcess, client: Client) -> None:
+    client.secrets["token"] = b"left-behind"
+    write(client, "FROM busybox\nRUN --mount=type=secret,id=token --mount=from=busybox,target=/b sleep 54321\n")
+
+    async def kill_soon() -> None:
+        while b"54321" not in await asyncio.to_thread(commands):  # noqa: ASYNC110  (nothing tells of it)
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(engine.kill)
+
+    killing = asyncio.ensure_future(kill_soon())
+    with pytest.raises(ConnectionError):
+        await client.build()
+    await killing
+    await asyncio.to_thread(engine.start)
+    for _ in range(100):
+        if b"54321" not in commands():
+            break
+        await asyncio.sleep(0.05)
+    assert b"54321" not in commands()
+    assert not list((engine.run / "builder").glob("*"))
+    mounted = Path(f"/proc/{engine.listener()}/mountinfo")
+    for _ in range(100):  # what a step had mounted goes while the daemon answers already
+        if "/overlay2/build-" not in mounted.read_text():
+            break
+        await asyncio.sleep(0.05)
+    assert "/overlay2/build-" not in mounted.read_text()
+    write(client, "FROM busybox\nRUN true\n")
+    assert (await client.build()).image
+
+
 @pytest.mark.parametrize("path", ["../out", "/etc/x", "a/../../x", "missing/x", "", "."])
 async def test_a_client_cannot_send_files_with_impossible_names(client: Client, path: str) -> None:
     async def hostile(stream: Stream) -> None:
@@ -342,3 +373,92 @@ async def test_prune_gives_back_what_no_image_has(engine: EngineProcess, client:
     _, after = engine.api("GET", "/system/df?type=build-cache")
     assert after["BuildCache"] == []
     assert not list((engine.data_root / "builder" / "cache-mounts").iterdir())
+
+
+async def test_two_builds_at_one_time_run_a_step_once(client: Client) -> None:
+    moment = time.time_ns()
+    write(client, f"FROM busybox\nRUN sleep 1; echo {moment}; date +%s%N > /when\n")
+    other = Client(client.path, client.directories["context"], key=client.key)
+    one, two = await asyncio.gather(client.build(), other.build())
+    assert one.image == two.image
+    assert b"%d" % moment in one.log
+    assert b"%d" % moment in two.log
+
+
+async def test_a_new_cache_begins_with_what_a_stage_has(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS seed\nRUN mkdir -p /s/d && echo seeded > /s/d/f\nFROM busybox\n"
+        "RUN --mount=type=cache,target=/c,id=seeded,from=seed,source=/s cat /c/d/f > /out\n",
+    )
+    assert engine.docker("run", "--rm", (await client.build()).image, "cat", "/out") == "seeded\n"
+
+
+async def test_what_a_run_gets_of_network_limits_and_hosts(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox\nRUN --network=none ls /sys/class/net > /nets; ulimit -n > /files; grep far /etc/hosts > /far; "
+        "df /dev/shm | tail -1 > /shm\n",
+    )
+    options = {"add-hosts": "far=10.1.2.3", "ulimit": "nofile=777:777", "shm-size": "1048576"}
+    image = (await client.build(options)).image
+    said = engine.docker("run", "--rm", image, "cat", "/nets", "/files", "/far", "/shm").split()
+    assert said[:4] == ["lo", "777", "10.1.2.3", "far"]
+    assert said[5] == "1024"
+    write(client, "FROM busybox\nRUN --network=host true\n")
+    refused = await client.build()
+    assert refused.failure is not None
+    assert refused.failure.message == "network.host is not allowed"
+    assert (await client.build(entitlements=["network.host"])).image
+
+
+async def test_an_image_is_dated_as_asked(engine: EngineProcess, client: Client) -> None:
+    write(client, "FROM busybox\nCOPY one /one\nCMD true\n", one="1")
+    image = (await client.build({"build-arg:SOURCE_DATE_EPOCH": "1000000000"})).image
+    assert engine.inspect(image)["Created"].startswith("2001-09-09T01:46:40")
+
+
+async def test_an_agent_of_the_client_can_be_asked(client: Client, tmp_path: Path) -> None:
+    async def check(stream: Stream) -> None:
+        await stream.receive()
+        await stream.send(b"")
+
+    async def forward(stream: Stream) -> None:
+        asked.append(stream.headers["buildkit.ssh.id"])
+        message = await stream.receive()
+        assert message is not None
+        data = wire.Bytes.FromString(message).data
+        await stream.send(wire.Bytes(data=b"answer to " + data).SerializeToString())
+
+    asked: list[str] = []
+    client.methods["/moby.sshforward.v1.SSH/CheckAgent"] = check
+    client.methods["/moby.sshforward.v1.SSH/ForwardAgent"] = forward
+    (tmp_path / "ask.c").write_text(ASK)
+    compile_it = ["gcc", "-static", "-o", tmp_path / "ask", tmp_path / "ask.c"]
+    await asyncio.to_thread(subprocess.run, compile_it, check=True)
+    write(
+        client,
+        "FROM busybox\nRUN --mount=type=ssh --mount=source=ask,target=/ask /ask $SSH_AUTH_SOCK | "
+        "grep 'answer to question'\n",
+    )
+    assert (await client.build()).image
+    assert asked == ["default"]
+
+
+ASK = """
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int main(int count, char **words) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  char answer[100];
+  int wire = socket(AF_UNIX, SOCK_STREAM, 0);
+  strncpy(address.sun_path, words[1], sizeof address.sun_path - 1);
+  if (connect(wire, (struct sockaddr *)&address, sizeof address)) return 1;
+  write(wire, "question", 8);
+  write(1, answer, read(wire, answer, sizeof answer));
+  return 0;
+}
+"""

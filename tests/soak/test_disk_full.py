@@ -74,8 +74,11 @@ def test_what_does_not_fit_leaves_nothing_behind(engine: EngineProcess) -> None:
         (["import", "-", "imported"], tar({"file": data})),
         (["build", "-"], tar({"Dockerfile": b"FROM busybox\nCOPY file /file\n", "file": data})),
         (["build", "--force-rm", "-"], tar({"Dockerfile": b"FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M\n"})),
+        # of our own client: a graph of steps
+        (["build", "--progress=plain", "-"], tar({"Dockerfile": b"FROM busybox\nCOPY file /file\n", "file": data})),
     ):
-        done = engine.run_docker(*command, input=given)
+        run = engine.dockyard if "--progress=plain" in command else engine.run_docker
+        done = run(*command, input=given)
         assert done.returncode != 0
         if "--force-rm" not in command:
             assert b"no space left on device" in done.stderr, done.stderr

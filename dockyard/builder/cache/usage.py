@@ -6,6 +6,7 @@ Things are layers of steps, directories of cache mounts, and contexts as clients
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from dockyard.builder.exec.cache_mounts import CacheMounts
     from dockyard.builder.sources.contexts import ContextStore
 
+log = logging.getLogger("dockyard.builder")
+
+COLLECT_EVERY = 300.0  # s
 STEP, MOUNT, CONTEXT = "regular", "exec.cachemount", "source.local"
 ID_SIZE = 25
 
@@ -90,6 +94,7 @@ class CacheUsage:
     held: Callable[[], set[str]]
     shared: Callable[[], set[str]]
     _pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _collected: float = field(default_factory=time.monotonic)
 
     async def entries(self) -> list[CacheEntry]:
         """Everything in the cache, oldest use first."""
@@ -156,6 +161,22 @@ class CacheUsage:
         """
         async with self._pruning:
             return await self._prune(order, told)
+
+    async def collect(self) -> None:
+        """Keep to the budget: a tenth of the file system, between 2 and 100 GB; not more than every few minutes."""
+        moment = time.monotonic()
+        if moment - self._collected < COLLECT_EVERY:
+            return
+        self._collected = moment
+        status = os.statvfs(self.layers.scratch)
+        budget = min(max(status.f_blocks * status.f_frsize // 10, 2 << 30), 100 << 30)
+        try:
+            freed = await self.prune(PruneOrder(largest=budget))
+        except OSError as error:
+            log.warning("the build cache cannot be looked through: %s", error)
+            return
+        if freed:
+            log.info("the build cache has given back %d bytes to keep to %d", freed, budget)
 
     async def _prune(self, order: PruneOrder, told: Callable[[CacheEntry], None]) -> int:
         wanted, freed = matcher(order.filters), 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dockyard.builder.graph.vertex import Rootfs
 from dockyard.engine.containers.config import MountSpec, TmpfsOptions
-from dockyard.errors import InvalidParameter, NotFound
+from dockyard.errors import InvalidParameter, NotFound, SystemFailure
 from dockyard.linux.rooted import Root
 
 if TYPE_CHECKING:
@@ -93,8 +93,24 @@ class Mounts:
             uid=mount.uid,
             gid=mount.gid,
         )
-        folder, _ = await self._stack.enter_async_context(use)
+        folder, fresh = await self._stack.enter_async_context(use)
+        if fresh and mount.input is not None:
+            await self._seed(folder, mount)
         self._bind_path(str(folder), mount.target, writable=mount.writable)
+
+    async def _seed(self, folder: Path, mount: Mount) -> None:
+        """Let a new cache begin with what another stage or an image has."""
+        assert mount.input is not None
+        rootfs = self._inputs[mount.input]
+        if rootfs is None or rootfs.chain_id is None:
+            return
+        async with self._work.solver.mounted(rootfs.chain_id) as root:
+            source = await asyncio.to_thread(_inside, root, mount.source)
+            if not os.path.isdir(source):
+                raise InvalidParameter(f"{mount.source} is no directory, with which a cache could begin")
+            copy = await asyncio.create_subprocess_exec("cp", "-a", "--", f"{source}/.", str(folder))
+            if await copy.wait() != 0:
+                raise SystemFailure(f"cannot copy {mount.source} into the cache {mount.id}")
 
     async def _tmpfs(self, mount: Mount) -> None:
         self.specs.append(

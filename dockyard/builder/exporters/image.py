@@ -24,17 +24,18 @@ async def image_config(job: Job, built: Built) -> tuple[ImageConfig, Rootfs]:
     rootfs = await job.rootfs(built.vertex)
     history = list(built.config.history or ())
     created = built.config.created or ""
+    fixed = timestamp(built.epoch * 10**9) if built.epoch is not None else ""
     for line in built.history:
         layers = False
         if line.vertex is not None:
             after, before = await job.rootfs(line.vertex), await job.rootfs(line.vertex.inputs[0])
             layers = len(after.diff_ids) > len(before.diff_ids)
             created = after.created or created
-        created = created or timestamp()
+        created = fixed or created or timestamp()
         history.append(History(created=created, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
     config = msgspec.structs.replace(
         built.config,
-        created=created or timestamp(),
+        created=fixed or created or timestamp(),
         history=history,
         rootfs=RootFS(diff_ids=list(rootfs.diff_ids)),
         container="",

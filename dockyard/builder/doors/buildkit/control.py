@@ -29,7 +29,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.grpc import status
 from dockyard.grpc.calls import Method, Methods, request_of
-from dockyard.grpc.connection import Connection, Stream
+from dockyard.grpc.connection import Connection, Stream, StreamReset
 from dockyard.grpc.status import CallFailed
 from dockyard.grpc.tunnel import Tunnel
 from dockyard.oci.manifest import host
@@ -178,6 +178,7 @@ class Control:
             await build.job.rootfs(built.vertex)
         for number, (kind, attributes) in enumerate(exporters):
             told.update(await self._export(build, found, kind, attributes, number))
+        self.solver.beside(self.usage.collect())
         return told
 
     async def _export(
@@ -394,7 +395,7 @@ def _unary(method: Unary) -> Method:
                 work.cancel()
                 await asyncio.wait({work})
             if stream.failure is not None:
-                raise stream.failure from None
+                raise StreamReset(str(stream.failure)) from None
             raise
         await stream.send(answer)
 
