@@ -65,20 +65,27 @@ def filled(fake: FakeRegistry) -> None:
         test_registry_faults.filled(fake, [LAYER])
 
 
+async def half_has_come(root: Path) -> None:
+    """Wait until nearly all that the registry gives has been kept."""
+    async with asyncio.timeout(30):
+        while sum(path.stat().st_size for path in (root / "image/downloads").iterdir()) < HALF // 2:  # noqa: ASYNC110  (nothing tells of a file that grows)
+            await asyncio.sleep(0.02)
+
+
 async def test_a_cancelled_pull_goes_on_where_it_stopped(room: Connected) -> None:
     fake = Stalling()
     filled(fake)
     async with fake.serving():
         pull = asyncio.ensure_future(room.pull(f"{fake.host}/a/box:1"))
         await fake.stalled.wait()
-        await asyncio.sleep(0.2)
+        await half_has_come(room.root)
         pull.cancel()
         with suppress(asyncio.CancelledError):
             await pull
         assert "Status: Downloaded newer image" in (await room.pull(f"{fake.host}/a/box:1"))[-1]
     first, second = fake.ranges
     assert first == ""
-    assert HALF // 2 < int(second.removeprefix("bytes=").removesuffix("-")) <= HALF
+    assert HALF // 2 <= int(second.removeprefix("bytes=").removesuffix("-")) <= HALF
     assert list((room.root / "image/downloads").iterdir()) == []
 
 
@@ -88,7 +95,7 @@ async def test_what_was_kept_and_is_wrong_is_found_out_and_forgotten(room: Conne
     async with fake.serving():
         pull = asyncio.ensure_future(room.pull(f"{fake.host}/a/box:1"))
         await fake.stalled.wait()
-        await asyncio.sleep(0.2)
+        await half_has_come(room.root)
         pull.cancel()
         with suppress(asyncio.CancelledError):
             await pull
@@ -112,11 +119,11 @@ async def test_a_killed_daemon_goes_on_where_it_stopped(tmp_path: Path) -> None:
             await asyncio.to_thread(engine.start)
             pull = asyncio.create_task(asyncio.to_thread(engine.run_docker, "pull", name))
             await fake.stalled.wait()
-            await asyncio.sleep(0.5)
+            await half_has_come(engine.data_root)
             engine.kill()
             assert (await pull).returncode != 0
             await asyncio.to_thread(engine.start)
             assert "Downloaded newer image" in await asyncio.to_thread(engine.docker, "pull", name)
-        assert int(fake.ranges[1].removeprefix("bytes=").removesuffix("-")) > HALF // 2
+        assert int(fake.ranges[1].removeprefix("bytes=").removesuffix("-")) >= HALF // 2
     finally:
         await asyncio.to_thread(engine.clean_up)

@@ -28,8 +28,8 @@ FORMS = {
 async def room(tmp_path: Path) -> AsyncIterator[Room]:
     opened = Room(tmp_path, "overlay2")
     yield opened
-    for container in opened.store.container_ids():
-        await opened.store.release(container)
+    for container in opened.containers.ids():
+        await opened.containers.release(container)
     await opened.close()
 
 
@@ -54,8 +54,8 @@ async def test_files_with_holes_are_unpacked_and_packed_again(
     data, content = with_holes(tmp_path / "files", form, regions)
     layer = await room.store.register(None, pieces(data), diff_id=digest(data))
     assert b"".join([piece async for piece in room.store.pack(layer.chain_id)]) == data
-    await room.store.create_container_layer("look", layer.chain_id, bare=True)
-    async with room.store.mounted("look") as mounted:
+    await room.containers.create("look", layer.chain_id, bare=True)
+    async with room.containers.mounted("look") as mounted:
         assert (Path(mounted.path) / "holes").read_bytes() == content
         assert (Path(mounted.path) / "plain").read_bytes() == b"plain"
         assert (Path(mounted.path) / "holes").stat().st_blocks * 512 < len(content)
@@ -128,8 +128,8 @@ async def test_a_file_behind_a_link_of_the_layer_is_where_the_link_leads(
     data = layer(*entries)
     made = await room.store.register(None, pieces(data), diff_id=digest(data))
     assert b"".join([piece async for piece in room.store.pack(made.chain_id)]) == data
-    await room.store.create_container_layer("look", made.chain_id, bare=True)
-    async with room.store.mounted("look") as mounted:
+    await room.containers.create("look", made.chain_id, bare=True)
+    async with room.containers.mounted("look") as mounted:
         root = Path(mounted.path)
         assert {path: (root / path).read_text() for path in expected} == expected
 
