@@ -13,7 +13,7 @@ $(if $($(call upper,$(1))),@$(SUDO) conformance/$(1) $($(call upper,$(1)))
 	)
 endef
 
-.PHONY: install uninstall deb run test test-slow lint venv system test-vm bench bench-runtimes conformance clean help
+.PHONY: install uninstall deb run test test-slow lint venv system test-vm bench bench-images bench-runtimes conformance clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,10 @@ test-vm: venv ## the tests to which systemd, cgroup version 2 and AppArmor matte
 	@$(SUDO) packaging/system-packages vm
 	@$(SUDO) conformance/vm
 	@$(SUDO) conformance/vm --boots conformance/reboots
+
+bench-images: venv ## images in and out of the engines, and registry servers side by side
+	@$(SUDO) packaging/system-packages bench
+	@$(SUDO) $(BIN)/python -m benchmarks.images
 
 bench-runtimes: venv ## the OCI runtimes on this machine side by side, on one bundle; with PEER=runc,crun today's too
 	@$(SUDO) packaging/system-packages bench
