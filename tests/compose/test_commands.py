@@ -172,3 +172,20 @@ def test_a_graph_shows_who_waits_for_whom(files: ComposeFolder) -> None:
     assert "└─▶ base (started, restarted with it)" in files("graph")
     assert files("graph", "--format", "svg").startswith("<svg ")
     assert '"web" -> "base"' in files("graph", "--format", "dot")
+
+
+def test_what_a_killed_up_has_left_half_made_anew_is_finished(compose: ComposeFolder, engine: EngineProcess) -> None:
+    compose.write("services:\n  a: {image: busybox, command: sleep 100, stop_grace_period: 0s}")
+    name = f"{compose.folder.name}-a-1"
+    compose("up", "-d")
+    old = compose("ps", "-q").strip()
+    label = f"com.docker.compose.replace={name}"
+    compose.write(
+        f"services:\n  a: {{image: busybox, command: sleep 100, stop_grace_period: 0s, labels: ['{label}']}}", "r.yaml"
+    )
+    compose("-f", "r.yaml", "up", "-d")
+    engine.docker("rename", name, f"{old[:12]}_{name}")
+    kept = compose("ps", "-q")
+    compose("-f", "r.yaml", "up", "-d")
+    assert compose("ps", "-q") == kept
+    assert compose("ps", "--format", "{{.Name}}").strip() == name

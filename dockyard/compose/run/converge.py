@@ -144,7 +144,16 @@ class Converged:
             elif one.state == "paused":
                 works.append(self._starting(one))
         together(works, self._application.limit)
+        for one in plan.keep:
+            self._finish_replacement(name, one)
         self.containers[name] = in_order([*plan.keep, *made.values()])
+
+    def _finish_replacement(self, name: str, one: Observed) -> None:
+        """Name a container that was to take another one's place, where that was killed before it could be done."""
+        final = self._application.container_name(name, one.number)
+        if labels.REPLACES in one.labels and one.name.endswith(f"_{final}"):
+            self._application.engine.post(f"/containers/{one.id}/rename", name=final)
+            one.row["Names"] = [f"/{final}"]
 
     def _removing(self, service: Tree, one: Observed) -> Callable[[], None]:
         return lambda: stop_and_remove(self._application, one, service, self._request.timeout)
