@@ -251,6 +251,8 @@ Options:
 Hidden:
   -t, --tty
       --no-tty
+      --volumes list
+      --labels list
 """
 )
 def run(session: ComposeSession, flags: Flags) -> int:
@@ -266,9 +268,8 @@ def run(session: ComposeSession, flags: Flags) -> int:
         project = project.selected([name], dependencies=False)
     project = adjusted(project, flags)
     project.service(name)
-    interactive = flags.on("interactive", default=True) and not flags.on("detach")
-    plain = flags.on("no-TTY") or flags.on("no-tty")
-    tty = not plain and not flags.on("detach") and os.isatty(1) and (os.isatty(0) or not interactive)
+    interactive = flags.on("interactive", default=True)
+    tty = _wants_tty(flags, interactive=interactive)
     service = _for_run(project, project.services[name], flags, command, interactive=interactive, tty=tty)
     project = project.with_(services={**project.services, name: service})
     progress = session.progress()
@@ -308,6 +309,18 @@ def run(session: ComposeSession, flags: Flags) -> int:
     return _other(session, start, "start", [*arguments, made.id])
 
 
+def _wants_tty(flags: Flags, *, interactive: bool) -> bool:
+    """Whether the command gets a terminal. Raises ComposeError when it must be ours and we have none."""
+    if flags.given("tty") and flags.given("no-TTY"):
+        raise ComposeError("--tty and --no-TTY can't be used together")
+    if not (flags.given("tty") or flags.given("no-TTY") or flags.given("no-tty")):
+        return os.isatty(1) and (os.isatty(0) or not interactive)
+    wanted = flags.on("tty") if flags.given("tty") else not (flags.on("no-TTY") or flags.on("no-tty"))
+    if wanted and interactive and not flags.on("detach") and not os.isatty(0):
+        raise ComposeError("the input device is not a TTY")
+    return wanted
+
+
 def _for_run(
     project: Project, service: Tree, flags: Flags, command: list[str], *, interactive: bool, tty: bool
 ) -> Tree:
@@ -330,14 +343,14 @@ def _for_run(
     environment = _environment(project, flags)
     if environment:
         found["environment"] = {**(found.get("environment") or {}), **environment}
-    for text in flags.all("label"):
+    for text in [*flags.all("label"), *flags.all("labels")]:
         name, _, value = text.partition("=")
         found["labels"] = {**(found.get("labels") or {}), name: value}
     if not flags.on("service-ports"):
         found["ports"] = []
     for text in flags.all("publish"):
         found["ports"] = [*found["ports"], *(PORT.read(port, "ports") for port in short_forms.ports(text))]
-    for text in flags.all("volume"):
+    for text in [*flags.all("volume"), *flags.all("volumes")]:
         mount = VOLUME_MOUNT.read(short_forms.volume(text), "volumes")
         if mount["type"] == "bind":
             mount["source"] = os.path.abspath(os.path.expanduser(mount["source"]))

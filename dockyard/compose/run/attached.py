@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dockyard.compose.run.logs import LogPrinter
 
 INTERRUPTED = 130
+A_MOMENT = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Attached:
         self._code = 0
         self._decided = False  # whether the container that the exit status is to come from has ended
         self._errors: list[BaseException] = []
+        self._start_ended = threading.Event()
 
     def run(self, containers: Sequence[Observed]) -> int:
         """Start the project and stay until it has ended; the exit status. Raises ComposeError, ClientError."""
@@ -80,13 +82,19 @@ class Attached:
             self._attach(one)
         self._thread(monitor.run, "ended")
         monitor.wait_until_ready()
-        self._thread(lambda: start_services(self._application, output=self._printer.line), "started")
+        self._thread(self._start, "started")
         interrupted = self._wait()
         for thread in self._threads:
             thread.join(2)
         if self._errors and not interrupted:
             raise self._errors[0]
         return INTERRUPTED if interrupted else self._code
+
+    def _start(self) -> None:
+        try:
+            start_services(self._application, output=self._printer.line)
+        finally:
+            self._start_ended.set()
 
     def _wait(self) -> bool:
         """Return when all have ended; whether somebody has asked for it."""
@@ -134,10 +142,13 @@ class Attached:
         if not self._stopping:
             self._stopping = True
             request = self._request
-            self._thread(
-                lambda: stop_services(self._application, request.services, request.timeout, self._printer.line),
-                "stopped",
-            )
+
+            def stop() -> None:
+                # what would be started after it was stopped would go on
+                self._start_ended.wait(A_MOMENT)
+                stop_services(self._application, request.services, request.timeout, self._printer.line)
+
+            self._thread(stop, "stopped")
 
     def _kill(self) -> None:
         engine = self._application.engine
@@ -152,7 +163,7 @@ class Attached:
 
             return work
 
-        together([killing(one) for one in engine.containers(self._application.project.name)])
+        together([killing(one) for one in engine.containers(self._application.project.name, self._request.services)])
 
     # -- what the monitor tells
 
