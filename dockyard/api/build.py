@@ -231,6 +231,9 @@ def _frontend_options(call: Call) -> dict[str, str]:
         options["ulimit"] = ",".join(f"{one.name}={one.soft}:{one.hard}" for one in ulimits)
     if call.flag("nocache"):
         options["no-cache"] = ""
+    cache_from = _json(call, "cachefrom", list[str], "error reading cache-from") or []
+    if cache_from:
+        options["cache-from"] = ",".join(cache_from)
     return options
 
 

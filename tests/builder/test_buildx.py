@@ -176,3 +176,17 @@ def test_checks_are_made_and_targets_and_arguments_listed(buildx: Buildx) -> Non
     assert "Usage of undefined variable '$NONE'" in said
     assert "one" in buildx("build", "--call=targets", ".")
     assert "BASE        busybox" in buildx("build", "--call=outline", ".")
+
+
+def test_an_image_brings_its_cache_along(engine: EngineProcess, buildx: Buildx) -> None:
+    (buildx.folder / "Dockerfile").write_text("FROM busybox\nCOPY Dockerfile /d\nRUN date +%s%N > /when\nENV A=b\n")
+    buildx("build", "--cache-to", "type=inline", "-t", "inline", ".")
+    image = engine.inspect("inline")["Id"]
+    engine.api("POST", "/build/prune?all=true")
+    assert engine.api("GET", "/system/df?type=build-cache")[1]["BuildCache"] == []
+    said = buildx("build", "--progress=plain", "--cache-from", "inline", "--cache-from", "nosuch", "-t", "again", ".")
+    assert said.count("CACHED") == 3
+    layers = engine.inspect("again")["RootFS"]["Layers"]
+    assert layers == engine.inspect(image)["RootFS"]["Layers"]
+    # what an image claims is no one else's: without naming it the steps are made
+    assert buildx("build", "--progress=plain", ".").count("CACHED") == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.builder.cache.inline import with_steps
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Rootfs
@@ -52,7 +53,10 @@ async def export_image(job: Job, built: Built, attributes: Mapping[str, str]) ->
     images = job.solver.images
     async with job.shown("exporting to image") as part:
         part("exporting layers", 0, 0, True)
-        image_id = images.put(encode_config(config))
+        raw = encode_config(config)
+        if attributes.get("inline-cache"):
+            raw = with_steps(raw, list(config.rootfs.diff_ids), job.solver.cache)
+        image_id = images.put(raw)
         part(f"writing image {image_id}", 0, 0, True)
         references = [check_name(name) for name in names]
         for reference in references:

@@ -200,6 +200,8 @@ class Job:
         self.client = client
         self.progress = progress
         self.explain = False
+        # steps that images tell of which this build has named
+        self.imported: dict[str, StepRow] = {}
         self.holds: list[str] = []
         self.rows: dict[Vertex, StepRow] = {}
         self.closing: list[Callable[[], object]] = []
@@ -292,8 +294,8 @@ class Job:
             self._step(vertex)
 
     def _cached(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int = 0) -> Result | None:
-        row = self.solver.cache.find(key)
-        if row is None:
+        row = self.solver.cache.find(key) or self.imported.get(key)
+        if row is None or (row.chain_id is not None and row.chain_id not in self.solver.layers):
             return None
         base = inputs[0] if inputs else Rootfs()
         if not isinstance(base, Rootfs) or base.chain_id != row.parent:
@@ -364,7 +366,7 @@ class Job:
         if content and not vertex.ignore_cache:
             found = self._cached(vertex, content, inputs, started)
             if found is not None:
-                if key and (row := self.rows.get(vertex)) is not None:
+                if key and content not in self.imported and (row := self.rows.get(vertex)) is not None:
                     self.solver.cache.put(
                         key, row.parent, row.diff_id, name=row.name, created=row.created, facts=row.facts
                     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # what only the classic builder does: limits of its containers, and how it removes them
 CLASSIC = (
     "cpu-period cpu-quota cpu-shares cpuset-cpus cpuset-mems memory memory-swap security-opt squash rm force-rm "
-    "cache-from isolation compress"
+    "isolation compress"
 ).split()
 OURS = ("secret", "no-cache-filter", "build-context", "explain-cache", "progress", "metadata-file")
 MODES = ("auto", "tty", "plain", "rawjson", "quiet")

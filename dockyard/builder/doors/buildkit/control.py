@@ -163,7 +163,8 @@ class Control:
             exporters = [(request.exporter, dict(request.exporter_attrs))]
         for cache in request.cache.exports:
             if cache.type != "inline":
-                raise InvalidParameter(f"a cache can't be exported to {cache.type} here")
+                raise InvalidParameter(f"a cache can't be exported to {cache.type} here, but inline, in the image")
+            exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
         return await self.run_build(build, request.frontend, exporters)
 
     async def run_build(

@@ -6,6 +6,8 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from dockyard.builder.graph.request import BuildRequest, Built
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
@@ -33,6 +35,21 @@ def check_syntax(text: str) -> None:
         raise InvalidParameter(
             f"frontend image {found[1]} is not run here: docker/dockerfile is built in, in any version"
         )
+
+
+def cache_sources(options: Mapping[str, str]) -> list[str]:
+    """The images that `--cache-from` names. Raises InvalidParameter."""
+    found = [name for name in options.get("cache-from", "").split(",") if name]
+    try:
+        entries = msgspec.json.decode(options.get("cache-imports", "[]"), type=list[_CacheImport] | None) or []
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"failed to unmarshal cache-imports: {error}") from None
+    return found + [entry.attrs["ref"] for entry in entries if entry.type == "registry" and entry.attrs.get("ref")]
+
+
+class _CacheImport(msgspec.Struct, rename="pascal"):
+    type: str = ""
+    attrs: dict[str, str] = {}
 
 
 def request_of(
