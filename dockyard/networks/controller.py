@@ -364,11 +364,18 @@ class Controller:
         )
 
     def _choose_gateway(self, active: Active) -> str:
-        """The network through which the container reaches the world: highest priority, then first by name."""
-        candidates = [name for name, state in active.sandbox.endpoints.items() if state.gateway or state.ipv6_gateway]
-        if not candidates:
-            return ""
-        return min(candidates, key=lambda name: (-active.sandbox.endpoints[name].gw_priority, name))
+        """The network through which the container reaches the world, "" for none.
+
+        Of the highest priority, best by both IP versions, then first by name; as in Docker (libnetwork, Endpoint.Less).
+        """
+
+        def order(name: str) -> tuple[int, bool, int, str]:
+            state = active.sandbox.endpoints[name]
+            gateways = bool(state.gateway) + bool(state.ipv6_gateway)
+            return -state.gw_priority, state.gateway_only, -gateways, name
+
+        endpoints = active.sandbox.endpoints.items()
+        return min((name for name, state in endpoints if state.gateway or state.ipv6_gateway), key=order, default="")
 
     # -- worker threads -----------------------------------------------------------------------------------------------
 

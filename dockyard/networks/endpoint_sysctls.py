@@ -7,7 +7,7 @@ from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.networks.options import ENDPOINT_SYSCTLS
 from dockyard.networks.sandboxes import write_sysctl
 
-_NAME = re.compile(r"net\.[a-z0-9]+\.[a-z0-9]+\.IFNAME\.[a-z0-9_]+")
+_NAME = re.compile(r"net\.(?:ipv4|ipv6|mpls)\.[a-z0-9]+\.IFNAME\.[a-z0-9_]+")
 
 
 def endpoint_sysctls(options: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -20,7 +20,10 @@ def endpoint_sysctls(options: Mapping[str, str]) -> list[tuple[str, str]]:
         if not equals:
             raise InvalidParameter(f"expected sysctl '{entry}' to have format name=value")
         if not _NAME.fullmatch(name):
-            raise InvalidParameter(f"expected sysctl '{entry}' to have format net.X.Y.IFNAME.Z")
+            raise InvalidParameter(
+                f"unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V'"
+                ", 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
         found.append((name, value))
     return found
 

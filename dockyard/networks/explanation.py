@@ -54,7 +54,16 @@ def explain(
 
 def _way_out(bridged: Sequence[tuple[Network, EndpointState]]) -> tuple[Network, EndpointState] | None:
     leading = [pair for pair in bridged if pair[1].gateway or pair[1].ipv6_gateway]
-    return min(leading, key=lambda pair: (-pair[1].gw_priority, pair[0].name), default=None)
+    return min(
+        leading,
+        key=lambda pair: (
+            -pair[1].gw_priority,
+            pair[1].gateway_only,
+            -bool(pair[1].gateway) - bool(pair[1].ipv6_gateway),
+            pair[0].name,
+        ),
+        default=None,
+    )
 
 
 def _published(sandbox: Sandbox, port: tuple[int, str] | None) -> Iterator[tuple[int, str, str, str]]:

@@ -98,7 +98,8 @@ class HostPorts:
             other = ip_address(owner)
             overlap = other.is_unspecified or address.is_unspecified or other == address
             if other.version == address.version and overlap:
-                raise SystemFailure(f"Bind for {display(host_ip, number)} failed: port is already allocated")
+                told = owner if other.is_unspecified else host_ip
+                raise SystemFailure(f"Bind for {display(told, number)} failed: port is already allocated")
         try:
             held = HeldPort(protocol, host_ip, number, _bind(protocol, host_ip, number, address.version))
         except OSError as error:

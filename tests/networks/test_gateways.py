@@ -171,7 +171,7 @@ async def test_an_endpoint_has_settings_of_its_own(host: Host) -> None:
     three = await host.join("three", mode="lan", sysctls={"net.ipv6.conf.all.disable_ipv6": "1"})
     assert (two.endpoints["lan"].ipv6, three.endpoints["lan"].ipv6) == ("", "")
     for wrong in ("net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.IFNAME.forwarding"):
-        with pytest.raises(InvalidParameter, match="to have format"):
+        with pytest.raises(InvalidParameter, match=r"IFNAME\.Z=V|to have format name=value"):
             await host.join("no", mode="lan", endpoints={"lan": EndpointConfig(driver_opts={option: wrong})})
 
 
@@ -203,3 +203,14 @@ async def test_neighbours_are_told_of_new_addresses_as_often_as_the_network_says
     ):
         with pytest.raises(InvalidParameter, match=said):
             await host.create("no", options={f"com.docker.network.{name}": value})
+
+
+async def test_the_way_out_is_by_both_ip_versions_where_priorities_do_not_say_otherwise(host: Host) -> None:
+    await host.create("zone", ipv6=True)
+    wish = EndpointConfig(gw_priority=1)
+    one = await host.join("one", endpoints={"bridge": EndpointConfig(), "zone": EndpointConfig()}, mode="bridge")
+    two = await host.join("two", endpoints={"bridge": wish, "zone": EndpointConfig()}, mode="bridge")
+    for sandbox, network in ((one, "zone"), (two, "bridge")):
+        assert sandbox.netns_path is not None
+        gateway = sandbox.endpoints[network].gateway
+        assert ip(sandbox.netns_path, "route", "show", "default")[0]["gateway"] == gateway

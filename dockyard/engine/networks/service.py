@@ -65,6 +65,7 @@ log = logging.getLogger("dockyard.networks")
 
 # What the default bridge may be called, best first.
 DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
+PRIVATE = "container cannot be connected to multiple networks with one of the networks in private ({}) mode"
 PREDEFINED = ("bridge", "host", "none")
 
 
@@ -543,10 +544,7 @@ class NetworkService:
             wanted = {first.id: wanted.pop(first.id), **wanted}
         private = [network.name for network, _ in wanted.values() if network.driver in ("host", "null")]
         if len(wanted) > 1 and private:
-            raise Conflict(
-                "container cannot be connected to multiple networks with one of the networks in private "
-                f"({private[0]}) mode"
-            )
+            raise Conflict(PRIVATE.format(private[0]))
         for network, config in wanted.values():
             check_endpoint(network.name, network, config)
         return list(wanted.values())
@@ -574,12 +572,12 @@ class NetworkService:
         if found.name in sandbox.endpoints:
             name = self._name_of(found, container_id)
             raise Forbidden(f"endpoint with name {name} already exists in network {found.name}")
-        if found.driver in ("host", "null"):
-            raise Conflict(f"container cannot be connected to {found.name} network")
+        if found.driver == "host":
+            raise Conflict("cannot connect container to host network - container must be created in host network mode")
+        if found.driver == "null":
+            raise Conflict(PRIVATE.format("none"))
         if any(self._by_id[state.network_id].driver in ("host", "null") for state in sandbox.endpoints.values()):
-            raise Conflict(
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-            )
+            raise Conflict(PRIVATE.format("none"))
         check_endpoint(found.name, found, config)
         await self._make_again(found)
         state = await self._controller.connect(container_id, found, config)
