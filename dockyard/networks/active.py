@@ -28,6 +28,11 @@ class Active:
         """Whether one of its endpoints has an IPv6 address."""
         return any(state.ipv6 for state in self.sandbox.endpoints.values())
 
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """(IPv4 or "", IPv6 or "") of each endpoint."""
+        return [(state.ip, state.ipv6) for state in self.sandbox.endpoints.values()]
+
     def stop_advertising(self) -> None:
         """Let no more neighbours be told of its addresses."""
         for advertiser in self.advertisers:

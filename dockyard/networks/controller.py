@@ -24,6 +24,7 @@ from dockyard.networks.cluster.store import ClusterStore
 from dockyard.networks.dns import DnsSockets
 from dockyard.networks.drivers import (
     BridgeDriver,
+    CniDriver,
     Driver,
     HostDriver,
     IpvlanDriver,
@@ -78,7 +79,7 @@ class Controller:
         self._mark = mark_of(exec_root)
         bridge = BridgeDriver(self._mark, settings.ip_forward)
         self._overlay = OverlayDriver(self._mark, self._directory, cluster)
-        others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark))
+        others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark), CniDriver())
         self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, *others, self._overlay)}
         self._bridge = bridge
         self.firewall = firewall_of(settings)
@@ -277,8 +278,12 @@ class Controller:
             undo.callback(self._publisher.release, active.publications)
             building = self._do(self._build, active)
             undo.push_async_callback(self._unbuild, active, building)
+            before = active.addresses
             self._write_files(active)  # meanwhile
-            self._start(active, await asyncio.shield(building))
+            sockets = await asyncio.shield(building)
+            if active.addresses != before:  # a plugin has given others
+                self._write_files(active)
+            self._start(active, sockets)
             await self._advertise(active, sandbox.endpoints)
             self._tell_linking(active)
             undo.pop_all()

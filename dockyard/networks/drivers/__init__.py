@@ -2,6 +2,7 @@
 
 from dockyard.networks.drivers.base import Driver, Plan
 from dockyard.networks.drivers.bridge import BridgeDriver
+from dockyard.networks.drivers.cni import CniDriver
 from dockyard.networks.drivers.host import HostDriver
 from dockyard.networks.drivers.macvlan import IpvlanDriver, MacvlanDriver
 from dockyard.networks.drivers.null import NullDriver
@@ -10,6 +11,7 @@ from dockyard.networks.drivers.remote import RemoteDriver
 
 __all__ = [
     "BridgeDriver",
+    "CniDriver",
     "Driver",
     "HostDriver",
     "IpvlanDriver",
