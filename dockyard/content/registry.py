@@ -256,12 +256,12 @@ class Repository:
                     raise Unavailable(f"cannot fetch the manifest of {self._shown(reference)}: {error}") from error
 
     async def manifest_digest(self, reference: str) -> str:
-        """What a tag means now, without fetching it. Raises NotFound, Unauthorized, Unavailable.
+        """What a tag means now, without fetching it. Raises NotFound, Unauthorized, Unavailable, the latter at once.
 
         "" when the registry does not say.
         """
         headers = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
-        async with self._request("HEAD", f"{self._path}/manifests/{reference}", headers) as response:
+        async with self._request("HEAD", f"{self._path}/manifests/{reference}", headers, tries=None) as response:
             await self._check(response, missing=f"manifest for {self._shown(reference)} not found")
             digest = response.headers.get("Docker-Content-Digest", "")
         return digest if is_digest(digest) else ""
