@@ -14,6 +14,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -105,20 +106,23 @@ def measure(
 def _run(host: str, folder: Path, program: str, *words: str) -> Sample:
     """Run a command to its end. Raises CalledProcessError when it fails."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": host}
-    begin = time.perf_counter()
-    process = subprocess.Popen(
-        [program, *words],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    took = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, [program, *words])
+    with tempfile.TemporaryFile("w+") as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [program, *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        took = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            sys.stderr.write(errors.read())
+            raise subprocess.CalledProcessError(process.returncode, [program, *words])
     return took * 1000, (used.ru_utime + used.ru_stime) * 1000
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dockyard.cli.compose.look import specified
@@ -294,7 +293,7 @@ def run(session: ComposeSession, flags: Flags) -> int:
         use_aliases=flags.on("use-aliases"),
     )
     if flags.on("rm") and flags.on("detach"):
-        wanted = replace(wanted, auto_remove=True)
+        wanted = wanted._replace(auto_remove=True)
     made = make_one_off(application, request, wanted)
     if session.dry:
         return 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.hashes import service_hash
@@ -20,25 +19,24 @@ Tree = dict[str, Any]
 DIVERGED, FORCE, NEVER = "diverged", "force", "never"  # when containers are made anew
 
 
-@dataclass(frozen=True)
-class Resources:
+class Resources(NamedTuple):
     """What a container is compared with: IDs of networks and names of volumes by their keys, and its image's ID."""
 
-    networks: Mapping[str, str] = field(default_factory=dict)
-    volumes: Mapping[str, str] = field(default_factory=dict)
-    image_id: str = ""
+    networks: Mapping[str, str]
+    volumes: Mapping[str, str]
+    image_id: str
 
 
-@dataclass
 class ServicePlan:
     """What happens to each container of a service; `reasons` by ID say why one is made anew."""
 
-    name: str
-    keep: list[Observed] = field(default_factory=list)
-    recreate: list[Observed] = field(default_factory=list)
-    remove: list[Observed] = field(default_factory=list)
-    create: list[int] = field(default_factory=list)  # the numbers of those that are missing
-    reasons: dict[str, str] = field(default_factory=dict)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keep: list[Observed] = []
+        self.recreate: list[Observed] = []
+        self.remove: list[Observed] = []
+        self.create: list[int] = []  # the numbers of those that are missing
+        self.reasons: dict[str, str] = {}
 
 
 def plan_service(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.hashes import service_hash
@@ -25,22 +24,21 @@ MANY_NETWORKS = (1, 44)  # from this version of the API on a container can be ma
 INTERFACE_NAME = "com.docker.network.endpoint.ifname"
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One container of a service: its name and number, and how it differs from the service's others."""
 
     service: str
     name: str
     number: int
     image_id: str = ""
-    extra_labels: Mapping[str, str] = field(default_factory=dict)
+    extra_labels: Mapping[str, str] = {}
     auto_remove: bool = False
     attach_stdin: bool = False
     use_aliases: bool = True
     inherited: Tree | None = None  # the container that it replaces, as inspected, whose anonymous volumes it keeps
     image_volumes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = {}
 
 
 def create_body(

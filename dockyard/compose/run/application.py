@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from dockyard.compose.run.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dockyard.compose.model.project import Project
     from dockyard.compose.run.engine import Engine
+    from dockyard.compose.run.progress import Progress
 
 
-@dataclass
 class Application:
     """A project on an engine. `limit`: how much is done at once, 0 for all that can be.
 
     `lease`: labels that everything gets which is made, beside those that its configuration is told by.
     """
 
-    project: Project
-    engine: Engine
-    progress: Progress
-    warn: Callable[[str], None]
-    limit: int = 0
-    proxies: dict[str, str] = field(default_factory=dict)
-    lease: dict[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        project: Project,
+        engine: Engine,
+        progress: Progress,
+        warn: Callable[[str], None],
+        limit: int = 0,
+        proxies: dict[str, str] | None = None,
+        lease: dict[str, str] | None = None,
+    ) -> None:
+        self.project = project
+        self.engine = engine
+        self.progress = progress
+        self.warn = warn
+        self.limit = limit
+        self.proxies = proxies or {}
+        self.lease = lease or {}
+
+    def of(self, project: Project) -> Application:
+        """The same for another project."""
+        return Application(**{**self.__dict__, "project": project})
 
     def container_name(self, service: str, number: int) -> str:
         """The name that a service's container gets."""

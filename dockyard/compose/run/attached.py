@@ -6,8 +6,7 @@ import queue
 import signal
 import sys
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.client.container import Container
 from dockyard.client.errors import APIError, ClientError, Conflict, NotFound
@@ -29,8 +28,7 @@ INTERRUPTED = 130
 A_MOMENT = 1.0  # seconds
 
 
-@dataclass(frozen=True)
-class AttachRequest:
+class AttachRequest(NamedTuple):
     """What `up` takes for its time in the foreground."""
 
     attach_to: Sequence[str] = ()

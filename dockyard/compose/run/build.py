@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.client.errors import OperationFailed
 from dockyard.client.images import REMOTE
@@ -15,15 +14,14 @@ from dockyard.compose.plan.order import Walk
 from dockyard.compose.run.progress import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dockyard.compose.run.application import Application
 
 Tree = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class BuildRequest:
+class BuildRequest(NamedTuple):
     """What `compose build` and `up --build` take. `always`: also what is there already."""
 
     always: bool = False
@@ -31,7 +29,7 @@ class BuildRequest:
     no_cache: bool = False
     quiet: bool = False
     push: bool = False
-    arguments: dict[str, str | None] = field(default_factory=dict)
+    arguments: Mapping[str, str | None] = {}
     memory: int = 0
     dependencies: bool = False
 

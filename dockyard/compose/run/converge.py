@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.client.errors import APIError
 from dockyard.compose.errors import ComposeError
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 Tree = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class CreateRequest:
+class CreateRequest(NamedTuple):
     """What `compose create` and `up` take."""
 
     services: Sequence[str] = ()  # those that were asked for; the others are there for them
@@ -38,7 +36,7 @@ class CreateRequest:
     recreate_dependencies: str = DIVERGED
     keep_anonymous_volumes: bool = True
     timeout: int | None = None
-    build: BuildRequest | None = field(default=None)
+    build: BuildRequest | None = None
     quiet_pull: bool = False
     remove_orphans: bool = False
     ignore_orphans: bool = False
@@ -214,13 +212,11 @@ class Converged:
         event = f"Container {wanted.name}"
         if not quiet:
             application.progress.event(event, "Creating")
-        values = {
-            **wanted.__dict__,
-            "image_id": self._images.get(wanted.service, ""),
-            "proxies": application.proxies,
-            "links": tuple(self._links(service, wanted)),
-        }
-        full = Wanted(**values)
+        full = wanted._replace(
+            image_id=self._images.get(wanted.service, ""),
+            proxies=application.proxies,
+            links=tuple(self._links(service, wanted)),
+        )
         try:
             body = create_body(application.project, service, full, engine.version, application.warn)
             if alias:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dockyard.compose.errors import ComposeError
@@ -76,4 +75,4 @@ def with_found_resources(application: Application) -> Application:
         row["Labels"].get(labels.VOLUME, row["Name"]): {"name": row["Name"], "driver": row["Driver"]}
         for row in application.engine.volumes(label=mark)
     }
-    return replace(application, project=project.with_(networks=networks, volumes=volumes))
+    return application.of(project.with_(networks=networks, volumes=volumes))

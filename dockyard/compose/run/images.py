@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dockyard.client.errors import APIError, ClientError, Conflict, NotFound, OperationFailed
@@ -161,6 +160,8 @@ def refresh_age(policy: str) -> float | None:
 
 
 def _moment(text: str) -> float:
+    from datetime import datetime
+
     if text.startswith("0001-"):
         return 0.0
     whole, dot, rest = text.partition(".")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from dockyard.client.container import Container
 from dockyard.client.errors import APIError, ClientError, NotFound
@@ -82,8 +81,7 @@ class LogPrinter:
         to.flush()
 
 
-@dataclass(frozen=True)
-class LogRequest:
+class LogRequest(NamedTuple):
     """What `compose logs` takes. `services`: whose containers are followed when they start later; none for all."""
 
     services: Sequence[str] = ()
@@ -140,7 +138,7 @@ def show_logs(
         began = application.engine.container(id)["State"]["StartedAt"]
         if (id, began) not in begun:
             begun.add((id, began))
-            follow(id, name, replace(request, since=began))
+            follow(id, name, request._replace(since=began))
 
     def ready(there: Sequence[Observed]) -> None:
         """Those that have started since they were looked for, of which no event tells."""

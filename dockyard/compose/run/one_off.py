@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dockyard.compose.plan import labels
 from dockyard.compose.plan.mounts import injected
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from dockyard.compose.run.build import BuildRequest
 
 
-@dataclass(frozen=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """What `compose run` takes, besides what it changes in the service."""
 
     build: BuildRequest | None = None
@@ -43,7 +41,7 @@ def make_one_off(application: Application, request: RunRequest, wanted: Wanted) 
     alone = project.selected([name], dependencies=False)
     with application.progress:
         if request.dependencies and others.services:
-            around = replace(application, project=others)
+            around = application.of(others)
             create(
                 around,
                 CreateRequest(
@@ -54,7 +52,7 @@ def make_one_off(application: Application, request: RunRequest, wanted: Wanted) 
                 ),
             )
             start_services(around)
-        images = ensure_images(replace(application, project=alone), request.build, quiet=request.quiet_pull)
+        images = ensure_images(application.of(alone), request.build, quiet=request.quiet_pull)
         networks = ensure_networks(application)
         volumes = ensure_volumes(application, lambda question: False)
         there = application.engine.containers(project.name)
@@ -63,7 +61,7 @@ def make_one_off(application: Application, request: RunRequest, wanted: Wanted) 
         converged = Converged(application, CreateRequest(), there, images, networks, volumes)
         made = converged.make(
             converged.resolved(name),
-            replace(wanted, name=own_name, extra_labels={labels.SLUG: slug, labels.ONE_OFF: "True"}),
+            wanted._replace(name=own_name, extra_labels={labels.SLUG: slug, labels.ONE_OFF: "True"}),
         )
         for reference, target, content in injected(project, name, service):
             inject(application, made.id, reference, target, content)

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -27,20 +26,30 @@ _FINISHED = frozenset(
 )
 
 
-@dataclass
 class Event:
     """What happens to a resource: "Container web-1", "Started". `text` stands before the status, `parent` above it."""
 
-    id: str
-    status: str = ""
-    state: str = WORKING
-    text: str = ""
-    parent: str = ""
-    current: int = 0
-    total: int = 0
-    percent: int = 0
-    began: float = field(default_factory=time.monotonic)
-    ended: float = 0
+    def __init__(
+        self,
+        id: str,
+        status: str = "",
+        state: str = WORKING,
+        text: str = "",
+        parent: str = "",
+        current: int = 0,
+        total: int = 0,
+        percent: int = 0,
+    ) -> None:
+        self.id = id
+        self.status = status
+        self.state = state
+        self.text = text
+        self.parent = parent
+        self.current = current
+        self.total = total
+        self.percent = percent
+        self.began = time.monotonic()
+        self.ended = 0.0
 
 
 class Progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -110,6 +109,8 @@ def start_container(
 
 def inject(application: Application, container: str, reference: Tree, target: str, content: str) -> None:
     """Write a file into a container."""
+    import tarfile
+
     data = content.encode()
     info = tarfile.TarInfo(target.lstrip("/"))
     info.size = len(data)
