@@ -240,9 +240,9 @@ def _ports(container: Container) -> list[dict[str, Any]]:
         number, _, protocol = port.partition("/")
         bindings = published.get(port) or []
         for address, host_port in bindings:
-            shown.append(
-                {"IP": address, "PrivatePort": int(number), "PublicPort": int(host_port), "Type": protocol or "tcp"}
-            )
+            # a routed network's port is the container's own, and none of the host's
+            public = {"PublicPort": int(host_port)} if host_port else {}
+            shown.append({"IP": address, "PrivatePort": int(number), **public, "Type": protocol or "tcp"})
         if not bindings and number.isdigit():
             shown.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
     return shown

@@ -110,7 +110,7 @@ class Container(Resource[M]):
         """Its published ports, {"80/tcp": [("0.0.0.0", 49153)]}, as of the last `reload`."""
         found = self._network_settings.get("Ports") or {}
         return {
-            port: [(binding["HostIp"], int(binding["HostPort"])) for binding in bindings or ()]
+            port: [(binding["HostIp"], int(binding["HostPort"])) for binding in bindings or () if binding["HostPort"]]
             for port, bindings in found.items()
         }
 

@@ -40,14 +40,13 @@ class PublishedPorts:
     def hold(self, active: Active, wanted: PortBindings) -> None:
         """Take host ports for the container's way out; none when it has no such."""
         request, sandbox = active.request, active.sandbox
-        known = [self._networks.get(state.network_id) for state in sandbox.endpoints.values()]
-        shown = any(network is not None and self._publishes(network) for network in known)
-        sandbox.ports = {exposed: [] for exposed in request.exposed_ports} if shown else {}
-        if active.gateway_network and wanted:
+        sandbox.ports = {}
+        if active.gateway_network:
             state = sandbox.endpoints[active.gateway_network]
             network = self._networks[state.network_id]
             if not self._publishes(network):
                 return
+            sandbox.ports = {exposed: [] for exposed in request.exposed_ports}
             active.publications, bound = self._publisher.hold(request, network, state, wanted)
             sandbox.ports.update(bound)
 

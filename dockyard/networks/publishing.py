@@ -67,7 +67,7 @@ class Publisher:
                     taken = self._ports.take(protocol, bindable, host_port, target) if bindable else []
                     # nothing of the host's is bound where the container is addressed itself
                     taken += [HeldPort(protocol, _any(place), 0, None) for place in opened]
-                    for held in taken:
+                    for held in sorted(taken, key=lambda one: ":" in one.host_ip):
                         publications.append(self._publication(held, network, state, number))
                         bound.append((held.host_ip, str(held.host_port or "")))
         except DockyardError as error:
@@ -145,7 +145,7 @@ class Publisher:
         default = network.options.get(HOST_BINDING) or self._settings.host_binding
         if default != "0.0.0.0":
             return [default]
-        both = ["0.0.0.0"] if state.ip or self._settings.userland_proxy else []
+        both = ["0.0.0.0"] if state.ip else []
         # asked each time: a host may come by IPv6, or give it up
         if (state.ipv6 or self._settings.userland_proxy) and (_host_has_ipv6() or _is_routed(network, "::")):
             both.append("::")

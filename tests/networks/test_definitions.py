@@ -51,6 +51,25 @@ def test_networks_that_cannot_be_are_refused_in_dockers_words(
     assert "wrong" not in engine.docker("network", "ls", "--format", "{{.Name}}").split()
 
 
+def test_a_routed_port_is_listed_without_one_of_the_hosts(engine: EngineProcess) -> None:
+    mode = "com.docker.network.bridge.gateway_mode_ipv4=routed"
+    engine.docker("network", "create", "-o", mode, "wan")
+    engine.docker(
+        "run", "-d", "--name", "routed", "--net", "wan", "-p", "80", "--restart", "always", "busybox", "sleep", "9"
+    )
+    assert engine.docker("ps", "--format", "{{.Ports}}").startswith("0.0.0.0:0->80/tcp")
+    assert engine.inspect("routed")["NetworkSettings"]["Ports"]["80/tcp"][0] == {"HostIp": "0.0.0.0", "HostPort": ""}
+    assert engine.dockyard("ps").returncode == 0
+    engine.kill()
+    engine.start()
+    assert engine.docker("ps", "--format", "{{.Ports}}").startswith("0.0.0.0:0->80/tcp")
+    engine.docker("network", "create", "--ipv4=false", "--ipv6", "six")
+    engine.docker("run", "-d", "--name", "only6", "--net", "six", "-p", "28380:80", "busybox", "sleep", "9")
+    assert engine.docker("port", "only6") == "80/tcp -> [::]:28380\n"
+    engine.docker("rm", "-f", "routed", "only6")
+    engine.docker("network", "rm", "wan", "six")
+
+
 def test_a_configuration_network_is_a_pattern_and_survives_a_new_daemon(engine: EngineProcess) -> None:
     engine.docker("network", "create", "--config-only", "--subnet", "10.230.9.0/24", "--label", "a=b", "pattern")
     engine.docker("network", "create", "--config-from", "pattern", "made")
