@@ -32,7 +32,7 @@ def _other(session: ComposeSession, command: Callable[..., Any], name: str, argu
 
 
 def _running(session: ComposeSession, flags: Flags, service: str) -> Observed:
-    _, name = session.project_or_name([service])
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, [service], all=False, one_off=None)
     return specified(containers, service, flags.number("index"))
 
@@ -134,7 +134,7 @@ def cp(session: ComposeSession, flags: Flags) -> int:
     if not here and not there:
         raise ComposeError("unknown copy direction")
     service, place = here or there or ("", "")
-    _, name = session.project_or_name([service])
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, [service], one_off=None if flags.on("all") else False)
     if flags.given("index") or here:
         containers = [specified(containers, service, flags.number("index"))]
@@ -184,7 +184,7 @@ def export(session: ComposeSession, flags: Flags) -> int:
 
 
 def _any(session: ComposeSession, flags: Flags, service: str) -> Observed:
-    _, name = session.project_or_name([service])
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, [service], one_off=None)
     return specified(containers, service, flags.number("index"))
 

@@ -38,8 +38,7 @@ def compact(value: Any) -> str:
 
 def plain_table(rows: list[list[str]], *, gap: int = 3, narrowest: int = 20) -> str:
     """Columns as Go's tabwriter lays them out with Compose's settings."""
-    least = narrowest if gap == 3 else 0
-    widths = [max(least, max(len(row[column]) for row in rows) + gap) for column in range(len(rows[0]))]
+    widths = [max(narrowest, max(len(row[column]) for row in rows) + gap) for column in range(len(rows[0]))]
     return "\n".join(
         "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1] for row in rows
     )
@@ -319,8 +318,7 @@ Options:
 )
 def images(session: ComposeSession, flags: Flags) -> int:
     """By container."""
-    project, name = session.project_or_name(flags.arguments)
-    _check_services(project, flags.arguments)
+    _, name = session.project_or_name()
     containers = session.engine.marked(f"{labels.PROJECT}={name}")
     if flags.arguments:
         containers = of_services(containers, flags.arguments)
@@ -332,11 +330,11 @@ def images(session: ComposeSession, flags: Flags) -> int:
         return 0
     rows = [_image_row(one, image or {}) for one, image in found]
     if flags.text("format") == "json":
-        print(compact(rows))
+        print(json.dumps(rows, ensure_ascii=False, separators=(",", ":")), end="\n\n")
         return 0
     table = [["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"]]
     for row in rows:
-        created = output.age(time.time() - output.moment(row["Created"])) + " ago" if row["Created"] else "N/A"
+        created = output.age(time.time() - output.moment(row["LastTagTime"])) + " ago"
         table.append(
             [
                 row["ContainerName"],
@@ -358,6 +356,7 @@ def _image_row(one: Observed, image: Row) -> Row:
     if name.startswith("sha256:"):
         repository = tag = ""
     variant = f"/{image['Variant']}" if image.get("Variant") else ""
+    tagged = str((image.get("Metadata") or {}).get("LastTagTime", "0001-01-01T00:00:00Z"))
     return {
         "ID": image.get("Id", ""),
         "ContainerName": one.name,
@@ -365,8 +364,7 @@ def _image_row(one: Observed, image: Row) -> Row:
         "Tag": tag,
         "Platform": f"{image.get('Os', '')}/{image.get('Architecture', '')}{variant}",
         "Size": image.get("Size", 0),
-        "Created": image.get("Created", ""),
-        "LastTagTime": (image.get("Metadata") or {}).get("LastTagTime", "0001-01-01T00:00:00Z"),
+        "LastTagTime": tagged if not tagged.startswith("0001-") else image.get("Created", tagged),
     }
 
 
@@ -384,7 +382,7 @@ Options:
 def port(session: ComposeSession, flags: Flags) -> int:
     """ADDRESS:PORT."""
     service, number = flags.arguments
-    _, name = session.project_or_name([service])
+    _, name = session.project_or_name()
     if not number.isdigit():
         raise ComposeError(f'strconv.ParseUint: parsing "{number}": invalid syntax')
     container = specified(session.engine.containers(name, [service], all=False), service, flags.number("index"))
@@ -393,7 +391,8 @@ def port(session: ComposeSession, flags: Flags) -> int:
         if binding.get("PrivatePort") == int(number) and binding.get("Type") == protocol:
             print(f"{binding.get('IP', '')}:{binding.get('PublicPort', 0)}")
             return 0
-    raise ComposeError(f"no port {number}/{protocol} for container {container.name}: ")
+    there = ", ".join(f"{one.get('PublicPort', 0)}/{one['Type']}" for one in container.row.get("Ports") or ())
+    raise ComposeError(f"no port {number}/{protocol} for container {container.name}: {there}")
 
 
 @usage(
@@ -405,7 +404,7 @@ Display the running processes
 )
 def top(session: ComposeSession, flags: Flags) -> int:
     """Of all containers."""
-    _, name = session.project_or_name(flags.arguments)
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, flags.arguments, all=False, one_off=None)
     containers.sort(key=lambda one: one.name)
     titles: list[str] = ["SERVICE", "#"]
@@ -418,7 +417,7 @@ def top(session: ComposeSession, flags: Flags) -> int:
             rows.append({"SERVICE": one.service, "#": number, **dict(zip(found["Titles"], process, strict=False))})
     if rows:
         table = [titles, *([row.get(title, "-") for title in titles] for row in rows)]
-        print(plain_table(table, gap=2))
+        print(plain_table(table, gap=2, narrowest=4))
     return 0
 
 
@@ -436,7 +435,7 @@ Options:
 )
 def events(session: ComposeSession, flags: Flags) -> int:
     """Until told to stop."""
-    _, name = session.project_or_name(flags.arguments)
+    _, name = session.project_or_name()
     filters = {"type": "container", "label": f"{labels.PROJECT}={name}"}
     stream = session.engine.client.events(
         since=moment(flags.text("since")), until=moment(flags.text("until")), filters=filters
@@ -483,7 +482,7 @@ def stats(session: ComposeSession, flags: Flags) -> int:
     from dockyard.cli.commands import observe
     from dockyard.cli.usage import Flags as Parsed
 
-    _, name = session.project_or_name(flags.arguments)
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, flags.arguments, all=flags.on("all"))
     if not containers:
         return 0
