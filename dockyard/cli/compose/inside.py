@@ -136,10 +136,10 @@ def cp(session: ComposeSession, flags: Flags) -> int:
     service, place = here or there or ("", "")
     _, name = session.project_or_name()
     containers = session.engine.containers(name, [service], one_off=None if flags.on("all") else False)
-    if flags.given("index") or here:
-        containers = [specified(containers, service, flags.number("index"))]
     if not containers:
         raise ComposeError(f'no container found for service "{service}"')
+    if flags.given("index") or here:
+        containers = [specified(containers, service, flags.number("index"))]
     arguments = [f"--{name}" for name in ("archive", "follow-link") if flags.on(name)]
     for container in containers:
         inside = f"{container.name}:{place}"

@@ -378,6 +378,12 @@ def start(session: ComposeSession, flags: Flags) -> int:
     return 0
 
 
+def _check_there(project: Project, services: Sequence[str]) -> None:
+    for name in services:
+        if name not in project.services:
+            raise ComposeError(f"no such service: {name}")
+
+
 @usage(
     """
 dockyard compose stop [OPTIONS] [SERVICE...]
@@ -393,8 +399,7 @@ def stop(session: ComposeSession, flags: Flags) -> int:
     project, name = session.project_or_name()
     project = project or project_of(name, session.engine.containers(name))
     project = project.with_enabled(flags.arguments)
-    for service in flags.arguments:
-        project.service(service)
+    _check_there(project, flags.arguments)
     application = session.application(project, session.progress("Stopping"))
     with application.progress:
         stop_services(application, flags.arguments, _timeout(flags))
@@ -416,10 +421,9 @@ def restart(session: ComposeSession, flags: Flags) -> int:
     """Also what depends on them with `restart: true`."""
     project, name = session.project_or_name()
     containers = session.engine.containers(name)
-    project = project or project_of(name, containers)
+    project = (project or project_of(name, containers)).with_enabled(flags.arguments)
     wanted = list(flags.arguments)
-    for service in wanted:
-        project.service(service)
+    _check_there(project, wanted)
     if wanted and not flags.on("no-deps"):
         for service in project.services:
             dependencies = project.services[service].get("depends_on") or {}
@@ -643,7 +647,7 @@ Options:
 )
 def wait(session: ComposeSession, flags: Flags) -> int:
     """The exit status is that of the last container to end."""
-    _, name = session.project_or_name(flags.arguments)
+    _, name = session.project_or_name()
     containers = session.engine.containers(name, flags.arguments, all=False)
     if not containers:
         raise ComposeError(f'no containers for project "{name}"')

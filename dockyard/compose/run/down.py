@@ -36,7 +36,7 @@ def down(
     wanted = [name for name in services if name in project.services]
     for name in services:
         if known and name not in project.services:
-            project.service(name)
+            raise ComposeError(f"no such service: {name}")
     if services and not wanted:
         return
     only = project.reachable(wanted, dependents=True) if wanted else []
