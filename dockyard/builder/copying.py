@@ -62,15 +62,19 @@ def excluding(sources: list[Source], patterns: Sequence[str]) -> list[Source]:
     return found
 
 
-def find_sources(tree: Tree, patterns: list[str], *, context: bool, unpack: bool, deep: bool = False) -> list[Source]:
+def find_sources(
+    tree: Tree, patterns: list[str], *, context: bool, unpack: bool, deep: bool = False, lenient: bool = False
+) -> list[Source]:
     """What the `patterns` of a COPY name in `tree`; with `deep` a `**` stands for any directories.
+
+    `lenient`: it may be nothing.
 
     Raises InvalidParameter in Docker's words.
     """
     found: list[Source] = []
     for pattern in patterns:
         found += _find(tree, pattern, context, unpack, deep)
-    if not found:
+    if not found and not lenient:
         raise InvalidParameter("no source files were specified")
     return found
 
@@ -142,5 +146,7 @@ def source_checksum(sources: list[Source], *, owners: bool) -> str:
         fact = (name, source.unpack, source.file.directory, checksum(source.file, owners=owners))
         above = [(place, folder.entry.mode, folder.entry.uid, folder.entry.gid) for place, folder in source.above]
         facts.append((*fact, source.place, above) if source.place else fact)
+    if not sources:
+        return "none"
     kind = "multi" if len(sources) > 1 else "dir" if sources[0].file.directory else "file"
     return f"{kind}:{hashlib.sha256(repr(facts).encode(errors='surrogateescape')).hexdigest()}"

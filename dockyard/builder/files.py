@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
@@ -103,7 +104,8 @@ class Copy(Vertex):
             found = excluding(found, self.order.excludes)
         except BadPattern as error:
             raise InvalidParameter(str(error)) from None
-        if not found and not self.order.excludes:
+        wild = any(re.search(r"[*?\[]", pattern) for source in self.order.sources for pattern in source.patterns)
+        if not found and not self.order.excludes and not wild:  # a wildcard may match nothing (AllowEmptyWildcard)
             raise InvalidParameter("no source files were specified")
         return found
 
@@ -156,14 +158,14 @@ def _find(tree: Tree, source: From, order: CopyOrder) -> list[Source]:
     else:
         patterns = list(source.patterns)
     if not order.parents:
-        return find_sources(tree, patterns, context=source.context, unpack=source.unpack)
+        return find_sources(tree, patterns, context=source.context, unpack=source.unpack, lenient=True)
     found: list[Source] = []
     for pattern in patterns:
         # what is before "/./" in a source is not repeated at the destination
         before, pivot, after = pattern.partition("/./")
         whole = f"{before}/{after}" if pivot else pattern
         depth = len(components(before)) if pivot else 0
-        for one in find_sources(tree, [whole], context=source.context, unpack=False, deep=True):
+        for one in find_sources(tree, [whole], context=source.context, unpack=False, deep=True, lenient=True):
             found.append(_with_parents(tree, one, depth))
     return found
 

@@ -77,6 +77,13 @@ def parse_mount(text: str) -> RunMount:
             value = "true"
         options[name] = value
     kind = options.pop("type", "bind")
+    if "$" in text:  # what variables stand for is known when the step is reached
+        return RunMount(kind, options)
+    return checked_mount(kind, options)
+
+
+def checked_mount(kind: str, options: dict[str, str]) -> RunMount:
+    """A mount whose options, in their long names, are what its kind takes. Raises InvalidParameter."""
     if kind not in KINDS:
         raise InvalidParameter(f'unsupported mount type "{kind}"')
     for name in options:

@@ -126,8 +126,12 @@ def _read_instruction(lines: list[str], start: int, continued: re.Pattern[str], 
         found.warnings.append(f"[WARNING]: Empty continuation line found in:\n    {original}\n")
     word, _, rest = _first_word(original)
     heredocs: list[Heredoc] = []
-    if word in WITH_HEREDOCS and not rest.lstrip().startswith("["):
+    trigger = _first_word(rest)[0] if word == "ONBUILD" and rest.strip() else word
+    if trigger in WITH_HEREDOCS and not rest.lstrip().startswith("["):
+        begun = position
         position = _read_heredocs(lines, position, rest, heredocs, start + 1)
+        if word == "ONBUILD" and position > begun:  # they are the trigger's, which is kept as text
+            original = "\n".join([original, *lines[begun:position]])
     flags, rest = _take_flags(rest)
     found.nodes.append(Node(word, original, flags, rest.strip(), start + 1, tuple(heredocs)))
     return position

@@ -462,3 +462,18 @@ int main(int count, char **words) {
   return 0;
 }
 """
+
+
+async def test_what_buildkits_own_tests_take_for_granted(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS base\nONBUILD RUN <<EOF\necho triggered > /trigger\nEOF\nFROM base\nARG KIND=tmpfs\n"
+        "RUN --mount=type=$KIND,target=/t touch /t/x\nADD *.none /dest\nRUN ls /t 2>/dev/null || echo gone > /gone\n",
+    )
+    image = (await client.build()).image
+    assert engine.docker("run", "--rm", image, "cat", "/trigger", "/gone") == "triggered\ngone\n"
+    assert engine.inspect(image)["Config"]["WorkingDir"] == "/"
+    write(client, "FROM busybox\nARG A=b\nCOPY --from=$A /x /y\n")
+    refused = (await client.build()).failure
+    assert refused is not None
+    assert refused.message.startswith("variable expansion is not supported for --from")

@@ -174,6 +174,8 @@ class Conversion:
         """What `--from` or a mount's `from` names: a stage, a named context, an image. Raises InvalidParameter."""
         earlier = stages.find(self._plan.stages[: current.index], name)
         if earlier is not None:
+            if earlier.index not in self._done:  # only a build trigger of the base has named it
+                self._done[earlier.index] = await self._located(earlier.line, self._stage(earlier))
             return self._done[earlier.index].vertex
         if name.isdigit():
             raise InvalidParameter(f"invalid from flag value {name}: index out of bounds")
@@ -193,6 +195,7 @@ class Conversion:
     def _built(self, stage: StageBuild) -> Built:
         config = stage.config
         assert config.config is not None
+        config.config.working_dir = config.config.working_dir or "/"  # as BuildKit says where no one has
         if self.request.labels:
             config.config.labels = {**(config.config.labels or {}), **self.request.labels}
         where = parse_platform(self.request.platform) if self.request.platform else host()

@@ -28,7 +28,7 @@ from dockyard.dockerfile.checks import variables
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
-from dockyard.dockerfile.mounts import RunMount
+from dockyard.dockerfile.mounts import RunMount, checked_mount
 from dockyard.dockerfile.substitution import expand
 from dockyard.engine.containers.config import HostConfig
 from dockyard.errors import InvalidParameter
@@ -207,7 +207,7 @@ class Steps:
         options = {
             name: expand(value, self._state.environment(), self._escape) for name, value in mount.options.items()
         }
-        mount = replace(mount, options=options)
+        mount = checked_mount(self._expand(mount.kind), options)
         target = options.get("target", "")
         if target or mount.kind in ("bind", "cache", "tmpfs"):  # without one it is where the command runs
             target = posixpath.normpath(posixpath.join("/", self._config.working_dir or "/", target))
@@ -320,7 +320,12 @@ class Steps:
 
     async def _plain(self, step: Copy, words: Sequence[str], inputs: list[Vertex]) -> From:
         """Files of the context, a stage or an image."""
-        stage = self._expand(step.stage)
+        stage = step.stage
+        if "$" in stage:
+            raise InvalidParameter(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global "
+                "scope as a workaround"
+            )
         vertex = await self._conversion.source(stage, self._state.stage) if stage else self._conversion.contexts.main()
         for word in words:
             self._conversion.contexts.want(vertex, word)
