@@ -3,6 +3,9 @@
 import json
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 from tests.compose.conftest import ComposeFolder
@@ -189,3 +192,25 @@ def test_what_a_killed_up_has_left_half_made_anew_is_finished(compose: ComposeFo
     compose("-f", "r.yaml", "up", "-d")
     assert compose("ps", "-q") == kept
     assert compose("ps", "--format", "{{.Name}}").strip() == name
+
+
+def test_as_dockers_plugin_a_command_ends_when_docker_does(compose: ComposeFolder) -> None:
+    compose.write("services:\n  a: {image: busybox, init: true, command: sh -c 'echo ready; sleep 100'}")
+    compose("up", "-d")
+    place = compose.folder / "plugin.sock"
+    with socket.socket(socket.AF_UNIX) as docker:
+        docker.bind(str(place))
+        docker.listen()
+        plugin = subprocess.Popen(
+            [sys.executable, "-c", "from dockyard.cli.compose.main import main; main()", "compose", "logs", "-f"],
+            cwd=compose.folder,
+            env={**compose.environment, "DOCKER_CLI_PLUGIN_SOCKET": str(place)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = docker.accept()
+        assert plugin.stdout is not None
+        assert plugin.stdout.readline() == "a-1  | ready\n"
+        connection.close()
+        plugin.communicate(timeout=10)
+    assert plugin.returncode == -signal.SIGTERM

@@ -68,7 +68,32 @@ def main(arguments: list[str] | None = None) -> int:
     if "compose" in rest and (position := _plugin_word(rest)) is not None:
         # docker hands all of its own arguments to a plugin
         options, rest = rest[:position], rest[position + 1 :]
+        if place := os.environ.get("DOCKER_CLI_PLUGIN_SOCKET"):
+            _end_with_docker(place)
     return run(Flags(GRAMMAR, options) if options else None, rest)
+
+
+def _end_with_docker(place: str) -> None:
+    """End when docker does, which closes its socket then: as its plugin we are told nothing else."""
+    import signal
+    import socket
+    import threading
+
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect("\0" + place[1:] if place.startswith("@") else place)
+    except OSError:
+        return
+
+    def follow() -> None:
+        try:
+            while connection.recv(1):
+                pass
+        except OSError:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _plugin_word(rest: list[str]) -> int | None:

@@ -103,7 +103,7 @@ class Attached:
                 interrupted = True
                 print("Gracefully Stopping... press Ctrl+C again to force", flush=True)
                 self._stop()
-            elif what == "signal":
+            elif what == "signal" and detail == signal.SIGINT:
                 threading.Thread(target=self._kill, daemon=True).start()
             elif what == "abort":
                 print(colored("Aborting on container exit...", "31"), file=sys.stderr, flush=True)
