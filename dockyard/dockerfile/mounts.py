@@ -77,6 +77,8 @@ def parse_mount(text: str) -> RunMount:
             value = "true"
         options[name] = value
     kind = options.pop("type", "bind")
+    if "$" in options.get("from", ""):
+        raise InvalidParameter("'from' doesn't support variable expansion, define alias stage instead")
     if "$" in text:  # what variables stand for is known when the step is reached
         return RunMount(kind, options)
     return checked_mount(kind, options)

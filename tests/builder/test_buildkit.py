@@ -472,7 +472,12 @@ async def test_what_buildkits_own_tests_take_for_granted(engine: EngineProcess, 
     )
     image = (await client.build()).image
     assert engine.docker("run", "--rm", image, "cat", "/trigger", "/gone") == "triggered\ngone\n"
-    assert engine.inspect(image)["Config"]["WorkingDir"] == "/"
+    write(client, "FROM scratch\nCOPY one /\n", one="1")
+    assert engine.inspect((await client.build()).image)["Config"]["WorkingDir"] == "/"
+    write(client, "FROM busybox\nARG A=b\nRUN --mount=from=$A,target=/x true\n")
+    refused = (await client.build()).failure
+    assert refused is not None
+    assert "'from' doesn't support variable expansion" in refused.message
     write(client, "FROM busybox\nARG A=b\nCOPY --from=$A /x /y\n")
     refused = (await client.build()).failure
     assert refused is not None

@@ -157,7 +157,9 @@ class Conversion:
             config = copied(found.config)
             return StageBuild(stage, found.vertex, config, list(found.history), arguments, total, shown)
         if name == SCRATCH:
-            empty = ImageConfig(architecture="", os="linux", config=ContainerConfig(env=[DEFAULT_PATH]))
+            empty = ImageConfig(
+                architecture="", os="linux", config=ContainerConfig(env=[DEFAULT_PATH], working_dir="/")
+            )
             return StageBuild(stage, Scratch(), empty, [], arguments, total, shown)
         named = await self.contexts.named(name, self.images, self.request)
         if named is not None:
@@ -195,7 +197,6 @@ class Conversion:
     def _built(self, stage: StageBuild) -> Built:
         config = stage.config
         assert config.config is not None
-        config.config.working_dir = config.config.working_dir or "/"  # as BuildKit says where no one has
         if self.request.labels:
             config.config.labels = {**(config.config.labels or {}), **self.request.labels}
         where = parse_platform(self.request.platform) if self.request.platform else host()
