@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Work
 
 
+HOST_NAME = "buildkitsandbox"  # the same for every step, or it would get into what they make
+
+
 class ProcessFailed(DockyardError):
     """A RUN ended with a code other than 0; `exit_code` is that."""
 
@@ -108,6 +111,7 @@ class Run(Vertex):
         if command.network:
             host.network_mode = command.network
         config = ContainerConfig(
+            hostname=HOST_NAME,
             user=command.user,
             env=list(command.env),
             cmd=list(command.words),

@@ -166,6 +166,8 @@ class Steps:
         for mount in step.mounts:
             agents = sum(other.kind == "ssh" for other in mounts)
             mounts.append(await self._mount(mount, inputs, agents))
+        if step.devices:
+            raise InvalidParameter("RUN --device is not known here")
         if step.security == "insecure" and "security.insecure" not in self._request.entitlements:
             raise InvalidParameter("security.insecure is not allowed")
         network = "" if step.network in ("", "default") else step.network
