@@ -33,13 +33,16 @@ def save_to(target: str, pieces: Iterator[bytes], wrong: str) -> None:
         with open(target, "wb") as file:
             file.writelines(pieces)
         return
-    temporary = os.path.join(folder, f".{os.path.basename(target)}.{os.getpid()}")
+    temporary = os.path.join(folder, f".dockyard-{os.getpid()}")  # short: the target's name may be as long as can be
     try:
         with open(temporary, "wb") as file:
             file.writelines(pieces)
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass  # it could not be made
         raise
 
 

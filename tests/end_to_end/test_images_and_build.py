@@ -84,6 +84,15 @@ def test_two_names_one_image(engine: EngineProcess) -> None:
     assert engine.docker("rmi", "mybusybox") == "Untagged: mybusybox:latest\n"
 
 
+def test_an_image_is_saved_under_a_name_as_long_as_can_be(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("pull", "busybox")
+    target = tmp_path / ("n" * 255)
+    done = engine.dockyard("save", "-o", str(target), "busybox")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert target.stat().st_size > 1 << 20
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
 def test_save_and_load_keep_the_image(engine: EngineProcess, tmp_path: Path) -> None:
     engine.docker("run", "--name", "changed", "busybox", "sh", "-c", "echo kept > /kept; rm /bin/vi")
     image = engine.docker("commit", "changed", "busybox:hello").strip()
