@@ -26,7 +26,8 @@ NO_COMMANDS = {
     "docs/architecture.md": "drawings",
     "docs/sdk.md": "doctests, which tests/client/test_docs.py runs",
 }
-PYTHON = ("with dockyard.Client",)  # README's example, of which docs/sdk.md has a longer form
+# README's example, of which docs/sdk.md has a longer form; what docs/compose.md shows is in tests/compose
+PYTHON = ("with dockyard.Client", "import dockyard")
 
 SYSTEM = "changes the host's packages or services: conformance/newcomer does it in a root of its own"
 SYSTEMD = "there is no systemd in these namespaces: conformance/vm --boots conformance/reboots has it"

@@ -1,5 +1,6 @@
 """The packet filter's other back ends, and a process for each published port."""
 
+import asyncio
 import os
 import re
 import socket
@@ -104,8 +105,10 @@ async def test_with_iptables_networks_are_isolated_and_a_new_daemon_finds_its_ru
 
 
 async def test_another_engines_chains_are_not_taken(make_host: Callable[..., Any]) -> None:
-    for command in ("-N DOCKER-FORWARD", "-A DOCKER-FORWARD -j RETURN"):
-        run("iptables", *command.split())
+    # (it may be there already: of another engine on this machine)
+    making = ["iptables", "-N", "DOCKER-FORWARD"]
+    made = (await asyncio.to_thread(subprocess.run, making, capture_output=True, check=False)).returncode == 0
+    run("iptables", "-I", "DOCKER-FORWARD", "-j", "RETURN")
     try:
         host: Host = await make_host()
         host.options = type(host.options)(**{**vars(host.options), "firewall_backend": "iptables"})
@@ -115,8 +118,9 @@ async def test_another_engines_chains_are_not_taken(make_host: Callable[..., Any
             await host.join("one")
         assert "-A DOCKER-FORWARD -j RETURN" in run("iptables", "-S")
     finally:
-        run("iptables", "-F", "DOCKER-FORWARD")
-        run("iptables", "-X", "DOCKER-FORWARD")
+        run("iptables", "-D", "DOCKER-FORWARD", "-j", "RETURN")
+        if made:
+            run("iptables", "-X", "DOCKER-FORWARD")
 
 
 @pytest.mark.usefixtures("chains")

@@ -37,7 +37,12 @@ def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
         pytest.skip(f"{request.param} does not work on this kernel")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     before = {programs / program: _user_rules(programs / program) for program in ("iptables", "ip6tables")}
+    dropping = _dropping_programs()
+    for program in dropping:
+        subprocess.run([program, "-w", "5", "-P", "FORWARD", "ACCEPT"], check=True)
     yield
+    for program in dropping:
+        subprocess.run([program, "-w", "5", "-P", "FORWARD", "DROP"], check=True)
     for program, theirs in before.items():
         # another engine's chain is left, with what its administrator has said there
         commands = [["-D", *rule.split()[1:]] for rule in _user_rules(program) or () if rule not in (theirs or ())]
@@ -45,6 +50,20 @@ def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
             commands = [["-D", "FORWARD", "-j", "DOCKER-USER"], ["-F", "DOCKER-USER"], ["-X", "DOCKER-USER"]]
         for command in commands:
             subprocess.run([program, "-w", "5", *command], capture_output=True, check=False)
+
+
+def _dropping_programs() -> list[str]:
+    """Those whose tables drop what is forwarded, as an engine says in one's when it turns forwarding on.
+
+    The other program knows nothing of it, and what it lets pass is dropped all the same.
+    """
+    found = []
+    names = ("iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy")
+    for name in filter(shutil.which, names):
+        listed = subprocess.run([name, "-w", "5", "-S", "FORWARD"], capture_output=True, text=True, check=False)
+        if "-P FORWARD DROP" in listed.stdout:
+            found.append(name)
+    return found
 
 
 def _user_rules(program: Path) -> list[str] | None:
