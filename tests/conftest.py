@@ -1,6 +1,10 @@
 """What every test may ask for: a running engine of its own, and the check that the run leaves nothing behind."""
 
+import contextlib
+import glob
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +13,7 @@ import pytest
 
 from tests.engine_process import EngineProcess
 from tests.leaks import Census, take_census
+from tests.runtime.conftest import PREPARED, forget_prepared
 
 CENSUS = pytest.StashKey[Census]()
 
@@ -19,6 +24,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a whole run that leaves anything behind; a run of chosen tests only tells."""
+    _take_away_what_is_shared(session.config.stash[CENSUS])
     leaks: list[str] = []
     for _ in range(40):  # network namespaces and processes end a moment after the last test
         leaks = take_census().leaks_since(session.config.stash[CENSUS])
@@ -30,6 +36,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         print("  " + leak)
     if session.config.args_source is not pytest.Config.ArgsSource.ARGS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _take_away_what_is_shared(before: Census) -> None:
+    """What no test may take away while another could be using it.
+
+    That is the cgroup `docker`, the parent of all engines' containers, which Docker leaves behind, too; and what the
+    first command of the installed dockyard-runc has prepared for all others of this boot.
+    """
+    for folder in glob.glob("/sys/fs/cgroup/*/docker"):
+        if folder not in before.cgroups:
+            with contextlib.suppress(OSError):  # somebody uses it
+                os.rmdir(folder)
+    program = Path(sys.prefix, "bin", "dockyard-runc")
+    if f"{PREPARED}{program}/python" not in before.mounts:
+        forget_prepared(program)
 
 
 @pytest.fixture(scope="session")
