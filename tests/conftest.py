@@ -41,9 +41,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def _take_away_what_is_shared(before: Census) -> None:
     """What no test may take away while another could be using it.
 
-    That is the cgroup `docker`, the parent of all engines' containers, which Docker leaves behind, too; and what the
-    first command of the installed dockyard-runc has prepared for all others of this boot.
+    That is the cgroup `docker`, the parent of all engines' containers, which Docker leaves behind, too; the mount where
+    `ip netns` keeps its names; and what the first command of the installed dockyard-runc has prepared for this boot.
     """
+    if "/run/netns" not in before.mounts and os.path.isdir("/run/netns") and not os.listdir("/run/netns"):
+        subprocess.run(["umount", "/run/netns"], capture_output=True, check=False)
     for folder in glob.glob("/sys/fs/cgroup/*/docker"):
         if folder not in before.cgroups:
             with contextlib.suppress(OSError):  # somebody uses it
