@@ -37,7 +37,7 @@ def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
         pytest.skip(f"{request.param} does not work on this kernel")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     before = {programs / program: _user_rules(programs / program) for program in ("iptables", "ip6tables")}
-    dropping = _dropping_programs()
+    dropping = _dropping_programs("legacy" if request.param == "iptables-nft" else "nft")
     for program in dropping:
         subprocess.run([program, "-w", "5", "-P", "FORWARD", "ACCEPT"], check=True)
     yield
@@ -52,14 +52,13 @@ def iptables_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
             subprocess.run([program, "-w", "5", *command], capture_output=True, check=False)
 
 
-def _dropping_programs() -> list[str]:
-    """Those whose tables drop what is forwarded, as an engine says in one's when it turns forwarding on.
+def _dropping_programs(kind: str) -> list[str]:
+    """Those of the other kind whose tables drop what is forwarded, as an engine says when it turns forwarding on.
 
-    The other program knows nothing of it, and what it lets pass is dropped all the same.
+    The kind that is tested knows nothing of it, and what that lets pass is dropped all the same.
     """
     found = []
-    names = ("iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy")
-    for name in filter(shutil.which, names):
+    for name in filter(shutil.which, (f"iptables-{kind}", f"ip6tables-{kind}")):
         listed = subprocess.run([name, "-w", "5", "-S", "FORWARD"], capture_output=True, text=True, check=False)
         if "-P FORWARD DROP" in listed.stdout:
             found.append(name)
