@@ -162,7 +162,6 @@ class Builder:
         self._control: Control | None = None
         self._api_builds: ApiBuilds | None = None
         self._under_way: dict[str, tuple[Build, asyncio.Task[Any] | None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         images.users.append(self._users)
 
     @property
@@ -209,19 +208,6 @@ class Builder:
                 del self._under_way[name]
                 build.close()
 
-    def remove_container(self, container_id: str) -> asyncio.Task[None]:
-        """Remove a container of a build, whatever becomes of the build meanwhile."""
-        task = asyncio.ensure_future(self._remove_container(container_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _remove_container(self, container_id: str) -> None:
-        try:
-            await self.runner.remove(container_id)
-        except (DockyardError, OSError) as error:
-            log.warning("cannot remove container %s of a build: %s", container_id, error)
-
     async def close(self) -> None:
         """End the builds under way and wait until they have tidied up."""
         building = [task for _, task in self._under_way.values() if task is not None]
@@ -231,7 +217,6 @@ class Builder:
         if self._control is not None:
             await self._control.close()
         await self.solver.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cancel(self, build_id: str) -> None:
         """End a build that the client gave this ID. No error when there is none."""
@@ -644,7 +629,7 @@ class Build:
     def _remove_containers(self) -> None:
         """Remove the containers of the step; meanwhile the next step begins."""
         for container_id in self._containers:
-            self._removing.append(self._builder.remove_container(container_id))
+            self._removing.append(self._builder.solver.remove_container(container_id))
             self.say(f" ---> Removed intermediate container {container_id[:12]}\n")
         self._containers.clear()
 
