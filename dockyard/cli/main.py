@@ -206,4 +206,6 @@ def _help_of_command(group: str, name: str, words: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from dockyard.ending import end
+
+    end(main())

@@ -83,4 +83,6 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from dockyard.ending import end
+
+    end(main())

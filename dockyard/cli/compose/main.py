@@ -259,4 +259,6 @@ def _help(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from dockyard.ending import end
+
+    end(main())
