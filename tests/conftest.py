@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         print("  " + leak)
     if session.config.args_source is not pytest.Config.ArgsSource.ARGS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remove the containers that a failing test has made: it fails alone, not with all that count containers."""
+    report = yield
+    engine = getattr(item, "funcargs", {}).get("engine")
+    if report.failed and call.when == "call" and isinstance(engine, EngineProcess):
+        with contextlib.suppress(Exception):
+            status, containers = engine.api("GET", "/containers/json?all=1")
+            for container in containers if status == 200 else ():
+                if container["Created"] >= int(call.start):
+                    engine.api("DELETE", f"/containers/{container['Id']}?force=1")
+    return report
 
 
 def _take_away_what_is_shared(before: Census) -> None:

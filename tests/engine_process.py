@@ -115,13 +115,13 @@ class EngineProcess:
         """Ask the daemon to stop and wait for it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=60)
 
     def kill(self) -> None:
         """kill -9, as a crash would."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
     def docker(self, *arguments: str, input: bytes | None = None, check: bool = True, timeout: float = 60) -> str:
         """Run the stock docker client; its stdout. Fails the test with stderr when it fails and `check` is set."""
@@ -171,7 +171,7 @@ class EngineProcess:
             head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
             wire.sendall(head.encode() + data)
-            response = HTTPResponse(wire)
+            response = HTTPResponse(wire, method=method)
             response.begin()
             text = response.read()
         try:

@@ -77,8 +77,8 @@ def memory_of(pid: int) -> int:
     return 0
 
 
-def eventually(look: Callable[[], T], seconds: float = 10) -> T:
-    """What `look` finds, once it finds something."""
+def eventually(look: Callable[[], T], seconds: float = 60) -> T:
+    """What `look` finds, once it finds something; `seconds` are for a slow, busy machine."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > deadline:

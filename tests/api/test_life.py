@@ -12,15 +12,7 @@ import pytest
 
 from tests.api_client import Api, ApiError
 from tests.engine_process import EngineProcess
-
-
-def until(check: Callable[[], Any], seconds: float = 15) -> Any:
-    """What `check` returns, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
+from tests.processes import eventually
 
 
 def state(engine: EngineProcess, name: str) -> Any:
@@ -46,16 +38,16 @@ def test_health_goes_from_starting_to_healthy_to_unhealthy_and_back(engine: Engi
         "run", "-d", "--name", "hc", "--health-cmd", "echo said; test ! -e /ill", *CHECK, "busybox", "sleep", "1000"
     )
     assert state(engine, "hc")["Health"]["Status"] in ("starting", "healthy")
-    until(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
+    eventually(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
     engine.docker("exec", "hc", "touch", "/ill")
-    health = until(lambda: (found := state(engine, "hc")["Health"])["Status"] == "unhealthy" and found)
+    health = eventually(lambda: (found := state(engine, "hc")["Health"])["Status"] == "unhealthy" and found)
     assert health["FailingStreak"] >= 2
     assert health["Log"][-1]["ExitCode"] == 1
     assert health["Log"][-1]["Output"] == "said\n"
     assert len(health["Log"]) <= 5
     assert "(unhealthy)" in engine.docker("ps", "--filter", "name=hc", "--format", "{{.Status}}")
     engine.docker("exec", "hc", "rm", "/ill")
-    until(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
+    eventually(lambda: state(engine, "hc")["Health"]["Status"] == "healthy")
     told = [action for action in actions(engine, "hc", begin) if action.startswith("health_status")]
     assert told == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
     engine.docker("rm", "-f", "hc")
@@ -67,11 +59,11 @@ def test_a_check_that_hangs_is_a_failure_and_start_period_forgives(engine: Engin
         "--health-timeout", "200ms", "--health-retries", "1", "--health-start-period", "2s",
         "--health-start-interval", "50ms", "busybox", "sleep", "1000",
     )  # fmt: skip
-    first = until(lambda: state(engine, "hang")["Health"]["Log"])
+    first = eventually(lambda: state(engine, "hang")["Health"]["Log"])
     assert first[0]["Output"] == "Health check exceeded timeout (0.2s)"
     assert first[0]["ExitCode"] == -1
     assert state(engine, "hang")["Health"]["Status"] == "starting"  # forgiven
-    until(lambda: state(engine, "hang")["Health"]["Status"] == "unhealthy")
+    eventually(lambda: state(engine, "hang")["Health"]["Status"] == "unhealthy")
     engine.docker("rm", "-f", "hang")
 
 
@@ -90,13 +82,13 @@ def test_an_unhealthy_container_is_dealt_with(engine: EngineProcess, action: str
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     began = state(engine, name)["StartedAt"]
-    until(lambda: state(engine, name)["Health"]["Status"] == "healthy")
+    eventually(lambda: state(engine, name)["Health"]["Status"] == "healthy")
     engine.docker("exec", name, "touch", "/ill")
     if action == "restart":
-        until(lambda: state(engine, name)["StartedAt"] != began)
-        until(lambda: state(engine, name)["Health"]["Status"] == "healthy")
+        eventually(lambda: state(engine, name)["StartedAt"] != began)
+        eventually(lambda: state(engine, name)["Health"]["Status"] == "healthy")
     else:
-        until(lambda: state(engine, name)["Status"] == "exited")
+        eventually(lambda: state(engine, name)["Status"] == "exited")
         assert state(engine, name)["ExitCode"] == (137 if action == "kill" else 7)
     engine.docker("rm", "-f", name)
 
@@ -104,7 +96,7 @@ def test_an_unhealthy_container_is_dealt_with(engine: EngineProcess, action: str
 def test_restarts_wait_twice_as_long_each_time(engine: EngineProcess) -> None:
     begin = time.time()
     engine.docker("run", "-d", "--name", "loop", "--restart", "on-failure:4", "busybox", "false")
-    until(lambda: engine.inspect("loop")["RestartCount"] == 4 and state(engine, "loop")["Status"] == "exited")
+    eventually(lambda: engine.inspect("loop")["RestartCount"] == 4 and state(engine, "loop")["Status"] == "exited")
     filters = quote(json.dumps({"container": ["loop"], "event": ["die", "start"]}))
     _, text = engine.api("GET", f"/events?since={begin:.9f}&until={time.time():.9f}&filters={filters}")
     told = [(event["Action"], event["timeNano"] / 1e9) for event in map(json.loads, text.splitlines())]
@@ -132,12 +124,12 @@ def test_policies_hold_across_daemons(tmp_path: Path) -> None:
         engine.arguments.append("--live-restore=false")
         engine.kill()
         engine.start()
-        until(lambda: "always-stopped" in engine.docker("ps", "--format", "{{.Names}}").split())
+        eventually(lambda: "always-stopped" in engine.docker("ps", "--format", "{{.Names}}").split())
         engine.stop()  # it stops its containers with it: as a host that goes down
         engine.arguments.pop()
         engine.start()
         running = {"always", "always-stopped", "unless-stopped", "on-failure", "joined"}
-        until(lambda: set(engine.docker("ps", "--format", "{{.Names}}").split()) == running)
+        eventually(lambda: set(engine.docker("ps", "--format", "{{.Names}}").split()) == running)
         assert engine.inspect("always")["RestartCount"] == 0
     finally:
         engine.clean_up()
@@ -148,20 +140,19 @@ def test_policies_hold_across_daemons(tmp_path: Path) -> None:
     ("options", "command", "code"),
     [
         # PID 1 waits in sigwait, where /proc shows the signal as neither blocked nor caught
-        (["--init"], "trap 'sleep 1; echo bye; exit 0' TERM; while :; do sleep 0.1; done", 0),
+        (["--init"], "trap 'sleep 1; echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done", 0),
         # it has a handler
-        ([], "trap 'sleep 1; echo bye; exit 3' TERM; while :; do sleep 0.1; done", 3),
+        ([], "trap 'sleep 1; echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done", 3),
         # it is deaf to the signal, but ends by itself in time
-        ([], "sleep 4; echo bye; exit 3", 3),
+        ([], "echo ready; sleep 4; echo bye; exit 3", 3),
     ],
     ids=["init", "handler", "deaf"],
 )
 def test_whoever_may_end_by_itself_is_given_the_grace_period(
     engine: EngineProcess, action: str, options: list[str], command: str, code: int
 ) -> None:
-    engine.docker("run", "-d", "--name", "polite", *options, "busybox", "sh", "-c", f"echo ready; {command}")
-    until(lambda: "ready" in engine.docker("logs", "polite"))
-    time.sleep(0.2)  # until the trap is set
+    engine.docker("run", "-d", "--name", "polite", *options, "busybox", "sh", "-c", command)
+    eventually(lambda: "ready" in engine.docker("logs", "polite"))
     begin = time.time()
     engine.docker(action, "polite")
     assert "bye" in engine.docker("logs", "polite")
@@ -183,7 +174,7 @@ def test_a_kill_for_want_of_memory_is_told_while_the_container_lives_on(engine: 
     begin = time.time()
     engine.docker("run", "-d", "--name", "oomed", "--memory", "20m", "busybox", "sh", "-c",
                   "tail /dev/zero; sleep 1000")  # fmt: skip
-    until(lambda: "oom" in actions(engine, "oomed", begin))
+    eventually(lambda: "oom" in actions(engine, "oomed", begin))
     told = state(engine, "oomed")
     assert told["Running"]
     assert told["OOMKilled"]
@@ -199,7 +190,7 @@ def test_who_detaches_is_told_of(engine: EngineProcess) -> None:
     with attached(engine, "leave", "stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x") as wire:
         wire.sendall(b"\x01x")
         assert wire.recv(100) == b""
-    until(lambda: "detach" in actions(engine, "leave", begin))
+    eventually(lambda: "detach" in actions(engine, "leave", begin))
     engine.docker("rm", "-f", "leave")
 
 
@@ -297,25 +288,25 @@ def pauses(engine: EngineProcess, name: str, after: int = 4) -> bool:
 @pytest.mark.parametrize("signal_name", ["", "TERM", "HUP"])
 def test_a_kill_in_the_pause_before_a_restart_gives_that_up(engine: EngineProcess, signal_name: str) -> None:
     engine.docker("run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", "exit 3")
-    until(lambda: pauses(engine, "again"))
+    eventually(lambda: pauses(engine, "again"))
     waiting = subprocess.Popen(["docker", "-H", engine.host, "wait", "again"], stdout=subprocess.PIPE)
     time.sleep(0.3)
     engine.docker("kill", *(["-s", signal_name] if signal_name else []), "again")
     assert state(engine, "again")["Status"] == "exited"
-    assert waiting.communicate(timeout=10)[0] == b"3\n"
+    assert waiting.communicate(timeout=60)[0] == b"3\n"
     time.sleep(3)
     assert state(engine, "again")["Status"] == "exited"
     engine.docker("start", "again")
-    until(lambda: engine.inspect("again")["RestartCount"] > 1)
+    eventually(lambda: engine.inspect("again")["RestartCount"] > 1)
     engine.docker("rm", "-f", "again")
 
 
 def test_a_container_with_a_stop_signal_of_its_own_heeds_that_one_in_the_pause(engine: EngineProcess) -> None:
     engine.docker("run", "-d", "--name", "again", "--stop-signal", "INT", "--restart", "always", "busybox", "false")
-    until(lambda: pauses(engine, "again"))
+    eventually(lambda: pauses(engine, "again"))
     engine.docker("kill", "-s", "HUP", "again")
     count = engine.inspect("again")["RestartCount"]
-    until(lambda: pauses(engine, "again", count))
+    eventually(lambda: pauses(engine, "again", count))
     engine.docker("kill", "-s", "INT", "again")
     assert state(engine, "again")["Status"] == "exited"
     engine.docker("rm", "again")

@@ -3,13 +3,13 @@
 import http.client
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 Ask = Callable[[str, str, Any], tuple[int, Any]]  # method, path, body: status, answer
 
@@ -68,10 +68,10 @@ def _kernel_memory_is_told_of(ask: Ask) -> Any:
 
 
 def _stop_signal(ask: Ask) -> Any:
-    script = "trap 'exit 3' USR1; trap 'exit 4' TERM; while :; do sleep 0.05; done"
+    script = "trap 'exit 3' USR1; trap 'exit 4' TERM; >/ready; while :; do sleep 0.05; done"
     made = ask("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sh", "-c", script]})[1]
     ask("POST", f"/containers/{made['Id']}/start", None)
-    time.sleep(0.5)
+    eventually(lambda: ask("HEAD", f"/containers/{made['Id']}/archive?path=/ready", None)[0] == 200)
     ask("POST", f"/containers/{made['Id']}/stop?signal=USR1", None)
     return _shown(ask, made)["State"]["ExitCode"]
 

@@ -39,7 +39,7 @@ class Screen:
         """Press keys."""
         os.write(self.master, text)
 
-    def wait_for(self, text: bytes, patience: float = 10) -> None:
+    def wait_for(self, text: bytes, patience: float = 60) -> None:
         """Fail unless `text` appears."""
         deadline = time.monotonic() + patience
         while text not in self.seen:
@@ -97,7 +97,7 @@ def test_a_shell_on_a_terminal(engine: EngineProcess, screens: list[Screen]) -> 
     screen.type(b"echo $?.\n")
     screen.wait_for(b"130.")
     screen.type(b"exit 7\n")
-    assert screen.process.wait(timeout=10) == 7
+    assert screen.process.wait(timeout=60) == 7
 
 
 def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -> None:
@@ -105,7 +105,7 @@ def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -
     screens.append(first)
     first.wait_for(b"# ")
     first.type(b"\x10\x11")
-    assert first.process.wait(timeout=10) == 0
+    assert first.process.wait(timeout=60) == 0
     assert engine.inspect("left")["State"]["Running"]
     second = Screen(engine, "attach", "--detach-keys", "ctrl-a", "left")
     screens.append(second)
@@ -114,17 +114,17 @@ def test_detach_and_attach_again(engine: EngineProcess, screens: list[Screen]) -
     second.wait_for(b"here-2")
     second.type(b"\x01")
     second.wait_for(b"read escape sequence")
-    assert second.process.wait(timeout=10) == 1  # as docker's
+    assert second.process.wait(timeout=60) == 1  # as docker's
     leaving = Screen(engine, "exec", "-it", "left", "sh")
     screens.append(leaving)
     leaving.wait_for(b"# ")
     leaving.type(b"\x10\x11")
     leaving.wait_for(b"read escape sequence")
-    assert leaving.process.wait(timeout=10) == 1
+    assert leaving.process.wait(timeout=60) == 1
     third = Screen(engine, "exec", "-it", "left", "sh", "-c", "stty size; exit 9")
     screens.append(third)
     third.wait_for(b"33 99")
-    assert third.process.wait(timeout=10) == 9
+    assert third.process.wait(timeout=60) == 9
     engine.docker("rm", "-f", "left")
 
 
@@ -142,7 +142,7 @@ def test_an_end_is_not_taken_for_the_detach_keys_when_the_engine_is_slow(
             time.sleep(2)
         finally:
             engine.process.send_signal(signal.SIGCONT)
-        assert screen.process.wait(timeout=10) == 7
+        assert screen.process.wait(timeout=60) == 7
         engine.docker("rm", "-f", "slow-end")
 
 
@@ -169,7 +169,7 @@ def test_signals_are_passed_on(engine: EngineProcess) -> None:
     assert client.stdout.readline() == b"up\n"
     client.terminate()
     assert client.stdout.read() == b"got\n"
-    assert client.wait(timeout=10) == 5
+    assert client.wait(timeout=60) == 5
 
 
 def test_a_detached_run_prints_the_id(engine: EngineProcess) -> None:
@@ -194,7 +194,7 @@ def test_an_interrupt_at_a_question_is_no(engine: EngineProcess, screens: list[S
     screens.append(screen)
     screen.wait_for(b"[y/N]")
     screen.process.send_signal(signal.SIGINT)
-    assert screen.process.wait(timeout=10) == 0
+    assert screen.process.wait(timeout=60) == 0
 
 
 def test_an_engine_behind_ssh_is_reached_through_the_client_there(engine: EngineProcess, tmp_path: Path) -> None:

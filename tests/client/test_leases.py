@@ -3,13 +3,12 @@
 import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import pytest
 
 import dockyard
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -18,13 +17,6 @@ def _engine_with_leases(client: dockyard.Client) -> None:
         client.lease().close()
     except dockyard.NotFound:
         pytest.skip("this engine knows no leases")
-
-
-def eventually(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def nothing_leased(client: dockyard.Client) -> bool:

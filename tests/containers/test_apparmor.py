@@ -117,7 +117,7 @@ def test_everything_that_runs_in_a_container_is_under_the_default_profile(engine
         assert engine.inspect("aa")["AppArmorProfile"] == DEFAULT_PROFILE
         assert engine.docker("exec", "aa", "cat", CURRENT) == under
         assert engine.docker("exec", "--privileged", "aa", "cat", CURRENT) == under
-        eventually(lambda: engine.inspect("aa")["State"]["Health"]["Log"], 30)
+        eventually(lambda: engine.inspect("aa")["State"]["Health"]["Log"])
         assert engine.inspect("aa")["State"]["Health"]["Log"][-1]["Output"] == under
     finally:
         engine.docker("rm", "-f", "aa")

@@ -3,30 +3,21 @@
 import os
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import criu
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 def ours(engine: EngineProcess, *arguments: str) -> str:
     done = engine.dockyard(*arguments)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
-
-
-def until(what: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture
@@ -64,7 +55,7 @@ def test_ports_are_published_and_withdrawn_while_the_container_runs(engine: Engi
     assert fetch(28181) == "hello\n"
     assert engine.inspect(web)["State"]["Pid"] == pid
     engine.docker("restart", "-t", "0", web)
-    assert until(lambda: ports(engine, web) == ["80/tcp -> 127.0.0.1:28181"])
+    eventually(lambda: ports(engine, web) == ["80/tcp -> 127.0.0.1:28181"])
     ours(engine, "update", "--publish-rm", "80", web)
     assert ports(engine, web) == []
     missing = engine.dockyard("update", "--publish-rm", "80", web)
@@ -167,7 +158,7 @@ def test_a_fork_goes_on_in_memory(engine: EngineProcess) -> None:
     )
     engine.docker("run", "-d", "--name", "first", "-v", "/anonymous", "busybox", "sh", "-c", script)
     try:
-        time.sleep(1)
+        eventually(lambda: len(engine.docker("logs", "first").split()) > 5)
         engine.docker("exec", "first", "sh", "-c", "echo a > /anonymous/f; rm /begun")
         status, forked = engine.api("POST", "/dockyard/containers/first/fork?name=second&memory=1")
         assert status == 201, forked
@@ -185,8 +176,7 @@ def test_a_fork_goes_on_in_memory(engine: EngineProcess) -> None:
         engine.docker("restart", "-t", "0", "second")
         assert engine.docker("exec", "second", "cat", "/begun") == "begun\n"
         before = engine.docker("logs", "first").split()[-1]
-        time.sleep(0.5)
-        assert engine.docker("logs", "first").split()[-1] != before
+        eventually(lambda: engine.docker("logs", "first").split()[-1] != before)
         ours(engine, "fork", "--no-memory", "first", "third")
         assert engine.docker("logs", "third").split()[0] == "1"
     finally:
@@ -216,7 +206,7 @@ def leased(engine: EngineProcess, name: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "dockyard.cli.main", "run", "--lease", "--name", name, "busybox", "sleep", "1000"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(engine.folder), "DOCKER_HOST": engine.host}
     client = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert until(lambda: "Up" in engine.docker("ps", "-f", f"name={name}", "--format", "{{.Status}}"))
+    eventually(lambda: "Up" in engine.docker("ps", "-f", f"name={name}", "--format", "{{.Status}}"))
     return client
 
 
@@ -229,7 +219,7 @@ def test_a_lease_ends_with_its_client_however_that_ends(engine: EngineProcess) -
     try:
         client.kill()
         client.wait()
-        assert until(lambda: gone(engine, "leased"))
+        eventually(lambda: gone(engine, "leased"))
     finally:
         client.kill()
         client.wait()
@@ -247,11 +237,11 @@ def test_leases_outlive_a_daemon_and_end_with_a_client_that_died_meanwhile(tmp_p
         dead.kill()
         dead.wait()
         engine.start()
-        assert until(lambda: gone(engine, "dead"), 25)
+        eventually(lambda: gone(engine, "dead"))
         assert not gone(engine, "living")
         living.kill()
         living.wait()
-        assert until(lambda: gone(engine, "living"))
+        eventually(lambda: gone(engine, "living"))
     finally:
         for client in (living, dead):
             if client is not None:

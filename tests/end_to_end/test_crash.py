@@ -67,7 +67,7 @@ def test_a_reload_takes_up_what_can_change_and_nothing_else(tmp_path_factory: py
         api.get("/_ping")
         file.write_text('{"labels": ["b=2"], "log-driver": "none"}')
         engine.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (info := api.get("/info"))["Labels"] != ["b=2"] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert (info["Labels"], info["LoggingDriver"]) == (["b=2"], "local")
@@ -103,7 +103,7 @@ def test_without_live_restore_what_outlived_a_killed_daemon_is_stopped_in_its_ow
         assert (state["Status"], state["ExitCode"]) == ("exited", 7)
         assert crashing.docker("logs", name) == "bye\n"
     assert crashing.docker("ps", "-aq", "--filter", "name=gone") == ""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while crashing.inspect("always")["State"]["Status"] != "running" and time.monotonic() < deadline:
         time.sleep(0.05)
     state = crashing.inspect("always")["State"]
@@ -117,7 +117,7 @@ def test_health_starts_anew_with_a_new_daemon(crashing: EngineProcess) -> None:
     crashing.docker("run", "-d", "--name", "ill", *check, "busybox", "sleep", "100")
 
     def wait_for(status: str) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while crashing.inspect("ill")["State"]["Health"]["Status"] != status:
             assert time.monotonic() < deadline
             time.sleep(0.05)

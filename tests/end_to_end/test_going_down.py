@@ -70,7 +70,7 @@ def test_containers_that_no_daemon_looks_after_can_be_ended_in_their_own_way(tmp
         engine.start()
         assert engine.inspect("once")["State"]["ExitCode"] == 5
         assert engine.inspect("waiting")["State"]["Status"] == "created"
-        eventually(lambda: "again" in engine.docker("ps", "--format", "{{.Names}}").split(), 20)
+        eventually(lambda: "again" in engine.docker("ps", "--format", "{{.Names}}").split())
         assert engine.docker("logs", "again").startswith("up\nbye\nup\n")
     finally:
         engine.clean_up()
@@ -103,7 +103,7 @@ def test_containers_end_in_their_own_way_when_the_system_goes_down(tmp_path: Pat
             assert (state["Status"], state["ExitCode"]) == ("exited", 5)
         for name in ("once", "by-int", "again", "paused"):
             assert engine.docker("logs", name).startswith("up\nbye\n")
-        eventually(lambda: {"again", "paused"} <= set(engine.docker("ps", "--format", "{{.Names}}").split()), 20)
+        eventually(lambda: {"again", "paused"} <= set(engine.docker("ps", "--format", "{{.Names}}").split()))
         eventually(lambda: engine.inspect("failing")["RestartCount"])  # it was waiting for its next start
         assert "passing" not in engine.docker("ps", "-a", "--format", "{{.Names}}").split()
     finally:

@@ -108,7 +108,7 @@ def test_a_check_that_talks_without_end_is_cut_off(engine: EngineProcess) -> Non
     check = ("--health-cmd=yes", "--health-interval=1s", "--health-timeout=3s")
     engine.docker("run", "-d", "--name=talker", *check, "busybox", "top")
     try:
-        eventually(lambda: engine.inspect("talker")["State"]["Health"]["Log"], 30)
+        eventually(lambda: engine.inspect("talker")["State"]["Health"]["Log"])
         assert len(engine.inspect("talker")["State"]["Health"]["Log"][0]["Output"]) < 10_000
         assert engine.process is not None
         usage = Path(f"/proc/{engine.process.pid}/status").read_text()

@@ -38,7 +38,7 @@ def test_stdout_and_stderr_stay_apart(engine: EngineProcess) -> None:
 
 def test_signals_are_as_a_program_expects_them(engine: EngineProcess) -> None:
     # an ignored SIGPIPE, inherited from the interpreter, kept `yes` going for ever
-    assert engine.docker("run", "--rm", "busybox", "sh", "-c", "yes | head -n 1", timeout=10) == "y\n"
+    assert engine.docker("run", "--rm", "busybox", "sh", "-c", "yes | head -n 1", timeout=60) == "y\n"
     ignored = engine.docker("run", "--rm", "busybox", "grep", "SigIgn", "/proc/self/status").split()[1]
     assert int(ignored, 16) == 0
 
@@ -66,9 +66,9 @@ def test_states_from_created_to_exited(engine: EngineProcess) -> None:
 
 
 def test_stop_sends_sigterm_and_then_sigkill_after_the_timeout(engine: EngineProcess) -> None:
-    obeying = "trap 'exit 3' TERM; while :; do sleep 0.1; done"
+    obeying = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
     engine.docker("run", "-d", "--name", "obeys", "busybox", "sh", "-c", obeying)
-    time.sleep(0.2)
+    eventually(lambda: engine.docker("logs", "obeys"))
     engine.docker("stop", "obeys")
     assert engine.inspect("obeys")["State"]["ExitCode"] == 3
     engine.docker("run", "-d", "--name", "ignores", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")

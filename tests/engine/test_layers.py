@@ -356,7 +356,7 @@ async def test_who_starts_with_other_ids_waits_for_who_looks_at_the_files(room: 
         starting = asyncio.ensure_future(room.containers.mount("mapped"))
         await asyncio.sleep(0.05)
         assert not starting.done()
-    path = await asyncio.wait_for(starting, 5)
+    path = await asyncio.wait_for(starting, 60)
     assert os.stat(f"{path}/a").st_uid == 100000
     async with room.containers.mounted("mapped") as tree:
         # it runs: who looks now sees what it sees

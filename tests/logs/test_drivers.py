@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,7 @@ from dockyard.generators import closing
 from dockyard.shim.log_reader import read_logs
 from dockyard.shim.log_writer import JsonFile
 from tests.engine_process import EngineProcess
-
-
-def until(check: Callable[[], Any], seconds: float = 10) -> Any:
-    """What `check` returns, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
+from tests.processes import eventually
 
 
 class Server:
@@ -146,8 +138,8 @@ def test_rotated_files_are_compressed_and_still_read(engine: EngineProcess) -> N
     )  # fmt: skip
     path = Path(engine.inspect("zipped")["LogPath"])
     first = path.with_name(path.name + ".1.gz")
-    until(first.exists)
-    until(lambda: "line 2999 " in engine.docker("logs", "--tail", "1", "zipped"))
+    eventually(first.exists)
+    eventually(lambda: "line 2999 " in engine.docker("logs", "--tail", "1", "zipped"))
     assert gzip.decompress(first.read_bytes()).count(b"\n") > 100
     numbers = [int(line.split()[1]) for line in engine.docker("logs", "zipped").splitlines()]
     assert numbers == list(range(numbers[0], 3000))
@@ -221,7 +213,7 @@ def test_syslog_gets_lines_in_the_format_asked_for(engine: EngineProcess) -> Non
             "--log-opt", "syslog-format=rfc5424", "--log-opt", "syslog-facility=local3", "--log-opt", "tag={{.Name}}",
             "busybox", "sh", "-c", "echo out; echo err >&2",
         )  # fmt: skip
-        until(lambda: len(udp.received) == 2)
+        eventually(lambda: len(udp.received) == 2)
         rows = sorted(udp.received, reverse=True)
         assert rows[0].startswith(b"<158>1 ")  # local3, informational
         assert rows[0].split()[3] == b"sys"
@@ -231,7 +223,7 @@ def test_syslog_gets_lines_in_the_format_asked_for(engine: EngineProcess) -> Non
             "run", "--rm", "--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{tcp.port}",
             "busybox", "seq", "100",
         )  # fmt: skip
-        until(lambda: tcp.text.count(b"\n") == 100)
+        eventually(lambda: tcp.text.count(b"\n") == 100)
         assert [row.rpartition(b": ")[2] for row in tcp.text.splitlines()] == [b"%d" % n for n in range(1, 101)]
     # dual logging: what was sent can be read here, too
     assert sorted(engine.docker("logs", "sys").splitlines()) == ["out"]
@@ -249,7 +241,7 @@ def test_gelf_gets_json_compressed_over_udp_and_bare_over_tcp(engine: EngineProc
                 "run", "--rm", "--name", "gelf", "-l", "team=red", "--log-driver", "gelf", "--log-opt", "labels=team",
                 "--log-opt", f"gelf-address={address}", *further, "busybox", "echo", "hi there",
             )  # fmt: skip
-        until(lambda: len(udp.received) == 2 and tcp.text.endswith(b"\0"))
+        eventually(lambda: len(udp.received) == 2 and tcp.text.endswith(b"\0"))
         # gzip begins with 1f, zlib with 78; who sends is waited for by a removal, but not for ever
         in_gzip, in_zlib = sorted(udp.received)
         for data in (gzip.decompress(in_gzip), zlib.decompress(in_zlib), tcp.text[:-1]):
@@ -269,7 +261,7 @@ def test_fluentd_gets_the_forward_protocol_and_is_waited_for(engine: EngineProce
             "--log-opt", f"fluentd-address=127.0.0.1:{fluentd.port}", "--log-opt", "tag=docker.{{.Name}}",
             "busybox", "echo", "x" * 300,
         )  # fmt: skip
-        until(lambda: fluentd.received)
+        eventually(lambda: fluentd.received)
         tag, moment, record = msgspec.msgpack.decode(fluentd.text)
         assert tag == "docker.flu"
         assert abs(moment - time.time()) < 60
@@ -293,7 +285,7 @@ def test_journald_gets_fields(engine: EngineProcess) -> None:
     try:
         with server(str(journal)) as journald:
             engine.docker("run", "--rm", "--name", "jou", "--log-driver", "journald", "busybox", "echo", "noted")
-            until(lambda: journald.received)
+            eventually(lambda: journald.received)
             fields = dict(row.split(b"=", 1) for row in journald.received[0].splitlines())
             assert fields[b"MESSAGE"] == b"noted"
             assert fields[b"PRIORITY"] == b"6"
@@ -311,12 +303,12 @@ def test_a_log_server_that_goes_gets_the_rest_when_it_is_back(engine: EngineProc
             "run", "-d", "--name", "gap", "--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}",
             "busybox", "sh", "-c", "i=0; while :; do echo n $i; i=$((i+1)); usleep 50000; done",
         )  # fmt: skip
-        until(lambda: b"n 3\n" in first.text)
+        eventually(lambda: b"n 3\n" in first.text)
     # nobody listens: the container goes on, and its log can be read
     before = len(engine.docker("logs", "gap").splitlines())
-    until(lambda: len(engine.docker("logs", "gap").splitlines()) > before + 10)
+    eventually(lambda: len(engine.docker("logs", "gap").splitlines()) > before + 10)
     with server(("127.0.0.1", port), kind=socket.SOCK_STREAM) as second:
-        until(lambda: second.text.count(b"\n") > before, 20)
+        eventually(lambda: second.text.count(b"\n") > before)
         numbers = [int(row.rpartition(b" ")[2]) for row in second.text.splitlines()[:-1]]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         engine.docker("rm", "-f", "gap")
@@ -331,14 +323,14 @@ def test_a_log_server_gets_the_rest_of_a_container_that_has_ended(engine: Engine
             "busybox", "sh", "-c",
             "echo n 0; sleep 2; i=1; while [ $i -lt 100 ]; do echo n $i; i=$((i+1)); usleep 9000; done",
         )  # fmt: skip
-        until(lambda: b"n 0\n" in first.text)
+        eventually(lambda: b"n 0\n" in first.text)
     engine.docker("wait", "over")
     if restarted:
         engine.kill()
         engine.start()
     time.sleep(1)
     with server(("127.0.0.1", port), kind=socket.SOCK_STREAM) as second:
-        until(lambda: b"n 99\n" in second.text, 20)
+        eventually(lambda: b"n 99\n" in second.text)
         # what the first one was sent last may have got lost on the way
         assert {row.rpartition(b" ")[2] for row in second.text.splitlines()} >= {b"%d" % n for n in range(60, 100)}
     engine.docker("rm", "over")
@@ -403,12 +395,12 @@ def test_a_new_daemon_sends_on_where_the_killed_one_was(engine: EngineProcess) -
             "--log-opt", f"syslog-address=tcp://127.0.0.1:{log_server.port}",
             "busybox", "sh", "-c", "i=0; while :; do echo n $i; i=$((i+1)); usleep 50000; done",
         )  # fmt: skip
-        until(lambda: b"n 3\n" in log_server.text)
+        eventually(lambda: b"n 3\n" in log_server.text)
         engine.kill()
         time.sleep(0.5)
         engine.start()
         last = int(engine.docker("logs", "--tail", "1", "live").split()[1])
-        until(lambda: b"n %d\n" % (last + 5) in log_server.text)
+        eventually(lambda: b"n %d\n" % (last + 5) in log_server.text)
         numbers = {int(row.rpartition(b" ")[2]) for row in log_server.text.splitlines()[:-1]}
         assert set(range(last + 5)) <= numbers  # none is missing; a few may have come twice
         engine.docker("rm", "-f", "live")
@@ -463,7 +455,7 @@ def test_what_is_not_utf8_stays_as_it_is_but_in_json(engine: EngineProcess, driv
         else:
             assert said == BYTES
         if driver == "syslog":
-            until(lambda: len(log_server.received) == 4)
+            eventually(lambda: len(log_server.received) == 4)
             assert [row.partition(b"]: ")[2].rstrip(b"\n") for row in log_server.received] == BYTES.split(b"\n")
     engine.docker("rm", "octets")
 

@@ -5,8 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +21,7 @@ from dockyard.networks.cluster.store import Peer
 from dockyard.networks.model import EndpointConfig, Network, Pool
 from tests.engine_process import EngineProcess
 from tests.networks.conftest import Host, in_thread
+from tests.processes import eventually
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +63,10 @@ def fetched(engine: EngineProcess, address: str, port: int) -> bytes:
     return subprocess.run([*engine.prefix, "sh", "-c", ask], capture_output=True, check=True, timeout=20).stdout
 
 
-def until(said: Callable[[], bool], patience: float = 10) -> None:
-    deadline = time.monotonic() + patience
-    while not said():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineProcess, EngineProcess]) -> None:
     one, two = engines
     made = one.docker("network", "create", "-d", "overlay", "--attachable", "mesh").strip()
-    until(lambda: "mesh" in two.docker("network", "ls", "--format", "{{.Name}}").split())
+    eventually(lambda: "mesh" in two.docker("network", "ls", "--format", "{{.Name}}").split())
     assert (
         two.docker("network", "ls", "--filter", "driver=overlay", "--format", "{{.Name}} {{.Scope}}") == "mesh global\n"
     )
@@ -85,7 +78,7 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
         for engine, name in ((one, "left"), (two, "right"))
     ]
     assert len(set(addresses)) == 2
-    until(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode == 0)
+    eventually(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode == 0)
     one.docker("exec", "left", "ping", "-c1", "-W2", "right")
     two.docker("exec", "right", "ping", "-c1", "-W2", "shared")
     # more than a frame of the tunnel holds
@@ -107,18 +100,18 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
     two.docker("exec", "right", "ping", "-c1", "-W2", "left")
 
     one.docker("rm", "-f", "left")
-    until(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode != 0)
+    eventually(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode != 0)
     refused = one.run_docker("network", "rm", "mesh")
     assert b'has active endpoints (name:"right"' in refused.stderr
     two.docker("rm", "-f", "right")
     one.docker("network", "rm", "mesh")
-    until(lambda: "mesh" not in two.docker("network", "ls", "--format", "{{.Name}}").split())
+    eventually(lambda: "mesh" not in two.docker("network", "ls", "--format", "{{.Name}}").split())
 
 
 def test_what_a_killed_daemon_claimed_is_given_back(engines: tuple[EngineProcess, EngineProcess]) -> None:
     one, two = engines
     one.docker("network", "create", "-d", "overlay", "--subnet", "10.99.7.0/29", "small")
-    until(lambda: "small" in two.docker("network", "ls", "--format", "{{.Name}}").split())
+    eventually(lambda: "small" in two.docker("network", "ls", "--format", "{{.Name}}").split())
     two.docker("run", "-d", "--name", "gone", "--net", "small", "--ip", "10.99.7.2", "busybox", "sleep", "300")
     taken = one.run_docker("run", "--rm", "--net", "small", "--ip", "10.99.7.2", "busybox", "true")
     assert b"Address already in use" in taken.stderr
@@ -126,7 +119,7 @@ def test_what_a_killed_daemon_claimed_is_given_back(engines: tuple[EngineProcess
     two.kill()
     os.kill(process, signal.SIGKILL)
     two.start()
-    until(
+    eventually(
         lambda: one.run_docker("run", "--rm", "--net", "small", "--ip", "10.99.7.2", "busybox", "true").returncode == 0
     )
     two.docker("rm", "-f", "gone")

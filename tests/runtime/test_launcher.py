@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import cgroup_beside_ours
+from tests.processes import cgroup_beside_ours, eventually
 from tests.runtime.conftest import Runtime, version_1
-from tests.runtime.test_lifecycle import wait_for
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def shell(runtime: Runtime, tmp_path: Path) -> Runtime:
 
 def end(runtime: Runtime, name: str) -> None:
     runtime("kill", name, "KILL")
-    wait_for(lambda: runtime.status(name) == "stopped")
+    eventually(lambda: runtime.status(name) == "stopped")
 
 
 def test_it_starts_and_deletes(runtime: Runtime, shell: Runtime) -> None:

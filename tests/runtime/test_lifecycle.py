@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import eventually
 from tests.runtime.conftest import Runtime
-
-
-def wait_for(condition: object, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_container_is_created_then_running_then_stopped_then_gone(runtime: Runtime) -> None:
@@ -27,7 +21,7 @@ def test_a_container_is_created_then_running_then_stopped_then_gone(runtime: Run
     assert runtime("start", "one").returncode == 0
     assert runtime.status("one") == "running"
     assert runtime("kill", "one", "KILL").returncode == 0
-    wait_for(lambda: runtime.status("one") == "stopped")
+    eventually(lambda: runtime.status("one") == "stopped")
     assert runtime("delete", "one").returncode == 0
     assert "container does not exist" in runtime("state", "one").stderr
     assert not (runtime.state / "one").exists()
@@ -54,7 +48,7 @@ def test_start_starts_only_once_and_only_what_lives(runtime: Runtime) -> None:
     runtime("start", "one")
     assert "cannot start an already running container" in runtime("start", "one").stderr
     runtime("kill", "one", "KILL")
-    wait_for(lambda: runtime.status("one") == "stopped")
+    eventually(lambda: runtime.status("one") == "stopped")
     assert "cannot start a container that has stopped" in runtime("start", "one").stderr
 
 
@@ -97,7 +91,7 @@ def test_a_program_that_the_kernel_refuses_says_so_itself_and_ends_with_255(
     assert (done.returncode, done.stderr) == (255, f"exec /script: {words}\n")
     assert runtime("create", "two").returncode == 0
     assert runtime("start", "two").returncode == 0
-    wait_for(lambda: runtime.status("two") == "stopped")
+    eventually(lambda: runtime.status("two") == "stopped")
     runtime("delete", "two")
     runtime.command("sleep", "1000")
     assert runtime("run", "-d", "three").returncode == 0
@@ -209,7 +203,7 @@ def test_sigkill_ends_every_process_where_the_pid_namespace_is_the_hosts(runtime
     pids = json.loads(runtime("ps", "-f", "json", "one").stdout)
     assert len(pids) == 2
     assert runtime("kill", "one", "KILL").returncode == 0
-    wait_for(lambda: runtime("ps", "-f", "json", "one").stdout.strip() == "[]")
+    eventually(lambda: runtime("ps", "-f", "json", "one").stdout.strip() == "[]")
 
 
 def test_kill_knows_names_and_numbers(runtime: Runtime) -> None:
@@ -218,7 +212,7 @@ def test_kill_knows_names_and_numbers(runtime: Runtime) -> None:
         assert runtime("kill", "one", signo).returncode == 0, signo
     assert r"unknown signal \"NOPE\"" in runtime("kill", "one", "NOPE").stderr
     assert runtime("kill", "one").returncode == 0  # TERM
-    wait_for(lambda: runtime.status("one") == "stopped")
+    eventually(lambda: runtime.status("one") == "stopped")
     assert "container not running" in runtime("kill", "one").stderr
     assert runtime("kill", "--all", "one", "0").returncode == 0
 
@@ -285,7 +279,7 @@ def test_a_container_that_waits_can_be_ended(runtime: Runtime) -> None:
     runtime.command("sleep", "1000")
     runtime("create", "one")
     assert runtime("kill", "one", "TERM").returncode == 0
-    wait_for(lambda: runtime.status("one") == "stopped")
+    eventually(lambda: runtime.status("one") == "stopped")
     assert runtime("delete", "one").returncode == 0
 
 

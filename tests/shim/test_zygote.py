@@ -44,7 +44,7 @@ def test_a_rehearsal_that_fails_in_any_way_leaves_a_working_zygote(module: str, 
         assert {os.readlink(f"/proc/{zygote.pid}/fd/{fd}").partition(":")[0] for fd in (0, 1, 2)} >= {"/dev/null"}
         assert len(os.listdir(f"/proc/{zygote.pid}/fd")) <= 13
         eventually(lambda: set(children_of(zygote.pid)) == {spare, starter})  # what the warm-up forked has ended
-    _, told = zygote.communicate(timeout=10)
+    _, told = zygote.communicate(timeout=60)
     assert zygote.returncode == 0
     assert "the warm-up has failed: KeyError('unforeseen')" in told
 
@@ -79,5 +79,5 @@ def test_forks_that_end_at_once_are_made_up_for() -> None:
             return kinds == [1, 1] and len(children_of(zygote.pid)) == 2
 
         eventually(made_up_for)
-    _, told = zygote.communicate(timeout=10)
+    _, told = zygote.communicate(timeout=60)
     assert zygote.returncode == 0, told

@@ -60,7 +60,7 @@ class Fragile(EngineProcess):
             except OSError:
                 return False
 
-        eventually(answers, 30)
+        eventually(answers)
 
 
 @pytest.fixture(scope="module")
