@@ -20,8 +20,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     try:
         yield place
     finally:
-        for patience in range(50):  # processes that have been killed may still be ending
-            if subprocess.run(["umount", place], check=patience == 49, capture_output=True).returncode == 0:
+        for patience in range(600):  # processes that have been killed may still be ending
+            if subprocess.run(["umount", place], check=patience == 599, capture_output=True).returncode == 0:
                 break
             time.sleep(0.1)
 

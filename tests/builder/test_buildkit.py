@@ -168,7 +168,7 @@ async def test_a_cancelled_build_ends_its_command_and_leaves_nothing(engine: Eng
     tasks: list[asyncio.Task[None]] = []
     with pytest.raises(asyncio.CancelledError):
         await client.build(meanwhile=cancel_soon)
-    for _ in range(100):
+    for _ in range(1200):
         if b"98765" not in commands() and not engine.docker("ps", "-aq"):
             break
         await asyncio.sleep(0.05)
@@ -211,14 +211,14 @@ async def test_a_daemon_killed_in_the_midst_of_a_step_leaves_nothing(engine: Eng
         await client.build()
     await killing
     await asyncio.to_thread(engine.start)
-    for _ in range(100):
+    for _ in range(1200):
         if b"54321" not in commands():
             break
         await asyncio.sleep(0.05)
     assert b"54321" not in commands()
     assert not list((engine.run / "builder").glob("*"))
     mounted = Path(f"/proc/{engine.listener()}/mountinfo")
-    for _ in range(100):  # what a step had mounted goes while the daemon answers already
+    for _ in range(1200):  # what a step had mounted goes while the daemon answers already
         if "/overlay2/build-" not in mounted.read_text():
             break
         await asyncio.sleep(0.05)

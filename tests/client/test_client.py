@@ -196,7 +196,7 @@ def test_a_process_is_written_to_and_read_from(client: dockyard.Client) -> None:
             process.resize(33, 77)
             assert b"33 77" in process.communicate(b"stty size; exit\n")[0]
         container.exec_detached("touch /tmp/done")
-        for _ in range(100):
+        for _ in range(3000):
             if container.files.exists("/tmp/done"):
                 break
             time.sleep(0.02)

@@ -68,7 +68,7 @@ class Server:
                 stderr=log,
                 env={**os.environ, **self.environment},
             )
-        for _ in range(400):
+        for _ in range(3000):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 return self
