@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.grpc import status
 from dockyard.grpc.calls import Call, Method, Methods, call, request_of
 from dockyard.grpc.connection import Connection, Stream

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.grpc.connection import Connection, Stream
 from tests.buildkit_client import DATA, DIFF_COPY, STAT, Client, stat_of
 from tests.engine_process import EngineProcess

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from dockyard.builder.cache.inline import steps_in
 from dockyard.builder.context import LARGEST_DOCKERFILE, hide_ignored
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.client import SessionClient
 from dockyard.builder.doors.buildkit.definitions import definition_of
 from dockyard.builder.doors.buildkit.options import EXPLAIN, cache_sources, check_frontend, check_syntax, request_of
@@ -24,6 +23,7 @@ from dockyard.builder.graph.vertex import Files, Vertex
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import RemoteContext, Repository
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
 from dockyard.errors import DockyardError, InvalidParameter

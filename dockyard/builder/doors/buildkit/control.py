@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.failures import explain, of_build
@@ -25,6 +24,7 @@ from dockyard.builder.exporters.image import export_image
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.grpc import status

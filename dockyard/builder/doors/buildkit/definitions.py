@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
+from dockyard.buildkit import wire_pb2 as wire
 
 SCHEME = "dockyard-result://"
 

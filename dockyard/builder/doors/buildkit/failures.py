@@ -8,9 +8,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dockyard import errors
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.frontend.conversion import AtLine
 from dockyard.builder.graph.solver import StepFailed
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.grpc import status
 from dockyard.grpc.status import CallFailed
 

@@ -1,13 +1,18 @@
-"""Go's os.FileMode, which is on the wire, and what a tar header says instead (io/fs, ModeDir …)."""
+"""Go's os.FileMode, which is on the wire, and what a tar header says instead."""
 
 from __future__ import annotations
 
-import stat
-
+from dockyard.buildkit.go_mode import (
+    CHARACTER,
+    DEVICE,
+    DIRECTORY,
+    FIFO,
+    SOCKET,
+    SYMLINK,
+    permissions,
+    with_special_bits,
+)
 from dockyard.content import tar_format
-
-DIRECTORY, SYMLINK, DEVICE, FIFO, SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
-SETUID, SETGID, CHARACTER, STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
 
 _KINDS = {
     tar_format.DIRECTORY: DIRECTORY,
@@ -18,26 +23,22 @@ _KINDS = {
 }
 
 
-def go_mode(kind: bytes, permissions: int) -> int:
+def go_mode(kind: bytes, mode: int) -> int:
     """The mode of a file of a kind."""
-    mode = permissions & 0o777 | _KINDS.get(kind, 0)
-    mode |= (SETUID if permissions & stat.S_ISUID else 0) | (SETGID if permissions & stat.S_ISGID else 0)
-    return mode | (STICKY if permissions & stat.S_ISVTX else 0)
+    return with_special_bits(mode) | _KINDS.get(kind, 0)
 
 
 def kind_and_permissions(mode: int) -> tuple[bytes | None, int]:
     """A file's kind, None for a socket, and its permissions."""
-    permissions = mode & 0o777
-    permissions |= (stat.S_ISUID if mode & SETUID else 0) | (stat.S_ISGID if mode & SETGID else 0)
-    permissions |= stat.S_ISVTX if mode & STICKY else 0
+    found = permissions(mode)
     if mode & DIRECTORY:
-        return tar_format.DIRECTORY, permissions
+        return tar_format.DIRECTORY, found
     if mode & SYMLINK:
         return tar_format.SYMLINK, 0o777
     if mode & CHARACTER:
-        return tar_format.CHARACTER, permissions
+        return tar_format.CHARACTER, found
     if mode & DEVICE:
-        return tar_format.BLOCK_DEVICE, permissions
+        return tar_format.BLOCK_DEVICE, found
     if mode & FIFO:
-        return tar_format.FIFO, permissions
-    return (None if mode & SOCKET else tar_format.REGULAR), permissions
+        return tar_format.FIFO, found
+    return (None if mode & SOCKET else tar_format.REGULAR), found

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dockyard.builder.cache.usage import CacheEntry
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.graph.progress import Event, Finding, Output, Part, Step
+from dockyard.buildkit import wire_pb2 as wire
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.build import Build

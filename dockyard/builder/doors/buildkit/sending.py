@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.file_modes import go_mode
 from dockyard.builder.trees import File, walk
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.content import tar_format
 from dockyard.errors import InvalidParameter, Unavailable
 from dockyard.grpc.calls import Call

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote_plus
 
-from dockyard.builder.doors.buildkit import wire_pb2 as wire
 from dockyard.builder.doors.buildkit.file_modes import kind_and_permissions
 from dockyard.builder.sources.contexts import ContextStore, Receiver
 from dockyard.builder.trees import ArchiveTree
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.content import tar_format
 from dockyard.content.registry_auth import Credentials
 from dockyard.content.tar_format import Entry
