@@ -1,6 +1,7 @@
 """The engines that are measured against each other, each with roots, socket, bridge and cgroup parent of its own."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -20,6 +21,21 @@ NEWER = Path(__file__).parent.parent / "build" / "engines" / "root"  # of packag
 
 VERSION_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 PROCESSOR_GROUPS = Path("/sys/fs/cgroup") if VERSION_2 else Path("/sys/fs/cgroup/cpuacct")
+
+
+LOCK = Path("/run/dybench.lock")
+_locked: list[BinaryIO] = []
+
+
+def only_one() -> None:
+    """Lock the names that engines have here, until this process ends. Raises SystemExit where another one has them."""
+    if not _locked:
+        file = LOCK.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("another benchmark is running: both would disturb each other") from None
+        _locked.append(file)
 
 
 class Failed(Exception):
@@ -56,6 +72,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the daemon and wait for its socket."""
+        only_one()
         self.stop_left_over()
         for folder in (self.root, self.run):
             shutil.rmtree(folder, ignore_errors=True)
