@@ -208,7 +208,23 @@ class EngineProcess:
         for shim in (self.run / "shims").glob("*/pid"):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(shim.read_text().split()[0]), signal.SIGKILL)
+        self._take_rules_away()
         self._take_away()
+
+    def _take_rules_away(self) -> None:
+        """What a daemon that could not stop leaves in the packet filter."""
+        chain = f"DOCKYARD-{self.bridge}"
+        commands = [
+            *(("nft", "delete", "table", family, f"dockyard-{self.bridge}") for family in ("ip", "ip6")),
+            *(
+                (program, "-w", "5", *act)
+                for program in ("iptables", "ip6tables")
+                for act in (("-D", "FORWARD", "-j", chain), ("-F", chain), ("-X", chain))
+            ),
+        ]
+        for command in commands:
+            with contextlib.suppress(FileNotFoundError):
+                subprocess.run(command, check=False, capture_output=True)
 
     def _take_away(self) -> None:
         for namespace in (self.run / "netns").glob("*"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Census:
-    """Every mount, network device, nftables table, cgroup and process of ours, as readable lines."""
+    """Every mount, device, nftables table (and chain of iptables'), cgroup and process of ours, as readable lines."""
 
     mounts: frozenset[str]
     links: frozenset[str]
@@ -42,7 +42,9 @@ def _nft_tables() -> list[str]:
     except FileNotFoundError:
         return []
     # `ip nat` and `ip filter` are made by whoever runs iptables; a firewall of ours has our name in it
-    return [line for line in listed.stdout.splitlines() if "dockyard" in line]
+    tables = [line for line in listed.stdout.splitlines() if "dockyard" in line]
+    chains = subprocess.run(["nft", "-t", "list", "chains"], capture_output=True, text=True, check=False)
+    return tables + [line.strip(" \t{") for line in chains.stdout.splitlines() if "DOCKYARD-" in line]
 
 
 def _cgroups() -> list[str]:

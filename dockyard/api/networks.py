@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -265,7 +266,7 @@ class Networks:
             "IPAM": {
                 "Driver": network.ipam_driver,
                 "Options": network.ipam_options,
-                "Config": [_pool(pool) for pool in network.pools] or (None if network.predefined else []),
+                "Config": [_pool(pool) for pool in _shown(network)] or (None if network.predefined else []),
             },
             "Internal": network.internal,
             "Attachable": network.attachable,
@@ -276,6 +277,17 @@ class Networks:
             "Options": network.options,
             "Labels": network.labels,
         }
+
+
+def _shown(network: Network) -> list[Pool]:
+    """The pools as they were asked for, IPv4 first, and those that were chosen (moby's buildIPAMResources)."""
+
+    def version(pool: Pool) -> int:
+        return ip_network(pool.subnet, strict=False).version
+
+    asked = sorted((pool for pool in network.asked if pool.subnet), key=version)
+    versions = {version(pool) for pool in asked}
+    return [*asked, *(pool for pool in network.pools if not pool.subnet or version(pool) not in versions)]
 
 
 def _pool(pool: Pool) -> dict[str, Any]:

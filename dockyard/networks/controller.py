@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -16,30 +16,20 @@ from typing import ParamSpec, TypeVar
 
 from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.folders import own_folder
-from dockyard.networks import advertising, files, identity, legacy_links, sandboxes
+from dockyard.networks import advertising, files, identity, sandboxes
 from dockyard.networks.active import Active
 from dockyard.networks.allocation import Allocation
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.cluster.store import ClusterStore
 from dockyard.networks.dns import DnsSockets
-from dockyard.networks.drivers import (
-    BridgeDriver,
-    CniDriver,
-    Driver,
-    HostDriver,
-    IpvlanDriver,
-    MacvlanDriver,
-    NullDriver,
-    OverlayDriver,
-    Plan,
-    RemoteDriver,
-)
-from dockyard.networks.drivers.bridge import ICC, is_default, rules_of
+from dockyard.networks.drivers import Drivers, Plan
+from dockyard.networks.drivers.bridge import is_default, rules_of
 from dockyard.networks.drivers.interfaces import route
 from dockyard.networks.drivers.marks import mark_of
 from dockyard.networks.explanation import Way, explain, holders
 from dockyard.networks.firewall import BridgeRules
 from dockyard.networks.firewall_backends import by_proxy, firewall_of, remove_other_backend
+from dockyard.networks.linking import Linking
 from dockyard.networks.model import (
     EndpointConfig,
     EndpointState,
@@ -49,7 +39,6 @@ from dockyard.networks.model import (
     Sandbox,
     Settings,
 )
-from dockyard.networks.options import option_flag
 from dockyard.networks.published_ports import PublishedPorts, wanted_ports
 from dockyard.networks.publishing import Publisher
 from dockyard.networks.publishing import rules_of as port_rules
@@ -77,16 +66,14 @@ class Controller:
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="network")
         self.pool = sandboxes.NamespacePool(self._directory, self._executor)
         self._mark = mark_of(exec_root)
-        bridge = BridgeDriver(self._mark, settings.ip_forward)
-        self._overlay = OverlayDriver(self._mark, self._directory, cluster)
-        others = (HostDriver(), NullDriver(), MacvlanDriver(self._mark), IpvlanDriver(self._mark), CniDriver())
-        self._drivers: dict[str, Driver] = {driver.name: driver for driver in (bridge, *others, self._overlay)}
-        self._bridge = bridge
+        drivers = Drivers(self._mark, self._directory, settings.ip_forward, cluster)
+        self.driver = drivers.named
+        self._overlay = drivers.overlay
         self.firewall = firewall_of(settings)
         self._firewall_current = False
         # with iptables, what is sent to 127.0.0.1 is the proxy's, as in Docker, unless there is none
         by_rules = settings.firewall_backend == "nftables" or not settings.userland_proxy
-        self._publisher = Publisher(settings, bridge.routes_loopback if by_rules else by_proxy)
+        self._publisher = Publisher(settings, drivers.bridge.routes_loopback if by_rules else by_proxy)
         self._networks: dict[str, Network] = {}
         self._by_name: dict[str, Network] = {}
         self.allocation = Allocation(claims)
@@ -98,6 +85,7 @@ class Controller:
             self._executor,
         )
         self._active: dict[str, Active] = {}
+        self._linking = Linking(self.firewall, drivers.bridge, self._active, self._default_network, settings.firewall)
         self._resolution = Resolution(settings, self._active)
         self.shared = SharedEndpoints(cluster, self._overlay, self._resolution.names, self._executor)
         # namespaces that were there before us
@@ -155,10 +143,6 @@ class Controller:
         return asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
 
     # -- networks -----------------------------------------------------------------------------------------------------
-
-    def driver(self, name: str) -> Driver:
-        """The driver of that name: one of ours, or the plugin that is called so, which need not be there."""
-        return self._drivers.get(name) or RemoteDriver(name)
 
     def adopt(self, network: Network) -> None:
         """Know a network, with its address pools; the kernel is not told."""
@@ -273,7 +257,7 @@ class Controller:
             # from here on its networks cannot be removed
             self._active[request.container_id] = active
             undo.callback(self._active.pop, request.container_id, None)
-            self._note_links(active)
+            self._linking.note(active)
             self.ports.hold(active, wanted_ports(request))
             undo.callback(self._publisher.release, active.publications)
             building = self._do(self._build, active)
@@ -285,7 +269,7 @@ class Controller:
                 self._write_files(active)
             self._start(active, sockets)
             await self._advertise(active, sandbox.endpoints)
-            self._tell_linking(active)
+            self._linking.tell(active)
             undo.pop_all()
         return sandbox
 
@@ -314,8 +298,7 @@ class Controller:
         rules = port_rules(active.publications)
         if rules:
             await self._do(self.firewall.unpublish, rules)
-        if self._separating_bridge() is not None:
-            await self._do(self._close_links, active)
+        await self._do(self._linking.close, active)
 
     def join_host(self, request: JoinRequest) -> Sandbox:
         """Let a container share the host's network."""
@@ -402,25 +385,11 @@ class Controller:
                 self.firewall.publish(rules)
                 undo.callback(self.firewall.unpublish, rules)
             if active.linked_ports:
-                undo.callback(self._close_links, active)
-                self._open_links(active)
+                undo.callback(self._linking.close, active)
+                self._linking.open(active)
             sockets = open_dns(active.namespace) if self._names_wanted(active) else None
             undo.pop_all()
         return sockets
-
-    def _open_links(self, active: Active) -> None:
-        """Let linked containers reach each other on a bridge that keeps them apart. Runs in a worker thread."""
-        network = self._separating_bridge()
-        if network is not None and active.linked_ports:
-            self.firewall.link(active.linked_ports)
-            self._bridge.route_between(network, True)
-
-    def _close_links(self, active: Active) -> None:
-        """Undo `_open_links`, and what others have opened to this container. Runs in a worker thread."""
-        network = self._separating_bridge()
-        state = active.sandbox.endpoints.get(network.name) if network is not None else None
-        if network is not None and state is not None and self.firewall.unlink(state.ip):
-            self._bridge.route_between(network, False)
 
     def _mend(self, active: Active) -> None:
         """Make links again that are gone: an earlier daemon died while it took one away. Runs in a worker thread."""
@@ -447,7 +416,7 @@ class Controller:
         rules = port_rules(active.publications)
         if rules:
             self.firewall.unpublish(rules)
-        self._close_links(active)
+        self._linking.close(active)
         for plan in plans:
             self.driver(plan.network.driver).vacate(namespace, plan)
         sandboxes.destroy(namespace)
@@ -516,9 +485,9 @@ class Controller:
                 await self.ports.move(active)
             if active.dns is None and self._names_wanted(active):
                 self._resolution.serve(active, await self._do(open_dns, namespace, True))
-            self._note_links(active)
+            self._linking.note(active)
             if active.linked_ports:
-                await self._do(self._open_links, active)
+                await self._do(self._linking.open, active)
             identity.connected(active.request, state)
             self._update_resolvers(active)
             self._resolution.names.add(state)
@@ -537,8 +506,8 @@ class Controller:
                 "to any other network"
             )
         plan = self._plan(active, network.name)
-        if network is self._separating_bridge():
-            await self._do(self._close_links, active)
+        if is_default(network):
+            await self._do(self._linking.close, active)
         self._resolution.names.remove(state)
         del active.sandbox.endpoints[network.name]
         await self._do(self.driver(network.driver).detach, namespace, plan)
@@ -577,39 +546,12 @@ class Controller:
             self._settings,
             embedded_dns=self._names_wanted(active),
             gateways=self._settings.host_gateways or self._default_gateways(),
-            linked=legacy_links.hosts_entries(active.request, self._everybody()),
+            linked=self._linking.hosts_entries(active),
         )
 
     def _update_resolvers(self, active: Active) -> bool:
         wanted = self._names_wanted(active)
         return identity.update_resolvers(active.request, active.sandbox, self._settings, embedded_dns=wanted)
-
-    def _everybody(self) -> Iterator[legacy_links.Member]:
-        return ((active.request, active.sandbox) for active in self._active.values())
-
-    def _tell_linking(self, active: Active) -> None:
-        """A container may have come back under another address; those that are linked to it go on finding it."""
-        for parent in self._active.values():
-            if not parent.request.links or not parent.request.files_dir:
-                continue
-            for _, alias in legacy_links.linked(parent.request, [(active.request, active.sandbox)]):
-                for state in active.sandbox.endpoints.values():
-                    for where in filter(None, (state.ip, state.ipv6)):
-                        try:
-                            files.move_host(parent.request.files_dir, alias, where)
-                        except OSError as error:
-                            log.warning("the hosts file of container %s stays: %s", parent.request.name, error)
-
-    def _separating_bridge(self) -> Network | None:
-        """The default bridge, if it keeps containers apart (--icc=false): there alone links are more than names."""
-        network = self._default_network()
-        return None if network is None or option_flag(network, ICC, True) else network
-
-    def _note_links(self, active: Active) -> None:
-        network = self._separating_bridge()
-        if network is not None and self._settings.firewall:
-            member = (active.request, active.sandbox)
-            active.linked_ports = legacy_links.linked_ports(member, self._everybody(), network.name)
 
     def _default_gateways(self) -> list[str]:
         network = self._default_network()
@@ -643,7 +585,7 @@ class Controller:
             network = self._networks[state.network_id]
             active.publications = self._publisher.retake(network, state, sandbox.ports, request.name)
         self.firewall.adopt(port_rules(active.publications))
-        self._note_links(active)
+        self._linking.note(active)
         self.firewall.adopt_links(active.linked_ports)
         if self._firewall_current:
             await self._do(self.firewall.rewrite)

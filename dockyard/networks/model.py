@@ -28,6 +28,8 @@ class Network(msgspec.Struct, kw_only=True, omit_defaults=True):
     created: str
     scope: str = "local"
     pools: list[Pool] = []
+    # as its user has asked for them: shown in place of what has become of them, as Docker does
+    asked: list[Pool] = []
     ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None
     ipv4: bool = True

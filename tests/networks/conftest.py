@@ -143,7 +143,7 @@ class Host:
     async def _clear_kernel(self) -> None:
         """Remove what is there of the service, by its names and its mark alone: it may have died at any moment."""
         for version in (4, 6):
-            await iptables.forget(self.service._chain, version)
+            await iptables.forget(self.service._forwarding.chain, version)
         firewall = Firewall(self.service._instance)
         firewall.remove()
         firewall.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dockyard.engine.networks import service as networks
+from dockyard.engine.networks import default_bridge
 from dockyard.engine.networks.service import EndpointConfig, Network, Pool
 from dockyard.errors import Conflict, Forbidden, InvalidParameter, NotFound, SystemFailure
 from dockyard.linux.nftables import Nftables
@@ -538,7 +538,7 @@ async def test_an_unmarked_default_bridge_is_ours_if_our_rules_are_there(
     make_host: Any, monkeypatch: pytest.MonkeyPatch, number: int, ours: bool
 ) -> None:
     best, other = f"dyd{number}best", f"dyd{number}other"
-    monkeypatch.setattr(networks, "DEFAULT_BRIDGES", (best, other))
+    monkeypatch.setattr(default_bridge, "NAMES", (best, other))
     run("ip", "link", "add", best, "type", "bridge")
     run("ip", "address", "add", f"10.245.{number}.1/24", "dev", best)
     if ours:  # as a daemon leaves it that did not mark its links yet

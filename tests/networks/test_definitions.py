@@ -26,6 +26,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
             ["--subnet", "10.230.0.0/24", "--gateway", "10.230.0.1", "--aux-address", "x=10.230.0.1"],
             "failed to allocate secondary ip address (x:10.230.0.1): Address already in use",
         ),
+        (
+            ["--subnet", "10.230.0.0/24", "--aux-address", "x=10.230.0.1"],
+            "failed to allocate secondary ip address (x:10.230.0.1): Address already in use",
+        ),
         (["--subnet", "10.230.0.0/24", "--subnet", "10.231.0.0/24"], "bridge driver doesn't support multiple subnets"),
         (["--ipv6", "--subnet", "ff00::/64"], "multicast subnet 'ff00::/64' is not allowed"),
         (["-o", "com.docker.network.bridge.enable_icc=maybe"], 'parsing "maybe": invalid syntax)'),
@@ -49,6 +53,27 @@ def test_networks_that_cannot_be_are_refused_in_dockers_words(
     done = engine.run_docker("network", "create", *asked, "wrong")
     assert said in done.stderr.decode()
     assert "wrong" not in engine.docker("network", "ls", "--format", "{{.Name}}").split()
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (["--subnet", "10.230.0.0/24"], [{"Subnet": "10.230.0.0/24"}]),
+        (
+            ["--subnet", "fd23::/64", "--subnet", "10.230.0.0/24", "--gateway", "10.230.0.9"],
+            [{"Subnet": "10.230.0.0/24", "Gateway": "10.230.0.9"}, {"Subnet": "fd23::/64"}],
+        ),
+        (["--ipv6", "--subnet", "fd23::/64", "--ipv4=false"], [{"Subnet": "fd23::/64"}]),
+    ],
+)
+def test_subnets_are_shown_as_they_were_asked_for(
+    engine: EngineProcess, asked: list[str], shown: list[dict[str, str]]
+) -> None:
+    engine.docker("network", "create", *asked, "shown")
+    try:
+        assert engine.inspect("shown")["IPAM"]["Config"] == shown
+    finally:
+        engine.docker("network", "rm", "shown")
 
 
 def test_a_routed_port_is_listed_without_one_of_the_hosts(engine: EngineProcess) -> None:

@@ -108,6 +108,32 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
     eventually(lambda: "mesh" not in two.docker("network", "ls", "--format", "{{.Name}}").split())
 
 
+def test_a_container_that_comes_to_an_overlay_network_live_has_a_way_out(
+    engines: tuple[EngineProcess, EngineProcess],
+) -> None:
+    one, _ = engines
+    one.docker("network", "create", "-d", "overlay", "--attachable", "late")
+    one.docker("network", "create", "--internal", "inner")
+    one.docker("run", "-d", "--name", "comer", "--net", "inner", "busybox", "sleep", "300")
+    ways = ("exec", "comer", "route", "-n")
+    try:
+        assert "UG" not in one.docker(*ways)
+        one.docker("network", "connect", "late", "comer")
+        gateway = one.inspect("docker_gwbridge")["IPAM"]["Config"][0]["Gateway"]
+        assert gateway in one.docker(*ways)
+        one.docker("exec", "comer", "ping", "-c1", "-W5", "192.168.77.1")
+        # another way out, and that one is needed no more
+        one.docker("network", "connect", "bridge", "comer")
+        assert one.docker("exec", "comer", "sh", "-c", "ls -d /sys/class/net/eth*").count("eth") == 3
+        one.docker("network", "disconnect", "bridge", "comer")
+        assert gateway in one.docker(*ways)
+        one.docker("network", "disconnect", "late", "comer")
+        assert "UG" not in one.docker(*ways)
+    finally:
+        one.docker("rm", "-f", "comer")
+        one.docker("network", "rm", "late", "inner")
+
+
 def test_what_a_killed_daemon_claimed_is_given_back(engines: tuple[EngineProcess, EngineProcess]) -> None:
     one, two = engines
     one.docker("network", "create", "-d", "overlay", "--subnet", "10.99.7.0/29", "small")

@@ -3,19 +3,45 @@
 moby daemon/daemon_unix.go, getDefaultBridgeIPAMConf.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from dockyard.engine.networks.options import NetworkOptions
-from dockyard.errors import InvalidParameter
-from dockyard.linux.netlink import RouteSocket
+from dockyard.errors import Conflict, InvalidParameter
+from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.networks.addresses import DEFAULT_GATEWAYS
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, NAME
+from dockyard.networks.drivers.marks import is_ours
+from dockyard.networks.firewall import has_table
 from dockyard.networks.ipam import Subnet, address
 from dockyard.networks.model import Network, Pool
 from dockyard.networks.options import MTU
 
+log = logging.getLogger("dockyard.networks")
+
 Interface = IPv4Interface | IPv6Interface
+
+# What the bridge may be called, best first.
+NAMES = ("docker0", *(f"dockyard{number}" for number in range(10)))
+
+
+def free_bridge(mark: str) -> str:
+    """What the bridge is called where the user names none: docker0, unless that is another engine's.
+
+    Ours carry `mark`. Raises Conflict when no name is free.
+    """
+    with RouteSocket() as host:
+        for name in NAMES:
+            link = host.link(name)
+            if link is not None and not link.alias and has_table(f"dockyard-{name}"):
+                # made by a daemon that did not mark its links yet
+                host.do(set_alias(name, mark))
+                return name
+            if link is None or is_ours(link, mark):
+                return name
+            log.warning("bridge %s is somebody else's; the default network keeps away from it", name)
+    raise Conflict(f"the bridges {', '.join(NAMES)} are all somebody else's; name another by --bridge")
 
 
 def default_bridge_options(options: NetworkOptions, bridge: str) -> dict[str, str]:

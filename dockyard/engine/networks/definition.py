@@ -47,5 +47,6 @@ def apply_configuration(base: Network, network: Network) -> None:
     """Let `network` be as the configuration network `base` says."""
     network.config_from = base.name
     network.ipv4, network.ipv6 = base.ipv4, base.ipv6
-    network.pools, network.options, network.labels = list(base.pools), dict(base.options), dict(base.labels)
+    network.pools, network.asked = list(base.pools), list(base.pools)
+    network.options, network.labels = dict(base.options), dict(base.labels)
     network.ipam_driver, network.ipam_options = base.ipam_driver, base.ipam_options

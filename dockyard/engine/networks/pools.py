@@ -10,11 +10,18 @@ from dockyard.networks.ipam import Subnet, Subnets, address
 from dockyard.networks.model import Network, Pool
 
 
-def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ours: Sequence[Subnet]) -> list[Pool]:
+def settle_pools(
+    network: Network,
+    subnets: Subnets,
+    taken: Sequence[Subnet],
+    ours: Sequence[Subnet],
+    gateways: Callable[[int], bool],
+) -> list[Pool]:
     """The network's pools with subnet and gateway where they were left to us.
 
     `taken`: what a chosen subnet must keep clear of; `ours`: the subnets of other networks, which may not overlap with
-    one that is asked for either. Raises Forbidden when it does.
+    one that is asked for either. Raises Forbidden when it does. `gateways`: whether a pool of that IP version gets a
+    gateway that nobody has named.
     """
     settled = []
     own: list[Subnet] = []
@@ -33,23 +40,13 @@ def settle_pools(network: Network, subnets: Subnets, taken: Sequence[Subnet], ou
         if any(subnet.version == other.version and subnet.overlaps(other) for other in own):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
         own.append(subnet)
-        _check_spoken(subnet, pool)
-        gateway = str(address(pool.gateway)) if pool.gateway else _first_gateway(subnet, pool)
-        settled.append(
-            msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
-        )
+        gateway = pool.gateway and str(address(pool.gateway))
+        if not gateway and gateways(subnet.version):
+            gateway = _first_gateway(subnet, pool)
+        found = msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway, auxiliary=dict(pool.auxiliary))
+        _check_spoken(subnet, found)
+        settled.append(found)
     return settled
-
-
-def without_chosen_gateways(pools: Sequence[Pool], asked: Sequence[Pool], chosen: Callable[[int], bool]) -> list[Pool]:
-    """The same without the gateways that no user has named, for the IP versions that get no other."""
-    named = {str(ip_network(pool.subnet, strict=False)): pool.gateway for pool in asked if pool.subnet}
-    return [
-        pool
-        if named.get(pool.subnet) or chosen(ip_network(pool.subnet).version)
-        else msgspec.structs.replace(pool, gateway="")
-        for pool in pools
-    ]
 
 
 def _check_spoken(subnet: Subnet, pool: Pool) -> None:
@@ -70,12 +67,10 @@ def _check_spoken(subnet: Subnet, pool: Pool) -> None:
 
 
 def _first_gateway(subnet: Subnet, pool: Pool) -> str:
-    """The first address of the range that is not spoken for; Docker takes a range's very first one too."""
+    """The first address of the range; Docker takes a range's very first one too."""
     scope = ip_network(pool.ip_range, strict=False) if pool.ip_range else subnet
-    spoken = {address(value) for value in pool.auxiliary.values()}
-    if subnet.num_addresses > 2:
-        spoken |= {subnet.network_address, subnet.broadcast_address}
+    own = {subnet.network_address, subnet.broadcast_address} if subnet.num_addresses > 2 else set()
     for candidate in scope:
-        if candidate not in spoken:
+        if candidate not in own:
             return str(candidate)
     raise InvalidParameter(f"no address of {scope} is left for the gateway")

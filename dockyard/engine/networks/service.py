@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import functools
 import logging
 import re
 import secrets
@@ -12,30 +13,25 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from dockyard.engine.events.service import Events
-from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools
+from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools, free_bridge
 from dockyard.engine.networks.definition import apply_configuration, check_configuration, check_scope
 from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.engine.networks.gateway_bridge import GATEWAY_BRIDGE, gateway_bridge, needs_gateway
+from dockyard.engine.networks.host_forwarding import HostForwarding
 from dockyard.engine.networks.options import NetworkOptions
-from dockyard.engine.networks.pools import settle_pools, without_chosen_gateways
+from dockyard.engine.networks.pools import settle_pools
 from dockyard.engine.networks.shared import SharedNetworks, cluster_store
+from dockyard.engine.networks.taken_subnets import check_bridges_of_others, subnets_of, taken_subnets
 from dockyard.engine.state.database import Database
 from dockyard.engine.state.documents import Documents
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from dockyard.folders import own_folder
-from dockyard.linux.netlink import RouteSocket, set_alias
 from dockyard.linux.nftables import NftablesMissing
-from dockyard.networks import iptables
 from dockyard.networks.advertising import check_advertising
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.controller import Controller
-from dockyard.networks.drivers.bridge import (
-    isolated_bridges,
-)
-from dockyard.networks.drivers.marks import is_ours, mark_of
+from dockyard.networks.drivers.marks import mark_of
 from dockyard.networks.explanation import Way
-from dockyard.networks.firewall import has_table
-from dockyard.networks.guard import Guard
 from dockyard.networks.ipam import Subnet, Subnets, check_pools
 from dockyard.networks.model import (
     EndpointConfig,
@@ -63,8 +59,6 @@ __all__ = [
 
 log = logging.getLogger("dockyard.networks")
 
-# What the default bridge may be called, best first.
-DEFAULT_BRIDGES = ("docker0", *(f"dockyard{number}" for number in range(10)))
 PRIVATE = "container cannot be connected to multiple networks with one of the networks in private ({}) mode"
 PREDEFINED = ("bridge", "host", "none")
 
@@ -99,13 +93,11 @@ class NetworkService:
         # one network is made after the other, for each must see the subnets of those before it
         self._creating = asyncio.Lock()
         self._mark = mark_of(exec_root)
-        self._default_bridge = options.bridge or self._free_bridge()
+        self._default_bridge = options.bridge or free_bridge(self._mark)
         named = exec_root.name if self._default_bridge == "none" else self._default_bridge
         self._instance = "dockyard-" + re.sub(r"[^A-Za-z0-9_.-]", "_", named)
-        self._chain = iptables.chain_of(self._instance)
         # networks that could not be made, as somebody else has their subnet: why, by id
         self._unmade: dict[str, str] = {}
-        self._guard: Guard | None = None
         settings = Settings(
             instance=self._instance,
             firewall=options.iptables,
@@ -129,28 +121,17 @@ class NetworkService:
             self._controller = Controller(exec_root, settings, claims or AddressClaims(), store)
         except NftablesMissing as error:
             raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
+        self._forwarding = HostForwarding(
+            options, self._instance, lambda: [*self._by_id.values()], self._controller.repair
+        )
         self._cluster = SharedNetworks(store, self._controller, self) if store is not None else None
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    def _free_bridge(self) -> str:
-        """What the default bridge is called where the user names none: docker0, unless that is another engine's."""
-        with RouteSocket() as host:
-            for name in DEFAULT_BRIDGES:
-                link = host.link(name)
-                if link is not None and not link.alias and has_table(f"dockyard-{name}"):
-                    # made by a daemon that did not mark its links yet
-                    host.do(set_alias(name, self._mark))
-                    return name
-                if link is None or is_ours(link, self._mark):
-                    return name
-                log.warning("bridge %s is somebody else's; the default network keeps away from it", name)
-        raise Conflict(f"the bridges {', '.join(DEFAULT_BRIDGES)} are all somebody else's; name another by --bridge")
-
     async def open(self, step: Step = unwatched) -> None:
         """Know and make every network; containers that run go on undisturbed. `step` is told of each."""
         await self._controller.open()
-        await self._forward()
+        await self._forwarding.turn_on()
         for _, network in list(self._store.all()):
             if network.pending:
                 await self._discard(network)
@@ -164,9 +145,9 @@ class NetworkService:
         for network in [one for one in self._by_id.values() if not one.config_only]:
             step(f"network {network.name}")
             self._controller.adopt(network)
-            await self._before_ipv6_is_forwarded(network)
+            await self._forwarding.before_ipv6(network)
             try:
-                self._check_subnets(network)
+                check_bridges_of_others(network)
                 await self._controller.create(network)
             except (OSError, DockyardError) as error:
                 if network.predefined:
@@ -176,24 +157,15 @@ class NetworkService:
         if self._cluster is not None:
             await self._cluster.open()
         self._documents.put_all(self._by_id.items())
-        await self._let_through(user_first=True)
-        if self._options.iptables:
-            self._guard = Guard(self._instance, self._chain, self._repair)
-
-    async def _repair(self) -> None:
-        """Others have changed the host's packet filter."""
-        await self._controller.repair()
-        await self._let_through()
+        await self._forwarding.open()
 
     async def close(self) -> None:
         """Let go of everything; what containers need stays in the kernel."""
         if self._cluster is not None:
             await self._cluster.close()
-        if self._guard is not None:
-            await self._guard.close()
-            self._guard = None
-        if self._options.iptables and not any(self.members(network) for network in self._by_id.values()):
-            await asyncio.gather(*(iptables.forget(self._chain, version) for version in (4, 6)))
+        await self._forwarding.close()
+        if not any(self.members(network) for network in self._by_id.values()):
+            await self._forwarding.forget()
         await self._controller.close()
 
     async def abolish(self) -> None:
@@ -203,38 +175,6 @@ class NetworkService:
     async def sweep(self) -> None:
         """Remove what earlier daemons left behind and no container uses."""
         await self._controller.sweep()
-
-    async def _forward(self) -> None:
-        """Make the host route for containers, and if it did not route before, for them only."""
-        setting = Path("/proc/sys/net/ipv4/ip_forward")
-        if self._options.ip_forward and setting.read_text(encoding="ascii").strip() == "0":
-            if self._options.iptables and not self._options.ip_forward_no_drop:
-                await iptables.drop_by_default()
-            setting.write_text("1", encoding="ascii")
-
-    async def _before_ipv6_is_forwarded(self, network: Network) -> None:
-        """The driver is about to make the host route IPv6: the same as for IPv4 in `_forward`."""
-        setting = Path("/proc/sys/net/ipv6/conf/all/forwarding")
-        drops = self._options.iptables and not self._options.ip_forward_no_drop
-        concerned = network.ipv6 and self._options.ip_forward and drops
-        if concerned and setting.read_text(encoding="ascii").strip() == "0":
-            await iptables.drop_by_default(6)
-
-    async def _let_through(self, *, user_first: bool = False) -> None:
-        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
-        if not self._options.iptables:
-            return
-        # with iptables, our own chains are there themselves
-        nftables = self._options.firewall_backend == "nftables"
-        bridged = [network for network in self._by_id.values() if network.bridge and nftables]
-        ours = {network.bridge for network in bridged}
-        with RouteSocket() as host:
-            others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
-        chain, version_6 = self._chain, [network.bridge for network in bridged if network.ipv6]
-        work = [iptables.let_through(chain, [network.bridge for network in bridged], others, user_first=user_first)]
-        if (version_6 or user_first) and self._options.ip6tables:
-            work.append(iptables.let_through(chain, version_6, others, 6, user_first=user_first))
-        await asyncio.gather(*work)
 
     async def _discard(self, network: Network) -> None:
         """Take away what an earlier daemon was making when it died."""
@@ -272,51 +212,14 @@ class NetworkService:
             self._options,
             network,
             {ip_network(pool.subnet).version: pool for pool in known.pools} if known is not None and same else {},
-            lambda version: self._subnets.choose(self._taken(), version, network.id),
+            lambda version: self._subnets.choose(taken_subnets(self._by_id.values()), version, network.id),
             lambda subnet: self._is_free(subnet, known or network),
         )
         self._remember(network)
 
-    def _taken(self, but: Network | None = None) -> list[Subnet]:
-        """The subnets of our networks, of the host's routes and of its links, also of those that are down."""
-        with RouteSocket() as host:
-            places = [(where, length) for where, length, _ in host.routes()]
-            places += [(where, length) for _, where, length in host.addresses()]
-        taken: list[Subnet] = [ip_network(f"{where}/{length}", strict=False) for where, length in places]
-        for network in self._by_id.values():
-            if network is not but and not network.config_only:
-                taken += [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
-        return taken
-
-    def _ours(self) -> "builtins.list[Subnet]":
-        """The subnets of our networks."""
-        networks = [network for network in self._by_id.values() if not network.config_only]
-        return [ip_network(pool.subnet) for network in networks for pool in network.pools if pool.subnet]
-
     def _is_free(self, subnet: Subnet, owner: Network) -> bool:
-        return not any(other.version == subnet.version and other.overlaps(subnet) for other in self._taken(owner))
-
-    def _check_subnets(self, network: Network) -> None:
-        """Raise Forbidden when another bridge of the host has a part of the network's subnets.
-
-        Two bridges that both claim an address take each other's packets: for another engine's containers and virtual
-        machines it would be we who came later.
-        """
-        subnets = [ip_network(pool.subnet) for pool in network.pools if pool.subnet]
-        if not subnets:
-            return
-        with RouteSocket() as host:
-            others = {link.index: link.name for link in host.links() if link.kind == "bridge"}
-            for index, where, length in host.addresses():
-                if index not in others or others[index] == network.bridge or where.is_link_local:
-                    continue
-                used = ip_network(f"{where}/{length}", strict=False)
-                for subnet in subnets:
-                    if subnet.version == used.version and subnet.overlaps(used):
-                        raise Forbidden(
-                            f"invalid pool request: Pool overlaps with other one on this address space: "
-                            f"{subnet} with {used} of bridge {others[index]}"
-                        )
+        taken = taken_subnets(network for network in self._by_id.values() if network is not owner)
+        return not any(other.version == subnet.version and other.overlaps(subnet) for other in taken)
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
@@ -351,7 +254,7 @@ class NetworkService:
         """
         async with self._creating:
             await self._create(network, config_from, scope)
-        await self._let_through()
+        await self._forwarding.let_through()
         await self._database.on_disk()
         if network.scope == "local":
             self._emit("create", network)
@@ -366,6 +269,7 @@ class NetworkService:
         if name in self._by_name or name in self._busy:
             raise Conflict(f"network with name {name} already exists")
         check_pools(network.pools, network.ipv6)
+        network.asked = network.pools
         check_configuration(network, config_from, scope)
         if network.config_only:
             # null: no driver is to take it for a network
@@ -389,8 +293,10 @@ class NetworkService:
         driver.settle(network)
         driver.check(network)
         check_advertising(network)
+        taken, ours = taken_subnets(self._by_id.values()), subnets_of(self._by_id.values())
+        gateways = functools.partial(driver.chooses_gateway, network)
         if self._cluster is not None and driver.scope != "local":
-            await self._cluster.add(network, self._taken(), self._ours())
+            await self._cluster.add(network, taken, ours, gateways)
             return
         for other in self._by_id.values():
             if network.bridge and other.bridge == network.bridge:
@@ -398,11 +304,9 @@ class NetworkService:
                     f"cannot create network {network.id} ({network.bridge}): "
                     f"conflicts with network {other.id} ({other.bridge}): networks have same bridge name"
                 )
-        given = network.pools
-        network.pools = settle_pools(network, self._subnets, self._taken(), self._ours())
-        network.pools = without_chosen_gateways(network.pools, given, lambda v: driver.chooses_gateway(network, v))
-        self._check_subnets(network)
-        await self._before_ipv6_is_forwarded(network)
+        network.pools = settle_pools(network, self._subnets, taken, ours, gateways)
+        check_bridges_of_others(network)
+        await self._forwarding.before_ipv6(network)
         # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
         network.pending = True
         self._store.put(network.id, network)
@@ -437,7 +341,7 @@ class NetworkService:
             if not network.config_only:
                 await self._controller.forget(network)
             self._forget(network)
-            await self._let_through()
+            await self._forwarding.let_through()
         finally:
             self._busy.discard(network.name)
         await self._database.on_disk()
@@ -510,12 +414,12 @@ class NetworkService:
         if network.id not in self._unmade:
             return
         try:
-            self._check_subnets(network)
+            check_bridges_of_others(network)
             await self._controller.create(network)
         except (OSError, DockyardError) as error:
             raise Conflict(f"network {network.name} could not be made: {error}") from error
         self._unmade.pop(network.id, None)
-        await self._let_through()
+        await self._forwarding.let_through()
 
     @property
     def has_default_bridge(self) -> bool:
@@ -581,8 +485,25 @@ class NetworkService:
         check_endpoint(found.name, found, config)
         await self._make_again(found)
         state = await self._controller.connect(container_id, found, config)
+        try:
+            await self._settle_way_out(container_id)
+        except (OSError, DockyardError):
+            await self._controller.disconnect(container_id, found)
+            raise
         self._emit("connect", found, container_id)
         return state
+
+    async def _settle_way_out(self, container_id: str) -> None:
+        """Give a running container the bridge to the outside that its networks have not, or take it away again."""
+        endpoints = self._running(container_id).endpoints.values()
+        present = [state.network_id for state in endpoints if state.gateway_only]
+        needed = needs_gateway([self._by_id[state.network_id] for state in endpoints if not state.gateway_only])
+        if needed and not present:
+            bridge = await self._gateway_bridge()
+            await self._make_again(bridge)
+            await self._controller.connect(container_id, bridge, EndpointConfig(gateway_only=True))
+        elif present and not needed:
+            await self._controller.disconnect(container_id, self._by_id[present[0]])
 
     async def disconnect(self, network: str, container_id: str, force: bool = False) -> None:
         """Detach a running container from a network, live. Raises Forbidden when it is not attached."""
@@ -593,6 +514,7 @@ class NetworkService:
         if found.name not in sandbox.endpoints:
             raise Forbidden(f"container {container_id} is not connected to network {found.name}")
         await self._controller.disconnect(container_id, found)
+        await self._settle_way_out(container_id)
         self._emit("disconnect", found, container_id)
 
     async def republish(self, container_id: str, wanted: PortBindings) -> None:

@@ -66,17 +66,23 @@ class SharedNetworks:
         if self._looking is not None:
             await asyncio.wait({self._looking})
 
-    async def add(self, network: Network, taken: Sequence[Subnet], ours: Sequence[Subnet]) -> None:
+    async def add(
+        self,
+        network: Network,
+        taken: Sequence[Subnet],
+        ours: Sequence[Subnet],
+        gateways: Callable[[int], bool],
+    ) -> None:
         """Have `network` on every host, with pools and tunnel number settled. Raises Conflict when its name is taken.
 
-        `taken` and `ours` are the subnets that this host uses and knows of, see settle_pools.
+        `taken`, `ours`, `gateways` as for settle_pools, of this host.
         """
 
         def settle(present: list[Network]) -> Network:
             if any(other.name == network.name for other in present):
                 raise Conflict(f"network with name {network.name} already exists")
             others = [ip_network(pool.subnet) for other in present for pool in other.pools]
-            network.pools = settle_pools(network, self._subnets, [*taken, *others], [*ours, *others])
+            network.pools = settle_pools(network, self._subnets, [*taken, *others], [*ours, *others], gateways)
             numbers = {vxlan_id(other) for other in present}
             if not network.options.get(VXLAN_IDS):
                 free = next(number for number in range(FIRST_ID, FIRST_ID + len(numbers) + 1) if number not in numbers)

@@ -15,6 +15,7 @@ from typing import Any
 
 from dockyard.errors import InvalidParameter, SystemFailure
 from dockyard.networks.drivers.base import Plan
+from dockyard.networks.drivers.plain_link import PlainLinkDriver
 from dockyard.networks.model import EndpointState, Network
 from dockyard.networks.sandboxes import Namespace
 
@@ -25,14 +26,11 @@ DEFAULT_PATH = "/opt/cni/bin:/usr/lib/cni"
 PATIENCE = 60  # s for one plugin
 
 
-class CniDriver:
+class CniDriver(PlainLinkDriver):
     """Runs CNI plugins; the list is read anew each time."""
 
     name = "cni"
-    scope = "local"
-    creates = True
     leads_out = False
-    publishes = False
 
     def settle(self, network: Network) -> None:
         # the plugins give out the addresses
@@ -66,9 +64,6 @@ class CniDriver:
                 _undo(plan, namespace, general, plugins[: done + 1])
                 raise
         _take_over(plan.state, result or {})
-
-    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
-        return namespace.route.link(plan.state.interface) is not None
 
     def detach(self, namespace: Namespace, plan: Plan) -> None:
         try:

@@ -5,7 +5,6 @@ Endpoints are neighbours of the link's other neighbours: nothing is translated, 
 """
 
 import errno
-import logging
 import socket
 from collections.abc import Sequence
 
@@ -30,23 +29,19 @@ from dockyard.linux.virtual_links import (
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure
 from dockyard.networks.drivers.marks import is_ours
+from dockyard.networks.drivers.plain_link import PlainLinkDriver
 from dockyard.networks.model import Network
 from dockyard.networks.options import MTU, number_option
 from dockyard.networks.sandboxes import Namespace
 
-log = logging.getLogger("dockyard.networks")
-
 PARENT = "parent"
 
 
-class MacvlanDriver:
+class MacvlanDriver(PlainLinkDriver):
     """Endpoints are macvlan links on the network's parent link."""
 
     name = "macvlan"
-    scope = "local"
-    creates = True
     leads_out = True
-    publishes = False
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -162,17 +157,6 @@ class MacvlanDriver:
     def _mac(self, namespace: Namespace, plan: Plan) -> str:
         link = namespace.route.link(plan.state.interface)
         return link.mac if link is not None else ""
-
-    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
-        return namespace.route.link(plan.state.interface) is not None
-
-    def detach(self, namespace: Namespace, plan: Plan) -> None:
-        try:
-            link = namespace.route.link(plan.state.interface)
-            if link is not None:
-                namespace.route.do(delete_link(link.index))
-        except OSError as error:
-            log.debug("link %s: %s", plan.state.interface, error)
 
     def vacate(self, namespace: Namespace, plan: Plan) -> None:
         # The link itself: as long as it is there, no other on the same parent can have its MAC address.

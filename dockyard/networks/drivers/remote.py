@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dockyard.errors import NotFound, SystemFailure
-from dockyard.linux.netlink import RouteSocket, delete_link, move_link
+from dockyard.linux.netlink import RouteSocket, move_link
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure, vacate
+from dockyard.networks.drivers.plain_link import PlainLinkDriver
 from dockyard.networks.model import EndpointState, Network
 from dockyard.networks.sandboxes import Namespace
 
@@ -30,13 +31,10 @@ LONGEST = 1 << 20  # bytes of one
 GENERIC = "com.docker.network.generic"
 
 
-class RemoteDriver:
+class RemoteDriver(PlainLinkDriver):
     """The driver that the plugin called `name` is. Keeps nothing: the plugin is looked for at each call."""
 
-    scope = "local"
-    creates = True
     leads_out = True
-    publishes = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -108,16 +106,8 @@ class RemoteDriver:
             self._leave(state)
             raise
 
-    def take_up(self, namespace: Namespace, plan: Plan) -> bool:
-        return namespace.route.link(plan.state.interface) is not None
-
     def detach(self, namespace: Namespace, plan: Plan) -> None:
-        try:
-            link = namespace.route.link(plan.state.interface)
-            if link is not None:
-                namespace.route.do(delete_link(link.index))
-        except OSError as error:
-            log.debug("link %s: %s", plan.state.interface, error)
+        super().detach(namespace, plan)
         self._leave(plan.state)
 
     def vacate(self, namespace: Namespace, plan: Plan) -> None:

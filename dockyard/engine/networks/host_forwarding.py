@@ -1,0 +1,87 @@
+"""What the host's packet filter and kernel are asked for so that packets of containers are forwarded, and stay so."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from dockyard.engine.networks.options import NetworkOptions
+from dockyard.linux.netlink import RouteSocket
+from dockyard.networks import iptables
+from dockyard.networks.drivers.bridge import isolated_bridges
+from dockyard.networks.guard import Guard
+from dockyard.networks.model import Network
+
+
+class HostForwarding:
+    """Turns forwarding on, and asks firewalls of others to spare our bridges; again, when they have changed."""
+
+    def __init__(
+        self,
+        options: NetworkOptions,
+        instance: str,
+        networks: Callable[[], Sequence[Network]],
+        repair: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`instance` names our tables and chains; `networks` are those there are; `repair` puts our own table back."""
+        self._options = options
+        self._instance = instance
+        self.chain = iptables.chain_of(instance)
+        self._networks = networks
+        self._repair_table = repair
+        self._guard: Guard | None = None
+
+    async def open(self) -> None:
+        """Let through what there is, and look again whenever others change the packet filter."""
+        await self.let_through(user_first=True)
+        if self._options.iptables:
+            self._guard = Guard(self._instance, self.chain, self._repair)
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._guard is not None:
+            await self._guard.close()
+            self._guard = None
+
+    async def forget(self) -> None:
+        """Take our chains away."""
+        if self._options.iptables:
+            await asyncio.gather(*(iptables.forget(self.chain, version) for version in (4, 6)))
+
+    async def _repair(self) -> None:
+        """Others have changed the host's packet filter."""
+        await self._repair_table()
+        await self.let_through()
+
+    async def turn_on(self) -> None:
+        """Make the host route for containers, and if it did not route before, for them only."""
+        setting = Path("/proc/sys/net/ipv4/ip_forward")
+        if self._options.ip_forward and setting.read_text(encoding="ascii").strip() == "0":
+            if self._options.iptables and not self._options.ip_forward_no_drop:
+                await iptables.drop_by_default()
+            setting.write_text("1", encoding="ascii")
+
+    async def before_ipv6(self, network: Network) -> None:
+        """The driver is about to make the host route IPv6: the same as for IPv4 in `turn_on`."""
+        setting = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+        drops = self._options.iptables and not self._options.ip_forward_no_drop
+        concerned = network.ipv6 and self._options.ip_forward and drops
+        if concerned and setting.read_text(encoding="ascii").strip() == "0":
+            await iptables.drop_by_default(6)
+
+    async def let_through(self, *, user_first: bool = False) -> None:
+        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
+        if not self._options.iptables:
+            return
+        # with iptables, our own chains are there themselves
+        nftables = self._options.firewall_backend == "nftables"
+        bridged = [network for network in self._networks() if network.bridge and nftables]
+        ours = {network.bridge for network in bridged}
+        with RouteSocket() as host:
+            others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
+        version_6 = [network.bridge for network in bridged if network.ipv6]
+        work = [
+            iptables.let_through(self.chain, [network.bridge for network in bridged], others, user_first=user_first)
+        ]
+        if (version_6 or user_first) and self._options.ip6tables:
+            work.append(iptables.let_through(self.chain, version_6, others, 6, user_first=user_first))
+        await asyncio.gather(*work)
