@@ -16,7 +16,7 @@ from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, Tree, components, walk
 from dockyard.dockerfile.dockerignore import BadPattern
-from dockyard.dockerfile.file_mode import parse_mode
+from dockyard.dockerfile.file_mode import made_directory_mode, parse_mode
 from dockyard.engine.images.layer_store import chain_of
 from dockyard.errors import InvalidParameter
 from dockyard.generators import from_thread
@@ -123,7 +123,7 @@ class Copy(Vertex):
             sources = await self._sources(work, inputs, stack)
             below = await stack.enter_async_context(work.tree(base))
             owner = find_owner(order.owner, below) if order.owner else Owner(0, 0)
-            plan = stack.enter_context(closing(LayerPlan(below, owner)))
+            plan = stack.enter_context(closing(LayerPlan(below, owner, made_directory_mode(order.mode))))
             mode = parse_mode(order.mode)
             own = None if order.keeps_owners and not order.owner else owner
 

@@ -79,10 +79,14 @@ class Node:
 class LayerPlan:
     """The nodes of a layer by their place (absolute, without links), parents before what is in them."""
 
-    def __init__(self, base: DirectoryTree | None, owner: Owner = Owner(0, 0)) -> None:
-        """An empty layer on an image's root (None: on nothing); directories made on the way will be `owner`'s."""
+    def __init__(self, base: DirectoryTree | None, owner: Owner = Owner(0, 0), mode: int = 0o755) -> None:
+        """An empty layer on an image's root (None: on nothing).
+
+        Directories made on the way will be `owner`'s and have the permissions `mode`.
+        """
         self._base = base
         self._owner = owner
+        self._mode = mode
         self._now = time.time_ns()
         self._nodes: dict[str, Node] = {}
         self._resolved: dict[str, str] = {}
@@ -154,7 +158,7 @@ class LayerPlan:
             if entry is None:
                 below = self._below(path)
                 if below is None:
-                    made = Entry("", tar_format.DIRECTORY, 0o755, self._owner.uid, self._owner.gid, 0, self._now)
+                    made = Entry("", tar_format.DIRECTORY, self._mode, self._owner.uid, self._owner.gid, 0, self._now)
                     self._put(path, Node(made))
                     continue
                 entry = replace(below.entry)

@@ -25,6 +25,7 @@ from dockyard.dockerfile import git_source, instructions
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
+from dockyard.dockerfile.substitution import expand_document
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck
 
@@ -251,7 +252,7 @@ class Steps:
             for document in step.documents:
                 content = document.content
                 if document.expand:
-                    content = expand_document(content, self.state.environment(), self._escape)
+                    content = expand_document(content, self.state.environment())
                 inline = ArchiveTree()
                 inline.add(document.name, content.encode())
                 found += find_sources(inline, [document.name], context=True, unpack=False)
@@ -292,14 +293,3 @@ def checked_checksum(text: str, sources: list[str]) -> str:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise InvalidParameter("invalid checksum digest format")
     return text
-
-
-def expand_document(content: str, variables: dict[str, str], escape: str) -> str:
-    """Variables in an in-line document; quotes mean nothing there."""
-
-    def replaced(found: re.Match[str]) -> str:
-        if found[1] == escape:
-            return found[0][1:]
-        return found[1] + variables.get(found[2] or found[3], "")
-
-    return re.sub(r"(\\?)\$(?:\{(\w+)\}|(\w+))", replaced, content)

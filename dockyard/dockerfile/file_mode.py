@@ -34,6 +34,11 @@ def parse_mode(text: str, *, symbolic: bool = True) -> ModeChange | None:
     return change
 
 
+def made_directory_mode(text: str) -> int:
+    """The mode of directories that are made on the way to a destination: numbers count for them, letters do not."""
+    return int(text, 8) if re.fullmatch(r"[0-7]{1,5}", text) else 0o755
+
+
 def _changed(mode: int, directory: bool, clause: str) -> int:
     found = _CLAUSE.fullmatch(clause)
     assert found is not None

@@ -19,6 +19,14 @@ def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
     return _Reader(word, variables, escape).word()
 
 
+def expand_document(content: str, variables: Mapping[str, str]) -> str:
+    """Variables and escapes in an in-line document, whose quotes mean nothing. Raises InvalidParameter.
+
+    The escape character is always a backslash there, whatever the directive says (BuildKit, dispatchers).
+    """
+    return _Reader(content, variables, "\\", quotes=False).word()
+
+
 def expand_words(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
     """As `expand`, split at blanks that are not quoted, also those that come out of variables."""
     return _Reader(text, variables, escape).words()
@@ -55,8 +63,9 @@ def split_words(text: str, escape: str = "\\") -> list[str]:
 class _Reader:
     """Reads one text from left to right."""
 
-    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str, *, quotes: bool = True) -> None:
         self._text = text
+        self._quotes = quotes
         self._variables = variables
         self._escape = escape
         self._position = 0
@@ -120,9 +129,9 @@ class _Reader:
     def _one(self) -> str:
         """A quoted part, an escaped character or a plain one."""
         character = self._text[self._position]
-        if character == "'":
+        if character == "'" and self._quotes:
             return self._single_quoted()
-        if character == '"':
+        if character == '"' and self._quotes:
             return self._double_quoted()
         self._position += 1
         if character == self._escape:

@@ -482,3 +482,44 @@ async def test_what_buildkits_own_tests_take_for_granted(engine: EngineProcess, 
     refused = (await client.build()).failure
     assert refused is not None
     assert refused.message.startswith("variable expansion is not supported for --from")
+
+
+async def test_documents_have_the_escapes_and_substitutions_of_words_but_no_quotes(
+    engine: EngineProcess, client: Client
+) -> None:
+    write(
+        client,
+        "FROM busybox\nENV V=val\nCOPY <<E /h\n"
+        "a\\\\b \\$V $V \"$V\" '$V' \\n ${U:-other} ${V#v} <<foo\nnext \\\nlast\\\\\nE\n"
+        "COPY <<'E' /raw\na\\\\b $V\nE\n",
+    )
+    image = (await client.build()).image
+    assert engine.docker("run", "--rm", image, "cat", "/h", "/raw") == (
+        "a\\b $V val \"val\" 'val' n other al <<foo\nnext \nlast\\\na\\\\b $V\n"
+    )
+
+
+async def test_directories_on_the_way_have_the_mode_of_chmods_number(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox\nCOPY --chmod=711 <<E /one/two/file\nE\nCOPY --chmod=u=rw,go= <<E /letters/file\nE\n"
+        "COPY <<E /tmp/three/file\nE\n",
+    )
+    image = (await client.build()).image
+    said = engine.docker("run", "--rm", image, "stat", "-c", "%a", "/one", "/one/two", "/letters", "/tmp", "/tmp/three")
+    assert said.split() == ["711", "711", "755", "1777", "755"]
+
+
+async def test_a_run_has_no_hostname_variable_and_may_execute_what_it_puts_on_a_tmpfs(
+    engine: EngineProcess, client: Client
+) -> None:
+    write(
+        client,
+        "FROM busybox AS plain\nRUN env > /env\nRUN --mount=type=tmpfs,target=/t,size=8m "
+        "df /t | tail -1 > /df; cp /bin/busybox /t/echo && /t/echo ran > /ran\n"
+        "FROM plain\nENV HOSTNAME=chosen\nRUN echo $HOSTNAME > /chosen\n",
+    )
+    image = (await client.build()).image
+    assert "HOSTNAME" not in engine.docker("run", "--rm", image, "cat", "/env")
+    said = engine.docker("run", "--rm", image, "cat", "/df", "/ran", "/chosen").split()
+    assert (said[0], said[1], said[5:]) == ("tmpfs", "8192", ["/t", "ran", "chosen"])

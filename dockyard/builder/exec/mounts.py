@@ -113,9 +113,9 @@ class Mounts:
                 raise SystemFailure(f"cannot copy {mount.source} into the cache {mount.id}")
 
     async def _tmpfs(self, mount: Mount) -> None:
-        self.specs.append(
-            MountSpec(type="tmpfs", target=mount.target, tmpfs_options=TmpfsOptions(size_bytes=mount.size))
-        )
+        # what was built there may be run there, other than on a container's own tmpfs (BuildKit, too, mounts it so)
+        options = TmpfsOptions(size_bytes=mount.size, options=[["exec"]])
+        self.specs.append(MountSpec(type="tmpfs", target=mount.target, tmpfs_options=options))
 
     def _own_folder(self) -> Path:
         """A folder on a tmpfs that goes with the mounts."""

@@ -113,7 +113,7 @@ class Run(Vertex):
         config = ContainerConfig(
             hostname=HOST_NAME,
             user=command.user,
-            env=list(command.env),
+            env=["HOSTNAME", *command.env],  # not set, unless the image does: it would be in what env prints
             cmd=list(command.words),
             working_dir=command.folder,
             healthcheck=Healthcheck(["NONE"]),

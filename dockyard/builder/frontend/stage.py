@@ -22,14 +22,14 @@ from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
-from dockyard.builder.steps import checked_checksum, expand_document
+from dockyard.builder.steps import checked_checksum
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import variables
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.dockerfile.mounts import RunMount, checked_mount
-from dockyard.dockerfile.substitution import expand
+from dockyard.dockerfile.substitution import expand, expand_document
 from dockyard.engine.containers.config import HostConfig
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ImageConfig
@@ -340,7 +340,7 @@ class Steps:
         for document in step.documents:
             content = document.content
             if document.expand:
-                content = expand_document(content, self._state.environment(), self._escape)
+                content = expand_document(content, self._state.environment())
             found.append((document.name, content))
         return found
 
