@@ -550,6 +550,8 @@ class Controller:
         )
 
     def _update_resolvers(self, active: Active) -> bool:
+        if active.dns is not None:
+            active.dns.forget()
         wanted = self._names_wanted(active)
         return identity.update_resolvers(active.request, active.sandbox, self._settings, embedded_dns=wanted)
 

@@ -116,6 +116,10 @@ class DnsServer:
         self._forwarder.close()
         self._sockets.close()
 
+    def forget(self) -> None:
+        """Ask others anew for what they have answered: the container has other networks."""
+        self._forwarder.forget()
+
     def _on_datagram(self) -> None:
         for _ in range(16):
             try:

@@ -1,6 +1,6 @@
-"""Asks other resolvers what the embedded one does not know: one after the other, from where each can be reached.
+"""Asks other resolvers what the embedded one does not know, from where each can be reached.
 
-Answers are not kept, as in Docker: a name that moves is seen to have moved at once.
+The next one is asked soon, beside the one that is slow. Answers are kept as long as they are good.
 """
 
 import asyncio
@@ -8,16 +8,19 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from dockyard.networks import dns_messages
+from dockyard.networks.dns_cache import AnswerCache
 from dockyard.networks.dns_messages import REFUSED, SERVFAIL, Question
 
 log = logging.getLogger("dockyard.networks")
 
 # How long one server is waited for; Docker's too (moby daemon/libnetwork/resolver.go, extIOTimeout).
 TIMEOUT = 4.0
+# After as long a silence the next one is asked too.
+NEXT_AFTER = 1.0
 # A datagram may be lost: it is sent again after as many seconds.
 AGAIN_AFTER = (1.0, 2.0)
 # A server that said nothing is asked after the others for so long; then it is tried again, while others answer.
@@ -54,24 +57,73 @@ class Forwarder:
         # when a server is given its next chance, and when it last said something (monotonic seconds)
         self._dead_until: dict[Upstream, float] = {}
         self._heard: dict[Upstream, float] = {}
-        self._probes: set[asyncio.Task[bytes | None]] = set()
+        self._asking: set[asyncio.Task[bytes | None]] = set()
+        self._cache = AnswerCache()
+        # whose answers are kept
+        self._servers: list[Upstream] = []
 
     def close(self) -> None:
         """Wait for nobody any more."""
-        for probe in self._probes:
-            probe.cancel()
+        for task in self._asking:
+            task.cancel()
+
+    def forget(self) -> None:
+        """Keep none of the answers: whoever gave them may not be reached any more."""
+        self._cache.clear()
 
     async def ask(self, query: bytes, question: Question, servers: Sequence[Upstream], tcp: bool) -> bytes | None:
-        """What the first of `servers` says that has an answer, or None.
+        """What the first of `servers` says that has an answer, or None."""
+        if self._servers != list(servers):
+            self._servers = list(servers)
+            self._cache.clear()
+        known = self._cache.find(query, question)
+        if known is not None:
+            return dns_messages.as_asked(known, query, question)
+        reply = await self._first_answer(query, question, self._in_order(servers, query, question, tcp), tcp)
+        if reply is None:
+            return None
+        reply = dns_messages.as_asked(reply, query, question)
+        if self._servers == list(servers):
+            self._cache.keep(query, question, reply)
+        return reply
 
-        The next one is asked only after silence, SERVFAIL or REFUSED, for they need not know the same names: that a
-        name does not exist is an answer.
+    async def _first_answer(
+        self, query: bytes, question: Question, servers: Sequence[Upstream], tcp: bool
+    ) -> bytes | None:
+        """The answer of the first server, or of the next one where it fails or is slow, and so on.
+
+        They need not know the same names: that a name does not exist counts from a later server only once the earlier
+        ones have failed. Those that are not waited for go on, so that who is silent becomes known.
         """
-        for server in self._in_order(servers, query, question, tcp):
-            reply = await self._ask(query, question, server, tcp)
-            if reply is not None and dns_messages.code(reply) not in (SERVFAIL, REFUSED):
-                return dns_messages.as_asked(reply, query, question)
-        return None
+        asked: list[asyncio.Task[bytes | None]] = []
+        left = list(servers)
+        while True:
+            for task in asked:
+                reply = task.result() if task.done() else None
+                earlier = asked[: asked.index(task)]
+                if reply is not None and (dns_messages.positive(reply) or all(one.done() for one in earlier)):
+                    return reply
+            waited = [task for task in asked if not task.done()]
+            if waited:
+                done, _ = await asyncio.wait(
+                    waited, timeout=NEXT_AFTER if left else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done and all(task.result() for task in done):
+                    continue
+            elif not left:
+                return None
+            if left:
+                asked.append(self._spawn(self._useful(query, question, left.pop(0), tcp)))
+
+    async def _useful(self, query: bytes, question: Question, server: Upstream, tcp: bool) -> bytes | None:
+        reply = await self._ask(query, question, server, tcp)
+        return None if reply is None or dns_messages.code(reply) in (SERVFAIL, REFUSED) else reply
+
+    def _spawn(self, work: Coroutine[None, None, bytes | None]) -> "asyncio.Task[bytes | None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        return task
 
     def _in_order(self, servers: Sequence[Upstream], query: bytes, question: Question, tcp: bool) -> list[Upstream]:
         """Those that are known to be silent after the others; whose time is up is asked beside them."""
@@ -81,9 +133,7 @@ class Forwarder:
         for server in silent:
             if others and self._dead_until[server] <= now:
                 self._dead_until[server] = now + DEAD_FOR
-                probe = asyncio.get_running_loop().create_task(self._ask(query, question, server, tcp))
-                self._probes.add(probe)
-                probe.add_done_callback(self._probes.discard)
+                self._spawn(self._ask(query, question, server, tcp))
         return others + silent
 
     async def _ask(self, query: bytes, question: Question, server: Upstream, tcp: bool) -> bytes | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-A, PTR, AAAA, OPT = 1, 12, 28, 41
+A, SOA, PTR, AAAA, OPT = 1, 6, 12, 28, 41
 IN, ANY = 1, 255
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 # Docker's answer for a container's name is good for ten minutes (moby daemon/libnetwork/resolver.go, respTTL).
@@ -49,12 +49,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Where a resource record lies in its message; `section` is 0 for answers, 1 for authorities, 2 for the rest."""
+    """Where a resource record lies in its message; `section` is 0 for answers, 1 for authorities, 2 for the rest.
+
+    `head` is where its name has ended, `ttl` the seconds for which it is good.
+    """
 
     section: int
     type: int
     class_: int
+    ttl: int
     start: int
+    head: int
     end: int
 
 
@@ -114,13 +119,13 @@ def records(message: bytes, position: int) -> list[Record]:
                 position += 1 + message[position]
             position += 2 if position < len(message) and message[position] else 1
             try:
-                type_, class_, _, size = _record.unpack_from(message, position)
+                type_, class_, ttl, size = _record.unpack_from(message, position)
             except struct.error:
                 raise ValueError("a record is cut off") from None
             end = position + _record.size + size
             if end > len(message):
                 raise ValueError("a record is cut off")
-            found.append(Record(section, type_, class_, start, end))
+            found.append(Record(section, type_, class_, ttl, start, position, end))
             position = end
     return found
 
@@ -180,6 +185,38 @@ def as_asked(reply: bytes, query: bytes, question: Question) -> bytes:
 def code(message: bytes) -> int:
     """The response code."""
     return message[3] & 15
+
+
+def positive(message: bytes) -> bool:
+    """Whether it has answers."""
+    return code(message) == NOERROR and message[6:8] != b"\0\0"
+
+
+def shortest_life(message: bytes, question: Question) -> int:
+    """The shortest time to live of the records of an answer, in seconds. Raises ValueError for one that has none."""
+    return min(_life(one) for one in records(message, question.end) if one.type != OPT)
+
+
+def negative_life(message: bytes, question: Question) -> int:
+    """For how many seconds it is good that there is no such name or record; 0 when its zone does not say (RFC 2308)."""
+    for one in records(message, question.end):
+        if one.section == 1 and one.type == SOA and one.end - one.head >= _record.size + 22:
+            return min(_life(one), int.from_bytes(message[one.end - 4 : one.end], "big"))
+    return 0
+
+
+def _life(record: Record) -> int:
+    # RFC 2181, section 8: with the highest bit it is to be taken for 0
+    return record.ttl if record.ttl < 1 << 31 else 0
+
+
+def aged(message: bytes, question: Question, seconds: int) -> bytes:
+    """`message` with the times to live of its records shortened. Raises ValueError when they can't be read."""
+    result = bytearray(message)
+    for one in records(message, question.end):
+        if one.type != OPT:
+            struct.pack_into("!I", result, one.head + 4, max(0, one.ttl - seconds))
+    return bytes(result)
 
 
 def truncated(message: bytes) -> bool:

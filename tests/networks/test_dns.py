@@ -10,11 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSRecord
+from dnslib import EDNS0, QTYPE, RCODE, RR, SOA, A, DNSRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dockyard.engine.networks.service import EndpointConfig
 from dockyard.linux.nftables import Nftables
-from dockyard.networks import dns_forwarding, dns_messages, files
+from dockyard.networks import dns_cache, dns_forwarding, dns_messages, files
 from tests.networks.conftest import Host, inside, run_in
 
 
@@ -326,6 +328,7 @@ async def test_a_silent_server_is_remembered_and_found_again(
     first.answer = addresses("192.0.2.1")
     await asyncio.sleep(3.1)
     assert await lookup(path, "c.example") == ["192.0.2.2"]  # while the first is tried beside it
+    second.answer = addresses("192.0.2.2", ttl=0)
     async with asyncio.timeout(10):
         while await lookup(path, "d.example") != ["192.0.2.1"]:
             pass
@@ -356,13 +359,126 @@ async def test_a_lost_datagram_is_sent_again(host: Host, name_server: Any) -> No
     assert await lookup(path, "example.org") == ["192.0.2.1"]
 
 
-async def test_a_changed_answer_is_seen_at_once_with_its_own_time_to_live(host: Host, name_server: Any) -> None:
-    path, servers = await servers_of(host, name_server, addresses("192.0.2.1", ttl=300))
+async def test_an_answer_is_kept_as_long_as_it_is_good(host: Host, name_server: Any) -> None:
+    path, (server,) = await servers_of(host, name_server, addresses("192.0.2.1", ttl=300))
     record = await asyncio.to_thread(query, path, "db.example")
     assert record.rr[0].ttl == 300
-    servers[0].answer = addresses("192.0.2.9", ttl=7)
-    record = await asyncio.to_thread(query, path, "db.example")
-    assert (str(record.rr[0].rdata), record.rr[0].ttl) == ("192.0.2.9", 7)
+    server.answer = addresses("192.0.2.9", ttl=0)
+    record = await asyncio.to_thread(query, path, "DB.example", "A", True)
+    assert (str(record.rr[0].rdata), str(record.q.qname)) == ("192.0.2.1", "DB.example.")
+    assert record.rr[0].ttl <= 300
+    for value in ("192.0.2.9", "192.0.2.10"):
+        server.answer = addresses(value, ttl=0)
+        assert await lookup(path, "now.example") == [value]
+    server.answer = addresses("192.0.2.11", ttl=1)
+    assert await lookup(path, "soon.example") == ["192.0.2.11"]
+    server.answer = addresses("192.0.2.12")
+    async with asyncio.timeout(60):
+        while await lookup(path, "soon.example") != ["192.0.2.12"]:
+            pass
+
+
+@pytest.mark.parametrize("code", ["NXDOMAIN", "NOERROR", "SERVFAIL"])
+async def test_that_there_is_none_is_kept_as_long_as_its_zone_says(host: Host, name_server: Any, code: str) -> None:
+    def there_is_none(query: DNSRecord) -> DNSRecord:
+        made = failing(code)(query)
+        if str(query.q.qname) == "known.example.":
+            made.add_auth(RR("example", QTYPE.SOA, rdata=SOA("a.example", "b.example", (1, 2, 3, 4, 300)), ttl=300))
+        return made
+
+    path, (server,) = await servers_of(host, name_server, there_is_none)
+    none: list[str] = [] if code == "NOERROR" else [code]
+    for name in ("known.example", "unknown.example"):
+        assert await lookup(path, name) == none
+    server.answer = addresses("192.0.2.1")
+    assert await lookup(path, "known.example") == (["192.0.2.1"] if code == "SERVFAIL" else none)
+    assert await lookup(path, "unknown.example") == ["192.0.2.1"]
+
+
+async def test_what_was_answered_is_asked_anew_on_another_network(host: Host, name_server: Any) -> None:
+    path, (server,) = await servers_of(host, name_server, addresses("192.0.2.1"))
+    assert await lookup(path, "db.example") == ["192.0.2.1"]
+    server.answer = addresses("192.0.2.2")
+    await host.create("wan", internal=True)
+    await host.service.connect("wan", host.id_of("one"), EndpointConfig())
+    assert await lookup(path, "db.example") == ["192.0.2.2"]
+    server.answer = addresses("192.0.2.3")
+    await host.service.disconnect("wan", host.id_of("one"))
+    assert await lookup(path, "db.example") == ["192.0.2.3"]
+
+
+def answered(name: str, ttl: int = 60) -> tuple[bytes, dns_messages.Question, bytes]:
+    """A query, what it asks and an answer."""
+    asked = DNSRecord.question(name)
+    packed = bytes(asked.pack())
+    return packed, dns_messages.parse_question(packed), bytes(addresses("192.0.2.1", ttl=ttl)(asked).pack())
+
+
+def test_a_container_that_asks_for_everything_makes_us_keep_little() -> None:
+    cache = dns_cache.AnswerCache()
+    for number in range(2000):
+        cache.keep(*answered(f"{'x' * 60}.{number}.example"))
+    assert 100 < len(cache) <= dns_cache.ENTRIES
+    assert cache.size <= dns_cache.BYTES
+    assert cache.find(*answered(f"{'x' * 60}.0.example")[:2]) is None
+    assert cache.find(*answered(f"{'x' * 60}.1999.example")[:2]) is not None
+    cache.clear()
+    assert (len(cache), cache.size) == (0, 0)
+
+
+def test_what_could_be_different_for_another_query_is_not_its_answer() -> None:
+    cache = dns_cache.AnswerCache()
+    cache.keep(*answered("db.example"))
+    extended = DNSRecord.question("db.example")
+    extended.add_ar(EDNS0(udp_len=1232, flags="do"))
+    for asked in (extended, DNSRecord.question("db.example", "AAAA"), DNSRecord.question("db.exampl")):
+        packed = bytes(asked.pack())
+        assert cache.find(packed, dns_messages.parse_question(packed)) is None
+    for lifetime in (0, 1 << 31):
+        cache.keep(*answered("never.example", lifetime))
+        assert cache.find(*answered("never.example")[:2]) is None
+
+
+@given(st.data())
+def test_no_answer_of_a_hostile_server_breaks_the_resolver(data: st.DataObject) -> None:
+    asked, question, reply = answered("db.example")
+    broken = bytearray(reply)
+    for _ in range(data.draw(st.integers(1, 8))):
+        broken[data.draw(st.integers(2, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    hostile = bytes(broken[: data.draw(st.integers(12, len(broken)))]) + data.draw(st.binary(max_size=40))
+    if dns_messages.answers(hostile, asked, question):
+        cache = dns_cache.AnswerCache()
+        made = dns_messages.as_asked(hostile, asked, question)
+        cache.keep(asked, question, made)
+        assert dns_messages.cut(cache.find(asked, question) or made, question, 40)[:2] == asked[:2]
+
+
+async def test_the_next_server_is_asked_beside_a_slow_one(
+    host: Host, name_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_forwarding, "TIMEOUT", 60.0)
+    path, (first, _, third) = await servers_of(host, name_server, silence, failing("SERVFAIL"), addresses("192.0.2.3"))
+    assert await lookup(path, "example.org") == ["192.0.2.3"]
+    assert first.names == third.names == ["example.org."]
+
+
+async def test_that_a_later_server_knows_no_such_name_does_not_count_before_the_first_has_spoken(
+    host: Host, name_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_forwarding, "NEXT_AFTER", 0.0)
+    spoken = threading.Event()
+
+    def in_the_end(query: DNSRecord) -> DNSRecord:
+        spoken.wait(5)
+        time.sleep(0.2)
+        return addresses("192.0.2.1")(query)
+
+    def at_once(query: DNSRecord) -> DNSRecord:
+        spoken.set()
+        return failing("NXDOMAIN")(query)
+
+    path, _ = await servers_of(host, name_server, in_the_end, at_once)
+    assert await lookup(path, "inside.example") == ["192.0.2.1"]
 
 
 async def test_the_question_is_echoed_as_it_was_spelt(host: Host, name_server: Any) -> None:
@@ -496,9 +612,9 @@ async def test_each_query_has_a_port_and_an_identity_of_its_own(host: Host, name
     assert one.netns_path is not None
     server = Noting(one.netns_path, "127.0.1.1", silence)
     try:
-        message = DNSRecord.question("example.org")
-        message.header.id = 7
-        for _ in range(20):
+        for number in range(20):
+            message = DNSRecord.question(f"{number}.example.org")
+            message.header.id = 7
             reply = await asyncio.to_thread(ask_raw, one.netns_path, message.pack())
             assert reply[:2] == b"\0\7"
     finally:
