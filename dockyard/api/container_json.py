@@ -226,7 +226,8 @@ def _image_name(services: Services, container: Container) -> str:
     """The name it was made from while that still means its image, else the image's ID."""
     name, image_id = container.config.image, container.record.image_id
     try:
-        return name if services.images.resolve(name) == image_id else image_id
+        meant = [image.id for image in services.images.platforms.images_of(name)]
+        return name if image_id in meant else image_id
     except NotFound:
         return image_id or name
 

@@ -7,6 +7,7 @@ import msgspec
 from dockyard import errors, web
 from dockyard.api import json_body, logins
 from dockyard.api.archive import send_archive
+from dockyard.api.image_manifests import descriptor, manifests
 from dockyard.api.router import Call, Route, json_response
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
@@ -82,9 +83,10 @@ class Images:
             filters["reference"] = [call.text("filter")]
         images = await self._images.list(filters, all=call.flag("all"))
         shared = call.flag("shared-size") and call.version >= (1, 42)
-        return json_response([self._summary(image, call.version, shared) for image in images])
+        listed = call.flag("manifests") and call.version >= (1, 47)
+        return json_response([self._summary(image, call.version, shared, listed) for image in images])
 
-    def _summary(self, image: Image, version: tuple[int, int], shared: bool) -> dict[str, Any]:
+    def _summary(self, image: Image, version: tuple[int, int], shared: bool, listed: bool) -> dict[str, Any]:
         tags, digests = image.repo_tags, image.repo_digests
         if version < (1, 43) and not tags and not digests:
             tags, digests = ["<none>:<none>"], ["<none>@<none>"]
@@ -102,14 +104,16 @@ class Images:
         }
         if version < (1, 44):
             summary["VirtualSize"] = image.size
+        if listed:
+            summary |= descriptor(self._images, image.id) if version >= (1, 48) else {}
+            summary["Manifests"] = manifests(self._images, image.id)
         return summary
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         platform = _platform(call, (1, 49))
         if platform is not None and call.flag("manifests"):
             raise errors.InvalidParameter("conflicting options: manifests and platform options cannot both be set")
-        image = await self._images.get(call.params["name"])
-        self._images.check_platform(call.params["name"], platform)
+        image = self._images.platforms.choose(call.params["name"], platform)
         document = msgspec.json.decode(image.raw)
         history = document.get("history") or []
         comment = document.get("comment") or (history[-1].get("comment") if history else "") or ""
@@ -143,6 +147,9 @@ class Images:
             },
             "Metadata": {"LastTagTime": _moment(image.last_tag_ns)},
         }
+        if call.flag("manifests") and call.version >= (1, 48):
+            answer |= descriptor(self._images, image.id)
+            answer["Manifests"] = manifests(self._images, image.id)
         if call.version < (1, 44):
             answer["VirtualSize"] = image.size
         if call.version < (1, 45):
@@ -151,8 +158,7 @@ class Images:
         return json_response(answer)
 
     async def history(self, call: Call) -> web.StreamResponse:
-        self._images.check_platform(call.params["name"], _platform(call, (1, 48)))
-        entries = await self._images.history(call.params["name"])
+        entries = await self._images.history(call.params["name"], _platform(call, (1, 48)))
         return json_response(
             [
                 {
@@ -173,7 +179,8 @@ class Images:
             raise errors.InvalidParameter("repository name must have at least one component")
         if name.familiar().partition(":")[0] == "sha256":
             raise errors.InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
-        self._images.tag(self._images.resolve(call.params["name"]), name)
+        source = call.params["name"]
+        self._images.tag(self._images.resolve(source), name, source)
         await self._images.on_disk()
         return web.Response(status=201)
 
@@ -184,8 +191,13 @@ class Images:
         platforms = _platforms(call, (1, 50), "platforms")
         if len(platforms) > 1:
             raise errors.InvalidParameter("multiple platforms are not supported")
-        self._images.check_platform(name, platforms[0] if platforms else None)
-        return json_response(await self._images.remove(name, force=call.flag("force"), prune=not call.flag("noprune")))
+        removed = await self._images.remove(
+            name,
+            force=call.flag("force"),
+            prune=not call.flag("noprune"),
+            platform=platforms[0] if platforms else None,
+        )
+        return json_response(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
         records, freed = await self._images.prune(call.filters())
@@ -237,22 +249,24 @@ class Images:
         if tag:
             name = Reference.parse(f"{name.domain}/{name.path}:{tag}")
         wanted = _platform(call, (1, 46))
-        if wanted is not None:
-            self._images.check_platform(name.familiar(), wanted)
-        progress = ProgressStream(call)
-        return await progress.run(self._images.push(name, auth=logins.for_image(call), progress=progress.send))
-
-    async def load(self, call: Call) -> web.StreamResponse:
-        platform = _platform(call, (1, 48))
+        if wanted is not None and name.tag is not None:
+            self._images.platforms.choose(name.familiar(), wanted)
         progress = ProgressStream(call)
         return await progress.run(
-            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send, platform=platform),
+            self._images.push(name, auth=logins.for_image(call), platform=wanted, progress=progress.send)
+        )
+
+    async def load(self, call: Call) -> web.StreamResponse:
+        wanted = _platforms(call, (1, 48), "platform")
+        progress = ProgressStream(call)
+        return await progress.run(
+            self._images.load(call.chunks(), quiet=call.flag("quiet", True), progress=progress.send, platforms=wanted),
             errors_in_stream=True,
         )
 
     async def save(self, call: Call) -> web.StreamResponse:
         names = [call.params["name"]] if "name" in call.params else call.texts("names")
-        async with closing(self._images.save(names, _platform(call, (1, 48)))) as pieces:
+        async with closing(self._images.save(names, _platforms(call, (1, 48), "platform"))) as pieces:
             return await send_archive(call, pieces, {})
 
     async def distribution(self, call: Call) -> web.StreamResponse:

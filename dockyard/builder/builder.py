@@ -406,8 +406,7 @@ class Build:
         wanted = parse_platform(platform) if platform else None
         if not self._options.pull:
             try:
-                self._images.check_platform(name, wanted)
-                image = self._images.find(name)
+                image = self._images.platforms.choose(name, wanted)
             except NotFound:
                 image = None
         if image is None:
@@ -418,8 +417,7 @@ class Build:
                 platform=platform,
                 progress=self._output.message,
             )
-            self._images.check_platform(name, wanted)
-            image = self._images.find(name)
+            image = self._images.platforms.choose(name, wanted)
         self.in_use.add(image.id)
         return image
 

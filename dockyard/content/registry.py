@@ -266,6 +266,13 @@ class Repository:
             digest = response.headers.get("Docker-Content-Digest", "")
         return digest if is_digest(digest) else ""
 
+    async def has_manifest(self, digest: str) -> bool:
+        """Whether the repository has a manifest of that digest."""
+        try:
+            return await self.manifest_digest(digest) in ("", digest)
+        except NotFound:
+            return False
+
     async def blob_bytes(self, blob: Descriptor) -> bytes:
         """A small blob (an image's configuration), verified."""
         found = b""

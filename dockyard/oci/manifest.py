@@ -127,11 +127,12 @@ class Index(msgspec.Struct, frozen=True, rename="camel"):
     def choose(self, wanted: Platform) -> Descriptor | None:
         """The manifest that runs on `wanted`: the same variant before one that names none; None when there is none."""
         fitting = [entry for entry in self.manifests if entry.platform is None or runs_on(entry.platform, wanted)]
-        fitting.sort(key=lambda entry: _distance(entry.platform, wanted))
+        fitting.sort(key=lambda entry: distance(entry.platform, wanted))
         return fitting[0] if fitting else None
 
 
-def _distance(found: Platform | None, wanted: Platform) -> tuple[bool, bool]:
+def distance(found: Platform | None, wanted: Platform) -> tuple[bool, bool]:
+    """How far a platform is from the one that is wanted, to sort by."""
     if found is None:
         return False, True
     return found.architecture != wanted.architecture, found.variant != wanted.variant

@@ -56,8 +56,7 @@ class ImageResolver:
         wanted = parse_platform(platform) if platform else None
         if not self._pull:
             try:
-                images.check_platform(name, wanted)
-                return images.find(name)
+                return images.platforms.choose(name, wanted)
             except NotFound:
                 pass
 
@@ -70,5 +69,4 @@ class ImageResolver:
 
         auth = await self._job.client.credentials(reference.domain)
         await images.pull(reference, auth=auth, platform=platform, progress=progress)
-        images.check_platform(name, wanted)
-        return images.find(name)
+        return images.platforms.choose(name, wanted)

@@ -23,7 +23,7 @@ from dockyard.engine.containers.networks.links import resolve_links
 from dockyard.engine.containers.settings import check_config, merge_image_config, settle
 from dockyard.engine.containers.spec import namespace_modes
 from dockyard.engine.containers.spec.user_namespaces import UserNamespaces
-from dockyard.engine.images.image import Image, of_other_platform
+from dockyard.engine.images.image import Image
 from dockyard.engine.images.service import ImageService
 from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.engine.networks.service import NetworkService
@@ -102,8 +102,8 @@ class ContainerMaker:
         """
         name = names.check_name(name) if name else names.choose_name(self._index.names)
         wanted = parse_platform(platform) if platform else None
-        image = await self._images.get(config.image) if config.image and origin is None else None
-        warnings = _check_platform(config.image, image, wanted) if image is not None else []
+        image = self._images.platforms.choose(config.image, wanted) if config.image and origin is None else None
+        warnings = _platform_warnings(image, wanted) if image is not None else []
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:
@@ -239,12 +239,10 @@ class ContainerMaker:
         return found
 
 
-def _check_platform(reference: str, image: Image, wanted: Platform | None) -> list[str]:
-    """What is to be said of the image's platform. Raises NotFound, at which clients pull the one that is wanted."""
+def _platform_warnings(image: Image, wanted: Platform | None) -> list[str]:
+    """What is to be said of an image that is not for this host, if nobody has asked for its platform."""
     found = image.platform
-    if not found.architecture or runs_on(found, wanted or this_host()):
+    if wanted is not None or not found.architecture or runs_on(found, this_host()):
         return []
-    if wanted is not None:
-        raise of_other_platform(reference, found, wanted)
     warning = f"The requested image's platform ({found}) does not match the detected host platform ({this_host()})"
     return [f"{warning} and no specific platform was requested"]

@@ -42,7 +42,11 @@ def select(images: "ImageService", filters: Mapping[str, Sequence[str]], *, all:
             names = [name for name in images.names.of(image.id) if _matches_reference(name, patterns)]
             tags = [name.familiar() for name in names if name.digest is None]
             digests = [name.familiar() for name in names if name.digest is not None]
-        if not tags and not digests:
+        if not image.repo_tags and not image.repo_digests and images.names.beside(image.id):
+            # it is a further platform of an image that is listed
+            if not all or dangling or patterns:
+                continue
+        elif not tags and not digests:
             if images.children(image.id) and not all:
                 continue
             if ("dangling" in filters and not dangling) or patterns:

@@ -70,3 +70,8 @@ class HistoryEntry:
 def short(image_id: str) -> str:
     """The 12 digits by which people know an image."""
     return image_id.removeprefix("sha256:")[:12]
+
+
+def is_id(name: str, image_id: str) -> bool:
+    """Whether what an image was found by is its ID, whole or shortened."""
+    return image_id.startswith(name) or image_id.removeprefix("sha256:").startswith(name)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from dockyard.content.embedded import embedded_image
 from dockyard.content.embedded_layer import EmbeddedImage
 from dockyard.content.registry import Document, Repository
-from dockyard.engine.images.archive import Loader
 from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import LayerSource
 from dockyard.engine.images.layers import register_layers
+from dockyard.engine.images.load import Loader
 from dockyard.engine.images.progress import Progress
 from dockyard.errors import InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.generators import closing
@@ -66,6 +66,11 @@ class Puller:
                 raise
             return await self._take_embedded(name, image, failure)
         self._progress.status(f"Pulling from {name.path}", wanted)
+        with self._images.manifests.gathering():
+            return await self._pull(name, found)
+
+    async def _pull(self, name: Reference, found: Document) -> str:
+        """Pull the image that `found`, which the registry has under `name`, leads to."""
         document = await self._for_platform(name, found)
         manifest = Manifest.decode(document.content)
         if (
@@ -80,10 +85,13 @@ class Puller:
         image_id = manifest.config.digest
         if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
             image_id = await self._bring(name, manifest)
+        self._images.manifests.put(document.content, document.media_type)
         new = self._images.names.resolve(name) != image_id
-        self._images.names.put(name.with_digest(found.digest), image_id)
+        # the images for other platforms that came before stay, beside this one
+        beside = self._images.platforms.here(found.digest)
+        self._images.names.put(name.with_digest(found.digest), image_id, found.digest, beside)
         if name.digest is None:
-            self._images.names.put(name, image_id)
+            self._images.names.put(name, image_id, found.digest, beside)
         await self._images.on_disk()
         self._progress.status(f"Digest: {found.digest}")
         return DOWNLOADED if new else UP_TO_DATE
@@ -101,6 +109,7 @@ class Puller:
         for _ in range(MOST_INDEXES):
             if not found.is_index:
                 return found
+            self._images.manifests.put(found.content, found.media_type)
             chosen = Index.decode(found.content).choose(platform)
             if chosen is None:
                 raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isal import isal_zlib
@@ -13,8 +13,14 @@ from isal import isal_zlib
 from dockyard.content.registry import Repository
 from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import Layer, chains_of
+from dockyard.engine.images.manifests import ManifestRow
+from dockyard.engine.images.names import NameRow
+from dockyard.engine.images.platforms import Listed
 from dockyard.engine.images.progress import Progress
 from dockyard.generators import closing
+from dockyard.oci.descriptor import Descriptor
+from dockyard.oci.digest import digest_of
+from dockyard.oci.manifest import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, INDEXES, OCI_LAYER_GZIP, Manifest
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -26,10 +32,7 @@ CONCURRENT_UPLOADS = 5
 # Registries answer a blob mount across repositories only when both are allowed; a few tries are worth it.
 MOUNT_ATTEMPTS = 4
 
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-GZIP_LAYERS = (DOCKER_LAYER, "application/vnd.oci.image.layer.v1.tar+gzip")
+GZIP_LAYERS = (DOCKER_LAYER, OCI_LAYER_GZIP)
 
 
 class Pusher:
@@ -43,8 +46,130 @@ class Pusher:
         self._uploads = asyncio.Semaphore(CONCURRENT_UPLOADS)
         self._known: dict[str, BlobRow] = {}
 
-    async def push(self, image: Image, tag: str) -> None:
-        """Push `image` as `tag`. Raises Unauthorized, Unavailable, …"""
+    async def push_all(self, image: Image, tag: Reference) -> None:
+        """Push what `tag` stands for: the index with all its images, if they are here, else `image`."""
+        row = self._images.names.row(tag)
+        index = self._images.manifests.get(row.target) if row is not None else None
+        label = tag.tag or "latest"
+        if row is None or index is None or index.media_type not in INDEXES:
+            await self.push(image, label)
+            return
+        listed = self._images.platforms.listed(row.target)
+        missing = await self._missing(listed)
+        if missing:
+            pushed = await self.push(image, label)
+            if len(listed) > 1:
+                self._progress.aux(
+                    {
+                        "manifestPushedInsteadOfIndex": True,
+                        "originalIndex": Descriptor(index.media_type, row.target, len(index.raw)),
+                        "selectedManifest": pushed,
+                    }
+                )
+            return
+        await self._push_index(index, row, label)
+
+    async def _missing(self, listed: Sequence[Listed]) -> bool:
+        """Whether anything that an index lists is neither here nor, an attestation, in the repository already."""
+        for entry in listed:
+            if entry.attests:
+                if not await self._repository.has_manifest(entry.descriptor.digest):
+                    return True
+            elif not entry.image_id:
+                return True
+        return False
+
+    async def _push_index(self, index: ManifestRow, row: NameRow, tag: str) -> None:
+        """Push all images of an index and the index: the very same, if the registry has or gets the same blobs."""
+        changed: dict[str, Descriptor] = {}
+        for entry in self._images.platforms.listed(row.target):
+            if entry.image_id:
+                image = self._images.describe(entry.image_id)
+                changed[entry.descriptor.digest] = await self._push_listed(image, entry.descriptor)
+        document, digest = await self._put_index(row.target, index, changed, tag)
+        name = Reference.parse(f"{self._name.domain}/{self._name.path}@{digest}")
+        self._images.manifests.put(document, index.media_type)
+        self._images.names.put(name, row.image_id, digest, row.beside)
+        self._pushed(tag, digest, len(document))
+
+    async def _put_index(
+        self, digest: str, index: ManifestRow, changed: dict[str, Descriptor], reference: str
+    ) -> tuple[bytes, str]:
+        """Push an index as `reference` ("": its digest), those in it first; (document, digest)."""
+        document = json.loads(index.raw)
+        entries = []
+        for entry in document["manifests"]:
+            inner = self._images.manifests.get(entry["digest"])
+            if inner is not None and inner.media_type in INDEXES:
+                raw, other = await self._put_index(entry["digest"], inner, changed, "")
+                entry = {**entry, "digest": other, "size": len(raw)}
+            elif entry["digest"] in changed:
+                now = changed[entry["digest"]]
+                entry = {**entry, "mediaType": now.media_type, "digest": now.digest, "size": now.size}
+            elif any(old != now.digest for old, now in changed.items()):
+                continue  # an attestation of what is not pushed as it was
+            entries.append(entry)
+        same = entries == document["manifests"]
+        content = index.raw if same else json.dumps({**document, "manifests": entries}, indent=3).encode()
+        await self._repository.put_manifest(reference or digest_of(content), index.media_type, content)
+        return content, digest_of(content)
+
+    async def _push_listed(self, image: Image, entry: Descriptor) -> Descriptor:
+        """Push one image of an index: under the manifest it came with, if its blobs are or can be had there."""
+        kept = self._images.manifests.get(entry.digest)
+        known = self._images.manifests.manifest(entry.digest)
+        if kept is not None and known is not None and await self._blobs_there(image, known):
+            await self._put_config(image)
+            await self._repository.put_manifest(entry.digest, kept.media_type, kept.raw)
+            return Descriptor(kept.media_type, entry.digest, len(kept.raw))
+        document = manifest(image.raw, image.id, await self._push_blobs(image))
+        await self._put_config(image)
+        digest = await self._repository.put_manifest(digest_of(document), DOCKER_MANIFEST, document)
+        self._images.manifests.put(document, DOCKER_MANIFEST)
+        return Descriptor(DOCKER_MANIFEST, digest, len(document))
+
+    async def _blobs_there(self, image: Image, known: Manifest) -> bool:
+        """Whether the repository has the layers under the very digests of a manifest, or takes them from another."""
+        chains = chains_of(image.config.rootfs.diff_ids)
+        if len(chains) != len(known.layers):
+            return False
+        for chain_id, blob in zip(chains, known.layers, strict=True):
+            diff_id = self._images.layers.get(chain_id).diff_id
+            rows = [row for row in self._images.layer_blobs.for_push(diff_id, self._name) if row.digest == blob.digest]
+            if await self._repository.blob_size(blob.digest) is not None:
+                self._progress.stage("Layer already exists", _short(diff_id))
+                continue
+            for row in rows[:MOUNT_ATTEMPTS]:
+                source = row.repository.partition("/")[2]
+                if await self._repository.mount_blob(row.digest, source):
+                    self._progress.stage(f"Mounted from {source}", _short(diff_id))
+                    break
+            else:
+                return False
+        return True
+
+    async def push(self, image: Image, tag: str) -> Descriptor:
+        """Push `image` as `tag`; its manifest. Raises Unauthorized, Unavailable, …"""
+        blobs = await self._push_blobs(image)
+        await self._put_config(image)
+        document = manifest(image.raw, image.id, blobs)
+        digest = await self._repository.put_manifest(tag, DOCKER_MANIFEST, document)
+        name = Reference.parse(f"{self._name.domain}/{self._name.path}@{digest}")
+        self._images.manifests.put(document, DOCKER_MANIFEST)
+        self._images.names.put(name, image.id, digest)
+        self._pushed(tag, digest, len(document))
+        return Descriptor(DOCKER_MANIFEST, digest, len(document), platform=image.platform)
+
+    def _pushed(self, tag: str, digest: str, size: int) -> None:
+        self._progress.status(f"{tag}: digest: {digest} size: {size}")
+        self._progress.aux({"Tag": tag, "Digest": digest, "Size": size})
+
+    async def _put_config(self, image: Image) -> None:
+        if await self._repository.blob_size(image.id) is None:
+            await self._repository.upload_bytes(image.raw)
+
+    async def _push_blobs(self, image: Image) -> list[BlobRow]:
+        """Have the image's layers in the repository; their blobs, bottom first."""
         layers = [self._images.layers.get(chain_id) for chain_id in chains_of(image.config.rootfs.diff_ids)]
         for layer in layers:
             self._progress.stage("Preparing", _short(layer.diff_id))
@@ -62,14 +187,7 @@ class Pusher:
                     task.cancel()
                 await asyncio.gather(*tasks.values(), return_exceptions=True)
                 raise
-        if await self._repository.blob_size(image.id) is None:
-            await self._repository.upload_bytes(image.raw)
-        document = manifest(image.raw, image.id, blobs)
-        digest = await self._repository.put_manifest(tag, DOCKER_MANIFEST, document)
-        name = self._name
-        self._images.names.put(Reference.parse(f"{name.domain}/{name.path}@{digest}"), image.id)
-        self._progress.status(f"{tag}: digest: {digest} size: {len(document)}")
-        self._progress.aux({"Tag": tag, "Digest": digest, "Size": len(document)})
+        return blobs
 
     async def _layer(self, layer: Layer) -> BlobRow:
         async with self._uploads:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dockyard.engine.images.filters import boolean_filter, check_filters, matches_labels
-from dockyard.engine.images.image import Image, short
+from dockyard.engine.images.image import Image, is_id, short
 from dockyard.errors import Conflict, InvalidParameter, NotFound
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.reference import Reference
 from dockyard.timestamps import parse_until
 
@@ -39,8 +40,8 @@ class ImageRemover:
         """
         image_id = self._images.resolve(name)
         records: list[dict[str, str]] = []
-        by_name = not (image_id.startswith(name) or image_id.removeprefix("sha256:").startswith(name))
-        if by_name:
+        beside = [other for reference in self._names.of(image_id) for other in self._others(reference)]
+        if not is_id(name, image_id):
             if not force and _single(self._names.of(image_id)):
                 users = self._images.users_of(image_id)
                 if users:
@@ -49,16 +50,38 @@ class ImageRemover:
                         f"{users[0].container_id[:12]} is using its referenced image {short(image_id)}"
                     )
             self._untag(Reference.parse(name), image_id, records)
-            if self._names.of(image_id):
-                return records
-        elif _single(self._names.of(image_id)):
-            self._check(image_id, stopped_too=not force, names_too=False)
-            for reference in self._names.of(image_id):
-                self._names.delete(reference)
-                self._images.emit("untag", image_id, image_id)
-                records.append({"Untagged": reference.familiar()})
-        self._delete(image_id, records, force=force, prune=prune, quiet=by_name)
+            if not self._names.of(image_id):
+                self._delete(image_id, records, force=force, prune=prune, quiet=True)
+        else:
+            if _single(self._names.of(image_id)):
+                self._check(image_id, stopped_too=not force, names_too=False)
+                for reference in self._names.of(image_id):
+                    self._names.delete(reference)
+                    self._images.emit("untag", image_id, image_id)
+                    records.append({"Untagged": reference.familiar()})
+            self._delete(image_id, records, force=force, prune=prune, quiet=False)
+        for other in dict.fromkeys(beside):
+            self._let_go(other, records, force=force, prune=prune)
         return records
+
+    def remove_platform(self, name: str, platform: Platform, *, force: bool, prune: bool) -> list[dict[str, str]]:
+        """As `remove`, but of several platforms' images only the one for `platform`, and no name."""
+        chosen = self._images.platforms.choose(name, platform)
+        self._check(chosen.id, stopped_too=not force, names_too=False)
+        if self._images.platforms.remove(name, platform) is None:
+            return self.remove(name, force=force, prune=prune)
+        records: list[dict[str, str]] = []
+        self._let_go(chosen.id, records, force=force, prune=prune)
+        return records
+
+    def _others(self, name: Reference) -> list[str]:
+        row = self._names.row(name)
+        return list(row.beside) if row is not None else []
+
+    def _let_go(self, image_id: str, records: list[dict[str, str]], *, force: bool, prune: bool) -> None:
+        """Delete an image that was kept for a further platform, unless something else keeps it."""
+        if image_id in self._images and not self._names.of(image_id) and not self._names.beside(image_id):
+            self._delete(image_id, records, force=force, prune=prune, quiet=True)
 
     def _untag(self, name: Reference, image_id: str, records: list[dict[str, str]]) -> None:
         """Take one name away, and the repository's digests with its last tag."""
@@ -151,7 +174,7 @@ class ImageRemover:
             return True
         if filters.get("label!") and matches_labels(filters["label!"], image.labels):
             return True
-        return dangling_only and bool(image.repo_tags)
+        return dangling_only and bool(image.repo_tags or self._names.beside(image.id))
 
 
 def _single(names: Sequence[Reference]) -> bool:

@@ -2,8 +2,8 @@
 
 An image is its configuration: the ID is the digest of that JSON document, which is kept byte for byte as it came.
 The documents are small and stay in memory; the layers they name are in the layer store, held by the image.
-Pulling, pushing, archives, lists and removal are apart: `image_pull.py`, `image_push.py`, `image_archive.py`,
-`image_filters.py`, `image_removal.py`.
+Pulling, pushing, archives, lists and removal are apart: `pull.py`, `push.py`, `load.py`, `save.py`, `filters.py`,
+`removal.py`; what indexes list is in `manifests.py` and `platforms.py`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from dockyard.content.registry import RegistryClient
 from dockyard.content.registry_auth import Credentials
 from dockyard.dockerfile.image_config import changed
 from dockyard.engine.events.service import Events
-from dockyard.engine.images.archive import Loader, Saver
 from dockyard.engine.images.documents import check_config, decode_config, encode_config
 from dockyard.engine.images.filters import select
-from dockyard.engine.images.image import HistoryEntry, Image, ImageUser, of_other_platform
+from dockyard.engine.images.image import HistoryEntry, Image, ImageUser, is_id
 from dockyard.engine.images.layer_blobs import LayerBlobs
 from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore, chains_of
+from dockyard.engine.images.load import Loader
+from dockyard.engine.images.manifests import ManifestStore
 from dockyard.engine.images.names import ImageNames
+from dockyard.engine.images.platforms import Platforms
 from dockyard.engine.images.progress import Progress, Send
 from dockyard.engine.images.pull import DOWNLOADED, UP_TO_DATE, Puller
 from dockyard.engine.images.push import Pusher
 from dockyard.engine.images.removal import ImageRemover
+from dockyard.engine.images.save import Saver
 from dockyard.engine.state.database import Database
 from dockyard.engine.state.documents import Documents
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound
 from dockyard.folders import own_folder
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, History, ImageConfig
-from dockyard.oci.manifest import Index, Manifest, host, parse_platform, runs_on
+from dockyard.oci.manifest import Index, Manifest, host, parse_platform
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference, is_domain
 from dockyard.timestamps import parse_time, timestamp
 
@@ -80,6 +83,8 @@ class ImageService:
         self.registry = registry
         self.events = events
         self.names = ImageNames(database, layers.images_root)
+        self.manifests = ManifestStore(database, layers.images_root / "manifests")
+        self.platforms = Platforms(self)
         self.layer_blobs = LayerBlobs(database)
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
@@ -108,6 +113,8 @@ class ImageService:
                 log.warning("image sha256:%s is not known to the database any more: its layers are kept", path.stem)
                 self._hold_layers_of(row)
         layers.sweep()
+        if not database.unreadable:
+            self.manifests.sweep(self.names.targets())
         self._documents.put_all((image_id, rows[image_id]) for image_id in self._images)
 
     def _hold_layers_of(self, row: ImageRow) -> None:
@@ -158,6 +165,7 @@ class ImageService:
             raise Conflict(f"image {image_id} is whole")
         self._documents.delete(image_id)
         self._rows.delete(image_id)
+        self.names.leave_out(image_id)
         for name in self.names.of(image_id):
             self.names.delete(name)
 
@@ -169,6 +177,7 @@ class ImageService:
         for image_id in undocumented & set(self._images):
             stored = self._images[image_id]
             self._documents.put(image_id, ImageRow(stored.raw, stored.parent, stored.last_tag_ns))
+        self.manifests.documented()
 
     # -- finding
 
@@ -181,7 +190,7 @@ class ImageService:
 
     def find(self, name: str) -> Image:
         """As `get`, for callers that are not coroutines."""
-        return self._describe(self.resolve(name))
+        return self.describe(self.resolve(name))
 
     def resolve(self, name: str) -> str:
         """The ID of the image called `name`. Raises NotFound or InvalidParameter."""
@@ -200,7 +209,8 @@ class ImageService:
                 return matching[0]
         raise NotFound(f"No such image: {reference.or_latest().familiar()}")
 
-    def _describe(self, image_id: str) -> Image:
+    def describe(self, image_id: str) -> Image:
+        """The image of that ID, which is here."""
         stored = self._images[image_id]
         return Image(
             id=image_id,
@@ -216,7 +226,7 @@ class ImageService:
 
     def all(self) -> list[Image]:
         """Every image, intermediate ones too."""
-        return [self._describe(image_id) for image_id in self._images]
+        return [self.describe(image_id) for image_id in self._images]
 
     def children(self, image_id: str) -> list[str]:
         """IDs of the images that were built on this one here."""
@@ -274,16 +284,20 @@ class ImageService:
         image_id = self.put(encode_config(config), parent=parent.id if parent is not None else None)
         if tag is not None:
             self.tag(image_id, Reference.parse(tag))
-        return self._describe(image_id)
+        return self.describe(image_id)
 
     # -- names
 
-    def tag(self, image_id: str, name: Reference) -> None:
-        """Give an image one more name, taking it from whichever image had it."""
+    def tag(self, image_id: str, name: Reference, source: str = "") -> None:
+        """Give an image one more name, taking it from whichever image had it.
+
+        `source`: the name by which the image was found; the new one then stands for the same platforms.
+        """
         if name.digest is not None:
             raise InvalidParameter("refusing to create a tag with a digest reference")
         name = name.or_latest()
-        self.names.put(name, image_id)
+        row = self.names.row(Reference.parse(source)) if source and not is_id(source, image_id) else None
+        self.names.put(name, image_id, *(row.target, row.beside) if row is not None else ())
         self._tagged_now(image_id)
         self.emit("tag", image_id, name.familiar())
 
@@ -329,8 +343,18 @@ class ImageService:
         told.status(f"Status: {state} for {name.familiar()}")
         self.events.emit("image", "pull", name.familiar(), {"name": name.familiar_name()})
 
-    async def push(self, name: Reference, *, auth: Credentials | None = None, progress: Send) -> None:
-        """Push a tag, or all tags of a repository when `name` has none. Raises NotFound, Unauthorized, Unavailable."""
+    async def push(
+        self,
+        name: Reference,
+        *,
+        auth: Credentials | None = None,
+        platform: Platform | None = None,
+        progress: Send,
+    ) -> None:
+        """Push a tag, or all tags of a repository when `name` has none: whole indexes, or the images for a platform.
+
+        Raises NotFound, Unauthorized, Unavailable.
+        """
         if name.digest is not None:
             raise InvalidParameter("cannot push a digest reference")
         told = Progress(progress)
@@ -343,8 +367,12 @@ class ImageService:
             if not tags:
                 raise NotFound(f"tag does not exist: {name.familiar()}")
         pusher = Pusher(self, self.registry.repository(name, auth, push=True), name, told)
-        for tag, image_id in tags:
-            await pusher.push(self._describe(image_id), tag.tag or "latest")
+        with self.manifests.gathering():
+            for tag, image_id in tags:
+                if platform is not None:
+                    await pusher.push(self.platforms.choose(tag.familiar(), platform), tag.tag or "latest")
+                else:
+                    await pusher.push_all(self.describe(image_id), tag)
         self.events.emit("image", "push", name.familiar(), {"name": name.familiar_name()})
 
     async def login(self, server: str, username: str, password: str, identity_token: str = "") -> str:
@@ -380,25 +408,22 @@ class ImageService:
 
     # -- archives
 
-    def check_platform(self, name: str, wanted: Platform | None) -> None:
-        """Raise NotFound when the image `name` is not for the platform `wanted` (None: any)."""
-        image = self.find(name)
-        if wanted is not None and image.platform.architecture and not runs_on(image.platform, wanted):
-            raise of_other_platform(name, image.platform, wanted)
-
     async def load(
-        self, pieces: AsyncIterator[bytes], *, quiet: bool, progress: Send, platform: Platform | None = None
+        self, pieces: AsyncIterator[bytes], *, quiet: bool, progress: Send, platforms: Sequence[Platform] = ()
     ) -> None:
-        """Bring in the images of an archive that `save` made, or of an OCI layout: those for `platform` (None: all).
+        """Bring in the images of an archive that `save` made, or of an OCI layout: those for `platforms` (none: all).
 
         Raises InvalidParameter.
         """
-        loader = Loader(self, Progress(progress), quiet=quiet, platform=platform)
+        loader = Loader(self, Progress(progress), quiet=quiet, platforms=platforms)
         await loader.load(pieces, str(self.layers.scratch))
 
-    def save(self, names: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
-        """Images as one archive. Raises NotFound for an unknown name or another platform, before the first piece."""
-        saver = Saver(self, platform)
+    def save(self, names: Sequence[str], platforms: Sequence[Platform] = ()) -> AsyncIterator[bytes]:
+        """Images as one archive, for all of their platforms that are here unless some are named.
+
+        Raises NotFound for an unknown name or a platform that is not here, before the first piece.
+        """
+        saver = Saver(self, platforms)
         for name in names:
             saver.add(name)
         return saver.stream()
@@ -437,16 +462,21 @@ class ImageService:
             self.tag(image.id, name)
         await self.on_disk()
         self.emit("import", image.id, image.id)
-        return self._describe(image.id)
+        return self.describe(image.id)
 
     # -- removing
 
-    async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+    async def remove(
+        self, name: str, *, force: bool = False, prune: bool = True, platform: Platform | None = None
+    ) -> list[dict[str, str]]:
         """Take a name away, and the image with its last name; [{"Untagged": …} or {"Deleted": …}] as it happened.
 
-        The space is free when this returns. Raises NotFound, or Conflict when the image is in use.
+        With `platform`, of several platforms' images only that one's goes. The space is free when this returns.
+        Raises NotFound, or Conflict when the image is in use.
         """
         try:
+            if platform is not None:
+                return self._remover.remove_platform(name, platform, force=force, prune=prune)
             return self._remover.remove(name, force=force, prune=prune)
         finally:
             await self._freed()
@@ -463,12 +493,14 @@ class ImageService:
 
     async def _freed(self) -> None:
         """Until the space of what has gone is free, and no document on the disk speaks of it."""
+        self.manifests.sweep(self.names.targets())
         await self.layers.freed()
         await self._database.names.reach(self._folder)
 
     def forget(self, image_id: str) -> list[dict[str, str]]:
         """Drop an image that nothing holds, and the layers only it had: [{"Deleted": …}]."""
         stored = self._images.pop(image_id)
+        self.names.leave_out(image_id)
         self._documents.delete(image_id)
         self._rows.delete(image_id)
         if stored.parent is not None and stored.parent in self._children:
@@ -500,9 +532,9 @@ class ImageService:
             if counts.get(chain_id, 0) > 1
         )
 
-    async def history(self, name: str) -> Sequence[HistoryEntry]:
+    async def history(self, name: str, platform: Platform | None = None) -> Sequence[HistoryEntry]:
         """How the image came to be, newest first. Raises NotFound."""
-        image = self.find(name)
+        image = self.platforms.choose(name, platform)
         chains = chains_of(image.config.rootfs.diff_ids)
         found = []
         height = 0

@@ -89,6 +89,7 @@ class Fsck:
         damaged = {finding.name: finding for finding in layers if finding.name in self._layers}
         found += layers
         found += self._image_layers(damaged)
+        found += self._lost_targets()
         found += await asyncio.to_thread(lambda: list(self._container_files(damaged)))
         found += [
             Finding("volume", name, f"its directory {path} is missing", f"dockyard volume rm {name}")
@@ -212,6 +213,21 @@ class Fsck:
                 yield Finding("image", image_id, f"its layer {missing} is missing", again, self._forgetter(image_id))
             elif broken is not None and damaged[broken].mend is None:
                 yield Finding("image", image_id, f"its layer {broken} is damaged", f"dockyard rmi -f, then {again}")
+
+    def _lost_targets(self) -> Iterator[Finding]:
+        """Names whose index is lost: their images are whole."""
+        for digest, names in self._images.names.targets().items():
+            if self._images.manifests.get(digest) is None:
+                name = names[0].familiar()
+                problem = f"the index or manifest {digest} that it stands for is missing"
+                yield Finding("name", name, problem, f"to have it again, pull {name}", self._untargeter(digest))
+
+    def _untargeter(self, digest: str) -> Callable[[], str]:
+        def forget() -> str:
+            self._images.names.forget_target(digest)
+            return "it stands for its one image now; those of other platforms have no name any more"
+
+        return forget
 
     def _forgetter(self, image_id: str) -> Callable[[], str]:
         def forget() -> str:

@@ -22,6 +22,7 @@ from dockyard.engine.containers.index import DOCUMENT
 from dockyard.engine.containers.layers import ContainerRow
 from dockyard.engine.images import names as image_names
 from dockyard.engine.images.layer_store import LayerDocument, LayerRow
+from dockyard.engine.images.manifests import ManifestRow
 from dockyard.engine.images.names import NameRow
 from dockyard.engine.images.service import ImageRow
 from dockyard.engine.state import copies as state_copies
@@ -32,6 +33,7 @@ from dockyard.engine.state.documents import Documents
 from dockyard.errors import SystemFailure
 from dockyard.linux import mounts
 from dockyard.networks.model import Network
+from dockyard.oci.digest import digest_of
 from dockyard.timestamps import timestamp
 
 log = logging.getLogger("dockyard.database")
@@ -216,14 +218,25 @@ class Adoption:
                 self._enter(rows, image_id, image)
                 if present is None:
                     yield f"image {image_id} is known again"
+        self._manifests(folder)
         names = self._database.collection("image_names", NameRow)
+        behind = [row for _, row in _documents([folder / image_names.TARGETS_DOCUMENT], dict[str, NameRow])]
         for _, given in _documents([folder / image_names.DOCUMENT], dict[str, str]):
             for name, image_id in given.items():
                 present_name = names.get(name)
                 if rows.get(image_id) is not None and self._wanted("image_names", name, present_name):
-                    self._enter(names, name, NameRow(image_id))
+                    row = behind[0].get(name) if behind else None
+                    self._enter(names, name, row if row and row.image_id == image_id else NameRow(image_id))
                     if present_name is None:
                         yield f"image {image_id} is called {name} again"
+
+    def _manifests(self, folder: Path) -> None:
+        """Nothing is said of them: without them an image is as good, and only not known to be of an index."""
+        rows = self._database.collection("manifests", ManifestRow)
+        for path, document in _documents(sorted((folder / "manifests").glob("*.json")), ManifestRow):
+            digest = digest_of(document.raw)
+            if digest.partition(":")[2] == path.stem and self._wanted("manifests", digest, rows.get(digest)):
+                self._enter(rows, digest, document)
 
     def _networks(self) -> Iterator[str]:
         rows = self._database.collection("networks", Network)
