@@ -249,7 +249,7 @@ class Images:
         if tag:
             name = Reference.parse(f"{name.domain}/{name.path}:{tag}")
         wanted = _platform(call, (1, 46))
-        if wanted is not None and name.tag is not None:
+        if wanted is not None:
             self._images.platforms.choose(name.familiar(), wanted)
         progress = ProgressStream(call)
         return await progress.run(

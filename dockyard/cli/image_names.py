@@ -39,9 +39,10 @@ def platforms(flags: Flags) -> list[str]:
     import json
 
     found = []
-    for text in flags.all("platform"):
+    for text in ",".join(flags.all("platform")).split(","):
         system, _, rest = text.partition("/")
         architecture, _, variant = rest.partition("/")
         platform = {"os": system, "architecture": architecture, "variant": variant}
-        found.append(json.dumps({key: value for key, value in platform.items() if value}))
+        if text:
+            found.append(json.dumps({key: value for key, value in platform.items() if value}))
     return found

@@ -31,6 +31,7 @@ PYTHON = ("with dockyard.Client", "import dockyard")
 
 SYSTEM = "changes the host's packages or services: conformance/newcomer does it in a root of its own"
 SYSTEMD = "there is no systemd in these namespaces: conformance/vm --boots conformance/reboots has it"
+REGISTRY = "needs a registry that has it: tests/engine/test_platforms.py"
 SERVES = "serves until it is stopped: tests/registry has it"
 NOT_RUN = {
     "make run": "sets the host up; what it runs then is the first line of `Use it`",
@@ -56,6 +57,8 @@ NOT_RUN = {
     "dockyardd --registry-mirror http://cache.example:5000": "serves until it is stopped: tests/engine has mirrors",
     "dockyard registry serve --addr :5000 --tls-cert cert.pem --tls-key key.pem": SERVES,
     "dockyard registry serve /etc/docker/registry/config.yml": SERVES,
+    "dockyard pull --platform linux/arm64 busybox": REGISTRY,
+    "dockyard run --platform linux/arm64 busybox true": REGISTRY,
     "dockyard completion fish | source": "fish's; tests/cli/test_completion.py completes in it",
 }
 # what is typed at a terminal, and commands that ask or do not end by themselves

@@ -16,7 +16,7 @@ ABSENT_FLAGS = {
     for name in (
         "availability group limit-bytes required-bytes scope secret sharing topology-preferred topology-required type"
     ).split()
-} | {("volume ls", "cluster"), ("images", "tree"), ("image ls", "tree")}
+} | {("volume ls", "cluster")}
 # Go prints these for values that are empty anyway
 EMPTY = ("map[]", "[]", "0s", "0")
 

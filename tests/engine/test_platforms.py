@@ -284,3 +284,18 @@ async def test_a_lost_index_is_found_and_its_images_stay(room: Connected, regist
     assert list(checker._lost_targets()) == []
     assert len(room.images.all()) == 2
     assert room.images.find(name).id == digest(IMAGES[OTHER])
+
+
+async def test_a_platform_that_another_name_keeps_stays_when_one_name_goes(room: Connected, registry: str) -> None:
+    one, other = f"{registry}/platforms/names:1", f"{registry}/platforms/names:2"
+    target = await both(room, one)
+    room.images.tag(room.images.resolve(one), Reference.parse(other), one)
+    await room.images.remove(one, platform=FOREIGN)
+    assert len(room.images.all()) == 2
+    assert room.images.find(one).id == digest(IMAGES[HERE])
+    await room.images.remove(one, force=True)
+    assert len(room.images.all()) == 2
+    assert room.images.platforms.choose(other, host()).id == digest(IMAGES[HERE])
+    assert room.images.find(f"{registry}/platforms/names@{target}").id == digest(IMAGES[OTHER])
+    await room.images.remove(digest(IMAGES[HERE]))  # by its ID
+    assert [image.id for image in room.images.all()] == [digest(IMAGES[OTHER])]

@@ -41,6 +41,7 @@ Options:
       --format string   'table', 'table TEMPLATE', 'json' or a Go template
       --no-trunc        Do not shorten anything
   -q, --quiet           Show IDs only
+      --tree            Show the platforms of each image, and which of them are here
 """
 )
 def ls(session: Session, flags: Flags) -> int:
@@ -48,8 +49,15 @@ def ls(session: Session, flags: Flags) -> int:
     chosen = filters(flags)
     if flags.arguments:
         chosen.setdefault("reference", []).append(flags.arguments[0])
-    found = session.api.request("GET", path("/images/json", all=flags.on("all"), filters=chosen)).json()
+    tree = flags.on("tree")
+    asked = path("/images/json", all=flags.on("all"), filters=chosen, manifests=tree, **{"shared-size": tree})
+    found = session.api.request("GET", asked).json()
     found.sort(key=lambda image: -image["Created"])
+    if tree:
+        from dockyard.cli import image_tree
+
+        image_tree.show(found, full=flags.on("no-trunc"))
+        return 0
     form = flags.text("format") or session.setting("imagesFormat")
     shown = flags.on("digests") or "{{.Digest}}" in form
     rows = [row for image in found for row in rows_of(image, digests=shown, full=flags.on("no-trunc"))]
@@ -225,7 +233,7 @@ Save one or more images to a tar archive (streamed to STDOUT by default)
 
 Options:
   -o, --output string     File to write, instead of STDOUT
-      --platform string   Platform to choose from several
+      --platform string   Platforms to choose from several, with commas between them
 """
 )
 def save(session: Session, flags: Flags) -> int:
@@ -249,7 +257,7 @@ Load an image from a tar archive or STDIN
 
 Options:
   -i, --input string      File to read, instead of STDIN
-      --platform string   Platform to choose from several
+      --platform string   Platforms to choose from several, with commas between them
   -q, --quiet             Show the results only
 """
 )

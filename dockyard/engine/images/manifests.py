@@ -55,7 +55,7 @@ class ManifestStore:
     def put(self, raw: bytes, media_type: str) -> str:
         """Keep a document; its digest. It stays while a name stands for it, or for an index that lists it."""
         digest = digest_of(raw)
-        if digest not in self._known:
+        if digest not in self._known or self._known[digest].media_type != media_type:
             row = ManifestRow(raw, media_type)
             self._rows.put(digest, row)
             self._known[digest] = row
@@ -71,7 +71,10 @@ class ManifestStore:
         row = self._known.get(digest)
         if row is None or row.media_type not in INDEXES:
             return None
-        return Index.decode(row.raw)
+        try:
+            return Index.decode(row.raw)
+        except InvalidParameter:
+            return None
 
     def manifest(self, digest: str) -> Manifest | None:
         """The manifest of that digest; None when it is not kept, or is none of an image."""

@@ -109,8 +109,8 @@ class Puller:
         for _ in range(MOST_INDEXES):
             if not found.is_index:
                 return found
-            self._images.manifests.put(found.content, found.media_type)
             chosen = Index.decode(found.content).choose(platform)
+            self._images.manifests.put(found.content, found.media_type)
             if chosen is None:
                 raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
             found = await self._repository.manifest(chosen.digest)

@@ -50,8 +50,7 @@ class ImageRemover:
                         f"{users[0].container_id[:12]} is using its referenced image {short(image_id)}"
                     )
             self._untag(Reference.parse(name), image_id, records)
-            if not self._names.of(image_id):
-                self._delete(image_id, records, force=force, prune=prune, quiet=True)
+            self._let_go(image_id, records, force=force, prune=prune)
         else:
             if _single(self._names.of(image_id)):
                 self._check(image_id, stopped_too=not force, names_too=False)
@@ -74,12 +73,21 @@ class ImageRemover:
         self._let_go(chosen.id, records, force=force, prune=prune)
         return records
 
+    def _taken_over(self, name: Reference) -> bool:
+        """Have a digest mean what a tag of the repository that stands for the same index means, if there is one."""
+        for tag, _ in self._names.in_repository(name):
+            row = self._names.row(tag)
+            if row is not None and row.target == name.digest:
+                self._names.put(name, row.image_id, row.target, row.beside)
+                return True
+        return False
+
     def _others(self, name: Reference) -> list[str]:
         row = self._names.row(name)
         return list(row.beside) if row is not None else []
 
     def _let_go(self, image_id: str, records: list[dict[str, str]], *, force: bool, prune: bool) -> None:
-        """Delete an image that was kept for a further platform, unless something else keeps it."""
+        """Delete an image unless a name means it, or keeps it for a further platform."""
         if image_id in self._images and not self._names.of(image_id) and not self._names.beside(image_id):
             self._delete(image_id, records, force=force, prune=prune, quiet=True)
 
@@ -96,6 +104,8 @@ class ImageRemover:
         if any(other.digest is None for other in same):
             return
         for other in same:
+            if self._taken_over(other):
+                continue
             self._names.delete(other)
             records.append({"Untagged": other.familiar()})
 
