@@ -71,16 +71,16 @@ class Reader:
                 return None
             _check(block)
             kind = block[156:157]
-            size = _number(block[124:136])
+            size = number(block[124:136])
             if kind in (_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK):
                 if not 0 <= size <= LARGEST_EXTENSION:
                     raise InvalidParameter("archive header is too large")
                 data = self._read(size)
                 self._read(padding(size))
                 if kind == _PAX:
-                    extensions.update(_records(data))
+                    extensions.update(records(data))
                 elif kind == _PAX_GLOBAL:
-                    self._global.update(_records(data))
+                    self._global.update(records(data))
                     extensions.update(self._global)
                 elif kind == _GNU_LONG_NAME:
                     long_name = data.rstrip(b"\0")
@@ -94,7 +94,7 @@ class Reader:
     def _find_holes(self, entry: Entry, block: bytes, extensions: dict[str, bytes]) -> None:
         """Read the map of a file with holes, wherever it stands."""
         if block[156:157] == _GNU_SPARSE:
-            entry.sparse = sparse.of_header(block, self._read, _number)
+            entry.sparse = sparse.of_header(block, self._read, number)
             entry.kind = REGULAR
         elif "GNU.sparse.major" in extensions:
             found = sparse.of_payload(extensions, self._read)
@@ -120,13 +120,13 @@ def is_header(block: bytes) -> bool:
 
 
 def _check(block: bytes) -> None:
-    stored = _number(block[148:156])
+    stored = number(block[148:156])
     if sum(block[:148]) + 8 * 32 + sum(block[156:]) != stored:
         raise InvalidParameter("archive/tar: invalid tar header")
 
 
-def _number(field_: bytes) -> int:
-    """An octal number, or GNU's base-256 when the top bit is set."""
+def number(field_: bytes) -> int:
+    """An octal number, or GNU's base-256 when the top bit is set. Raises InvalidParameter."""
     if field_[0] & 0x80:
         value = int.from_bytes(field_, "big") & ((1 << (8 * len(field_) - 1)) - 1)
         return value - (1 << (8 * len(field_) - 1)) if field_[0] & 0x40 else value
@@ -137,7 +137,7 @@ def _number(field_: bytes) -> int:
         raise InvalidParameter("archive/tar: invalid tar header") from None
 
 
-def _records(data: bytes) -> dict[str, bytes]:
+def records(data: bytes) -> dict[str, bytes]:
     """PAX records: `length key=value\\n` each."""
     found: dict[str, bytes] = {}
     position = 0
@@ -175,11 +175,11 @@ def _entry(
     entry = Entry(
         name=_text(path),
         kind=kind,
-        mode=_number(block[100:108]) & 0o7777,
-        uid=_int(extensions.get("uid"), _number(block[108:116])),
-        gid=_int(extensions.get("gid"), _number(block[116:124])),
+        mode=number(block[100:108]) & 0o7777,
+        uid=_int(extensions.get("uid"), number(block[108:116])),
+        gid=_int(extensions.get("gid"), number(block[116:124])),
         size=_int(extensions.get("size"), size),
-        mtime_ns=_time(extensions.get("mtime"), _number(block[136:148])),
+        mtime_ns=_time(extensions.get("mtime"), number(block[136:148])),
         link=_text(extensions.get("linkpath", block[157:257].split(b"\0", 1)[0] if long_link is None else long_link)),
     )
     if not (0 <= entry.uid <= LARGEST_OWNER and 0 <= entry.gid <= LARGEST_OWNER):
@@ -187,7 +187,7 @@ def _entry(
             f"archive entry {entry.name!r} belongs to nobody that there can be: {entry.uid}:{entry.gid}"
         )
     if kind in (CHARACTER, BLOCK_DEVICE):
-        entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
+        entry.major, entry.minor = number(block[329:337]), number(block[337:345])
     if kind not in (REGULAR, HARD_LINK, _GNU_SPARSE):
         entry.size = entry.size if kind not in (SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO) else 0
     elif kind == HARD_LINK:
@@ -247,14 +247,15 @@ def header(entry: Entry) -> bytes:
         records[XATTR + key] = value
     blocks = b""
     if records:
-        data = b"".join(_record(key, value) for key, value in sorted(records.items()))
+        data = b"".join(record(key, value) for key, value in sorted(records.items()))
         extended = Entry(name="PaxHeaders.0/" + entry.name[:80].rpartition("/")[2], size=len(data), mode=0o644)
         pax_name = extended.name.encode("utf-8", "surrogateescape")[:100]
         blocks = _block(pax_name, b"", extended, _PAX, b"", 0) + data + bytes(padding(len(data)))
     return blocks + _block(short, prefix, entry, entry.kind, link[:100], max(seconds, 0))
 
 
-def _record(key: str, value: bytes) -> bytes:
+def record(key: str, value: bytes) -> bytes:
+    """One PAX record."""
     body = b" " + key.encode("utf-8", "surrogateescape") + b"=" + value + b"\n"
     length = len(body) + 1
     while len(str(length)) + len(body) != length:

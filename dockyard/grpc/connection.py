@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
             self._taken = 0
         stream = self._streams.get(number)
         if stream is None:
-            if number > self._last and number % 2:
+            if number > self._last and number % 2 and number >= self._next:  # else it is one that we have given up
                 raise ProtocolError("data on a stream that is not open")
             return
         if stream._ended:

@@ -1,93 +1,80 @@
-"""A build's result as an image of the engine."""
+"""A build's result as an image of the engine, and of registries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from dockyard.builder.cache.inline import with_steps
-from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
-from dockyard.builder.graph.vertex import Rootfs
+from dockyard.builder.exporters.blobs import PackedLayers
+from dockyard.builder.exporters.config import image_config
+from dockyard.builder.exporters.destinations import Registry
+from dockyard.builder.exporters.options import ImageOptions, image_options
+from dockyard.builder.exporters.writer import ImageWriter, Results, Written
 from dockyard.engine.images.documents import encode_config
 from dockyard.errors import InvalidParameter
-from dockyard.oci.image_config import History, ImageConfig, RootFS
 from dockyard.oci.reference import Reference
-from dockyard.timestamps import timestamp
-
-COMMENT = "buildkit.dockerfile.v0"
 
 
-async def image_config(job: Job, built: Built) -> tuple[ImageConfig, Rootfs]:
-    """The configuration of the image that the build leads to, whose steps are done when this returns, and its files."""
-    rootfs = await job.rootfs(built.vertex)
-    history = list(built.config.history or ())
-    created = built.config.created or ""
-    fixed = timestamp(built.epoch * 10**9) if built.epoch is not None else ""
-    for line in built.history:
-        layers = False
-        if line.vertex is not None:
-            after, before = await job.rootfs(line.vertex), await job.rootfs(line.vertex.inputs[0])
-            layers = len(after.diff_ids) > len(before.diff_ids)
-            created = after.created or created
-        created = fixed or created or timestamp()
-        history.append(History(created=created, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
-    config = msgspec.structs.replace(
-        built.config,
-        created=fixed or created or timestamp(),
-        history=history,
-        rootfs=RootFS(diff_ids=list(rootfs.diff_ids)),
-        container="",
-        docker_version="",
-        container_config=None,
-    )
-    return config, rootfs
-
-
-async def export_image(job: Job, built: Built, attributes: Mapping[str, str]) -> dict[str, str]:
+async def export_image(results: Results, packed: PackedLayers, attributes: Mapping[str, str]) -> dict[str, str]:
     """Make the image, give it its names, and push it if that is asked for; what the client is told."""
-    names = [name for name in attributes.get("name", "").split(",") if name]
-    config, _ = await image_config(job, built)
-    images = job.solver.images
-    async with job.shown("exporting to image") as part:
-        part("exporting layers", 0, 0, True)
-        raw = encode_config(config)
-        if attributes.get("inline-cache"):
-            raw = with_steps(raw, list(config.rootfs.diff_ids), job.solver.cache)
-        image_id = images.put(raw)
-        part(f"writing image {image_id}", 0, 0, True)
-        references = [check_name(name) for name in names]
-        for reference in references:
-            images.tag(image_id, reference)
-            part(f"naming to {reference.full()}", 0, 0, True)
-        await images.on_disk()
-    told = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
-    if attributes.get("push", "") in ("true", "1"):
-        for reference in references:
-            await _push(job, reference)
-    if references:
-        told["image.name"] = ",".join(reference.full() for reference in references)
+    options = image_options(attributes, inline=True)
+    inline_cache = bool(attributes.get("inline-cache"))
+    told: dict[str, str] = {}
+    if len(results.found) > 1 and not options.push:
+        raise InvalidParameter(
+            f"one image can't be of {len(results.found)} platforms here: push it, or use an output of type oci or local"
+        )
+    if options.push and not options.names:
+        raise InvalidParameter("tag is needed when pushing to registry")
+    if options.store and len(results.found) == 1:
+        told = await _store(results, options, inline_cache=inline_cache)
+    for name in options.names if options.push else ():
+        written = await _push(results, packed, options, name, inline_cache=inline_cache)
+        told = {**told, **written.told()}
+    if options.names:
+        told["image.name"] = ",".join(name.full() for name in options.names)
     return told
 
 
-async def _push(job: Job, name: Reference) -> None:
+async def _store(results: Results, options: ImageOptions, *, inline_cache: bool) -> dict[str, str]:
+    job, images = results.job, results.job.solver.images
+    (built,) = results.found.values()
+    async with job.shown("exporting to image") as part:
+        config, _ = await image_config(job, built, rewrite_times=options.rewrite_times, part=part)
+        part("exporting layers", 0, 0, True)
+        raw = encode_config(config)
+        if inline_cache:
+            raw = with_steps(raw, list(config.rootfs.diff_ids), job.solver.cache)
+        image_id = images.put(raw)
+        part(f"writing image {image_id}", 0, 0, True)
+        for reference in options.names:
+            images.tag(image_id, reference)
+            part(f"naming to {reference.full()}", 0, 0, True)
+        await images.on_disk()
+    return {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
+
+
+async def _push(
+    results: Results, packed: PackedLayers, options: ImageOptions, name: Reference, *, inline_cache: bool
+) -> Written:
+    job, images = results.job, results.job.solver.images
     async with job.shown(f"pushing {name.familiar()}") as part:
-
-        def progress(message: dict[str, Any]) -> None:
-            detail = message.get("progressDetail") or {}
-            if message.get("id"):
-                done = message.get("status") in ("Pushed", "Layer already exists")
-                part(str(message["id"]), detail.get("current", 0), detail.get("total", 0), done)
-
         auth = await job.client.credentials(name.domain)
-        await job.solver.images.push(name, auth=auth, progress=progress)
+        repository = images.registry.repository(name, auth, push=True)
+        registry = Registry(packed, options.compression, images, repository, part)
+        writer = ImageWriter(results, registry, options, part, inline_cache=inline_cache)
+        written = await writer.write()
+        if not options.by_digest:
+            await registry.name(name.tag or "latest", written.top, written.documents[written.top.digest])
+        await _remember(results, options, name, written)
+    return written
 
 
-def check_name(name: str) -> Reference:
-    """A name for an image. Raises InvalidParameter."""
-    reference = Reference.parse(name)
-    if reference.digest is not None:
-        raise InvalidParameter("build tag cannot contain a digest")
-    return reference.or_latest()
+async def _remember(results: Results, options: ImageOptions, name: Reference, written: Written) -> None:
+    """Know the image here by the digest that it has in the registry, too."""
+    images: Any = results.job.solver.images
+    known = [image for image in written.images if image.config_digest in images]
+    if options.store and known:
+        images.names.put(name.repository.with_digest(written.top.digest), known[0].config_digest)
+        await images.on_disk()

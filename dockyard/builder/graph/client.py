@@ -11,6 +11,19 @@ from dockyard.builder.trees import ArchiveTree, File
 from dockyard.content.registry_auth import Credentials
 
 
+class ContentStore(Protocol):
+    """Blobs on the client's side, by their digests."""
+
+    async def size(self, digest: str) -> int | None:
+        """The size of a blob; None when it is not there."""
+
+    def read(self, digest: str) -> AsyncIterator[bytes]:
+        """A blob, in pieces. Raises NotFound."""
+
+    async def write(self, digest: str, size: int, pieces: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Have a blob there, unless it is there already."""
+
+
 class ClientSide(Protocol):
     """The client of one build."""
 
@@ -43,6 +56,9 @@ class ClientSide(Protocol):
         self, number: int, metadata: dict[str, str]
     ) -> AbstractAsyncContextManager[Callable[[bytes], Awaitable[None]]]:
         """A file on the client's side, the output `number` of the build: what writes it, a piece at a time."""
+
+    async def store(self, name: str) -> ContentStore:
+        """A content store that the client has under a name. Raises NotFound when it serves none."""
 
     async def directory_to(self, number: int, root: File, time_ns: int | None) -> None:
         """Write what is below `root` into a directory on the client's side; `time_ns`: what it is dated, if given."""

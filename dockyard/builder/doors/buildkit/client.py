@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dockyard.builder.doors.buildkit.content import SessionStore
 from dockyard.builder.doors.buildkit.sending import send_directory
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.sources.contexts import ContextStore
@@ -91,6 +92,9 @@ class SessionClient:
     async def file_to(self, number: int, metadata: dict[str, str]) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
         async with (await self.own()).file_to(number, metadata) as write:
             yield write
+
+    async def store(self, name: str) -> SessionStore:
+        return (await self.own()).store(name)
 
     async def directory_to(self, number: int, root: File, time_ns: int | None) -> None:
         await send_directory((await self.own()).directory_to(number), root, time_ns=time_ns)

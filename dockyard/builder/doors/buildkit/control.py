@@ -14,13 +14,11 @@ from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
+from dockyard.builder.doors.buildkit.exports import export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
-from dockyard.builder.exporters.archive import export_archive
-from dockyard.builder.exporters.files import export_directory, export_tar
-from dockyard.builder.exporters.image import export_image
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
@@ -58,7 +56,8 @@ LLB_CAPABILITIES = (
     "exec.meta.removemountstubs.recursive exec.mount.bind exec.mount.bind.readwrite-nooutput exec.mount.cache "
     "exec.mount.cache.sharing exec.mount.selector exec.mount.tmpfs exec.mount.tmpfs.size exec.mount.secret "
     "exec.mount.ssh exec.cgroup exec.secretenv file.base file.rm.wildcard file.copy.includeexcludepatterns "
-    "constraints platform meta.ignorecache meta.description meta.exportcache exporter.multiple"
+    "constraints platform meta.ignorecache meta.description meta.exportcache exporter.multiple "
+    "exporter.image.annotations"
 ).split()
 
 Unary = Callable[[Stream, bytes], Awaitable[bytes]]
@@ -174,32 +173,11 @@ class Control:
         found = await build.convert(frontend, build.options, {}) if frontend else await build.returned
         for built in found.values():
             build.job.announce(built.vertex)
-        told: dict[str, str] = {}
         for built in found.values():
             await build.job.rootfs(built.vertex)
-        for number, (kind, attributes) in enumerate(exporters):
-            told.update(await self._export(build, found, kind, attributes, number))
+        told = await export_all(build, found, exporters)
         self.solver.beside(self.usage.collect())
         return told
-
-    async def _export(
-        self, build: Build, found: Mapping[str, Built], kind: str, attributes: Mapping[str, str], number: int
-    ) -> dict[str, str]:
-        job = build.job
-        if kind == "local":
-            return await export_directory(job, found, number, split=len(found) > 1)
-        if kind in ("oci", "docker"):
-            return await export_archive(job, found, attributes, number, docker=kind == "docker")
-        if len(found) > 1:
-            raise InvalidParameter(
-                f"one image can't be of {len(found)} platforms here: use an output of type oci or local"
-            )
-        built = next(iter(found.values()))
-        if kind == "tar":
-            return await export_tar(job, built, number)
-        if kind not in ("moby", "image"):
-            raise InvalidParameter(f'exporter "{kind}" could not be found')
-        return await export_image(job, built, attributes)
 
     async def _status(self, stream: Stream) -> None:
         request = wire.StatusRequest.FromString(await request_of(stream))

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote_plus
 
+from dockyard.builder.doors.buildkit.content import SERVICE, SessionStore
 from dockyard.builder.doors.buildkit.file_modes import kind_and_permissions
 from dockyard.builder.sources.contexts import ContextStore, Receiver
 from dockyard.builder.trees import ArchiveTree
@@ -170,6 +171,11 @@ class Session:
             raise Unavailable(f"the client has not taken the output: {error}") from error
         finally:
             call.close()
+
+    def store(self, name: str) -> SessionStore:
+        """A content store of the client's. Raises NotFound."""
+        self._require(f"{SERVICE}Info", "content store")
+        return SessionStore(self.connection, name)
 
     def directory_to(self, number: int) -> Call:
         """A call by which a directory goes to the client (fsutil's protocol, of which we are the sender)."""

@@ -1,0 +1,46 @@
+"""What a client wants done with a build's results: outputs, attestations, caches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dockyard.builder.attestations.wanted import attestations_of
+from dockyard.builder.exporters.archive import export_archive
+from dockyard.builder.exporters.blobs import PackedLayers
+from dockyard.builder.exporters.files import export_directory, export_tar
+from dockyard.builder.exporters.image import export_image
+from dockyard.builder.exporters.options import flag
+from dockyard.builder.exporters.writer import Results
+from dockyard.builder.graph.request import Built
+from dockyard.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from dockyard.builder.doors.buildkit.build import Build
+
+Output = tuple[str, Mapping[str, str]]  # type and attributes
+
+
+async def export_all(build: Build, found: Mapping[str, Built], outputs: Sequence[Output]) -> dict[str, str]:
+    """Write all outputs of a build that is done. What the client is told."""
+    several = len(found) > 1 or flag(build.options, "multi-platform")
+    results = Results(build.job, found, attestations_of(build, found), several=several)
+    packed = PackedLayers(build.job)
+    told: dict[str, str] = {}
+    for number, (kind, attributes) in enumerate(outputs):
+        told.update(await _export(results, packed, kind, attributes, number))
+    return told
+
+
+async def _export(
+    results: Results, packed: PackedLayers, kind: str, attributes: Mapping[str, str], number: int
+) -> dict[str, str]:
+    if kind == "local":
+        return await export_directory(results, attributes, number)
+    if kind == "tar":
+        return await export_tar(results, attributes, number)
+    if kind in ("oci", "docker"):
+        return await export_archive(results, packed, attributes, number, docker=kind == "docker")
+    if kind not in ("moby", "image"):
+        raise InvalidParameter(f'exporter "{kind}" could not be found')
+    return await export_image(results, packed, attributes)

@@ -1,0 +1,59 @@
+"""The configuration of the image that a build leads to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dockyard.builder.exporters.rewriting import with_rewritten_times
+from dockyard.builder.graph.request import Built
+from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.vertex import Rootfs
+from dockyard.oci.image_config import History, ImageConfig, RootFS
+from dockyard.timestamps import parse_time, timestamp
+
+COMMENT = "buildkit.dockerfile.v0"
+
+
+async def image_config(
+    job: Job, built: Built, *, rewrite_times: bool = False, part: Any = None
+) -> tuple[ImageConfig, Rootfs]:
+    """The configuration of the image that the build leads to, whose steps are done when this returns, and its files.
+
+    `rewrite_times`: its own layers are as if nothing in them were younger than the build's epoch.
+    """
+    rootfs = await job.rootfs(built.vertex)
+    if rewrite_times and built.epoch is not None:
+        rootfs = await with_rewritten_times(job, rootfs, built.config.rootfs.diff_ids, built.epoch)
+        if part is not None:
+            part(f"rewriting layers with source-date-epoch {built.epoch}", 0, 0, True)
+    history = list(built.config.history or ())
+    created = built.config.created or ""
+    for line in built.history:
+        layers = False
+        if line.vertex is not None:
+            after, before = await job.rootfs(line.vertex), await job.rootfs(line.vertex.inputs[0])
+            layers = len(after.diff_ids) > len(before.diff_ids)
+            created = after.created or created
+        created = created or timestamp()
+        moment = not_after(created, built.epoch)
+        history.append(History(created=moment, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
+    config = msgspec.structs.replace(
+        built.config,
+        created=not_after(created or timestamp(), built.epoch),
+        history=history,
+        rootfs=RootFS(diff_ids=list(rootfs.diff_ids)),
+        container="",
+        docker_version="",
+        container_config=None,
+    )
+    return config, rootfs
+
+
+def not_after(moment: str, epoch: int | None) -> str:
+    """A time, RFC 3339, but no later one than `epoch`, UNIX s."""
+    if epoch is None:
+        return moment
+    found = parse_time(moment)
+    return timestamp(epoch * 10**9) if found is None or found > epoch * 10**9 else moment

@@ -1,0 +1,161 @@
+"""What builds become, with the stock buildx: archives, pushed images, their manifests, annotations and compression."""
+
+import gzip
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.builder.test_buildx import Buildx, plugins
+from tests.engine_process import EngineProcess
+from tests.registry.server import Server
+
+pytestmark = pytest.mark.skipif(plugins() is None, reason="no buildx could be fetched (packaging/newer-buildx)")
+OCI = "application/vnd.oci.image."
+DOCKER = "application/vnd.docker."
+ANY = f"{OCI}index.v1+json,{OCI}manifest.v1+json,{DOCKER}distribution.manifest.v2+json"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=44) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("registry")).start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
+    return Buildx(engine, tmp_path)
+
+
+class Blobs:
+    """An image in some place, by its blobs."""
+
+    def __init__(self, read: Callable[[str], bytes], top: dict[str, Any]) -> None:
+        self._read = read
+        self.top = top
+
+    def __getitem__(self, descriptor: dict[str, Any]) -> Any:
+        content = self._read(descriptor["digest"])
+        assert "sha256:" + hashlib.sha256(content).hexdigest() == descriptor["digest"]
+        assert descriptor.get("size", len(content)) == len(content)
+        return json.loads(content) if "json" in descriptor["mediaType"] else content
+
+
+def archived(path: Path) -> Blobs:
+    """An image in an OCI layout's archive."""
+    with tarfile.open(path) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}  # type: ignore[union-attr]
+    (top,) = json.loads(files["index.json"])["manifests"]
+    return Blobs(lambda digest: files[f"blobs/{digest.replace(':', '/')}"], top)
+
+
+def pushed(registry: Server, name: str, tag: str) -> Blobs:
+    """An image in the registry."""
+    answer = registry.ask("GET", f"/v2/{name}/manifests/{tag}", headers={"Accept": ANY})
+
+    def read(digest: str) -> bytes:
+        found = registry.ask("GET", f"/v2/{name}/manifests/{digest}", headers={"Accept": ANY})
+        return found.body if found.status == 200 else registry.ask("GET", f"/v2/{name}/blobs/{digest}").body
+
+    digest = answer.headers["Docker-Content-Digest"]
+    return Blobs(read, {"mediaType": answer.headers["Content-Type"], "digest": digest})
+
+
+def write(buildx: Buildx, text: str = "FROM busybox\nRUN echo made > /made\n") -> None:
+    (buildx.folder / "Dockerfile").write_text(text)
+
+
+def test_an_oci_archive_is_compressed_named_and_dated(buildx: Buildx) -> None:
+    write(buildx)
+    metadata = buildx.folder / "metadata"
+    buildx("build", "-o", "type=oci,dest=a.tar", "-t", "some/name:tag", "--metadata-file", str(metadata), ".")
+    image = archived(buildx.folder / "a.tar")
+    assert image.top["mediaType"] == f"{OCI}manifest.v1+json"
+    assert image.top["platform"]["os"] == "linux"
+    assert image.top["annotations"]["io.containerd.image.name"] == "docker.io/some/name:tag"
+    assert image.top["annotations"]["org.opencontainers.image.ref.name"] == "tag"
+    manifest = image[image.top]
+    config = image[manifest["config"]]
+    assert config["config"]["Cmd"]
+    unpacked = [gzip.decompress(image[layer]) for layer in manifest["layers"]]
+    assert ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in unpacked] == config["rootfs"]["diff_ids"]
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{OCI}layer.v1.tar+gzip"}
+    told = json.loads(metadata.read_text())
+    assert told["containerimage.descriptor"]["digest"] == told["containerimage.digest"] == image.top["digest"]
+
+
+def test_compression_and_media_types_are_those_asked_for(buildx: Buildx) -> None:
+    write(buildx)
+    buildx("build", "-o", "type=oci,dest=z.tar,compression=zstd,compression-level=9,force-compression=true", ".")
+    image = archived(buildx.folder / "z.tar")
+    manifest = image[image.top]
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{OCI}layer.v1.tar+zstd"}
+    layer = zstandard.ZstdDecompressor().decompressobj().decompress(image[manifest["layers"][-1]])
+    assert image[manifest["config"]]["rootfs"]["diff_ids"][-1] == "sha256:" + hashlib.sha256(layer).hexdigest()
+    buildx("build", "-o", "type=docker,dest=d.tar,compression=uncompressed", ".")
+    image = archived(buildx.folder / "d.tar")
+    assert image.top["mediaType"] == f"{DOCKER}distribution.manifest.v2+json"
+    manifest = image[image.top]
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{DOCKER}image.rootfs.diff.tar"}
+    for wrong, said in {
+        "compression=zstd,oci-mediatypes=false": "conflicts with",
+        "compression=lzma": "unsupported compression type lzma",
+        "compression-level=20": "compression-level 20 is none of gzip",
+        "rewrite-timestamp=perhaps": "non-bool value specified for rewrite-timestamp",
+    }.items():
+        assert said in buildx("build", "-o", f"type=oci,dest=w.tar,{wrong}", ".", check=False)
+
+
+def test_an_oci_layout_may_be_a_directory(buildx: Buildx) -> None:
+    write(buildx)
+    buildx("build", "-o", "type=oci,dest=layout,tar=false", "-t", "some/name:tag", ".")
+    folder = buildx.folder / "layout"
+    (top,) = json.loads((folder / "index.json").read_text())["manifests"]
+    image = Blobs(lambda digest: (folder / "blobs" / digest.replace(":", "/")).read_bytes(), top)
+    assert len(image[image[top]["config"]]["rootfs"]["diff_ids"]) == len(image[top]["layers"])
+
+
+def test_annotations_are_on_what_they_are_meant_for(buildx: Buildx, registry: Server) -> None:
+    write(buildx)
+    name = f"127.0.0.1:{registry.port}/annotated"
+    marks = ("manifest:in=1", "manifest-descriptor:at=2", "plain=3")
+    flags = [word for mark in marks for word in ("--annotation", mark)]
+    said = buildx("build", "--push", "-t", f"{name}:one", "--provenance=false", *flags, ".")
+    image = pushed(registry, "annotated", "one")
+    assert image.top["mediaType"] == f"{OCI}manifest.v1+json"
+    assert image[image.top]["annotations"] == {"in": "1", "plain": "3"}
+    refused = ("--annotation", "index:no=index", "--provenance=false")
+    said = buildx("build", "-o", "type=oci,dest=x.tar", *refused, ".", check=False)
+    assert "index annotations not supported for single platform export" in said
+
+
+def test_a_push_takes_what_the_registry_has(engine: EngineProcess, buildx: Buildx, registry: Server) -> None:
+    write(buildx, "FROM busybox\nRUN date +%s%N > /when\n")
+    name = f"127.0.0.1:{registry.port}/pushed"
+    said = buildx("build", "--progress=plain", "--push", "--provenance=false", "-t", f"{name}:one", ".")
+    assert "pushing layer" in said
+    image = pushed(registry, "pushed", "one")
+    assert image.top["mediaType"] == f"{DOCKER}distribution.manifest.v2+json"
+    again = buildx("build", "--progress=plain", "--push", "--provenance=false", "-t", f"{name}:two", ".")
+    assert "pushing layer" not in again
+    assert pushed(registry, "pushed", "two").top["digest"] == image.top["digest"]
+    engine.docker("rmi", f"{name}:one", f"{name}:two")
+    engine.docker("pull", f"{name}@{image.top['digest']}")
+
+
+def test_nothing_of_an_output_stays_with_the_engine(engine: EngineProcess, buildx: Buildx) -> None:
+    assert not list((engine.data_root / "builder").glob("blobs-*"))
