@@ -1,7 +1,9 @@
 """How a container is shown: the rows of `ps` and the whole of `inspect`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -175,7 +177,24 @@ def network_settings(container: Container, version: Version) -> dict[str, Any]:
     }
 
 
-async def list_entry(
+async def list_entries(
+    services: Services,
+    containers: Iterable[Container],
+    *,
+    version: Version,
+    size: bool = False,
+    links: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """What a list tells of `containers`, but of those that go while their files are counted; `links` by their ids."""
+    rows = []
+    for container in containers:
+        names = links.get(container.id, ())
+        with suppress(NotFound):
+            rows.append(await _list_entry(services, container, version=version, size=size, link_names=names))
+    return rows
+
+
+async def _list_entry(
     services: Services, container: Container, *, version: Version, size: bool, link_names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """One element of GET /containers/json; `link_names` are what legacy links call it."""

@@ -10,7 +10,7 @@ import msgspec
 from dockyard import web
 from dockyard.api.container_create import CreateRequest, wanted
 from dockyard.api.container_filters import ListMatcher, prune_matcher
-from dockyard.api.container_json import inspect_json, list_entry
+from dockyard.api.container_json import inspect_json, list_entries
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import while_connected
@@ -88,18 +88,14 @@ class Containers:
         shown = [container for container in found if (every or container.state.running) and matches(container)]
         if limit > 0:
             shown = shown[:limit]
-        links = self._containers.names_by_links()
         return json_response(
-            [
-                await list_entry(
-                    self._services,
-                    container,
-                    version=call.version,
-                    size=call.flag("size"),
-                    link_names=links.get(container.id, ()),
-                )
-                for container in shown
-            ]
+            await list_entries(
+                self._services,
+                shown,
+                version=call.version,
+                size=call.flag("size"),
+                links=self._containers.names_by_links(),
+            )
         )
 
     async def prune(self, call: Call) -> web.StreamResponse:

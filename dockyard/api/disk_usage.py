@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dockyard.api.container_json import list_entry
+from dockyard.api.container_json import list_entries
 from dockyard.api.services import Services
 from dockyard.builder.cache.usage import CacheEntry
 from dockyard.timestamps import timestamp
@@ -46,11 +46,8 @@ async def disk_usage(services: Services, wanted: set[str], version: tuple[int, i
             for image in images
         ]
     if "container" in wanted:
-        shown["Containers"] = [
-            await list_entry(services, container, version=version, size=True)
-            for container in services.containers.all()
-            if not container.hidden
-        ]
+        listed = [container for container in services.containers.all() if not container.hidden]
+        shown["Containers"] = await list_entries(services, listed, version=version, size=True)
     if "volume" in wanted:
         shown["Volumes"] = [
             {

@@ -292,7 +292,7 @@ def test_a_kill_in_the_pause_before_a_restart_gives_that_up(engine: EngineProces
     waiting = subprocess.Popen(["docker", "-H", engine.host, "wait", "again"], stdout=subprocess.PIPE)
     time.sleep(0.3)
     engine.docker("kill", *(["-s", signal_name] if signal_name else []), "again")
-    assert state(engine, "again")["Status"] == "exited"
+    eventually(lambda: state(engine, "again")["Status"] == "exited")
     assert waiting.communicate(timeout=60)[0] == b"3\n"
     time.sleep(3)
     assert state(engine, "again")["Status"] == "exited"
@@ -308,5 +308,5 @@ def test_a_container_with_a_stop_signal_of_its_own_heeds_that_one_in_the_pause(e
     count = engine.inspect("again")["RestartCount"]
     eventually(lambda: pauses(engine, "again", count))
     engine.docker("kill", "-s", "INT", "again")
-    assert state(engine, "again")["Status"] == "exited"
+    eventually(lambda: state(engine, "again")["Status"] == "exited")
     engine.docker("rm", "again")

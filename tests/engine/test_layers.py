@@ -366,3 +366,11 @@ async def test_who_starts_with_other_ids_waits_for_who_looks_at_the_files(room: 
     async with room.containers.mounted("mapped") as tree:
         assert os.stat(f"{tree.path}/a").st_uid == 0
     await room.containers.release("mapped")
+
+
+async def test_a_container_whose_files_go_while_they_are_counted_is_not_found(room: Room) -> None:
+    base = await room.store.register(None, pieces(tar(a="1")))
+    await room.containers.create("box", base.chain_id)
+    shutil.rmtree(room.store.driver.diff_path("box"))
+    with pytest.raises(NotFound, match="no writable layer for container box"):
+        await room.containers.sizes("box")

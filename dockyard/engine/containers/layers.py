@@ -348,9 +348,12 @@ class ContainerLayers:
         return await self._store.register(container.row.chain_id, self.diff(container_id))
 
     async def sizes(self, container_id: str) -> tuple[int, int]:
-        """(bytes the container itself wrote, those and its image's together)."""
+        """(bytes the container itself wrote, those and its image's together). Raises NotFound, also if it goes by then."""
         container = self._container(container_id)
-        own = await self._store.run(self._driver.size, container_id)
+        try:
+            own = await self._store.run(self._driver.size, container_id)
+        except FileNotFoundError:
+            raise NotFound(f"no writable layer for container {container_id}") from None
         return own, own + self._store.total_size(container.row.chain_id)
 
     async def _diagnosed(self, id: str, failure: SystemFailure) -> DockyardError:
