@@ -348,7 +348,7 @@ class ContainerLayers:
         return await self._store.register(container.row.chain_id, self.diff(container_id))
 
     async def sizes(self, container_id: str) -> tuple[int, int]:
-        """(bytes the container itself wrote, those and its image's together). Raises NotFound, also if it goes by then."""
+        """(bytes the container itself wrote, with its image's). Raises NotFound, also when it goes meanwhile."""
         container = self._container(container_id)
         try:
             own = await self._store.run(self._driver.size, container_id)
