@@ -34,3 +34,16 @@ async def from_thread(items: Iterator[T]) -> AsyncIterator[T]:
     finally:
         if isinstance(items, Generator):
             items.close()
+
+
+async def blocks(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of `size`, the last one shorter: what isal makes of a stream depends on its pieces."""
+    buffer = bytearray()
+    async with closing(pieces) as given:
+        async for piece in given:
+            buffer += piece
+            while len(buffer) >= size:
+                yield bytes(buffer[:size])
+                del buffer[:size]
+    if buffer:
+        yield bytes(buffer)

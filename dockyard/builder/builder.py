@@ -491,7 +491,7 @@ class Build:
 
     async def clone(self, url: str, *, keep_git: bool, commit: str) -> Source:
         """The files of a git repository, for ADD; `commit` is what has to be checked out, "" for anything."""
-        archive = await contexts.git_archive(url, self._builder.folder, keep_git=keep_git, commit=commit)
+        archive, _ = await contexts.git_archive(url, self._builder.folder, keep_git=keep_git, commit=commit)
         self._files.append(archive)
         return Source("", (await self.in_thread(lambda: ArchiveTree(archive))).root)
 

@@ -122,7 +122,7 @@ def hide_ignored(tree: ArchiveTree, name: str) -> None:
 async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str], None]) -> Context:
     """The context that a URL leads to: a git repository, a tar archive, or a Dockerfile alone."""
     if git_source.is_git(url):
-        return await from_archive(await git_archive(url, folder), dockerfile)
+        return await from_archive((await git_archive(url, folder))[0], dockerfile)
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
     say(f"Downloading build context from remote url: {url}\n")
@@ -167,8 +167,8 @@ def posix_name(path: str) -> str:
     return "" if name in (".", "..") or "\0" in name else name
 
 
-async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> BinaryIO:
-    """The files of `repository#reference:directory` as a nameless tar archive, fetched by the host's git.
+async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> tuple[BinaryIO, str]:
+    """The files of `repository#reference:directory` as a nameless tar archive, and the commit; by the host's git.
 
     With `keep_git` those of git itself too; `commit`: what has to be checked out, "" for anything. Raises
     InvalidParameter.
@@ -195,7 +195,7 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
                 top = await asyncio.to_thread(git_source.top, clone, directory)
             except ValueError as error:
                 raise InvalidParameter(str(error)) from None
-            return await _packed(top, folder, keep_git=keep_git)
+            return await _packed(top, folder, keep_git=keep_git), head
     except TimeoutError:
         raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from dockyard.builder.attributes import flag
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.destinations import Archive, ClientStore
-from dockyard.builder.exporters.options import flag, image_options
+from dockyard.builder.exporters.options import image_options
 from dockyard.builder.exporters.writer import ImageWriter, Results, Written, WrittenImage
 from dockyard.content import tar_format
 from dockyard.errors import InvalidParameter

@@ -17,7 +17,7 @@ from isal import isal_zlib
 
 from dockyard.builder.exporters.options import Compression
 from dockyard.builder.graph.solver import Job
-from dockyard.generators import closing
+from dockyard.generators import blocks, closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.manifest import DOCKER_LAYER, OCI_LAYER
 
@@ -75,6 +75,16 @@ class PackedLayers:
             task = self._made[key] = asyncio.ensure_future(self._pack(chain_id, diff_id, compression))
         return await asyncio.shield(task)
 
+    def known(self, chain_id: str) -> Descriptor | None:
+        """A layer that has been packed for an output of this build, however."""
+        if chain_id not in self._layers:
+            return None
+        diff_id = self._layers.get(chain_id).diff_id
+        for (packed, _), task in self._made.items():
+            if packed == diff_id and task.done() and not task.cancelled() and task.exception() is None:
+                return task.result().descriptor(oci=True)
+        return None
+
     async def pieces(self, blob: LayerBlob) -> AsyncIterator[bytes]:
         """A blob's bytes."""
         if blob.path is None:
@@ -92,7 +102,7 @@ class PackedLayers:
             path = self._folder / secrets.token_hex(8)
             packer, hasher, size = _packer(compression), hashlib.sha256(), 0
             with path.open("xb") as file:
-                async with closing(self._layers.pack(chain_id)) as pieces:
+                async with closing(blocks(self._layers.pack(chain_id), PIECE)) as pieces:
                     async for piece in pieces:
                         size += await asyncio.to_thread(_write, file, hasher, packer.compress(piece))
                 size += _write(file, hasher, packer.flush())

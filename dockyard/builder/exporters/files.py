@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from dockyard.builder.attestations.statements import Attestation, Subject
-from dockyard.builder.exporters.options import flag
+from dockyard.builder.attributes import flag
 from dockyard.builder.exporters.writer import Results
 from dockyard.builder.graph.request import Built
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, File, walk
@@ -132,7 +133,7 @@ async def _root(results: Results, platform: str, built: Built, options: FileOpti
         if name in inner:
             raise InvalidParameter(f"duplicate attestation path name {name}")
         content = msgspec.json.format(await attestation.statement(subjects), indent=2)
-        entry = Entry("", mode=0o600, size=len(content), mtime_ns=_epoch_ns(built) or 0)
+        entry = Entry("", mode=0o600, size=len(content), mtime_ns=_epoch_ns(built) or time.time_ns())
         inner[name] = ArchiveFile(entry, content=content)
     return Folder(inner, root.entry)
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dockyard.builder.attributes import flag
 from dockyard.errors import InvalidParameter
 from dockyard.oci.manifest import parse_platform
 from dockyard.oci.reference import Reference
 
 KINDS = ("uncompressed", "gzip", "zstd")
-TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)")
 _LEVELS = {"uncompressed": range(1), "gzip": range(10), "zstd": range(23)}
 
@@ -92,18 +92,6 @@ def image_options(attributes: Mapping[str, str], *, inline: bool) -> ImageOption
         flag(attributes, "name-canonical"),
         flag(attributes, "attestation-inline", inline),
     )
-
-
-def flag(attributes: Mapping[str, str], name: str, otherwise: bool = False) -> bool:
-    """A yes or no; no value is a yes. Raises InvalidParameter."""
-    value = attributes.get(name)
-    if value is None:
-        return otherwise
-    if value not in (*TRUE, *FALSE, ""):
-        raise InvalidParameter(
-            f'non-bool value specified for {name}: strconv.ParseBool: parsing "{value}": invalid syntax'
-        )
-    return value not in FALSE
 
 
 def compression_of(attributes: Mapping[str, str]) -> Compression:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dockyard.builder.graph.request import BuildRequest, Line
 from dockyard.builder.graph.vertex import Vertex
-from dockyard.builder.sources.image import ImageFiles, ImageResolver
+from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, Repository
 from dockyard.dockerfile import git_source
@@ -58,8 +58,9 @@ class ContextResolver:
             return None
         kind, _, rest = value.partition(":")
         if kind == "docker-image":
-            image = await images.resolve(rest.removeprefix("//"), request.platform)
-            return Named(ImageFiles(f"[context {name}] {rest.removeprefix('//')}", image), image.config)
+            wanted = rest.removeprefix("//")
+            image = await images.resolve(wanted, request.platform)
+            return Named(images.files(wanted, image, shown=f"[context {name}] {wanted}"), image.config)
         if kind == "input":
             built = request.inputs.get(rest)
             if built is None:

@@ -17,7 +17,7 @@ from dockyard.builder.frontend.stage import StageBuild, Steps
 from dockyard.builder.graph.request import BuildRequest, Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Scratch, Vertex
-from dockyard.builder.sources.image import ImageFiles, ImageResolver
+from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.stages import Plan, Stage
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
@@ -168,8 +168,8 @@ class Conversion:
             )
         image = await self.images.resolve(name, platform or self.request.platform)
         begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown)
-        reference = Reference.parse(name).or_latest()
-        begun.vertex = ImageFiles(begun.next_name(f"FROM {reference.full()}"), image, line=stage.line)
+        shown = begun.next_name(f"FROM {Reference.parse(name).or_latest().full()}")
+        begun.vertex = self.images.files(name, image, shown=shown, line=stage.line)
         return begun
 
     async def source(self, name: str, current: Stage) -> Vertex:
@@ -192,7 +192,7 @@ class Conversion:
             image = await self.images.resolve(name, self.request.platform)
         except DockyardError as error:
             raise type(error)(f"{name}: {error}") if type(error) is not InvalidParameter else error from None
-        return ImageFiles(f"FROM {Reference.parse(name).or_latest().full()}", image)
+        return self.images.files(name, image)
 
     def _built(self, stage: StageBuild) -> Built:
         config = stage.config

@@ -222,6 +222,13 @@ class Job:
             task = self._tasks[vertex] = asyncio.ensure_future(work)
         return await asyncio.shield(task)
 
+    def done(self, vertex: Vertex) -> Result | None:
+        """What has come of a step; None when it was not done."""
+        task = self._tasks.get(vertex)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result()
+
     async def rootfs(self, vertex: Vertex | None) -> Rootfs:
         """The same of one that makes a root file system; None stands for an empty one."""
         if vertex is None:

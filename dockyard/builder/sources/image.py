@@ -20,9 +20,14 @@ class ImageFiles(Vertex):
 
     ready = True
 
-    def __init__(self, name: str, image: Image, *, line: int = 0) -> None:
+    def __init__(
+        self, name: str, image: Image, *, reference: Reference | None = None, target: str = "", line: int = 0
+    ) -> None:
+        """`reference`: by what it was asked for; `target`: the digest of the index or manifest behind that."""
         super().__init__(name, line=line)
         self.image = image
+        self.reference = reference
+        self.target = target or image.id
 
     def definition(self) -> str:
         return self.image.id
@@ -50,6 +55,17 @@ class ImageResolver:
                 self._job.hold(found.chain_id)
             self._known[name, platform] = found
         return found
+
+    def files(self, name: str, image: Image, *, shown: str = "", line: int = 0) -> ImageFiles:
+        """The files of an image that was resolved as `name`, as a step."""
+        reference = Reference.parse(name).or_latest()
+        names = self._job.solver.images.names
+        row = names.row(reference)
+        target = reference.digest or (row.target if row is not None else "")
+        if not target:  # what a registry has had it under
+            same = [one for one in names.of(image.id) if one.digest and one.repository == reference.repository]
+            target = str(same[0].digest) if same else ""
+        return ImageFiles(shown or f"FROM {reference.full()}", image, reference=reference, target=target, line=line)
 
     async def _find(self, name: str, reference: Reference, platform: str, part: Any) -> Image:
         images = self._job.solver.images

@@ -27,6 +27,7 @@ class Download(Vertex):
         super().__init__(name)
         self.url = url
         self.checksum = checksum
+        self.found = ""  # the digest of what was there, hexadecimal
 
     def definition(self) -> str:
         return repr((self.url, self.checksum))
@@ -34,10 +35,9 @@ class Download(Vertex):
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
         file, _, name, time_ns = await contexts.fetch(self.url, work.solver.folder)
         work.job.closing.append(file.close)
-        if self.checksum:
-            digest = f"sha256:{await asyncio.to_thread(_digest, file)}"
-            if digest != self.checksum:
-                raise InvalidParameter(f"digest mismatch {digest}: {self.checksum}")
+        self.found = await asyncio.to_thread(_digest, file)
+        if self.checksum and f"sha256:{self.found}" != self.checksum:
+            raise InvalidParameter(f"digest mismatch sha256:{self.found}: {self.checksum}")
         tree = ArchiveTree()
         entry = Entry("", tar_format.REGULAR, 0o600, size=file.seek(0, 2), mtime_ns=time_ns)
         tree.root.inner[name or "__unnamed__"] = ArchiveFile(entry, file, 0)
@@ -55,6 +55,7 @@ class RemoteContext(Vertex):
         self._client = client
         self.url = url
         self._upload = upload
+        self.found = ""  # the digest of what was behind the URL, hexadecimal
 
     def definition(self) -> str:
         return self.url
@@ -65,6 +66,7 @@ class RemoteContext(Vertex):
             file = await contexts.spool(self._client.upload(self._upload), folder)
         else:
             file = (await contexts.fetch(self.url, folder))[0]
+            self.found = await asyncio.to_thread(_digest, file)
         try:
             plain = await asyncio.to_thread(uncompressed, file)
             if plain is None:
@@ -88,12 +90,15 @@ class Repository(Vertex):
         self.url = url
         self.keep_git = keep_git
         self.commit = commit
+        self.found = ""  # the commit that was checked out
 
     def definition(self) -> str:
         return repr((self.url, self.keep_git, self.commit))
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
-        archive = await contexts.git_archive(self.url, work.solver.folder, keep_git=self.keep_git, commit=self.commit)
+        archive, self.found = await contexts.git_archive(
+            self.url, work.solver.folder, keep_git=self.keep_git, commit=self.commit
+        )
         work.job.closing.append(archive.close)
         return Files(await asyncio.to_thread(ArchiveTree, archive))
 

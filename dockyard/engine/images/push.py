@@ -17,7 +17,7 @@ from dockyard.engine.images.manifests import ManifestRow
 from dockyard.engine.images.names import NameRow
 from dockyard.engine.images.platforms import Listed
 from dockyard.engine.images.progress import Progress
-from dockyard.generators import closing
+from dockyard.generators import blocks, closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.digest import digest_of
 from dockyard.oci.manifest import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, INDEXES, OCI_LAYER_GZIP, Manifest
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CONCURRENT_UPLOADS = 5
 # Registries answer a blob mount across repositories only when both are allowed; a few tries are worth it.
 MOUNT_ATTEMPTS = 4
+
+PIECE = 1 << 20  # of what is compressed at a time, on which the bytes that come of it depend
 
 GZIP_LAYERS = (DOCKER_LAYER, OCI_LAYER_GZIP)
 
@@ -243,7 +245,7 @@ async def compressed(pieces: AsyncIterator[bytes], progress: Any) -> AsyncIterat
     deflate = isal_zlib.compressobj(level=2, wbits=31)
     loop = asyncio.get_running_loop()
     read = 0
-    async for piece in pieces:
+    async for piece in blocks(pieces, PIECE):
         read += len(piece)
         # deflating releases the interpreter lock, so other work goes on meanwhile
         ready = await loop.run_in_executor(None, deflate.compress, piece)

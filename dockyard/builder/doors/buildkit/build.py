@@ -71,6 +71,7 @@ class Build:
         self.told: dict[str, str] = {}
         self.file_name = ""
         self.text = b""
+        self.remote: Vertex | None = None  # where the Dockerfile is from, if it is not the client's
 
     async def dockerfile(self, options: Mapping[str, str]) -> str:
         """The text of the Dockerfile that the options name."""
@@ -132,6 +133,7 @@ class Build:
         self.file_name = file_name
         remote = self._remote(address)
         if remote is not None and "dockerfilekey" not in options:
+            self.remote = remote
             text = await self._file_of(remote, file_name)
             if self.client.given is not None:
                 await self._hide_ignored(remote, file_name)

@@ -14,7 +14,7 @@ from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
-from dockyard.builder.doors.buildkit.exports import export_all
+from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
@@ -57,7 +57,7 @@ LLB_CAPABILITIES = (
     "exec.mount.cache.sharing exec.mount.selector exec.mount.tmpfs exec.mount.tmpfs.size exec.mount.secret "
     "exec.mount.ssh exec.cgroup exec.secretenv file.base file.rm.wildcard file.copy.includeexcludepatterns "
     "constraints platform meta.ignorecache meta.description meta.exportcache exporter.multiple "
-    "exporter.image.annotations"
+    "exporter.image.annotations exporter.image.attestations exporter.sourcedateepoch"
 ).split()
 
 Unary = Callable[[Stream, bytes], Awaitable[bytes]]
@@ -170,6 +170,7 @@ class Control:
         self, build: Build, frontend: str, exporters: Sequence[tuple[str, Mapping[str, str]]]
     ) -> dict[str, str]:
         """Build what the frontend makes of the build's options, or what the client returns; what it is to be told."""
+        check_wishes(build.options)
         found = await build.convert(frontend, build.options, {}) if frontend else await build.returned
         for built in found.values():
             build.job.announce(built.vertex)

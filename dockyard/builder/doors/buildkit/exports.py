@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dockyard.builder.attestations.wanted import attestations_of
+from dockyard.builder.attestations.making import attestations_of
+from dockyard.builder.attestations.provenance import Request
+from dockyard.builder.attestations.wanted import wanted_attestations
+from dockyard.builder.attributes import flag
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.files import export_directory, export_tar
 from dockyard.builder.exporters.image import export_image
-from dockyard.builder.exporters.options import flag
 from dockyard.builder.exporters.writer import Results
 from dockyard.builder.graph.request import Built
 from dockyard.errors import InvalidParameter
@@ -21,11 +23,20 @@ if TYPE_CHECKING:
 Output = tuple[str, Mapping[str, str]]  # type and attributes
 
 
+def check_wishes(options: Mapping[str, str]) -> None:
+    """Say what cannot be had before anything is built. Raises InvalidParameter."""
+    wanted_attestations(options)
+
+
 async def export_all(build: Build, found: Mapping[str, Built], outputs: Sequence[Output]) -> dict[str, str]:
     """Write all outputs of a build that is done. What the client is told."""
     several = len(found) > 1 or flag(build.options, "multi-platform")
-    results = Results(build.job, found, attestations_of(build, found), several=several)
     packed = PackedLayers(build.job)
+    wanted = wanted_attestations(build.options)
+    began = int(build.began * 1e9)
+    request = Request(build.ref, build.options, build.file_name, build.text, began, build.remote)
+    attestations = attestations_of(build.job, found, packed.known, wanted, request)
+    results = Results(build.job, found, attestations, several=several)
     told: dict[str, str] = {}
     for number, (kind, attributes) in enumerate(outputs):
         told.update(await _export(results, packed, kind, attributes, number))

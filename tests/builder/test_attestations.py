@@ -1,0 +1,191 @@
+"""What is said about builds: provenance and bills of materials, in images (with the stock buildx) and beside files."""
+
+import json
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockyard.builder.attestations.sbom.rpm import rpm_packages
+from dockyard.builder.attestations.sbom.scan import packages_in
+from dockyard.builder.attestations.statements import purl_of
+from dockyard.builder.trees import ArchiveTree
+from dockyard.oci.descriptor import Platform
+from dockyard.oci.reference import Reference
+from tests.builder.test_buildx import Buildx, plugins
+from tests.builder.test_outputs import OCI, Blobs, archived, pushed, write
+from tests.engine_process import EngineProcess
+from tests.registry.server import Server
+
+needs_buildx = pytest.mark.skipif(plugins() is None, reason="no buildx could be fetched (packaging/newer-buildx)")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=45) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("registry")).start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
+    return Buildx(engine, tmp_path)
+
+
+def statements(image: Blobs) -> dict[str, Any]:
+    """What is said about the first image of an index, by the kind of predicate."""
+    about, attestation = image[image.top]["manifests"]
+    assert attestation["platform"] == {"architecture": "unknown", "os": "unknown"}
+    assert attestation["annotations"] == {
+        "vnd.docker.reference.digest": about["digest"],
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    manifest = image[attestation]
+    assert image[manifest["config"]]["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
+    found = {layer["annotations"]["in-toto.io/predicate-type"]: image[layer] for layer in manifest["layers"]}
+    assert all(name == statement["predicateType"] for name, statement in found.items())
+    return found
+
+
+@needs_buildx
+def test_a_pushed_image_tells_how_it_was_made_and_nothing_secret(buildx: Buildx, registry: Server) -> None:
+    write(buildx, "FROM busybox\nARG WORD\nRUN echo $WORD > /made\n")
+    name = f"127.0.0.1:{registry.port}/told"
+    buildx("build", "--push", "-t", f"{name}:one", "--build-arg", "WORD=hidden", ".")
+    image = pushed(registry, "told", "one")
+    assert image.top["mediaType"] == f"{OCI}index.v1+json"
+    (statement,) = statements(image).values()
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v0.2"
+    (subject,) = statement["subject"]
+    assert subject["name"] == f"pkg:docker/{name}@one?platform=linux%2Famd64"
+    assert f"sha256:{subject['digest']['sha256']}" == image[image.top]["manifests"][0]["digest"]
+    predicate = statement["predicate"]
+    assert predicate["materials"][0]["uri"].startswith("pkg:docker/busybox@latest?platform=")
+    assert predicate["invocation"]["configSource"] == {"entryPoint": "Dockerfile"}
+    assert "hidden" not in json.dumps(statement)
+    assert "buildConfig" not in predicate
+
+
+@needs_buildx
+def test_mode_max_has_every_step_and_v1_its_own_shape(buildx: Buildx) -> None:
+    write(buildx, "FROM busybox AS a\nRUN --mount=type=secret,id=s,required=false echo x > /x\nFROM busybox\n"
+                  "COPY --from=a /x /x\nRUN true\n")  # fmt: skip
+    buildx("build", "--provenance=mode=max,builder-id=https://me", "-o", "type=oci,dest=max.tar", ".")
+    (statement,) = statements(archived(buildx.folder / "max.tar")).values()
+    predicate = statement["predicate"]
+    assert predicate["builder"] == {"id": "https://me"}
+    assert predicate["invocation"]["parameters"]["secrets"] == [{"id": "s", "optional": True}]
+    steps = {step["id"]: step for step in predicate["buildConfig"]["llbDefinition"]}
+    kinds = [next(iter(step["op"]["Op"]), "") for step in steps.values()]
+    assert sorted(kinds) == ["", "exec", "exec", "file", "source"]
+    assert all(name.partition(":")[0] in steps for step in steps.values() for name in step.get("inputs", ()))
+    source = predicate["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["source"]
+    assert source["infos"][0]["filename"] == "Dockerfile"
+    buildx("build", "--provenance=mode=max,version=v1", "-o", "type=oci,dest=v1.tar,oci-artifact=true", ".")
+    image = archived(buildx.folder / "v1.tar")
+    manifest = image[image[image.top]["manifests"][1]]
+    assert manifest["artifactType"] == "application/vnd.docker.attestation.manifest.v1+json"
+    assert manifest["subject"]["digest"] == image[image.top]["manifests"][0]["digest"]
+    predicate = image[manifest["layers"][0]]["predicate"]
+    assert predicate["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"]
+    assert predicate["runDetails"]["metadata"]["buildkit_completeness"]["request"]
+    for wrong, said in {
+        "provenance,mode=some": 'invalid mode "some"',
+        "provenance,version=v9": "invalid provenance SLSA version: v9",
+        "sbom,generator=other/scanner": "is not run here",
+    }.items():
+        assert said in buildx("build", "--attest", f"type={wrong}", ".", check=False)
+
+
+@needs_buildx
+def test_files_have_their_statements_beside_them(buildx: Buildx) -> None:
+    (buildx.folder / "status").write_text(
+        "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2-1\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n"
+    )
+    write(buildx, "FROM scratch\nCOPY status /var/lib/dpkg/status\nCOPY <<E /etc/os-release\nID=debian\nE\n")
+    wanted = ("--attest", "type=sbom", "--attest", "type=provenance,mode=min")
+    buildx("build", *wanted, "-o", "type=local,dest=out,attestation-prefix=pre.", ".")
+    sbom = json.loads((buildx.folder / "out/pre.sbom.spdx.json").read_text())
+    assert [subject["name"] for subject in sbom["subject"]] == ["etc/os-release", "var/lib/dpkg/status"]
+    packages = sbom["predicate"]["packages"]
+    assert [package["name"] for package in packages[1:]] == ["bash"]
+    assert packages[1]["externalRefs"][0]["referenceLocator"] == "pkg:deb/debian/bash@5.2-1?arch=amd64&distro=debian"
+    assert "materials" not in json.loads((buildx.folder / "out/pre.provenance.json").read_text())["predicate"]
+    # what every build is told of by default is for images alone
+    buildx("build", "-o", "plain", ".")
+    assert {path.name for path in (buildx.folder / "plain").iterdir()} == {"etc", "var"}
+
+
+def test_packages_of_alpine_python_and_node_are_found() -> None:
+    tree = ArchiveTree()
+    tree.add("etc/os-release", b'ID=alpine\nVERSION_ID="3.20"\n')
+    tree.add(
+        "lib/apk/db/installed", b"C:Q1x\nP:musl\nV:1.2-r0\nA:x86_64\nL:MIT\n\nP:zlib\nV:1.3-r1\nA:x86_64\nL:Zlib\n"
+    )
+    tree.add("opt/x/Some_Thing-1.0.dist-info/METADATA", b"Name: Some.Thing\nVersion: 1.0\n\nbody\nName: no\n")
+    tree.add("app/node_modules/@scope/thing/package.json", b'{"name":"@scope/thing","version":"2.0","license":"ISC"}')
+    tree.add("app/package.json", b'{"name":"app","version":"0"}')
+    tree.add("app/node_modules/broken/package.json", b"{")
+    assert [package.purl for package in packages_in(tree)] == [
+        "pkg:apk/alpine/musl@1.2-r0?arch=x86_64&distro=alpine-3.20",
+        "pkg:apk/alpine/zlib@1.3-r1?arch=x86_64&distro=alpine-3.20",
+        "pkg:npm/%40scope/thing@2.0",
+        "pkg:pypi/some-thing@1.0",
+    ]
+
+
+def rpm_header(**tags: str | int) -> bytes:
+    """A header as RPM keeps it: an index of tags and a store of values."""
+    numbers = {"name": 1000, "version": 1001, "release": 1002, "epoch": 1003, "license": 1014, "arch": 1022}
+    index, store = b"", b""
+    for name, value in tags.items():
+        store += bytes(-len(store) % 4)
+        kind = 4 if isinstance(value, int) else 6
+        index += struct.pack(">iIiI", numbers[name], kind, len(store), 1)
+        store += struct.pack(">I", value) if isinstance(value, int) else value.encode() + b"\0"
+    return struct.pack(">II", len(tags), len(store)) + index + store
+
+
+def test_packages_of_rpm_are_found_in_both_of_its_databases(tmp_path: Path) -> None:
+    headers = [
+        rpm_header(name="bash", version="5.2", release="1.fc41", arch="x86_64", license="GPLv3+", epoch=2),
+        rpm_header(name="gpg-pubkey", version="1", release="1"),
+        b"\xff" * 40,
+    ]
+    database = sqlite3.connect(tmp_path / "db")
+    database.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)")
+    database.executemany("INSERT INTO Packages (blob) VALUES (?)", [(header,) for header in headers])
+    database.commit()
+    database.close()
+    wanted = "pkg:rpm/fedora/bash@5.2-1.fc41?arch=x86_64&distro=fedora-41&epoch=2"
+    tree = ArchiveTree()
+    tree.add("etc/os-release", b"ID=fedora\nVERSION_ID=41\n")
+    tree.add("usr/lib/sysimage/rpm/rpmdb.sqlite", (tmp_path / "db").read_bytes())
+    assert [package.purl for package in rpm_packages(tree)] == [wanted]
+    slots = struct.pack("<4sIIII", b"RpmP", 0, 0, 1, 0) + bytes(12) + struct.pack("<4sIII", b"Slot", 1, 256, 9)
+    blob = struct.pack("<4sIII", b"BlbS", 1, 0, len(headers[0])) + headers[0]
+    tree = ArchiveTree()
+    tree.add("etc/os-release", b"ID=fedora\nVERSION_ID=41\n")
+    tree.add("var/lib/rpm/Packages.db", slots.ljust(4096, b"\0") + blob)
+    assert [package.purl for package in rpm_packages(tree)] == [wanted]
+    tree.add("var/lib/rpm/Packages.db", b"RpmP" + b"\xff" * 5000)
+    assert list(rpm_packages(tree)) == []
+
+
+def test_package_urls_of_images() -> None:
+    assert purl_of(Reference.parse("debian")) == "pkg:docker/debian@latest"
+    assert purl_of(Reference.parse("a.b:5/c/d:1"), Platform("arm", "linux", "v7")) == (
+        "pkg:docker/a.b:5/c/d@1?platform=linux%2Farm%2Fv7"
+    )
