@@ -145,6 +145,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     log_driver: Annotated[str, _about("Default driver for container logs")] = "json-file"
     log_opts: Annotated[dict[str, str], _about("Default log driver options for containers")] = {}
     registry_mirrors: Annotated[list[str], _about("Preferred registry mirror")] = []
+    signature_policy: Annotated[str, _about("policy.json that says which images' signatures are demanded")] = ""
     insecure_registries: Annotated[list[str], _about("Enable insecure registry communication")] = []
     max_concurrent_downloads: Annotated[int, _about("Set the max concurrent downloads")] = 3
     max_concurrent_uploads: Annotated[int, _about("Set the max concurrent uploads")] = 5
@@ -227,6 +228,7 @@ RELOADABLE = frozenset(
         "shutdown_timeout",
         "registry_mirrors",
         "insecure_registries",
+        "signature_policy",
         "max_concurrent_downloads",
         "max_concurrent_uploads",
         "default_runtime",

@@ -32,7 +32,7 @@ from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFai
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.digest import check_digest, digest_of, is_digest
-from dockyard.oci.manifest import INDEXES, MANIFESTS
+from dockyard.oci.manifest import INDEXES, MANIFESTS, OCI_INDEX, Index
 from dockyard.oci.reference import DEFAULT_DOMAIN, Reference
 from dockyard.version import VERSION
 
@@ -48,6 +48,7 @@ CHUNK = 1 << 20
 PATIENCE_WITH_ANSWER = 120.0
 PATIENCE_WITH_LOGIN = 60.0
 MOST_PAGES = 10_000  # of a list of tags
+MOST_REFERRER_PAGES = 10
 EMPTY = {"Content-Length": "0"}
 
 # no answer, or none that HTTP knows
@@ -442,6 +443,28 @@ class Repository:
         async with self._request("PUT", f"{self._path}/manifests/{reference}", headers, body=document) as response:
             await self._check(response)
         return digest_of(document)
+
+    async def referrers(self, digest: str) -> list[Descriptor]:
+        """What in the repository refers to the manifest `digest` (distribution-spec 1.1, "Listing Referrers")."""
+        found: list[Descriptor] = []
+        path = f"{self._path}/referrers/{digest}"
+        for _ in range(MOST_REFERRER_PAGES):
+            async with self._request("GET", path, {"Accept": OCI_INDEX}) as response:
+                if 400 <= response.status < 500 and not found:
+                    break  # a registry of before: there is a tag for them
+                await self._check(response)
+                found += Index.decode(await _read(response, "list of referrers")).manifests
+                following = response.links.get("next")
+                if following is None:
+                    return found
+                path = str(following["url"])
+        else:
+            return found
+        try:
+            listed = await self.manifest(digest.replace(":", "-"))
+        except NotFound:
+            return []
+        return Index.decode(listed.content).manifests if listed.is_index else []
 
     async def tags(self) -> list[str]:
         """Every tag."""

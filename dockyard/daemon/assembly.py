@@ -17,6 +17,7 @@ from dockyard.builder.exec.run import Runner
 from dockyard.config import Config, parse_mark
 from dockyard.content.patience import Patience
 from dockyard.content.registry import RegistryClient
+from dockyard.content.signatures.gate import SignatureGate
 from dockyard.content.unpack import Worker
 from dockyard.engine.containers.archive import ArchiveService
 from dockyard.engine.containers.checkpoints.forks import ForkService
@@ -100,6 +101,7 @@ class Engine:
         )
         steps = StepCache(self._layers, database)  # holds its layers before the images have the rest swept away
         images = ImageService(self._layers, self._registry, database, events)
+        images.gate.configure(config.signature_policy)
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         claims = AddressClaims()
         self._networks = NetworkService(exec_root, database, events, network_options(config), claims)
@@ -217,6 +219,7 @@ class Engine:
         """Take up what can change while the daemon runs."""
         self.config = config
         self._registry.configure(config.registry_mirrors, config.insecure_registries)
+        self.services.images.gate.configure(config.signature_policy)
         self._containers.reload(config)
         self.services.system.reload(config)
 
@@ -227,6 +230,7 @@ def check(config: Config) -> None:
         seccomp_profile(seccomp_text(config.seccomp_profile), [])
     if config.userns_remap not in ("", "default"):  # which is made when it is needed
         remap_range(config.userns_remap)
+    SignatureGate(config.signature_policy).check()
     try:
         log_options.check(config.log_driver, config.log_opts)
     except InvalidParameter as error:

@@ -24,3 +24,4 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     annotations: dict[str, str] = {}
     urls: list[str] = []
     platform: Platform | None = None
+    artifact_type: str = ""

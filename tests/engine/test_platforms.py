@@ -151,8 +151,8 @@ async def test_an_index_whose_images_are_all_here_is_pushed_as_it_came(room: Con
     assert room.messages[-1]["aux"]["Digest"] == target
     repository = room.images.registry.repository(Reference.parse(copy))
     assert (await repository.manifest("1")).content == made()[0]
-    for name in made()[1].values():
-        assert (await repository.manifest(digest(name))).content == name
+    for manifest in made()[1].values():
+        assert (await repository.manifest(digest(manifest))).content == manifest
 
 
 async def test_where_the_registry_lacks_the_blobs_the_index_leads_to_the_same_images(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dockyard.content.embedded import embedded_image
 from dockyard.content.embedded_layer import EmbeddedImage
 from dockyard.content.registry import Document, Repository
+from dockyard.content.signatures.policy import Requirement
 from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import LayerSource
 from dockyard.engine.images.layers import register_layers
@@ -56,22 +57,24 @@ class Puller:
         Raises NotFound, Unauthorized, Unavailable when no registry answers and the engine has no such image itself.
         """
         wanted = name.digest or name.tag or "latest"
+        demanded = await asyncio.to_thread(self._images.gate.requirements, name)
         try:
             found = await self._repository.manifest(wanted)
         except Unavailable as failure:
-            if self._platform not in (None, host()):
-                raise
+            if self._platform not in (None, host()) or demanded:
+                raise  # nobody has signed the engine's own
             image = await asyncio.get_running_loop().run_in_executor(None, embedded_image, name)
             if image is None:
                 raise
             return await self._take_embedded(name, image, failure)
         self._progress.status(f"Pulling from {name.path}", wanted)
         with self._images.manifests.gathering():
-            return await self._pull(name, found)
+            return await self._pull(name, found, demanded)
 
-    async def _pull(self, name: Reference, found: Document) -> str:
+    async def _pull(self, name: Reference, found: Document, demanded: Sequence[Requirement]) -> str:
         """Pull the image that `found`, which the registry has under `name`, leads to."""
         document = await self._for_platform(name, found)
+        await self._images.gate.admit(name, document.digest, demanded, self._repository)
         manifest = Manifest.decode(document.content)
         if (
             document.media_type in MANIFESTS

@@ -23,6 +23,7 @@ from dockyard.content import download
 from dockyard.content.kept_downloads import KeptDownloads
 from dockyard.content.registry import RegistryClient
 from dockyard.content.registry_auth import Credentials
+from dockyard.content.signatures.gate import SignatureGate
 from dockyard.dockerfile.image_config import changed
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.documents import check_config, decode_config, encode_config
@@ -86,6 +87,7 @@ class ImageService:
         self.manifests = ManifestStore(database, layers.images_root / "manifests")
         self.platforms = Platforms(self)
         self.layer_blobs = LayerBlobs(database)
+        self.gate = SignatureGate()
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
         self._database = database

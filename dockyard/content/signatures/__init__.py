@@ -1,0 +1,1 @@
+"""Which images are trusted: containers-image's policy.json, and the signatures that it asks for."""

@@ -1,0 +1,142 @@
+"""policy.json: what is demanded of an image before it may come in (containers-policy.json(5)).
+
+Strict, as containers-image is: a member that nobody knows may be a misspelt demand, so it is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dockyard.content.signatures import identity, strict_json
+from dockyard.content.signatures.identity import SignedIdentity
+from dockyard.errors import InvalidParameter
+from dockyard.oci.reference import Reference
+
+TRANSPORT = "docker"  # of images that come from registries
+
+_KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
+# What a demand may also hold that cannot be met from keys on disk alone.
+_BEYOND_KEYS = (
+    "fulcio",
+    "pki",
+    "rekorPublicKeyPath",
+    "rekorPublicKeyPaths",
+    "rekorPublicKeyData",
+    "rekorPublicKeyDatas",
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One demand. `unmet`: why it can't be met by any image here, if it can't.
+
+    `key_paths` are files with a public key each, `key_data` public keys: any of them may have signed.
+    """
+
+    kind: str
+    key_paths: tuple[str, ...] = ()
+    key_data: tuple[bytes, ...] = ()
+    identity: SignedIdentity = field(default_factory=SignedIdentity)
+    unmet: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is demanded: of images of a scope (a name, a namespace, a host), and of all others."""
+
+    default: Sequence[Requirement]
+    scopes: Mapping[str, Sequence[Requirement]]
+
+    def requirements(self, name: Reference) -> Sequence[Requirement]:
+        """What is demanded of the image `name`: by the most specific scope that it is in."""
+        for scope in scopes_of(name):
+            if scope in self.scopes:
+                return self.scopes[scope]
+        return self.default
+
+
+def scopes_of(name: Reference) -> list[str]:
+    """The scopes that an image is in, the most specific first; the last is that of its whole transport."""
+    whole = f"{name.domain}/{name.path}"
+    found = [name.full(), whole]
+    while "/" in whole:
+        whole = whole.rpartition("/")[0]
+        found.append(whole)
+    host = whole.partition(":")[0]
+    while "." in host:
+        host = host.partition(".")[2]
+        found.append(f"*.{host}")
+    return [*found, ""]
+
+
+def parse(text: bytes) -> Policy:
+    """Read policy.json. Raises InvalidParameter."""
+    document = strict_json.exact(
+        strict_json.parse(text, "no JSON"), (), "the policy", optional=("default", "transports")
+    )
+    if document.get("default") is None:
+        raise InvalidParameter("Default policy is missing")
+    default = _requirements(document["default"], "default")
+    transports = document.get("transports") or {}
+    if not isinstance(transports, dict):
+        raise InvalidParameter("transports is not an object")
+    scopes: dict[str, Sequence[Requirement]] = {}
+    for transport, given in transports.items():
+        if not isinstance(given, dict):
+            raise InvalidParameter(f'transport "{transport}" is not an object')
+        parsed = {scope: _requirements(value, f"{transport}:{scope}") for scope, value in given.items()}
+        if transport == TRANSPORT:
+            scopes = parsed
+    return Policy(default, scopes)
+
+
+def _requirements(value: Any, where: str) -> Sequence[Requirement]:
+    if not isinstance(value, list) or not value:
+        raise InvalidParameter(f"List of verification policy requirements must not be empty ({where})")
+    return [_requirement(one) for one in value]
+
+
+def _requirement(value: Any) -> Requirement:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind in ("insecureAcceptAnything", "reject"):
+        strict_json.exact(value, ("type",), f'a requirement of type "{kind}"')
+        return Requirement(kind)
+    if kind == "signedBy":
+        optional = ("keyPath", "keyPaths", "keyData", "signedIdentity")
+        strict_json.exact(value, ("type", "keyType"), "a signedBy requirement", optional=optional)
+        unmet = "signatures by GPG (signedBy) are not verified by this engine: use sigstoreSigned"
+        return Requirement(kind, unmet=unmet)
+    if kind == "signedBaseLayer":
+        strict_json.exact(value, ("type", "baseLayerIdentity"), "a signedBaseLayer requirement")
+        return Requirement(kind, unmet="signedBaseLayer is not implemented, here as elsewhere")
+    if kind == "sigstoreSigned":
+        return _sigstore(value)
+    raise InvalidParameter(f'unknown policy requirement type "{kind}"')
+
+
+def _sigstore(value: dict[str, Any]) -> Requirement:
+    optional = (*_KEYS, *_BEYOND_KEYS, "signedIdentity")
+    strict_json.exact(value, ("type",), "a sigstoreSigned requirement", optional=optional)
+    signed = identity.parse(value.get("signedIdentity"))
+    sources = [key for key in (*_KEYS, "fulcio", "pki") if key in value]
+    if len(sources) != 1:
+        raise InvalidParameter("exactly one of keyPath, keyPaths, keyData, keyDatas, fulcio, and pki must be specified")
+    beyond = [key for key in _BEYOND_KEYS if key in value]
+    if beyond:
+        unmet = f"{beyond[0]} of sigstoreSigned is not verified by this engine, which knows keyPath and keyData"
+        return Requirement("sigstoreSigned", identity=signed, unmet=unmet)
+    source, given = sources[0], value[sources[0]]
+    items = given if source in ("keyPaths", "keyDatas") else [given]
+    if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
+        raise InvalidParameter(f"{source} must not be empty")
+    if source in ("keyPath", "keyPaths"):
+        return Requirement("sigstoreSigned", key_paths=tuple(items), identity=signed)
+    try:
+        data = tuple(base64.b64decode(item, validate=True) for item in items)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameter(f"{source} is not base64: {error}") from None
+    return Requirement("sigstoreSigned", key_data=data, identity=signed)
