@@ -1,7 +1,6 @@
 """POST /build, /build/prune and /build/cancel: the classic builder."""
 
 import asyncio
-import base64
 import re
 from typing import Any
 
@@ -42,8 +41,6 @@ class Build:
     async def build(self, call: Call) -> web.StreamResponse:
         if call.text("version") == "2":
             return await self._buildkit(call)
-        if call.flag("graph"):
-            return await self._graph(call)
         options = _options(call)
         progress = ProgressStream(call)
         quiet = call.flag("q")
@@ -90,29 +87,6 @@ class Build:
         finally:
             looking.cancel()
             self._sessions_builds.pop(build_id, None)
-
-    async def _graph(self, call: Call) -> web.StreamResponse:
-        """A graph of steps for our own client: the context is the body, secrets come in a header."""
-        from dockyard.builder.doors.buildkit.client import Given
-
-        options = _frontend_options(call)
-        if call.text("nocachefilter"):
-            options["no-cache"] = call.text("nocachefilter")
-        contexts = _json(call, "contexts", dict[str, str], "error reading contexts") or {}
-        options.update((f"context:{name}", value) for name, value in contexts.items())
-        names = [tag.full() for tag in check_tags(call.texts("t"))]
-        remote = call.text("remote")
-        given = Given(_secrets(call), logins.for_build(call))
-        progress = ProgressStream(call)
-        work = self._builder.api_builds.build_graph(
-            None if remote else call.chunks(), options, remote, names, given, progress.send, raw=call.flag("raw")
-        )
-        building = asyncio.ensure_future(work)
-        looking = asyncio.ensure_future(_cancel_when_gone(call, building))
-        try:
-            return await progress.run(building)
-        finally:
-            looking.cancel()
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, freed = await self._builder.prune(_prune_order(call))
@@ -166,15 +140,6 @@ def _options(call: Call) -> BuildOptions:
         credentials=logins.for_build(call),
         build_id=call.text("buildid"),
     )
-
-
-def _secrets(call: Call) -> dict[str, bytes]:
-    """X-Build-Secrets: {ID: content in base64}, itself in base64. Raises InvalidParameter."""
-    try:
-        text = base64.urlsafe_b64decode(call.http.headers.get("X-Build-Secrets", "e30="))
-        return msgspec.json.decode(text, type=dict[str, bytes])
-    except (ValueError, msgspec.DecodeError):
-        raise errors.InvalidParameter("error reading build secrets") from None
 
 
 def _prune_order(call: Call) -> PruneOrder:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., int | None])
 
 PROGRAM = "dockyard"
-_REPEATED = ("list", "map", "filter", "mount", "ulimit", "network", "strings", "stringToString")
+_REPEATED = ("list", "map", "filter", "mount", "ulimit", "network", "strings", "stringArray", "stringToString")
 
 
 def usage(text: str) -> Callable[[Command], Command]:

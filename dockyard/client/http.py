@@ -17,7 +17,7 @@ from dockyard.oci.quick_json import dumps, loads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
 DEFAULT_HOST = "unix:///run/dockyard/docker.sock"
@@ -104,7 +104,7 @@ class Connection:
         path: str,
         body: object = None,
         *,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
         check: bool = True,
     ) -> Response:
         """Send a request. `body`: an object to be sent as JSON, bytes, or an iterator of bytes.
@@ -112,7 +112,7 @@ class Connection:
         Raises APIError for an error status when `check`, Unreachable.
         """
         peer = self.open()
-        headers = {**self._headers, **(headers or {})}
+        sent: dict[str, str | Sequence[str]] = {**self._headers, **(headers or {})}
         data = b""
         pieces: Iterator[bytes] | None = None
         if isinstance(body, (bytes, bytearray)):
@@ -121,8 +121,8 @@ class Connection:
             pieces = body  # type: ignore[assignment]  # an iterator, as seen
         elif body is not None:
             data = dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        head = request_head(method, self._prefix + path, headers, length=len(data), chunked=pieces is not None)
+            sent["Content-Type"] = "application/json"
+        head = request_head(method, self._prefix + path, sent, length=len(data), chunked=pieces is not None)
         peer.sendall(head + data)
         if pieces is not None:
             _send_chunks(peer, pieces)

@@ -16,7 +16,7 @@ from dockyard.client.errors import Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CHUNK = 1 << 16
 LARGEST_HEAD = 1 << 18  # bytes; what has no end of its head by then is no HTTP
@@ -25,11 +25,20 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
 def request_head(
-    method: str, path: str, headers: Mapping[str, str], *, length: int | None = None, chunked: bool = False
+    method: str,
+    path: str,
+    headers: Mapping[str, str | Sequence[str]],
+    *,
+    length: int | None = None,
+    chunked: bool = False,
 ) -> bytes:
-    """The head of a request whose body has `length` bytes, is `chunked`, or is not there."""
+    """The head of a request whose body has `length` bytes, is `chunked`, or is not there.
+
+    A header may have several values.
+    """
     lines = [f"{method} {path} HTTP/1.1", "Host: docker", "User-Agent: dockyard"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    for name, values in headers.items():
+        lines += [f"{name}: {value}" for value in ((values,) if isinstance(values, str) else values)]
     if chunked:
         lines.append("Transfer-Encoding: chunked")
     elif length or method in ("POST", "PUT"):

@@ -107,12 +107,20 @@ class Call:
         if code != "0":
             message = status.unquoted(trailers.get("grpc-message", "the call ended without a status"))
             number = int(code) if code.isascii() and code.isdigit() and len(code) < 3 else status.UNKNOWN
-            raise CallFailed(number, message)
+            raise CallFailed(number, message, _decoded(trailers.get("grpc-status-details-bin", "")))
 
     def close(self) -> None:
         """Give the call up if it is not done."""
         if not self.stream.done:
             self.stream.reset()
+
+
+def _decoded(value: str) -> bytes:
+    """A binary header; b"" for one that is none."""
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4))
+    except ValueError:
+        return b""
 
 
 async def call(connection: Connection, path: str, message: bytes, metadata: Metadata | None = None) -> bytes:

@@ -48,6 +48,7 @@ class Stream:
     def __init__(self, connection: Connection, number: int, window: int) -> None:
         self.number = number
         self.headers: dict[str, str] = {}
+        self.fields: Pairs = []  # of the headers, as they came: a name may be there several times
         self.trailers: dict[str, str] = {}
         self._connection = connection
         self._window = window  # bytes that we may send
@@ -138,7 +139,13 @@ class Stream:
 
     async def send(self, message: bytes | memoryview) -> None:
         """Send one message; waits while the peer has enough to read. Raises StreamReset."""
-        data = memoryview(_message_head.pack(0, len(message)) + bytes(message))
+        await self._send(memoryview(_message_head.pack(0, len(message)) + bytes(message)))
+
+    async def send_many(self, messages: Iterable[bytes]) -> None:
+        """Send messages, several in one frame. Raises StreamReset."""
+        await self._send(memoryview(b"".join(_message_head.pack(0, len(one)) + one for one in messages)))
+
+    async def _send(self, data: memoryview) -> None:
         connection = self._connection
         while data:
             if self.failure is not None:
@@ -165,6 +172,10 @@ class Stream:
             raise ProtocolError("window is too large", FLOW_CONTROL_ERROR)
         if self._window > 0:
             self._writable.set()
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a header."""
+        return [value for field, value in self.fields if field == name]
 
     def send_headers(self, headers: Pairs, *, end: bool = False) -> None:
         """Send headers, or trailers with `end`."""
@@ -397,6 +408,8 @@ class Connection(asyncio.Protocol):
             stream = self._opened(number)
             if stream is None:
                 return
+        if not stream.headers:
+            stream.fields = found
         _enter(stream.headers if not stream.headers else stream.trailers, found)
         if flags & END_STREAM:
             if not stream.trailers:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -241,3 +242,13 @@ def test_every_width_is_filled_as_by_docker(engine: EngineProcess, tmp_path: Pat
             assert ours == before, line
     finally:
         engine.docker("rm", "wide")
+
+
+def test_a_build_is_drawn_in_place(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo first; sleep 2; echo last\n")
+    screen = Screen(engine, "build", str(tmp_path))
+    screen.wait_for(b" => => # first")  # while it runs
+    seen = screen.rest()
+    assert "FINISHED" in seen
+    assert re.search(r" => \[2/2\] RUN echo first; sleep 2; echo last +[0-9.]+s", seen)
+    assert seen.rstrip().endswith("\x1b[?25h")  # the cursor is back

@@ -30,10 +30,16 @@ Build an image from a Dockerfile
 
 Options:
       --add-host list           Name a host and its address (host:ip)
+      --allow stringArray       Allow what is privileged: network.host, security.insecure
+      --annotation stringArray  Annotations of the image ([TYPE:]KEY=VALUE)
+      --attest stringArray      Attestations of the image (type=sbom, type=provenance,mode=max)
       --build-arg list          Variables of the build
-      --build-context list      Other contexts by name (NAME=docker-image://IMAGE or an address)
-      --cache-from strings      Images whose steps count as cached
+      --build-context list      Other contexts by name (NAME=PATH, docker-image://IMAGE or an address)
+      --cache-from strings      Caches to begin with (an image, or type=registry,ref=IMAGE)
+      --cache-to stringArray    Where to export the cache to (type=inline)
+      --call string             Ask the Dockerfile: build, check, outline, targets (default "build")
       --cgroup-parent string    Cgroup for the build's containers
+      --check                   Check the Dockerfile and build nothing (short for --call=check)
       --compress                Compress the context
       --cpu-period int          CFS period in microseconds
       --cpu-quota int           CFS quota in microseconds
@@ -47,21 +53,27 @@ Options:
       --iidfile string          File to write the image's ID to
       --isolation string        Isolation technology
       --label list              Labels of the image
+      --load                    Make an image of the engine's (short for --output=type=docker)
   -m, --memory bytes            Memory limit
       --memory-swap bytes       Memory and swap together; -1: no limit of swap
       --metadata-file string    File to write what came of the build to
       --network string          Network of RUN instructions (default "default")
       --no-cache                Do every step anew
       --no-cache-filter strings   Do the steps of these stages anew
-      --platform string         Platform to build for
+  -o, --output stringArray      Where the result goes (PATH, -, or type=local|tar|oci|docker|image|registry,dest=PATH)
+      --platform string         Platforms to build for
       --progress string         How the build is shown: auto, plain, tty, rawjson, quiet (default "auto")
+      --provenance string       Short for --attest=type=provenance
       --pull                    Ask the registry for newer base images
+      --push                    Push the image (short for --output=type=registry)
   -q, --quiet                   Show the image's ID only
       --rm                      Remove intermediate containers (default true)
+      --sbom string             Short for --attest=type=sbom
       --secret stringArray      Secrets for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])
       --security-opt strings    Security options
       --shm-size bytes          Size of /dev/shm
       --squash                  Make one layer of the new ones
+      --ssh stringArray         SSH agents and keys for RUN --mount=type=ssh (default|NAME=SOCKET|NAME=KEY[,KEY])
   -t, --tag list                Name and optionally tag (name:tag)
       --target string           Stage to build
       --ulimit ulimit           Resource limits
@@ -72,6 +84,8 @@ def build(session: Session, flags: Flags) -> int:
 
     DOCKER_BUILDKIT=0, and flags that only the classic builder has, take that.
     """
+    if build_graph.wanted(flags):
+        return build_graph.run(session, flags)
     source = flags.arguments[0]
     if not is_git(source):
         return _build(session, flags, *_context(source, flags))
@@ -87,8 +101,7 @@ def build(session: Session, flags: Flags) -> int:
 
 
 def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces: Iterator[bytes] | bytes) -> int:
-    graph = build_graph.wanted(flags)
-    quiet = build_graph.quiet(flags) if graph else flags.on("quiet")
+    quiet = flags.on("quiet")
     sent = _Counted(pieces)
     arguments = {}
     for text in flags.all("build-arg"):
@@ -96,11 +109,10 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
         arguments[name] = value if equals else os.environ.get(name)
     place = path(
         "/build",
-        **(build_graph.query(flags, arguments) if graph else {}),
         t=flags.all("tag"),
         dockerfile=dockerfile,
         remote=remote,
-        q=quiet and not graph,
+        q=quiet,
         nocache=flags.on("no-cache"),
         pull=flags.on("pull"),
         rm=None if flags.on("rm", default=True) else "0",
@@ -124,7 +136,7 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
         cachefrom=_json_list(flags.all("cache-from")),
         ulimits=_json_list([values.ulimit(text) for text in flags.all("ulimit")]),
     )
-    headers = {"Content-Type": "application/x-tar", **_registries(session), **build_graph.secrets(flags)}
+    headers = {"Content-Type": "application/x-tar", **_registries(session)}
     try:
         response = session.api.request("POST", place, sent.pieces(), headers=headers)
     except APIError as error:
@@ -132,9 +144,7 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
             raise flags.invalid("tag", flags.text("tag"), str(error)) from None
         sent.show(quiet)
         raise
-    sent.show(quiet or graph)
-    if graph:
-        return _finish(flags, build_graph.show(response.objects(), flags), quiet)
+    sent.show(quiet)
     said: list[str] = []
     found = progress.show(_noting(response.objects(), said), quiet=quiet)
     identifier = next((aux["ID"] for aux in reversed(found) if "ID" in aux), "".join(said).strip() if quiet else "")
@@ -143,7 +153,6 @@ def _build(session: Session, flags: Flags, remote: str, dockerfile: str, pieces:
 
 def _finish(flags: Flags, identifier: str, quiet: bool) -> int:
     """Tell of the image where that was asked for."""
-    build_graph.write_metadata(flags, identifier)
     if quiet:
         print(identifier)
     if flags.given("iidfile"):

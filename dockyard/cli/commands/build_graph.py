@@ -1,18 +1,23 @@
-"""`build` through the graph of steps: what the flags ask for beyond the classic builder, and what it says."""
+"""`build` through the graph of steps: what the flags ask for, the engine told of it, and what is shown meanwhile."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 
-from dockyard.cli import progress
+from dockyard.cli import values
 from dockyard.cli.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Iterator
 
+    from dockyard.buildx.answers import Question
+    from dockyard.buildx.progress import Display, Trace
+    from dockyard.buildx.request import BuildRequest, Output
+    from dockyard.buildx.solve import BuildFailed, Solved
+    from dockyard.cli.session import Session
     from dockyard.cli.usage import Flags
 
 # what only the classic builder does: limits of its containers, and how it removes them
@@ -20,8 +25,14 @@ CLASSIC = (
     "cpu-period cpu-quota cpu-shares cpuset-cpus cpuset-mems memory memory-swap security-opt squash rm force-rm "
     "isolation compress"
 ).split()
-OURS = ("secret", "no-cache-filter", "build-context", "explain-cache", "progress", "metadata-file")
+OURS = (
+    "secret ssh no-cache-filter build-context explain-cache progress metadata-file output load push allow annotation "
+    "attest provenance sbom cache-to call check"
+).split()
 MODES = ("auto", "tty", "plain", "rawjson", "quiet")
+ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+CHUNK = 1 << 18
+REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
 def wanted(flags: Flags) -> bool:
@@ -35,114 +46,320 @@ def wanted(flags: Flags) -> bool:
     return not classic and not off
 
 
-def query(flags: Flags, arguments: dict[str, str | None]) -> dict[str, object]:
-    """What the request says beyond the classic one."""
-    mode = _mode(flags)
-    if flags.on("explain-cache"):
-        arguments["DOCKYARD_EXPLAIN_CACHE"] = "1"
-    import json
+def run(session: Session, flags: Flags) -> int:
+    """Build as the flags say. Raises Failure."""
+    import tempfile
 
-    contexts = {}
-    for text in flags.all("build-context"):
-        name, equals, value = text.partition("=")
-        if not equals or not (value.startswith(("docker-image://", "http://", "https://", "git@", "git://"))):
-            raise Failure(f"invalid context {text}: it is to be NAME=docker-image://IMAGE, or an address")
-        contexts[name] = value
-    return {
-        "graph": "1",
-        "raw": "1" if mode == "rawjson" else None,
-        "nocachefilter": ",".join(flags.all("no-cache-filter")) or None,
-        "contexts": json.dumps(contexts) if contexts else None,
-    }
+    from dockyard.buildx.request import InvalidRequest
+
+    mode = _mode(flags)
+    with tempfile.TemporaryDirectory(prefix="dockyard-build") as folder:
+        try:
+            question = _question(flags)
+            request = _request(session, flags, folder, question)
+            solved = _solve(session, flags, request, mode if question is None else _asking(flags, mode))
+        except InvalidRequest as error:
+            raise Failure(f"ERROR: failed to build: {error}") from None
+    if question is not None:
+        return _tell(question, solved)
+    _write_results(flags, solved)
+    if mode == "quiet":
+        print(solved.image)
+    return 0
 
 
 def _mode(flags: Flags) -> str:
+    """How it is shown."""
     mode = flags.text("progress") or os.environ.get("BUILDKIT_PROGRESS") or "auto"
     if mode not in MODES:
         raise Failure(f'invalid progress mode "{mode}": one of {", ".join(MODES)} is wanted')
-    return mode
+    return "quiet" if flags.on("quiet") else mode
 
 
-def quiet(flags: Flags) -> bool:
-    """Whether only the image's ID is to be shown."""
-    return flags.on("quiet") or _mode(flags) == "quiet"
+def _asking(flags: Flags, mode: str) -> str:
+    """Where nothing is built there is nothing to be seen, but what was asked for."""
+    return mode if flags.given("progress") else "quiet"
 
 
-def secrets(flags: Flags) -> dict[str, str]:
-    """The header with the secrets of `--secret id=NAME[,src=FILE|,env=VARIABLE]`."""
-    import base64
-    import json
+def _question(flags: Flags) -> Question | None:
+    from dockyard.buildx.answers import Question
 
-    found: dict[str, str] = {}
-    for text in flags.all("secret"):
-        fields = dict(part.partition("=")[::2] for part in text.split(","))
-        name = fields.get("id", "")
-        if not name:
-            raise Failure(f"invalid secret {text}: it needs an id")
-        content: bytes | None = None
-        if "env" in fields or (fields.get("type") != "file" and not _file(fields) and name in os.environ):
-            content = os.environ.get(fields.get("env", name), "").encode(errors="surrogateescape")
-        if content is None:
-            path = _file(fields) or name
-            try:
-                with open(path, "rb") as file:
-                    content = file.read()
-            except OSError as error:
-                raise Failure(f"failed to read secret {name}: {error.strerror}: {path}") from None
-        found[name] = base64.b64encode(content).decode()
-    if not found:
-        return {}
-    return {"X-Build-Secrets": base64.urlsafe_b64encode(json.dumps(found).encode()).decode()}
+    text = "check" if flags.on("check") else flags.text("call")
+    return None if text in ("", "build") else Question(text)
 
 
-def _file(fields: dict[str, str]) -> str:
-    return fields.get("src") or fields.get("source") or ""
+def _tell(question: Question, solved: Solved) -> int:
+    text, code, error = question.text(solved.answers)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if error and not question.json:
+        raise Failure(f"ERROR: {error.rstrip()}")
+    return code or int(bool(error))
 
 
-def show(messages: Iterable[dict[str, Any]], flags: Flags) -> str:
-    """Show how the build goes, on standard error as docker does; the image's ID. Raises Failure."""
-    if _mode(flags) == "rawjson":
-        return _show_raw(messages)
-    silent = quiet(flags)
-    kept: list[str] = []
+# -- what is asked for
+
+
+def _request(session: Session, flags: Flags, folder: str, question: Question | None) -> BuildRequest:
+    from dockyard.buildx import request as asked
+
+    made = asked.BuildRequest(secrets=flags.all("secret"), ssh=[part for text in flags.all("ssh") for part in [text]])
+    options = made.options
+    _arguments(session, flags, options)
+    for name, value in values.pairs(flags.all("label")).items():
+        options[f"label:{name}"] = value
+    _options(flags, options)
+    options.update(asked.attestations(flags.all("attest"), flags.text("provenance"), flags.text("sbom")))
+    asked.contexts(made, _named_contexts(flags))
+    made.entitlements = [word for text in flags.all("allow") for word in text.split(",")]
+    if options.get("force-network-mode") == "host":
+        made.entitlements.append("network.host")
+    made.cache_imports = asked.caches(_entries(flags.all("cache-from")), imports=True)
+    made.cache_exports = asked.caches(flags.all("cache-to"), imports=False)
+    made.outputs = [] if question else _outputs(flags, asked.annotation_attributes(flags.all("annotation")))
+    if question is not None:
+        options["requestid"] = question.request_id
+    _context(flags, made, folder)
+    return made
+
+
+def _arguments(session: Session, flags: Flags, options: dict[str, str]) -> None:
+    from dockyard.client.config_file import proxies
+
+    if session.config.get("proxies"):
+        host = session.api.host
+        options.update((f"build-arg:{name}", value) for name, value in proxies(session.config, host).items())
+    for text in flags.all("build-arg"):
+        name, equals, value = text.partition("=")
+        if equals or name in os.environ:
+            options[f"build-arg:{name}"] = value if equals else os.environ[name]
+    if flags.on("explain-cache"):
+        options["build-arg:DOCKYARD_EXPLAIN_CACHE"] = "1"
+    if "SOURCE_DATE_EPOCH" in os.environ:
+        options.setdefault("build-arg:SOURCE_DATE_EPOCH", os.environ["SOURCE_DATE_EPOCH"])
+
+
+def _options(flags: Flags, options: dict[str, str]) -> None:
+    if flags.on("no-cache"):
+        options["no-cache"] = ""
+    elif flags.all("no-cache-filter"):
+        options["no-cache"] = ",".join(flags.all("no-cache-filter"))
+    network = flags.text("network")
+    platforms = flags.text("platform") or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    ulimits = [values.ulimit(text) for text in flags.all("ulimit")]
     try:
-        found = progress.show(_keeping(messages, kept), sys.stderr, quiet=silent)
-    except Failure as failure:
-        if silent:
-            sys.stderr.write("".join(kept))
-        raise Failure(f"ERROR: failed to build: failed to solve: {failure}", failure.code) from None
-    return next((str(aux["ID"]) for aux in reversed(found) if "ID" in aux), "")
+        shm_size = str(values.size(flags.text("shm-size"))) if flags.given("shm-size") else ""
+    except ValueError as error:
+        raise flags.invalid("shm-size", flags.text("shm-size"), str(error)) from None
+    for name, text in (
+        ("target", flags.text("target")),
+        ("platform", platforms),
+        ("force-network-mode", network if network != "default" else ""),
+        ("cgroup-parent", flags.text("cgroup-parent")),
+        ("add-hosts", ",".join(re.sub("[:=]", "=", host, count=1) for host in flags.all("add-host"))),
+        ("shm-size", shm_size),
+        ("ulimit", ",".join(f"{one['Name']}={one['Soft']}:{one['Hard']}" for one in ulimits)),
+        ("image-resolve-mode", "pull" if flags.on("pull") else ""),
+    ):
+        if text:
+            options[name] = text
 
 
-def _keeping(messages: Iterable[dict[str, Any]], kept: list[str]) -> Iterable[dict[str, Any]]:
-    for message in messages:
-        kept.append(message.get("stream", ""))
-        yield message
+def _named_contexts(flags: Flags) -> dict[str, str]:
+    found = {}
+    for text in flags.all("build-context"):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Failure(f"invalid context value: {text}, expected key=value")
+        found[name] = value
+    return found
 
 
-def _show_raw(messages: Iterable[dict[str, Any]]) -> str:
-    """Every event as a line of JSON."""
-    import json
-
-    identifier = ""
-    for message in messages:
-        if message.get("id") == "dockyard.build.event":
-            print(json.dumps(message["aux"]), file=sys.stderr, flush=True)
-        elif message.get("aux"):
-            identifier = str(message["aux"].get("ID", ""))
-        elif message.get("error"):
-            raise Failure(f"ERROR: failed to build: failed to solve: {message['error']}")
-    return identifier
+def _entries(parts: list[str]) -> list[str]:
+    """Entries whose commas have parted them (docker's flag is a list of words, buildx's one of entries)."""
+    found: list[dict[str, str]] = []
+    for part in parts:
+        name, equals, _ = part.partition("=")
+        if not equals or not found or name in found[-1] or "" in found[-1]:
+            found.append({})
+        found[-1][name if equals else ""] = part
+    return [",".join(one.values()) for one in found]
 
 
-def write_metadata(flags: Flags, identifier: str) -> None:
-    """`--metadata-file`: what came of the build, as buildx writes it."""
+def _outputs(flags: Flags, annotations: dict[str, str]) -> list[Output]:
+    from dockyard.buildx.request import InvalidRequest, Output, outputs
+
+    found = outputs(flags.all("output"))
+    if flags.on("push"):
+        images = [output for output in found if output.kind in ("image", "moby")]
+        if not images:
+            images = [Output("image")]
+            found += images
+        for output in images:
+            output.attributes["push"] = "true"
+    if flags.on("load") and not any(output.kind == "moby" for output in found):
+        found.append(Output("moby"))
+    found = found or [Output("moby")]
+    for output in found:
+        if output.kind == "image":
+            output.kind = "moby"  # as the engine that keeps the images calls it
+        if output.kind in ("moby", "oci", "docker"):
+            if flags.all("tag"):
+                output.attributes.setdefault("name", ",".join(flags.all("tag")))
+            output.attributes.update(annotations)
+        if output.destination == "-" and sys.stdout.isatty():
+            raise InvalidRequest("dest file is required for an archive: refusing to write it to a terminal")
+    return found
+
+
+def _context(flags: Flags, request: BuildRequest, folder: str) -> None:
+    """Where the files are and the Dockerfile is; `folder`: a directory of ours, for what comes in otherwise."""
+    source, dockerfile = flags.arguments[0], flags.text("file")
+    options, directories = request.options, request.directories
+    if source == "-" and dockerfile == "-":
+        raise Failure("ERROR: failed to build: invalid argument: can't use stdin for both build context and dockerfile")
+    if source.startswith(REMOTE) and not os.path.isdir(source):
+        options["context"] = source
+        if dockerfile and dockerfile != "-":
+            options["filename"] = dockerfile
+    elif source == "-":
+        head = sys.stdin.buffer.read(512)
+        if head.startswith(ARCHIVES) or head[257:262] == b"ustar":
+            request.upload = _pieces(head)
+            if dockerfile:
+                options["filename"] = dockerfile
+            return
+        _keep(os.path.join(folder, "Dockerfile"), head + sys.stdin.buffer.read())
+        os.mkdir(os.path.join(folder, "empty"))
+        directories.update(context=os.path.join(folder, "empty"), dockerfile=folder)
+        return
+    else:
+        _check_directory(source)
+        directories["context"] = source
+        place = dockerfile if dockerfile not in ("", "-") else os.path.join(source, "Dockerfile")
+        directories["dockerfile"] = os.path.dirname(place) or "."
+        options["filename"] = os.path.basename(place)
+        if not os.path.isdir(directories["dockerfile"]):
+            raise Failure(
+                f"ERROR: failed to build: resolve : lstat {directories['dockerfile']}: no such file or directory"
+            )
+    if dockerfile == "-":
+        _keep(os.path.join(folder, "Dockerfile"), sys.stdin.buffer.read())
+        directories["dockerfile"] = folder
+        options["filename"] = "Dockerfile"
+        options["dockerfilekey"] = "dockerfile"
+
+
+def _check_directory(source: str) -> None:
+    if not os.path.isdir(source):
+        if not os.path.exists(source):
+            raise Failure(f'ERROR: failed to build: unable to prepare context: path "{source}" not found')
+        raise Failure(
+            f"ERROR: failed to build: unable to prepare context: path {source!r} is not a directory".replace("'", '"')
+        )
+
+
+def _keep(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def _pieces(head: bytes) -> Iterator[bytes]:
+    yield head
+    yield from iter(lambda: sys.stdin.buffer.read(CHUNK), b"")
+
+
+# -- the build
+
+
+def _solve(session: Session, flags: Flags, request: BuildRequest, mode: str) -> Solved:
+    import asyncio
+    import socket
+
+    from dockyard.buildx.progress import Trace
+    from dockyard.buildx.solve import BuildFailed, solve
+
+    display, trace = display_of(session, mode), Trace()
+    key = f"{socket.gethostname()}:{os.path.realpath(request.directories.get('context', ''))}"
+
+    def show(response: object) -> None:
+        trace.take(response)  # type: ignore[arg-type]  # a StatusResponse, which is not imported before it must be
+        display.show(response)  # type: ignore[arg-type]
+
+    work = solve(session.api, request, config_folder=session.config_folder, shared_key=key, show=show)
+    try:
+        solved = asyncio.run(work)
+    except BuildFailed as error:
+        display.end()
+        raise failure(error, trace, mode) from None
+    except BaseException:
+        display.end()
+        raise
+    display.end()
+    if mode in ("auto", "tty", "plain"):
+        sys.stderr.write(warnings(trace, all_of_them=session.settings.on("debug")))
+    return solved
+
+
+def display_of(session: Session, mode: str) -> Display:
+    """What shows a build in one of the modes."""
+    from dockyard.buildx import progress
+
+    terminal = sys.stderr.isatty()
+    if mode == "tty" and not terminal:
+        raise Failure("ERROR: failed to get console: provided file is not a console")
+    if mode == "quiet":
+        return progress.Quiet()
+    if mode == "rawjson":
+        return progress.RawJSON(sys.stderr)
+    about = f"{session.context}:dockyard"
+    if terminal and mode != "plain":
+        from dockyard.buildx.screen import Screen
+
+        return Screen(sys.stderr, about)
+    return progress.Plain(sys.stderr)
+
+
+def failure(error: BuildFailed, trace: Trace, mode: str) -> Failure:
+    """The report of a failed build: what the step said, the lines of the Dockerfile, and the reason."""
+    from dockyard.buildx.excerpt import excerpt
+
+    text = trace.failures(last=0 if mode == "quiet" else 10) if mode != "rawjson" else ""
+    text += "".join(map(excerpt, error.sources))
+    found = re.search(r"did not complete successfully: exit code: (\d+)$", str(error))
+    return Failure(f"{text}ERROR: failed to build: failed to solve: {error}", int(found[1]) if found else 1)
+
+
+def warnings(trace: Trace, *, all_of_them: bool) -> str:
+    """What the build checks have found, for the end of a build; `all_of_them` that is known of each."""
+    found = trace.warnings
+    if not found:
+        return ""
+    count = "1 warning found" if len(found) == 1 else f"{len(found)} warnings found"
+    text = f"\n {count}{'' if all_of_them else ' (use docker --debug to expand)'}:\n"
+    for one in found:
+        text += f" - {one.short.decode(errors='replace')}\n"
+        if all_of_them:
+            from dockyard.buildx.excerpt import lines_around
+
+            text += "".join(f"{detail.decode(errors='replace')}\n" for detail in one.detail)
+            text += f"More info: {one.url}\n" if one.url else ""
+            places = [(part.start.line, part.end.line) for part in one.ranges]
+            text += lines_around(one.info.filename, one.info.data.decode(errors="replace"), places) + "\n"
+    return text
+
+
+def _write_results(flags: Flags, solved: Solved) -> None:
+    """`--iidfile` and `--metadata-file`, as buildx writes them."""
+    if flags.given("iidfile"):
+        with open(flags.text("iidfile"), "w", encoding="ascii") as file:
+            file.write(solved.image)
     if not flags.given("metadata-file"):
         return
     import json
 
-    told = {"containerimage.config.digest": identifier, "containerimage.digest": identifier}
-    if flags.all("tag"):
-        told["image.name"] = ",".join(flags.all("tag"))
+    from dockyard.buildx.metadata import decoded
+
+    told = {**decoded(solved.told), "buildx.build.ref": f"default/default/{solved.ref}"}
     with open(flags.text("metadata-file"), "w", encoding="utf-8") as file:
-        json.dump(told, file, indent=2)
+        json.dump(told, file, indent=2, sort_keys=True)

@@ -9,15 +9,11 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dockyard.builder.doors.buildkit.build import UPLOAD, Build
-from dockyard.builder.doors.buildkit.client import Given
 from dockyard.builder.doors.buildkit.control import Control
 from dockyard.builder.doors.buildkit.reports import response_of
-from dockyard.builder.graph.plain import PlainProgress
-from dockyard.builder.graph.progress import Event, Finding, Output
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 
@@ -55,37 +51,6 @@ class ApiBuilds:
             yield piece
         self._taken[name].set()
 
-    async def build_graph(
-        self,
-        pieces: AsyncIterator[bytes] | None,
-        options: Mapping[str, str],
-        remote: str,
-        names: Sequence[str],
-        given: Given,
-        send: Callable[[dict[str, Any]], None],
-        *,
-        raw: bool = False,
-    ) -> str:
-        """Build for our own client, which sends the context with its request; the image's ID.
-
-        Progress is plain text or, with `raw`, events.
-        """
-        attributes = dict(options)
-        attributes["context"] = f"{UPLOAD}context" if pieces is not None else remote
-        entitlements = ["network.host"] if options.get("force-network-mode") == "host" else []
-        build = Build(self._control, secrets.token_hex(16), "", attributes, entitlements)
-        build.client.given = given
-        if pieces is not None:
-            build.client.uploads = lambda name: pieces
-        telling = asyncio.ensure_future(_tell_plainly(build, send, raw=raw))
-        try:
-            told = await self._control.run_build(build, "dockerfile.v0", [("moby", {"name": ",".join(names)})])
-        finally:
-            await build.close()
-            await telling
-        send({"aux": {"ID": told["containerimage.config.digest"]}})
-        return told["containerimage.config.digest"]
-
     async def build(
         self,
         session: str,
@@ -115,26 +80,6 @@ class ApiBuilds:
         if image_id:
             send({"id": "moby.image.id", "aux": {"ID": image_id}})
         return image_id
-
-
-async def _tell_plainly(build: Build, send: Callable[[dict[str, Any]], None], *, raw: bool) -> None:
-    plain = PlainProgress()
-    async with closing(build.progress.follow()) as batches:
-        async for batch in batches:
-            if raw:
-                for event in batch:
-                    send({"id": "dockyard.build.event", "aux": _raw(event)})
-            elif text := plain.text(batch):
-                send({"stream": text})
-
-
-def _raw(event: Event) -> dict[str, Any]:
-    fields = asdict(event)
-    if isinstance(event, Output):
-        fields["data"] = base64.b64encode(event.data).decode()
-    if isinstance(event, Finding):
-        fields["source"] = ""
-    return {"kind": type(event).__name__.lower(), **fields}
 
 
 async def _tell(build: Build, send: Callable[[dict[str, Any]], None]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dockyard.builder.cache.inline import steps_in
-from dockyard.builder.context import LARGEST_DOCKERFILE, hide_ignored
+from dockyard.builder.context import LARGEST_DOCKERFILE
 from dockyard.builder.doors.buildkit.client import SessionClient
 from dockyard.builder.doors.buildkit.definitions import definition_of
 from dockyard.builder.doors.buildkit.options import EXPLAIN, cache_sources, check_frontend, check_syntax, request_of
@@ -135,8 +135,6 @@ class Build:
         if remote is not None and "dockerfilekey" not in options:
             self.remote = remote
             text = await self._file_of(remote, file_name)
-            if self.client.given is not None:
-                await self._hide_ignored(remote, file_name)
             return text, lambda: remote
         directory = options.get("dockerfilekey", "dockerfile")
         ignored: bytes | None = None
@@ -183,12 +181,6 @@ class Build:
             raise InvalidParameter(f"the Dockerfile ({path}) is too large")
         self.text = b"".join(found.read())
         return self.text.decode(errors="replace")
-
-    async def _hide_ignored(self, context: Vertex, path: str) -> None:
-        """Take the Dockerfile and .dockerignore out, which a client sends even when they are to be ignored."""
-        files = await self.job.result(context)
-        assert isinstance(files, Files)
-        hide_ignored(files.tree, path)
 
     async def close(self) -> None:
         """The build has ended, however."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.sources.contexts import ContextStore
 from dockyard.builder.trees import ArchiveTree, File
 from dockyard.content.registry_auth import Credentials
-from dockyard.errors import NotFound
-
-
-@dataclass(slots=True)
-class Given:
-    """What a client without a session has sent with its request."""
-
-    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    logins: Mapping[str, Credentials] = field(default_factory=dict, repr=False)
 
 
 class SessionClient:
@@ -43,7 +33,6 @@ class SessionClient:
         self._local = local
         self._beside = beside
         self.closing: list[Callable[[], object]] = []
-        self.given: Given | None = None  # what it has sent, if it has no session
         # what the client uploads beside its session, if it does
         self.uploads: Callable[[str], AsyncIterator[bytes]] | None = None
 
@@ -79,13 +68,9 @@ class SessionClient:
             yield piece
 
     async def secret(self, name: str) -> bytes | None:
-        if self.given is not None:
-            return self.given.secrets.get(name)
         return await (await self.own()).secret(name)
 
     async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
-        if self.given is not None:
-            raise NotFound(f"no SSH key {name!r} forwarded from the client")
         return await (await self.own()).ssh_agent(name, socket)
 
     @asynccontextmanager
@@ -100,11 +85,6 @@ class SessionClient:
         await send_directory((await self.own()).directory_to(number), root, time_ns=time_ns)
 
     async def credentials(self, domain: str) -> Credentials | None:
-        if self.given is not None:
-            known = self.given.logins
-            if domain == "docker.io":
-                return known.get("https://index.docker.io/v1/") or known.get("docker.io")
-            return known.get(domain) or known.get(f"https://{domain}")
         return await (await self.own()).credentials(domain)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dockyard.builder import stages
@@ -84,7 +85,11 @@ async def _targets(build: Build, options: dict[str, str]) -> dict[str, bytes]:
         if stage is plan.stages[-1]:
             target["default"] = True
         targets.append(target)
-    text = "TARGET\n" + "".join(f"{target.get('name', '')}\n" for target in targets)
+    rows = [
+        f"{target.get('name', '')} (default)".strip() if target.get("default") else target.get("name", "")
+        for target in targets
+    ]
+    text = _table([("TARGET", "DESCRIPTION"), *((row, "") for row in rows)], gap=1)
     return _answer({"targets": targets, "sources": [base64.b64encode(build.text).decode()]}, text)
 
 
@@ -101,8 +106,18 @@ async def _outline(build: Build, options: dict[str, str]) -> dict[str, bytes]:
     found: dict[str, Any] = {"args": list(arguments.values()), "sources": [base64.b64encode(build.text).decode()]}
     if target.name:
         found["name"] = target.name
-    text = "BUILD ARG  VALUE\n" + "".join(f"{one['name']}  {one.get('value', '')}\n" for one in arguments.values())
+    text = f"{_table([('TARGET:', target.name)], gap=1)}\n" if target.name else ""
+    if arguments:
+        rows = [(one["name"], one.get("value", ""), "") for one in arguments.values()]
+        text += _table([("BUILD ARG", "VALUE", "DESCRIPTION"), *rows], gap=3) + "\n"
     return _answer(found, text)
+
+
+def _table(rows: Sequence[Sequence[str]], gap: int) -> str:
+    """Rows in columns, as Go's text/tabwriter sets them: the last column is not filled up."""
+    widths = [max(len(row[column]) for row in rows) + gap for column in range(len(rows[0]) - 1)]
+    lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1] for row in rows]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _answer(document: Any, text: str) -> dict[str, bytes]:
