@@ -164,12 +164,12 @@ class Controller:
         del self._by_name[network.name]
         await self.shared.forget(network)
         self.allocation.addresses.forget(network)
-        if remove:
-            await self._do(self.driver(network.driver).remove, network)
+        work = [self._do(self.driver(network.driver).remove, network)] if remove else []
         if network.bridge:
             self.firewall.set_bridges(self._rules())
             if self._firewall_current:
-                await self._do(self.firewall.rewrite)
+                work.append(self._do(self.firewall.rewrite))
+        await asyncio.gather(*work)
 
     async def abolish(self) -> None:
         """Remove every network from the kernel; nobody is on one any more. `close` does the rest."""

@@ -35,35 +35,51 @@ async def drop_by_default(version: int = 4) -> None:
         log.warning("forwarding is on, and the host will forward between its other links too: iptables is missing")
 
 
+async def tells_changes(version: int = 4) -> bool:
+    """Whether the kernel tells of changes to the chains (networks/guard.py): of those that are nftables' in truth."""
+    program = shutil.which(PROGRAMS[version])
+    return program is not None and "nf_tables" in (await _run(program, "-V") or "")
+
+
 async def let_through(
     chain: str, bridges: Iterable[str], others: Iterable[str], version: int = 4, *, user_first: bool = False
-) -> None:
-    """Let FORWARD ask DOCKER-USER, and then accept what comes from or goes to our `bridges`.
+) -> bool:
+    """Let FORWARD ask DOCKER-USER, and then accept what comes from or goes to our `bridges`; whether it does now.
 
     What goes to the bridges `others`, which are somebody else's, is left to the rules after ours. `user_first`: have
     DOCKER-USER asked before anything else, and not only before our own chain.
     """
     program = shutil.which(PROGRAMS[version])
     if program is None:
-        return
-    rules = [f"-A {chain} {direction} {bridge} -j ACCEPT" for bridge in bridges for direction in ("-i", "-o")]
-    if rules:
-        rules = [*(f"-A {chain} -o {other} -j RETURN" for other in others), *rules]
+        return False
+    rules = _rules(chain, bridges, others)
     for _ in range(2):  # the second time because others may change the chains while we look
         forward, own = await asyncio.gather(
             _run(program, "-w", "5", "-S", "FORWARD"), _run(program, "-w", "5", "-S", chain)
         )
         if forward is None:
-            return
+            return False
         commands = changes(chain, rules, forward.splitlines(), (own or "").splitlines(), user_first=user_first)
         if not commands:
-            return
+            return bool(rules)
         if f"-A FORWARD -j {USER_CHAIN}" not in forward.splitlines():
             await _run(program, "-w", "5", "-N", USER_CHAIN)  # fails when it is there already
         text = "\n".join(["*filter", *commands, "COMMIT", ""])
         if await _run(f"{program}-restore", "--noflush", "-w", "5", said=text) is not None:
-            return
+            return bool(rules)
     log.warning("%s refuses our rules; it may drop what containers send", program)
+    return False
+
+
+async def rewrite(chain: str, bridges: Iterable[str], others: Iterable[str], version: int = 4) -> bool:
+    """Write our own chain, which FORWARD is known to ask, without a look at what is there; whether that went well."""
+    text = "\n".join(["*filter", f":{chain} - [0:0]", *_rules(chain, bridges, others), "COMMIT", ""])
+    return await _run(f"{PROGRAMS[version]}-restore", "--noflush", "-w", "5", said=text) is not None
+
+
+def _rules(chain: str, bridges: Iterable[str], others: Iterable[str]) -> list[str]:
+    rules = [f"-A {chain} {direction} {bridge} -j ACCEPT" for bridge in bridges for direction in ("-i", "-o")]
+    return [*(f"-A {chain} -o {other} -j RETURN" for other in others), *rules] if rules else []
 
 
 def changes(

@@ -29,6 +29,11 @@ class HostForwarding:
         self._networks = networks
         self._repair_table = repair
         self._guard: Guard | None = None
+        self._lock = asyncio.Lock()
+        self._wanted = self._written = 0
+        # by version of IP: whether the kernel tells of changes to the chains, and whether FORWARD asks ours
+        self._told: dict[int, bool] = {}
+        self._asked: dict[int, bool] = {}
 
     async def open(self) -> None:
         """Let through what there is, and look again whenever others change the packet filter."""
@@ -50,7 +55,7 @@ class HostForwarding:
     async def _repair(self) -> None:
         """Others have changed the host's packet filter."""
         await self._repair_table()
-        await self.let_through()
+        await self.let_through(look=True)
 
     async def turn_on(self) -> None:
         """Make the host route for containers, and if it did not route before, for them only."""
@@ -68,20 +73,41 @@ class HostForwarding:
         if concerned and setting.read_text(encoding="ascii").strip() == "0":
             await iptables.drop_by_default(6)
 
-    async def let_through(self, *, user_first: bool = False) -> None:
-        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them."""
+    async def let_through(self, *, user_first: bool = False, look: bool = False) -> None:
+        """Ask a host packet filter that drops what is forwarded to spare our bridges; our rules decide about them.
+
+        `look`: others may have changed something. iptables takes 8 ms for each command: where the kernel tells of what
+        others change, and that is then mended, only our own rules are written.
+        """
         if not self._options.iptables:
             return
-        # with iptables, our own chains are there themselves
-        nftables = self._options.firewall_backend == "nftables"
-        bridged = [network for network in self._networks() if network.bridge and nftables]
-        ours = {network.bridge for network in bridged}
-        with RouteSocket() as host:
-            others = [link.name for link in isolated_bridges(host.links()) if link.name not in ours]
-        version_6 = [network.bridge for network in bridged if network.ipv6]
-        work = [
-            iptables.let_through(self.chain, [network.bridge for network in bridged], others, user_first=user_first)
-        ]
-        if (version_6 or user_first) and self._options.ip6tables:
-            work.append(iptables.let_through(self.chain, version_6, others, 6, user_first=user_first))
-        await asyncio.gather(*work)
+        self._wanted += 1
+        mine = self._wanted
+        async with self._lock:
+            if self._written >= mine and not look and not user_first:
+                return  # somebody who came later has done it for both
+            now = self._wanted
+            # with iptables, our own chains are there themselves
+            nftables = self._options.firewall_backend == "nftables"
+            bridged = [network for network in self._networks() if network.bridge and nftables]
+            with RouteSocket() as host:
+                others = [link.name for link in isolated_bridges(host.links())]
+            work = [self._write(4, bridged, others, user_first=user_first, look=look)]
+            version_6 = [network for network in bridged if network.ipv6]
+            if self._options.ip6tables and (version_6 or user_first or self._asked.get(6)):
+                work.append(self._write(6, version_6, others, user_first=user_first, look=look))
+            await asyncio.gather(*work)
+            self._written = now
+
+    async def _write(
+        self, version: int, networks: Sequence[Network], others: Sequence[str], *, user_first: bool, look: bool
+    ) -> None:
+        bridges = [network.bridge for network in networks]
+        foreign = [name for name in others if name not in bridges]
+        known = self._asked.get(version) and bridges and not look and not user_first
+        if known and await iptables.rewrite(self.chain, bridges, foreign, version):
+            return
+        if version not in self._told:
+            self._told[version] = await iptables.tells_changes(version)
+        done = await iptables.let_through(self.chain, bridges, foreign, version, user_first=user_first)
+        self._asked[version] = done and self._told[version]

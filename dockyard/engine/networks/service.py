@@ -121,12 +121,14 @@ class NetworkService:
             self._controller = Controller(exec_root, settings, claims or AddressClaims(), store)
         except NftablesMissing as error:
             raise NotImplementedHere(f"{error.args[0]}; or start the daemon with --iptables=false") from error
-        self._forwarding = HostForwarding(
-            options, self._instance, lambda: [*self._by_id.values()], self._controller.repair
-        )
+        self._forwarding = HostForwarding(options, self._instance, self._staying, self._controller.repair)
         self._cluster = SharedNetworks(store, self._controller, self) if store is not None else None
 
     # -- life ---------------------------------------------------------------------------------------------------------
+
+    def _staying(self) -> Sequence[Network]:
+        """The networks that are not being removed."""
+        return [network for network in self._by_id.values() if network.name not in self._busy]
 
     async def open(self, step: Step = unwatched) -> None:
         """Know and make every network; containers that run go on undisturbed. `step` is told of each."""
@@ -254,8 +256,7 @@ class NetworkService:
         """
         async with self._creating:
             await self._create(network, config_from, scope)
-        await self._forwarding.let_through()
-        await self._database.on_disk()
+        await asyncio.gather(self._forwarding.let_through(), self._database.on_disk())
         if network.scope == "local":
             self._emit("create", network)
         return network
@@ -339,9 +340,13 @@ class NetworkService:
                 await self._cluster.remove(network)
                 return network
             if not network.config_only:
-                await self._controller.forget(network)
+                # nobody is on it: in which order its bridge and what is said of that go makes no difference
+                await asyncio.gather(self._controller.forget(network), self._forwarding.let_through())
             self._forget(network)
+        except BaseException:
+            self._busy.discard(network.name)
             await self._forwarding.let_through()
+            raise
         finally:
             self._busy.discard(network.name)
         await self._database.on_disk()
