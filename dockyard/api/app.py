@@ -17,6 +17,7 @@ from dockyard.api import (
     images,
     networks,
     plugins,
+    several,
     stats,
     system,
     volumes,
@@ -48,9 +49,11 @@ RESOURCES = (
 
 def build_server(services: Services) -> web.Server:
     """The protocol factory that serves the API: give it to `loop.create_server` or `create_unix_server`."""
+    together = several.Several()
     router = Router(
-        (route for resource in RESOURCES for route in resource.routes(services)),
+        (*together.routes(), *(route for resource in RESOURCES for route in resource.routes(services))),
         on_disk=services.on_disk,
         experimental=services.system.config.experimental,
     )
+    together.router = router
     return web.Server(router, router.refusal)

@@ -70,6 +70,7 @@ class System:
     async def ping(self, call: Call) -> web.StreamResponse:
         headers = {
             "Builder-Version": "2",
+            "Dockyard-Version": VERSION,  # whose API goes beyond Docker's
             "Swarm": "inactive",
             "Cache-Control": "no-cache, no-store, must-revalidate",
             "Pragma": "no-cache",

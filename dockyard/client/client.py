@@ -178,6 +178,18 @@ class BaseClient(Resource[M]):
             return reply.json()
         return reply.data
 
+    def stream_requests(self, requests: Iterable[Mapping[str, Any]]) -> Stream[dict[str, Any], M]:
+        """Several requests in one, of our own engine's alone (docs/extensions.md): what it tells of each as it goes.
+
+        Each has "Key", "Method", "Path", "Body", and in "After" the keys of those that must be done before.
+        """
+
+        async def begin() -> Exchange:
+            body = {"Requests": list(requests)}
+            return await self._session.open("POST", "/dockyard/requests", body, timeout=PATIENT)
+
+        return Stream(self._session, begin, lambda _: JsonLines())
+
     @operation
     async def df(self) -> DiskUsage:
         """What takes space on the engine's disk."""

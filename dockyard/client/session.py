@@ -108,6 +108,7 @@ class Session:
         self.logins: dict[str, dict[str, str]] = {}  # by registry; of `login`
         self.call: Callable[[Coroutine[Any, Any, Any]], Any] = dialer.call
         self.blocking = dialer.blocking
+        self.dockyard = ""  # the version of an engine that is ours, once the version of the API has been found out
         self._prefix = f"/v{version}" if version else ""
         self._idle: list[Channel] = []
 
@@ -185,6 +186,7 @@ class Session:
         """Choose the newest version of the API that both sides speak."""
         exchange = await self._begin("GET", "/_ping", None, {}, None)
         await exchange.read_all()
+        self.dockyard = exchange.headers.get("dockyard-version", "")
         theirs = exchange.headers.get("api-version", "")
         major, _, minor = theirs.partition(".")
         version = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else OLDEST_VERSION

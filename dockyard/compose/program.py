@@ -65,7 +65,7 @@ def up(
     Raises ComposeError, ClientError.
     """
     application = _application(client, project, warn)
-    converged = create(application, CreateRequest(ignore_orphans=True))
+    converged = create(application, CreateRequest(ignore_orphans=True, start=True))
     start_services(application, wait=wait, wait_timeout=timeout)
     return [client.containers.get(one.id) for some in converged.containers.values() for one in some]
 

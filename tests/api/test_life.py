@@ -310,3 +310,11 @@ def test_a_container_with_a_stop_signal_of_its_own_heeds_that_one_in_the_pause(e
     engine.docker("kill", "-s", "INT", "again")
     eventually(lambda: state(engine, "again")["Status"] == "exited")
     engine.docker("rm", "again")
+
+
+def test_a_stop_right_after_the_start_is_heard_by_docker_init(engine: EngineProcess) -> None:
+    for _ in range(5):
+        name = engine.docker("run", "-d", "--init", "--stop-timeout", "60", "busybox", "sleep", "1000").strip()
+        engine.docker("stop", name)
+        assert state(engine, name)["ExitCode"] == 143
+        engine.docker("rm", name)

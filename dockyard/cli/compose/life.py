@@ -153,6 +153,7 @@ def up(session: ComposeSession, flags: Flags) -> int:
         quiet_pull=flags.on("quiet-pull"),
         remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),
+        start=detached and not flags.on("no-start"),
         confirm=lambda question: flags.on("yes") or session.confirm(question),
     )
     application = session.application(project)

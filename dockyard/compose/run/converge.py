@@ -15,8 +15,10 @@ from dockyard.compose.plan.observed import Observed, in_order
 from dockyard.compose.plan.order import Walk, dependencies, together
 from dockyard.compose.plan.reasons import changed_keys, summary
 from dockyard.compose.run.images import ensure_images, platform_of
+from dockyard.compose.run.one_pass import OnePass, Steps, possible
 from dockyard.compose.run.progress import ERROR, WARNING
-from dockyard.compose.run.resources import ensure_networks, ensure_volumes
+from dockyard.compose.run.resources import ensure_networks, ensure_volumes, network_key
+from dockyard.compose.run.starting import creation_key, start_at_once
 from dockyard.compose.run.stopping import remove_containers, stop_and_remove, stop_services
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class CreateRequest(NamedTuple):
     quiet_pull: bool = False
     remove_orphans: bool = False
     ignore_orphans: bool = False
+    start: bool = False  # what needs nothing in between may be started in the same pass
     confirm: Callable[[str], bool] = lambda question: False
 
 
@@ -48,12 +51,17 @@ def create(application: Application, request: CreateRequest) -> Converged:
     project = application.project
     check_container_names(project)
     images = ensure_images(application, request.build, quiet=request.quiet_pull)
-    networks = ensure_networks(application)
-    volumes = ensure_volumes(application, request.confirm)
     there = application.engine.containers(project.name, one_off=None)
+    at_once = OnePass(application) if not there and possible(application) else None
+    networks = ensure_networks(application, at_once)
+    volumes = ensure_volumes(application, request.confirm)
+    if at_once is None:
+        # a network that is made anew has stopped some of them
+        there = application.engine.containers(project.name, one_off=None) if there else []
     there = _without_orphans(application, request, there)
     converged = Converged(application, request, there, images, networks, volumes)
-    converged.run()
+    if at_once is None or not converged.make_all(at_once):
+        converged.run()
     return converged
 
 
@@ -99,6 +107,53 @@ class Converged:
     def run(self) -> None:
         """Do it, services that others refer to first."""
         Walk(self._graph(), self._service, self._application.limit).run()
+
+    def make_all(self, at_once: OnePass) -> bool:
+        """Make all containers in one pass, if none refers to another; otherwise only what is in `at_once` already."""
+        if any(self._graph().values()) or any("provider" in one for one in self._application.project.services.values()):
+            at_once.run()
+            return False
+        project, made = self._application.project, []
+        for name in project.services:
+            plan, service = self.plan(name)
+            for number in plan.create:
+                wanted = Wanted(name, self._application.container_name(name, number), number)
+                made.append(self._make_at_once(service, wanted, at_once))
+        if self._request.start:
+            start_at_once(self._application, at_once, made)
+        at_once.run()
+        return True
+
+    def _make_at_once(self, service: Tree, wanted: Wanted, at_once: OnePass) -> Observed:
+        """Let `at_once` make a container; what it will be."""
+        project, engine = self._application.project, self._application.engine
+        body = self._body(service, wanted)[1]
+        row: Tree = {"Id": "", "Names": [f"/{wanted.name}"], "State": "created", "Labels": body["Labels"]}
+        one = Observed(row, engine.separator)
+        steps = self._steps(wanted)
+
+        def done(status: int, answer: Tree) -> None:
+            row["Id"] = one.id = str(answer["Id"])
+            self.containers[wanted.service].append(one)
+            steps.done(status, answer)
+
+        addressed = any(
+            (settings or {}).get("IPAMConfig")
+            for settings in (body.get("NetworkingConfig") or {}).get("EndpointsConfig", {}).values()
+        )
+        own = [network_key(project.networks[key]) for key in by_priority(service) if key in project.networks]
+        at_once.add(
+            creation_key(wanted.name),
+            "POST",
+            "/containers/create",
+            steps._replace(done=done),
+            body=body,
+            # an address is checked when the container is made, the rest when it is started
+            after=[key for key in own if addressed and key in at_once],
+            name=wanted.name,
+            platform=platform_of(self._application, service),
+        )
+        return one
 
     def _graph(self) -> dict[str, set[str]]:
         """Which services' containers must be there before a service's own can be made.
@@ -206,12 +261,9 @@ class Converged:
         image = self._application.engine.image(self._application.project.image_of(name))
         return tuple(((image or {}).get("Config") or {}).get("Volumes") or ())
 
-    def make(self, service: Tree, wanted: Wanted, *, quiet: bool = False, alias: str = "") -> Observed:
-        """Make one container. Raises APIError, ComposeError."""
+    def _body(self, service: Tree, wanted: Wanted) -> tuple[Wanted, Tree]:
+        """What a container is made from. Raises ComposeError."""
         application, engine = self._application, self._application.engine
-        event = f"Container {wanted.name}"
-        if not quiet:
-            application.progress.event(event, "Creating")
         full = wanted._replace(
             image_id=self._images.get(wanted.service, ""),
             proxies=application.proxies,
@@ -219,23 +271,51 @@ class Converged:
         )
         try:
             body = create_body(application.project, service, full, engine.version, application.warn)
-            if alias:
-                _rename_alias(body, wanted.name, alias)
-            body["Labels"].update(application.lease)
-            made = engine.create(wanted.name, body, platform_of(application, service))
-        except (APIError, ComposeError) as error:
-            application.progress.event(event, str(error), ERROR)
+        except ComposeError as error:
+            application.progress.event(f"Container {wanted.name}", str(error), ERROR)
             raise
-        for warning in made.get("Warnings") or ():
-            application.progress.event(wanted.service, "", WARNING, text=warning)
+        body["Labels"].update(application.lease)
+        return full, body
+
+    def _steps(self, wanted: Wanted, *, quiet: bool = False) -> Steps:
+        """What is told while a container is made."""
+        progress, event = self._application.progress, f"Container {wanted.name}"
+
+        def begun() -> None:
+            if not quiet:
+                progress.event(event, "Creating")
+
+        def done(status: int, answer: Tree) -> None:
+            for warning in answer.get("Warnings") or ():
+                progress.event(wanted.service, "", WARNING, text=warning)
+            if not quiet:
+                progress.event(event, "Created")
+
+        def failed(error: APIError) -> Exception:
+            progress.event(event, str(error), ERROR)
+            return error
+
+        return Steps(begun, done, failed)
+
+    def make(self, service: Tree, wanted: Wanted, *, quiet: bool = False, alias: str = "") -> Observed:
+        """Make one container. Raises APIError, ComposeError."""
+        application, engine = self._application, self._application.engine
+        steps = self._steps(wanted, quiet=quiet)
+        steps.begun()
+        full, body = self._body(service, wanted)
+        if alias:
+            _rename_alias(body, wanted.name, alias)
+        try:
+            made = engine.create(wanted.name, body, platform_of(application, service))
+        except APIError as error:
+            raise steps.failed(error) from None
         if engine.version < MANY_NETWORKS:
             for key in by_priority(service)[1:]:
                 engine.post(
                     f"/networks/{application.project.networks[key]['name']}/connect",
                     {"Container": made["Id"], "EndpointConfig": endpoint(service, key, full, application.warn)},
                 )
-        if not quiet:
-            application.progress.event(event, "Created")
+        steps.done(201, made)
         row = {"Id": made["Id"], "Names": [f"/{wanted.name}"], "State": "created", "Labels": body["Labels"]}
         return Observed(row, engine.separator)
 

@@ -8,12 +8,15 @@ from dockyard.compose.errors import ComposeError
 from dockyard.compose.plan.observed import of_services
 from dockyard.compose.plan.order import for_each_service, together
 from dockyard.compose.run.images import images_to_remove, removing_images
-from dockyard.compose.run.resources import remove_networks, remove_volumes
+from dockyard.compose.run.one_pass import possible
+from dockyard.compose.run.removal import remove_at_once
+from dockyard.compose.run.resources import own_networks, remove_networks, remove_volumes
 from dockyard.compose.run.stopping import remove_containers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from dockyard.compose.plan.observed import Observed
     from dockyard.compose.run.application import Application
 
 
@@ -41,24 +44,49 @@ def down(
         return
     only = project.reachable(wanted, dependents=True) if wanted else []
 
-    def remove(name: str) -> None:
-        mine = of_services(containers, [name])
-        remove_containers(application, mine, project.services[name], timeout, volumes=volumes)
-
-    for_each_service(project, remove, backwards=True, limit=application.limit, only=only)
-    orphans = [one for one in containers if one.orphaned(project)]
-    if remove_orphans and orphans:
-        remove_containers(application, orphans, None, timeout)
-    works = remove_networks(application)
+    works: list[Callable[[], None]] = []
+    if possible(application) and not any(service.get("pre_stop") for service in project.services.values()):
+        remove_at_once(
+            application,
+            containers,
+            only or list(project.services),
+            timeout,
+            volumes=volumes,
+            orphans=remove_orphans,
+        )
+    else:
+        _one_after_another(application, containers, only, timeout, volumes=volumes, orphans=remove_orphans)
+        works += remove_networks(application)
     if images:
         if images not in ("all", "local"):
             raise ComposeError(f'invalid value for --rmi: "{images}"')
         works += removing_images(application, images_to_remove(application, images))
     if volumes:
         works += remove_volumes(application)
-    if not containers and not works:
+    if not containers and not works and not own_networks(application):
         application.warn(f'Warning: No resource found to remove for project "{project.name}".')
     together(works, application.limit)
+
+
+def _one_after_another(
+    application: Application,
+    containers: Sequence[Observed],
+    only: Sequence[str],
+    timeout: int | None,
+    *,
+    volumes: bool,
+    orphans: bool,
+) -> None:
+    project = application.project
+
+    def remove(name: str) -> None:
+        mine = of_services(containers, [name])
+        remove_containers(application, mine, project.services[name], timeout, volumes=volumes)
+
+    for_each_service(project, remove, backwards=True, limit=application.limit, only=only)
+    strangers = [one for one in containers if one.orphaned(project)] if orphans else []
+    if strangers:
+        remove_containers(application, strangers, None, timeout)
 
 
 def with_found_resources(application: Application) -> Application:

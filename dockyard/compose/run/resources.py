@@ -10,6 +10,7 @@ from dockyard.compose.model.hashes import network_hash, volume_hash
 from dockyard.compose.plan import labels
 from dockyard.compose.plan.observed import of_services
 from dockyard.compose.plan.order import together
+from dockyard.compose.run.one_pass import Steps
 from dockyard.compose.run.progress import DONE, ERROR, WARNING
 from dockyard.compose.run.stopping import remove_containers, stop_services
 
@@ -17,20 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dockyard.compose.run.application import Application
+    from dockyard.compose.run.one_pass import OnePass
 
 Tree = dict[str, Any]
+
+IN_USE, GONE = 403, 404  # how the engine refuses to remove a network
 
 
 # -- networks
 
 
-def ensure_networks(application: Application) -> dict[str, str]:
-    """The IDs of the project's networks by key. Raises ComposeError, APIError."""
+def ensure_networks(application: Application, at_once: OnePass | None = None) -> dict[str, str]:
+    """The IDs of the project's networks by key; "" for those that are to be made by `at_once`.
+
+    Raises ComposeError, APIError.
+    """
     found: dict[str, str] = {}
 
     def one(key: str) -> Callable[[], None]:
         def work() -> None:
-            found[key] = _ensure_network(application, key, application.project.networks[key])
+            found[key] = _ensure_network(application, key, application.project.networks[key], at_once)
 
         return work
 
@@ -38,11 +45,11 @@ def ensure_networks(application: Application) -> dict[str, str]:
     return found
 
 
-def _ensure_network(application: Application, key: str, network: Tree) -> str:
+def _ensure_network(application: Application, key: str, network: Tree, at_once: OnePass | None) -> str:
     if network.get("external"):
         return _external_network(application, network)
     try:
-        return _find_or_create(application, key, network)
+        return _find_or_create(application, key, network, at_once)
     except Conflict:
         # somebody else has made it meanwhile
         return _find_or_create(application, key, network)
@@ -63,7 +70,7 @@ def _external_network(application: Application, network: Tree) -> str:
     raise ComposeError(f"network {name} declared as external, but could not be found")
 
 
-def _find_or_create(application: Application, key: str, network: Tree) -> str:
+def _find_or_create(application: Application, key: str, network: Tree, at_once: OnePass | None = None) -> str:
     engine, project, name = application.engine, application.project, network["name"]
     digest = network_hash(network)
     dangling: list[str] = []
@@ -90,6 +97,9 @@ def _find_or_create(application: Application, key: str, network: Tree) -> str:
             "Set `external: true` to use an existing network"
         )
         return str(rows[0]["Id"])
+    if at_once is not None and not dangling:
+        _create_at_once(application, key, network, digest, at_once)
+        return ""
     made = _create_network(application, key, network, digest)
     for container in dangling:
         engine.post(f"/networks/{made}/connect", {"Container": container})
@@ -126,7 +136,7 @@ def _remove_diverged(application: Application, key: str, name: str) -> list[str]
     return [container.id for container in containers]
 
 
-def _create_network(application: Application, key: str, network: Tree, digest: str) -> str:
+def _network_body(application: Application, key: str, network: Tree, digest: str) -> Tree:
     body: Tree = {
         "Name": network["name"],
         "CheckDuplicate": True,
@@ -150,18 +160,44 @@ def _create_network(application: Application, key: str, network: Tree, digest: s
             **({"Driver": ipam["driver"]} if ipam.get("driver") else {}),
             "Config": [_pool(pool) for pool in ipam.get("config") or ()],
         }
-    event = f"Network {network['name']}"
-    application.progress.event(event, "Creating")
+    return body
+
+
+def _create_network(application: Application, key: str, network: Tree, digest: str) -> str:
+    steps = _network_steps(application, network)
+    steps.begun()
     try:
-        made = application.engine.post("/networks/create", body)
+        made = application.engine.post("/networks/create", _network_body(application, key, network, digest))
     except Conflict:
         raise
     except APIError as error:
-        application.progress.event(event, "Error", ERROR)
-        message = f"failed to create network {network['name']}: Error response from daemon: {error.message}"
-        raise ComposeError(message) from None
-    application.progress.event(event, "Created")
+        raise steps.failed(error) from None
+    steps.done(201, made)
     return str(made["Id"])
+
+
+def _create_at_once(application: Application, key: str, network: Tree, digest: str, at_once: OnePass) -> None:
+    body = _network_body(application, key, network, digest)
+    at_once.add(network_key(network), "POST", "/networks/create", _network_steps(application, network), body=body)
+
+
+def network_key(network: Tree) -> str:
+    """By which what comes after the network's making names it."""
+    return f"network {network['name']}"
+
+
+def _network_steps(application: Application, network: Tree) -> Steps:
+    event = f"Network {network['name']}"
+
+    def failed(error: APIError) -> Exception:
+        application.progress.event(event, "Error", ERROR)
+        return ComposeError(f"failed to create network {network['name']}: Error response from daemon: {error.message}")
+
+    return Steps(
+        lambda: application.progress.event(event, "Creating"),
+        lambda status, answer: application.progress.event(event, "Created"),
+        failed,
+    )
 
 
 def _pool(pool: Tree) -> Tree:
@@ -180,27 +216,72 @@ def remove_networks(application: Application) -> list[Callable[[], None]]:
     def one(key: str, name: str) -> Callable[[], None]:
         return lambda: _remove_network(application, key, name)
 
+    return [one(key, name) for key, name in own_networks(application)]
+
+
+def own_networks(application: Application) -> list[tuple[str, str]]:
+    """Keys and names of the networks that are the project's."""
     return [
-        one(key, network["name"])
+        (key, network["name"])
         for key, network in sorted(application.project.networks.items())
         if not network.get("external")
     ]
 
 
-def _remove_network(application: Application, key: str, name: str) -> None:
+def _marked_networks(application: Application, key: str) -> list[Tree]:
     marks = [f"{labels.PROJECT}={application.project.name}", f"{labels.NETWORK}={key}"]
-    rows = application.engine.networks(label=marks)
+    return application.engine.networks(label=marks)
+
+
+def remove_networks_at_once(application: Application, at_once: OnePass, after: list[str]) -> None:
+    """The same as part of `at_once`, once what is in `after` is done."""
+    for key, name in own_networks(application):
+        rows = _marked_networks(application, key)
+        named = [row for row in rows if row["Name"] == name]
+        if rows and not named:
+            application.progress.event(f"Network {name}", "No resource found to remove", WARNING)
+        for row in named:
+            at_once.add(
+                f"remove network {row['Id']}",
+                "DELETE",
+                f"/networks/{row['Id']}",
+                _removal_steps(application, name),
+                after=after,
+                tolerated=(IN_USE, GONE),
+            )
+
+
+def _removal_steps(application: Application, name: str) -> Steps:
+    event = f"Network {name}"
+
+    def done(status: int, answer: Tree) -> None:
+        if status == IN_USE:
+            application.progress.event(event, "Resource is still in use", WARNING)
+        elif status == GONE:
+            application.progress.event(event, "No resource found to remove", WARNING)
+        else:
+            application.progress.event(event, "Removed")
+
+    def failed(error: APIError) -> Exception:
+        application.progress.event(event, "Error", ERROR)
+        return ComposeError(f"failed to remove network {name}: Error response from daemon: {error.message}")
+
+    return Steps(lambda: application.progress.event(event, "Removing"), done, failed)
+
+
+def _remove_network(application: Application, key: str, name: str) -> None:
+    rows = _marked_networks(application, key)
     if not rows:
         return
-    event = f"Network {name}"
-    application.progress.event(event, "Removing")
+    steps = _removal_steps(application, name)
+    steps.begun()
     found = False
     for row in rows:
         if row["Name"] != name:
             continue
         there = application.engine.network(row["Id"])
         if there is not None and there.get("Containers"):
-            application.progress.event(event, "Resource is still in use", WARNING)
+            steps.done(IN_USE, {})
             found = True
             continue
         try:
@@ -208,13 +289,11 @@ def _remove_network(application: Application, key: str, name: str) -> None:
         except NotFound:
             continue
         except APIError as error:
-            application.progress.event(event, "Error", ERROR)
-            message = f"failed to remove network {name}: Error response from daemon: {error.message}"
-            raise ComposeError(message) from None
-        application.progress.event(event, "Removed")
+            raise steps.failed(error) from None
+        steps.done(204, {})
         found = True
     if not found:
-        application.progress.event(event, "No resource found to remove", WARNING)
+        steps.done(GONE, {})
 
 
 # -- volumes

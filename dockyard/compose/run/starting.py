@@ -13,13 +13,16 @@ from dockyard.compose.plan.mounts import injected
 from dockyard.compose.plan.observed import Observed, of_services
 from dockyard.compose.plan.order import for_each_service, together
 from dockyard.compose.run.hooks import run_hooks
+from dockyard.compose.run.one_pass import Steps
 from dockyard.compose.run.progress import DONE, ERROR, WARNING
+from dockyard.compose.run.resources import network_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dockyard.compose.run.application import Application
     from dockyard.compose.run.hooks import Output
+    from dockyard.compose.run.one_pass import OnePass
 
 Tree = dict[str, Any]
 
@@ -60,6 +63,65 @@ def start_services(
             wait_for(application, project.name, wanted, there, deadline)
     except Impatience:
         raise ComposeError(f"application not healthy after {wait_timeout:g}s") from None
+
+
+def creation_key(name: str) -> str:
+    """By which what comes after a container's making in one pass names it."""
+    return f"create {name}"
+
+
+def start_at_once(application: Application, at_once: OnePass, containers: Sequence[Observed]) -> None:
+    """Let `at_once` start those containers that it makes and that need nothing of us before or afterwards.
+
+    None is started unless all could be made.
+    """
+    services = application.project.services
+    made = [creation_key(one.name) for one in containers]
+    keys: dict[str, list[str]] = {}
+
+    def add(name: str) -> list[str] | None:
+        if name not in keys:
+            before = _before(name)
+            if before is None:
+                return None
+            keys[name] = [_start(one, before) for one in of_services(containers, [name])]
+        return keys[name]
+
+    def _before(name: str) -> list[str] | None:
+        service = services[name]
+        if not _plain(application, name, service):
+            return None
+        before: list[str] = []
+        for other, dependency in (service.get("depends_on") or {}).items():
+            if dependency.get("condition") != "service_started":
+                return None
+            others = add(other) if other in services else []
+            if others is None:
+                return None
+            before += others
+        return before
+
+    def _start(one: Observed, before: list[str]) -> str:
+        event = f"Container {one.name}"
+
+        def done(status: int, answer: Tree) -> None:
+            one.state = "running"
+            application.progress.event(event, "Started")
+
+        steps = Steps(lambda: application.progress.event(event, "Starting"), done, lambda error: error)
+        place = f"/containers/{{{creation_key(one.name)}}}/start"
+        networks = [network_key(network) for network in application.project.networks.values()]
+        after = [*made, *before, *(key for key in networks if key in at_once)]
+        return at_once.add(f"start {one.name}", "POST", place, steps, after=after)
+
+    for name in services:
+        add(name)
+
+
+def _plain(application: Application, name: str, service: Tree) -> bool:
+    """Whether a service's containers are started without files that are written into them, hooks, or ports to find."""
+    ranges = any("-" in port.get("published", "") for port in service.get("ports") or ())
+    return not (ranges or service.get("post_start") or injected(application.project, name, service))
 
 
 def _awaited(application: Application, name: str) -> str:

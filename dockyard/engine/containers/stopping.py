@@ -12,9 +12,12 @@ from dockyard.errors import Conflict, InvalidParameter, NotFound, SystemFailure,
 from dockyard.runtime.errors import RuntimeFailure
 from dockyard.shim.connection import Shim
 from dockyard.signals import parse_signal, signal_to_send
+from dockyard.timestamps import nanoseconds
 
 log = logging.getLogger("dockyard.containers")
 
+SETTLING = 1.0  # s after its start that a program has to say which signals it handles
+_TERMINAL_STOPS = 1 << (signal.SIGTTIN - 1) | 1 << (signal.SIGTTOU - 1)
 LAST_PATIENCE = 5.0  # how long the end of a killed container is waited for, s
 
 
@@ -45,6 +48,8 @@ class Stopping:
         self._index.save_surely(container)
         try:
             await self._resume(container, shim)
+            if timeout:
+                await _begun(container, signo)
             await shim.signal(signo)
             self._index.emit(container, "kill", signal=str(signo))
             await asyncio.wait_for(shim.wait(), timeout if timeout >= 0 else None)
@@ -138,6 +143,30 @@ class Stopping:
         if not container.state.running or container.shim is None:
             raise Conflict(f"cannot kill container: {reference}: container {container.id} is not running")
         return container, container.shim
+
+
+async def _begun(container: Container, signo: int) -> None:
+    """Give a program that was started only now the moment that it takes to say what it does with the signal.
+
+    The kernel drops a signal that the first process of a PID namespace neither handles nor blocks (pid_namespaces(7)):
+    sent before docker-init has come to that, it would be lost, and the whole time to follow it waited for in vain.
+    """
+    ending = nanoseconds(container.state.started_at) / 1e9 + SETTLING
+    while time.time() < ending and not _takes(container.state.pid, signo):  # noqa: ASYNC110  (the kernel tells nobody)
+        await asyncio.sleep(0.005)
+
+
+def _takes(pid: int, signo: int) -> bool:
+    """Whether a process does anything with a signal, or is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file if line.startswith("Sig"))
+        blocked, ignored, caught = (int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt"))
+        # docker-init waits for its signals by sigtimedwait, in which they do not count as blocked; these it ignores
+        waits = ignored & _TERMINAL_STOPS == _TERMINAL_STOPS
+        return waits or bool((blocked | ignored | caught) >> (signo - 1) & 1)
+    except (OSError, KeyError, ValueError):
+        return True
 
 
 def _stop_signal(container: Container) -> int:
