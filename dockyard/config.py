@@ -16,6 +16,7 @@ import msgspec
 
 from dockyard import foreign_settings
 from dockyard.errors import InvalidParameter
+from dockyard.timestamps import duration
 
 DEFAULT_FILE = "/etc/dockyard/daemon.json"
 DEFAULT_SOCKET = "unix:///run/dockyard/docker.sock"
@@ -145,6 +146,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     log_driver: Annotated[str, _about("Default driver for container logs")] = "json-file"
     log_opts: Annotated[dict[str, str], _about("Default log driver options for containers")] = {}
     registry_mirrors: Annotated[list[str], _about("Preferred registry mirror")] = []
+    cleanup_budget: Annotated[str, _about("Keep images, build cache and logs to a size, e.g. 50GB")] = ""
+    cleanup_keep: Annotated[str, _about("How long nothing is removed after its last use")] = "10m"
     signature_policy: Annotated[str, _about("policy.json that says which images' signatures are demanded")] = ""
     insecure_registries: Annotated[list[str], _about("Enable insecure registry communication")] = []
     max_concurrent_downloads: Annotated[int, _about("Set the max concurrent downloads")] = 3
@@ -229,6 +232,8 @@ RELOADABLE = frozenset(
         "registry_mirrors",
         "insecure_registries",
         "signature_policy",
+        "cleanup_budget",
+        "cleanup_keep",
         "max_concurrent_downloads",
         "max_concurrent_uploads",
         "default_runtime",
@@ -236,6 +241,7 @@ RELOADABLE = frozenset(
         "features",
     }
 )
+SMALLEST_BUDGET = 100_000_000
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -550,6 +556,10 @@ def _check(config: Config) -> None:
         raise InvalidParameter("--bip cannot be used with --bridge=none")
     _check_networks(config)
     bytes_of(config.default_shm_size)
+    if config.cleanup_budget and bytes_of(config.cleanup_budget) < SMALLEST_BUDGET:
+        raise InvalidParameter(f"cleanup-budget {config.cleanup_budget} is less than 100 MB")
+    if (duration(config.cleanup_keep) or 0) < 0 or duration(config.cleanup_keep) is None:
+        raise InvalidParameter(f"cleanup-keep: '{config.cleanup_keep}' is no duration such as 10m")
     if config.default_cgroupns_mode not in ("", "host", "private"):
         raise InvalidParameter(
             f'default cgroup namespace mode ({config.default_cgroupns_mode}) is invalid; use "host" or "private"'

@@ -419,6 +419,7 @@ class Build:
             )
             image = self._images.platforms.choose(name, wanted)
         self.in_use.add(image.id)
+        self._images.note_use(image.id)
         return image
 
     def _credentials(self, reference: Reference) -> Credentials | None:

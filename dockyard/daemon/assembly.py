@@ -14,11 +14,12 @@ from dockyard.api.services import Services
 from dockyard.builder.builder import Builder
 from dockyard.builder.cache.records import StepCache
 from dockyard.builder.exec.run import Runner
-from dockyard.config import Config, parse_mark
+from dockyard.config import Config, bytes_of, parse_mark
 from dockyard.content.patience import Patience
 from dockyard.content.registry import RegistryClient
 from dockyard.content.signatures.gate import SignatureGate
 from dockyard.content.unpack import Worker
+from dockyard.daemon.cleanup import Cleanup
 from dockyard.engine.containers.archive import ArchiveService
 from dockyard.engine.containers.checkpoints.forks import ForkService
 from dockyard.engine.containers.checkpoints.service import CheckpointService
@@ -56,6 +57,7 @@ from dockyard.networks.claims import AddressClaims
 from dockyard.oci.manifest import host
 from dockyard.shim.client import Shims
 from dockyard.snapshots.choice import choose
+from dockyard.timestamps import duration
 from dockyard.volumes.local import LocalDriver
 from dockyard.watchdog import Step, unwatched
 
@@ -160,6 +162,13 @@ class Engine:
             on_disk=database.on_disk,
         )
 
+        self._cleanup = Cleanup(images, self.services.builder.usage, index)
+        self._keep_to_budget(config)
+
+    def _keep_to_budget(self, config: Config) -> None:
+        budget = bytes_of(config.cleanup_budget) if config.cleanup_budget else 0
+        self._cleanup.configure(budget, (duration(config.cleanup_keep) or 0) / 1e9)
+
     async def open(self) -> None:
         """Start the zygote, bring networks up, take containers up again."""
         # before there is a copy of the database, beside which one that has nothing on the disk is taken for a new one
@@ -183,6 +192,8 @@ class Engine:
         self._leases.open()
         self._undo.push_async_callback(self._leases.close)
         self._undo.push_async_callback(self.services.builder.close)
+        self._cleanup.open()
+        self._undo.push_async_callback(self._cleanup.close)
         naming = asyncio.ensure_future(self.services.fsck.name_at_start())
         self._undo.callback(naming.cancel)
         await self._on_disk()
@@ -220,6 +231,7 @@ class Engine:
         self.config = config
         self._registry.configure(config.registry_mirrors, config.insecure_registries)
         self.services.images.gate.configure(config.signature_policy)
+        self._keep_to_budget(config)
         self._containers.reload(config)
         self.services.system.reload(config)
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +161,23 @@ class CacheUsage:
         """
         async with self._pruning:
             return await self._prune(order, told)
+
+    async def remove(self, entry: CacheEntry) -> int:
+        """Let go of one thing, unless it is in use or an image's by now; the bytes that are free when this returns."""
+        async with self._pruning:
+            if entry.kind == STEP:
+                kept = {one.id for one in self._steps() if not one.in_use and not one.shared}
+                if entry.id not in kept:
+                    return 0
+            elif entry.handles[0] in await asyncio.to_thread(self._in_use, entry.kind):
+                return 0
+            gone = await self._remove(entry)
+            await self.layers.freed()
+            return gone
+
+    def _in_use(self, kind: str) -> set[str]:
+        rows: Iterable[tuple[Any, ...]] = self.mounts.rows() if kind == MOUNT else self.contexts.rows()
+        return {name for name, *_, in_use in rows if in_use}
 
     async def collect(self) -> None:
         """Keep to the budget: a tenth of the file system, between 2 and 100 GB; not more than every few minutes."""

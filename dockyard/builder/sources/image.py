@@ -54,6 +54,7 @@ class ImageResolver:
             if found.chain_id is not None:
                 self._job.hold(found.chain_id)
             self._known[name, platform] = found
+            self._job.solver.images.note_use(found.id)
         return found
 
     def files(self, name: str, image: Image, *, shown: str = "", line: int = 0) -> ImageFiles:

@@ -104,6 +104,8 @@ class ContainerMaker:
         wanted = parse_platform(platform) if platform else None
         image = self._images.platforms.choose(config.image, wanted) if config.image and origin is None else None
         warnings = _platform_warnings(image, wanted) if image is not None else []
+        if image is not None:
+            self._images.note_use(image.id)
         container_id = secrets.token_hex(32)
         self._index.reserve(name, container_id)
         try:

@@ -52,6 +52,8 @@ from dockyard.timestamps import parse_time, timestamp
 
 log = logging.getLogger("dockyard.images")
 
+USE_NOTED_EVERY = 1.0  # s
+
 
 class ImageRow(msgspec.Struct, frozen=True):
     """An image as the database keeps it, under its ID."""
@@ -88,6 +90,8 @@ class ImageService:
         self.platforms = Platforms(self)
         self.layer_blobs = LayerBlobs(database)
         self.gate = SignatureGate()
+        self._uses = database.collection("image_uses", float)
+        self._used: dict[str, float] = dict(self._uses.all())
         # asked before an image is removed; the container service adds itself
         self.users: list[Callable[[str], Sequence[ImageUser]]] = []
         self._database = database
@@ -242,6 +246,19 @@ class ImageService:
         """The containers that use an image."""
         return [user for users in self.users for user in users(image_id)]
 
+    # -- use
+
+    def note_use(self, image_id: str) -> None:
+        """The image is used now: by a container that is made of it, or by a build."""
+        now = time.time()
+        if image_id in self._images and now - self._used.get(image_id, 0) > USE_NOTED_EVERY:
+            self._used[image_id] = now
+            self._uses.put(image_id, now, lazy=True)
+
+    def last_used(self, image_id: str) -> float:
+        """When the image was used or came, UNIX s; 0 when nobody has noted it."""
+        return self._used.get(image_id, 0.0)
+
     # -- making
 
     def put(self, raw: bytes, *, parent: str | None = None) -> str:
@@ -257,6 +274,7 @@ class ImageService:
                 self.layers.get(stored.chain_id)
             self._keep(image_id, row)
             self._take_up(image_id, stored)
+            self.note_use(image_id)
         elif parent is not None and self._images[image_id].parent is None and parent != image_id:
             self.set_parent(image_id, parent)
         return image_id
@@ -505,6 +523,8 @@ class ImageService:
         self.names.leave_out(image_id)
         self._documents.delete(image_id)
         self._rows.delete(image_id)
+        if self._used.pop(image_id, None) is not None:
+            self._uses.delete(image_id, lazy=True)
         if stored.parent is not None and stored.parent in self._children:
             self._children[stored.parent].discard(image_id)
         self.events.emit("image", "delete", image_id, {"name": image_id})  # its labels have gone with it
