@@ -128,7 +128,7 @@ class Line(NamedTuple):
 
 
 def lines_of(page: str) -> Iterator[Line]:
-    """The lines of the page's blocks, indented or fenced; one that shows Python is left out."""
+    """The lines of the page's blocks, indented or fenced; those that show Python or JSON are left out."""
     fenced, block_begins, skipped = False, True, False
     for number, text in enumerate((ROOT / page).read_text().splitlines(), 1):
         if text.startswith("```"):
@@ -139,7 +139,7 @@ def lines_of(page: str) -> Iterator[Line]:
             continue
         line = text.strip()
         if block_begins:
-            skipped = line.startswith(PYTHON)
+            skipped = line.startswith((*PYTHON, "{"))
             block_begins = False
         if line and not skipped:
             yield Line(page, number, re.sub(r"\s{2,}#.*", "", line))
