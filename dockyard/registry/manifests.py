@@ -211,6 +211,19 @@ class Manifests:
         if content.subject is not None:
             await self._storage.write(layout.referrer_link(name, content.subject.digest, digest), digest.encode())
 
+    async def _has_child(self, name: str, digest: str) -> bool:
+        """Whether the repository has a manifest, or a blob: BuildKit keeps caches as indexes of blobs."""
+        try:
+            await self._storage.size(layout.revision_link(name, digest))
+            return True
+        except Missing:
+            pass
+        try:
+            await self._blobs.want(name, digest)
+        except Refused:
+            return False
+        return True
+
     async def _check(self, name: str, content: Content) -> None:
         """Raise Refused when a part of the manifest is not there; those that are will not be collected soon."""
         missing = []
@@ -220,9 +233,7 @@ class Manifests:
             except Refused:
                 missing.append(digest)
         for digest in content.children():
-            try:
-                await self._storage.size(layout.revision_link(name, digest))
-            except Missing:
+            if not await self._has_child(name, digest):
                 missing.append(digest)
         if missing:
             raise Missed(missing)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.builder.cache.config import ImportedStep
 from dockyard.builder.cache.records import StepCache, StepRow
 from dockyard.engine.images.layer_store import chains_of
 
@@ -47,7 +48,7 @@ def with_steps(raw: bytes, diff_ids: list[str], cache: StepCache) -> bytes:
     return msgspec.json.encode(document)
 
 
-def steps_in(raw: bytes, diff_ids: list[str]) -> dict[str, StepRow]:
+def steps_in(raw: bytes, diff_ids: list[str]) -> dict[str, ImportedStep]:
     """The steps that an image's configuration tells of, by their keys."""
     try:
         steps = msgspec.json.decode(raw, type=_Config).steps[:MOST_STEPS]
@@ -59,5 +60,6 @@ def steps_in(raw: bytes, diff_ids: list[str]) -> dict[str, StepRow]:
         if 0 <= step.below <= len(chains) - step.made:
             parent = chains[step.below - 1] if step.below else None
             diff_id = diff_ids[step.below] if step.made else ""
-            found[step.key] = StepRow(parent, diff_id, step.name[:500], step.created[:40], moment, moment)
+            row = StepRow(parent, diff_id, step.name[:500], step.created[:40], moment, moment)
+            found[step.key] = ImportedStep(row, tuple(diff_ids[: step.below + step.made]))
     return found

@@ -18,13 +18,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dockyard.builder.cache.config import ImportedStep
 from dockyard.builder.cache.explanation import INSTRUCTION, why_hit, why_missed
 from dockyard.builder.cache.records import StepCache, StepRow
 from dockyard.builder.graph.progress import Output, Part, Progress, Step, now
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
 from dockyard.builder.trees import DirectoryTree
 from dockyard.engine.containers.layers import ContainerLayers
-from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore
+from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore, chains_of
+from dockyard.engine.images.layers import register_layers
 from dockyard.errors import DockyardError, NotFound, words
 from dockyard.timestamps import timestamp
 
@@ -202,8 +204,11 @@ class Job:
         self.client = client
         self.progress = progress
         self.explain = False
-        # steps that images tell of which this build has named
-        self.imported: dict[str, StepRow] = {}
+        # steps that caches tell of which this build has named, and how to get layers that those have
+        self.imported: dict[str, ImportedStep] = {}
+        self.remote_layers: dict[str, Callable[[], AsyncIterator[bytes]]] = {}
+        self._remade: set[Vertex] = set()  # what nobody's claim counts for any more
+        self.keys: dict[Vertex, list[str]] = {}
         self.holds: list[str] = []
         self.rows: dict[Vertex, StepRow] = {}
         self.closing: list[Callable[[], object]] = []
@@ -261,6 +266,45 @@ class Job:
         self._step(vertex, cached=True, started=moment, completed=moment)
         return result
 
+    async def here(self, vertex: Vertex) -> Rootfs:
+        """The root file system that comes of a step, with all its layers here. Raises StepFailed."""
+        found = await self._present(vertex, await self.rootfs(vertex))
+        assert isinstance(found, Rootfs)
+        return found
+
+    async def _present(self, vertex: Vertex, result: Result) -> Result:
+        """A result whose layers are here: brought from the cache that tells of it, or else made."""
+        if not isinstance(result, Rootfs) or result.chain_id is None or result.chain_id in self.solver.layers:
+            return result
+        try:
+            if await self._bring(result):
+                return result
+        except DockyardError as error:
+            log.info("layers of %s can't be had from a cache: %s", vertex.name, error)
+        if vertex not in self._remade:
+            self._remade.add(vertex)
+            self._tasks[vertex] = asyncio.ensure_future(self._solve(vertex))
+        return await asyncio.shield(self._tasks[vertex])
+
+    async def _bring(self, rootfs: Rootfs) -> bool:
+        """Fetch the layers that are missing; whether there is somewhere to fetch them from."""
+        layers = self.solver.layers
+        pairs = zip(rootfs.diff_ids, chains_of(rootfs.diff_ids), strict=True)
+        missing = [diff_id for diff_id, chain_id in pairs if chain_id not in layers]
+        if not all(diff_id in self.remote_layers for diff_id in missing):
+            return False
+        async with self.shown(f"[internal] fetching {len(missing)} layers from the cache"):
+
+            def source(index: int, diff_id: str) -> Callable[[], Awaitable[AsyncIterator[bytes]]]:
+                async def opened() -> AsyncIterator[bytes]:
+                    return self.remote_layers[diff_id]()
+
+                return opened
+
+            for layer in await register_layers(self.solver.images, list(rootfs.diff_ids), source):
+                self.holds.append(layer.chain_id)
+        return True
+
     async def _solve(self, vertex: Vertex) -> Result:
         inputs = await self._inputs(vertex)
         key = vertex.key(inputs)
@@ -269,7 +313,8 @@ class Job:
             return found
         if vertex.ready or vertex.hidden:
             moment = now()
-            result = await self._fly(vertex, key, "", inputs)
+            inputs = await self._all_present(vertex, inputs)
+            result = await self._fly(vertex, vertex.key(inputs), "", inputs)
             self._step(vertex, cached=True, started=moment, completed=now())
             return result
         return await self._watched(vertex, lambda started: self._make(vertex, key, inputs, started))
@@ -303,21 +348,37 @@ class Job:
             self._step(vertex)
 
     def _cached(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int = 0) -> Result | None:
-        row = self.solver.cache.find(key) or self.imported.get(key)
-        if row is None or (row.chain_id is not None and row.chain_id not in self.solver.layers):
-            return None
-        base = inputs[0] if inputs else Rootfs()
-        if not isinstance(base, Rootfs) or base.chain_id != row.parent:
-            base = self._stack(row.parent)
-        if row.chain_id is not None:
+        row = self.solver.cache.find(key)
+        if row is not None and (row.chain_id is None or row.chain_id in self.solver.layers):
+            result = self._known(row, inputs)
+        else:
+            imported = self.imported.get(key) if vertex not in self._remade else None
+            if imported is None:
+                return None
+            row = imported.row
+            result = Rootfs(imported.diff_ids, row.created)
+        if row.chain_id is not None and row.chain_id in self.solver.layers:
             self.hold(row.chain_id)
         self.rows[vertex] = row
+        self._note_key(vertex, key)
         moment = now()
         if self.explain and not vertex.hidden:
             self._step(vertex, started=started or moment)
             self.progress.add(Output(vertex.digest, 1, why_hit(row).encode(), moment))
         self._step(vertex, cached=True, started=started or moment, completed=moment)
+        return result
+
+    def _known(self, row: StepRow, inputs: Sequence[Result]) -> Rootfs:
+        """The result that a record of ours tells of."""
+        base = inputs[0] if inputs else Rootfs()
+        if not isinstance(base, Rootfs) or base.chain_id != row.parent:
+            base = self._stack(row.parent)
         return Rootfs((*base.diff_ids, row.diff_id) if row.diff_id else base.diff_ids, row.created)
+
+    def _note_key(self, vertex: Vertex, key: str) -> None:
+        known = self.keys.setdefault(vertex, [])
+        if key and key not in known:
+            known.append(key)
 
     def _stack(self, chain_id: str | None) -> Rootfs:
         found: list[str] = []
@@ -368,17 +429,36 @@ class Job:
             raise
         self.progress.add(Step(digest, name, started=started, completed=now()))
 
-    async def _make(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int) -> Result:
+    async def _all_present(self, vertex: Vertex, inputs: Sequence[Result], *, but_base: bool = False) -> list[Result]:
+        """What a step is made of, with all layers here; with `but_base` its first input as it is."""
+        pairs = list(zip(vertex.inputs, inputs, strict=True))
+        there = [result for _, result in pairs[:1]] if but_base else []
+        return there + [await self._present(other, result) for other, result in pairs[len(there) :]]
+
+    async def _by_content(
+        self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int
+    ) -> tuple[str, Result | None]:
+        """What a step is known by, told from its inputs' contents but the base's, and what is known of it."""
         looking = Flight()
         looking.waiting.append((self, vertex))
         content = await vertex.content_key(Work(self, vertex, looking), inputs)
-        if content and not vertex.ignore_cache:
-            found = self._cached(vertex, content, inputs, started)
+        found = self._cached(vertex, content, inputs, started) if content and not vertex.ignore_cache else None
+        if found is not None and key and content not in self.imported and (row := self.rows.get(vertex)) is not None:
+            self.solver.cache.put(key, row.parent, row.diff_id, name=row.name, created=row.created, facts=row.facts)
+        return content, found
+
+    async def _make(self, vertex: Vertex, key: str, claimed: Sequence[Result], started: int) -> Result:
+        inputs = await self._all_present(vertex, claimed, but_base=True)
+        content, found = await self._by_content(vertex, key, inputs, started)
+        if found is not None:
+            return found
+        there = await self._all_present(vertex, inputs)
+        if there != list(claimed):  # somebody's claim could not be kept, and what it was about has been made
+            inputs, key = there, vertex.key(there)
+            found = None if vertex.ignore_cache or not key else self._cached(vertex, key, inputs, started)
+            if found is None:
+                content, found = await self._by_content(vertex, key, inputs, started)
             if found is not None:
-                if key and content not in self.imported and (row := self.rows.get(vertex)) is not None:
-                    self.solver.cache.put(
-                        key, row.parent, row.diff_id, name=row.name, created=row.created, facts=row.facts
-                    )
                 return found
         if self.explain:
             rows = [row for _, row in self.solver.cache.rows()]
@@ -393,6 +473,8 @@ class Job:
 
     async def _fly(self, vertex: Vertex, key: str, content: str, inputs: Sequence[Result]) -> Result:
         """Make it, or wait for who is making it."""
+        self._note_key(vertex, key)
+        self._note_key(vertex, content)
         name = content or key or secrets.token_hex(16)
         if vertex.ignore_cache:
             name += secrets.token_hex(8)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dockyard.builder.cache.inline import steps_in
 from dockyard.builder.context import LARGEST_DOCKERFILE
+from dockyard.builder.doors.buildkit.caches import import_caches
 from dockyard.builder.doors.buildkit.client import SessionClient
 from dockyard.builder.doors.buildkit.definitions import definition_of
 from dockyard.builder.doors.buildkit.options import EXPLAIN, cache_sources, check_frontend, check_syntax, request_of
@@ -20,13 +20,12 @@ from dockyard.builder.graph.progress import Finding, Progress
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Files, Vertex
-from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
-from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.errors import InvalidParameter
 from dockyard.grpc.status import CallFailed
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Build:
         self.job.explain = options.get(f"build-arg:{EXPLAIN}", "") not in ("", "0", "false")
         text, main = await self._definition(options)
         check_syntax(text)
-        await self._import_caches(options)
+        await import_caches(self.job, cache_sources(options))
         platforms = [part for part in options.get("platform", "").split(",") if part] or [""]
         contexts = ContextResolver(self.job, main)
         found = {}
@@ -97,16 +96,6 @@ class Build:
                 self._tell(conversion.violations)
             found[platform or built.platform] = built
         return found
-
-    async def _import_caches(self, options: Mapping[str, str]) -> None:
-        """Take up the steps that images named by `--cache-from` tell of; one that can't be had is gone on without."""
-        for reference in cache_sources(options):
-            try:
-                async with self.job.shown(f"importing cache manifest from {reference}"):
-                    image = await ImageResolver(self.job, pull=False).resolve(reference, "")
-                    self.job.imported.update(steps_in(image.raw, list(image.config.rootfs.diff_ids)))
-            except DockyardError as error:
-                log.info("no cache from %s: %s", reference, error)
 
     def _tell(self, violations: Sequence[Violation]) -> None:
         """Hand on what the build checks have found."""

@@ -16,6 +16,7 @@ from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
+from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
@@ -160,23 +161,27 @@ class Control:
         exporters = [(exporter.type, dict(exporter.attrs)) for exporter in request.exporters]
         if not exporters and request.exporter:
             exporters = [(request.exporter, dict(request.exporter_attrs))]
-        for cache in request.cache.exports:
-            if cache.type != "inline":
-                raise InvalidParameter(f"a cache can't be exported to {cache.type} here, but inline, in the image")
+        caches = [CacheExport(cache.type, dict(cache.attrs)) for cache in request.cache.exports]
+        if any(cache.type == "inline" for cache in caches):
             exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
-        return await self.run_build(build, request.frontend, exporters)
+        caches = [cache for cache in caches if cache.type != "inline"]
+        return await self.run_build(build, request.frontend, exporters, caches)
 
     async def run_build(
-        self, build: Build, frontend: str, exporters: Sequence[tuple[str, Mapping[str, str]]]
+        self,
+        build: Build,
+        frontend: str,
+        exporters: Sequence[tuple[str, Mapping[str, str]]],
+        caches: Sequence[CacheExport] = (),
     ) -> dict[str, str]:
         """Build what the frontend makes of the build's options, or what the client returns; what it is to be told."""
-        check_wishes(build.options)
+        check_wishes(build.options, caches)
         found = await build.convert(frontend, build.options, {}) if frontend else await build.returned
         for built in found.values():
             build.job.announce(built.vertex)
         for built in found.values():
-            await build.job.rootfs(built.vertex)
-        told = await export_all(build, found, exporters)
+            await build.job.here(built.vertex)
+        told = await export_all(build, found, exporters, caches)
         self.solver.beside(self.usage.collect())
         return told
 

@@ -9,6 +9,8 @@ from dockyard.builder.attestations.making import attestations_of
 from dockyard.builder.attestations.provenance import Request
 from dockyard.builder.attestations.wanted import wanted_attestations
 from dockyard.builder.attributes import flag
+from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
+from dockyard.builder.doors.buildkit.options import CacheEntry
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.files import export_directory, export_tar
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
 Output = tuple[str, Mapping[str, str]]  # type and attributes
 
 
-def check_wishes(options: Mapping[str, str]) -> None:
+def check_wishes(options: Mapping[str, str], caches: Sequence[CacheEntry]) -> None:
     """Say what cannot be had before anything is built. Raises InvalidParameter."""
     wanted_attestations(options)
+    check_exports(caches)
 
 
-async def export_all(build: Build, found: Mapping[str, Built], outputs: Sequence[Output]) -> dict[str, str]:
-    """Write all outputs of a build that is done. What the client is told."""
+async def export_all(
+    build: Build, found: Mapping[str, Built], outputs: Sequence[Output], caches: Sequence[CacheEntry]
+) -> dict[str, str]:
+    """Write all outputs and caches of a build that is done. What the client is told."""
     several = len(found) > 1 or flag(build.options, "multi-platform")
     packed = PackedLayers(build.job)
     wanted = wanted_attestations(build.options)
@@ -40,7 +45,7 @@ async def export_all(build: Build, found: Mapping[str, Built], outputs: Sequence
     told: dict[str, str] = {}
     for number, (kind, attributes) in enumerate(outputs):
         told.update(await _export(results, packed, kind, attributes, number))
-    return told
+    return told | await export_caches(build.job, found, packed, caches)
 
 
 async def _export(

@@ -37,19 +37,21 @@ def check_syntax(text: str) -> None:
         )
 
 
-def cache_sources(options: Mapping[str, str]) -> list[str]:
-    """The images that `--cache-from` names. Raises InvalidParameter."""
-    found = [name for name in options.get("cache-from", "").split(",") if name]
-    try:
-        entries = msgspec.json.decode(options.get("cache-imports", "[]"), type=list[_CacheImport] | None) or []
-    except msgspec.DecodeError as error:
-        raise InvalidParameter(f"failed to unmarshal cache-imports: {error}") from None
-    return found + [entry.attrs["ref"] for entry in entries if entry.type == "registry" and entry.attrs.get("ref")]
+class CacheEntry(msgspec.Struct, rename="pascal"):
+    """A cache to read or to write: its type and attributes."""
 
-
-class _CacheImport(msgspec.Struct, rename="pascal"):
     type: str = ""
     attrs: dict[str, str] = {}
+
+
+def cache_sources(options: Mapping[str, str]) -> list[CacheEntry]:
+    """What `--cache-from` names. Raises InvalidParameter."""
+    found = [CacheEntry("registry", {"ref": name}) for name in options.get("cache-from", "").split(",") if name]
+    try:
+        entries = msgspec.json.decode(options.get("cache-imports", "[]"), type=list[CacheEntry] | None) or []
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"failed to unmarshal cache-imports: {error}") from None
+    return found + entries
 
 
 def request_of(
