@@ -255,6 +255,7 @@ class Networks:
                 "IPv4Address": f"{state.ip}/{state.prefix_len}" if state.ip else "",
                 "IPv6Address": f"{state.ipv6}/{state.ipv6_prefix_len}" if state.ipv6 else "",
             }
+        peers = [{"Name": name, "IP": where} for name, where in self._networks.peers(network)]
         return {
             "Name": network.name,
             "Id": network.id,
@@ -276,6 +277,7 @@ class Networks:
             "Containers": containers,
             "Options": network.options,
             "Labels": network.labels,
+            **({"Peers": peers} if peers else {}),
         }
 
 

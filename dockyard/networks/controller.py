@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.folders import own_folder
-from dockyard.networks import advertising, files, identity, sandboxes
+from dockyard.networks import advertising, identity, plugin_ipam, sandboxes
 from dockyard.networks.active import Active
 from dockyard.networks.allocation import Allocation
 from dockyard.networks.claims import AddressClaims
@@ -42,6 +42,7 @@ from dockyard.networks.model import (
 from dockyard.networks.published_ports import PublishedPorts, wanted_ports
 from dockyard.networks.publishing import Publisher
 from dockyard.networks.publishing import rules_of as port_rules
+from dockyard.networks.reservations import Reservations
 from dockyard.networks.resolution import Resolution, open_dns
 from dockyard.networks.shared_endpoints import SharedEndpoints
 from dockyard.networks.sweep import delete_links, sweep
@@ -88,6 +89,7 @@ class Controller:
         self._linking = Linking(self.firewall, drivers.bridge, self._active, self._default_network, settings.firewall)
         self._resolution = Resolution(settings, self._active)
         self.shared = SharedEndpoints(cluster, self._overlay, self._resolution.names, self._executor)
+        self._reservations = Reservations(self.shared, self._executor)
         # namespaces that were there before us
         self._found: set[str] = set()
 
@@ -164,7 +166,7 @@ class Controller:
         del self._by_name[network.name]
         await self.shared.forget(network)
         self.allocation.addresses.forget(network)
-        work = [self._do(self.driver(network.driver).remove, network)] if remove else []
+        work: list[Awaitable[None]] = [self.discard(network)] if remove else []
         if network.bridge:
             self.firewall.set_bridges(self._rules())
             if self._firewall_current:
@@ -179,6 +181,7 @@ class Controller:
     async def discard(self, network: Network) -> None:
         """Remove from the kernel what there may be of a network that nobody knows."""
         await self._do(self.driver(network.driver).remove, network)
+        await self._do(plugin_ipam.release_pools, network)
 
     def _rules(self) -> list[BridgeRules]:
         return [rules_of(network) for network in self._networks.values() if network.bridge]
@@ -248,8 +251,8 @@ class Controller:
         async with AsyncExitStack() as undo:
             undo.callback(self._destroy_later, namespace)
             for network, config in networks:
-                held = await self.shared.reserve(network, config, self.allocation.liked(request, network))
-                undo.push_async_callback(self.shared.give_back, network, held)
+                held = await self._reservations.reserve(network, config, self.allocation.liked(request, network))
+                undo.push_async_callback(self._reservations.give_back, network, held)
                 state = self._endpoint(active, network, held)
                 sandbox.endpoints[network.name] = state
                 undo.callback(self.allocation.addresses.free, state)
@@ -315,13 +318,7 @@ class Controller:
         """Let a container share another's sandbox and its files."""
         if not request.joined_netns:
             raise Conflict(f"cannot join network of a non running container: {request.mode.partition(':')[2]}")
-        if request.joined_files_dir and request.files_dir:
-            for name in ("hosts", "resolv.conf", "hostname"):
-                try:
-                    text = Path(request.joined_files_dir, name).read_text(encoding="utf-8", errors="replace")
-                except OSError:
-                    continue
-                files.write(request.files_dir, name, text)
+        identity.copy(request)
         return Sandbox(netns_path=request.joined_netns)
 
     def _start(self, active: Active, sockets: DnsSockets | None) -> None:
@@ -446,6 +443,8 @@ class Controller:
         finally:
             self._publisher.release(active.publications)
             self.allocation.free(container_id, iter(active.sandbox.endpoints.values()))
+        for plan in plans:
+            await self._reservations.left(plan.network, plan.state)
         links = [state.host_interface for state in active.sandbox.endpoints.values() if state.host_interface]
         if links:
             asyncio.get_running_loop().call_later(LINGER, self._remove_links, links)
@@ -468,8 +467,8 @@ class Controller:
                 "to any other network"
             )
         async with AsyncExitStack() as undo:
-            held = await self.shared.reserve(network, config, self.allocation.liked(active.request, network))
-            undo.push_async_callback(self.shared.give_back, network, held)
+            held = await self._reservations.reserve(network, config, self.allocation.liked(active.request, network))
+            undo.push_async_callback(self._reservations.give_back, network, held)
             state = self._endpoint(active, network, held)
             active.sandbox.endpoints[network.name] = state
             undo.callback(self.allocation.addresses.free, state)
@@ -512,6 +511,7 @@ class Controller:
         del active.sandbox.endpoints[network.name]
         await self._do(self.driver(network.driver).detach, namespace, plan)
         self.allocation.addresses.free(state)
+        await self._reservations.left(network, state)
         if active.gateway_network == network.name:
             active.gateway_network = self._choose_gateway(active)
             if active.gateway_network:
@@ -579,6 +579,7 @@ class Controller:
             return
         for state in sandbox.endpoints.values():
             self.allocation.addresses.retake(state)
+            await self._reservations.found(self._networks[state.network_id], state)
         active.namespace = await self._do(sandboxes.reopen, sandbox.netns_path, sandbox.sandbox_id)
         active.gateway_network = self._choose_gateway(active)
         await self._do(self._mend, active)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from dockyard.errors import InvalidParameter
 from dockyard.networks import files
@@ -40,6 +41,18 @@ def write(
         own = [entry for state in sandbox.endpoints.values() for entry in _own_entries(request, state)]
         hosts = files.hosts_text([*extra, *linked, *own])
     files.write(request.files_dir, "hosts", hosts)
+
+
+def copy(request: JoinRequest) -> None:
+    """Let a container have the files as the one has them whose network it shares."""
+    if not request.joined_files_dir or not request.files_dir:
+        return
+    for name in ("hosts", "resolv.conf", "hostname"):
+        try:
+            text = Path(request.joined_files_dir, name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        files.write(request.files_dir, name, text)
 
 
 def connected(request: JoinRequest, state: EndpointState) -> None:

@@ -9,7 +9,8 @@ PortBindings = dict[str, list[tuple[str, str]]]
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
     """One address pool of a network, in CIDR and address notation; empty means: choose, or none.
 
-    `chosen`: we have, and may another time choose another subnet; users can't give addresses of it.
+    `chosen`: we have, and may another time choose another subnet; users can't give addresses of it. `pool_id`: what the
+    plugin that has given it calls it.
     """
 
     subnet: str = ""
@@ -17,6 +18,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
     ip_range: str = ""
     auxiliary: dict[str, str] = {}
     chosen: bool = False
+    pool_id: str = ""
 
 
 class Network(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -56,6 +57,14 @@ class SharedEndpoints:
     def peers(self, network_id: str) -> list[Peer]:
         """Who is attached to a shared network on other hosts."""
         return list(self._remote.get(network_id, ()))
+
+    def hosts(self, network_id: str, here: bool) -> list[tuple[str, str]]:
+        """The hosts with endpoints on a shared network, and this one if it is `here`: a name for each, its address."""
+        found = {peer.host for peer in self._remote.get(network_id, ())}
+        if here and self._cluster is not None and network_id in self._remote:
+            found.add(self._cluster.host)
+        # twelve hex digits, as Docker's names of such hosts; the same wherever they are asked for
+        return [(hashlib.sha256(host.encode()).hexdigest()[:12], host) for host in sorted(found)]
 
     async def forget(self, network: Network) -> None:
         """Know nobody on the network any more."""

@@ -80,6 +80,11 @@ def test_containers_of_two_hosts_reach_each_other_by_name(engines: tuple[EngineP
     assert len(set(addresses)) == 2
     eventually(lambda: two.run_docker("exec", "right", "ping", "-c1", "-W1", "left").returncode == 0)
     one.docker("exec", "left", "ping", "-c1", "-W2", "right")
+    for engine in engines:  # each knows of itself and of the other
+        eventually(lambda engine=engine: len(engine.inspect("mesh").get("Peers", ())) == 2)  # type: ignore[misc]
+    peers = [engine.inspect("mesh")["Peers"] for engine in engines]
+    assert peers[0] == peers[1]
+    assert [peer["IP"] for peer in peers[0]] == ["192.168.77.1", "192.168.77.2"]
     two.docker("exec", "right", "ping", "-c1", "-W2", "shared")
     # more than a frame of the tunnel holds
     two.docker("exec", "right", "ping", "-c1", "-W2", "-s", "4000", "left")

@@ -1,11 +1,7 @@
 """Network drivers of others, by Docker's plugin protocol."""
 
-import json
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +9,21 @@ import pytest
 
 from dockyard.engine.networks.service import Network
 from dockyard.errors import Conflict, NotFound, SystemFailure
-from dockyard.networks.drivers import remote
+from dockyard.networks import plugin as plugins
 from tests.networks.conftest import Host, ip, run_in
+from tests.networks.plugin_server import PluginServer
 from tests.networks.test_bridge import run
 
 
-class Plugin(HTTPServer):
-    """A plugin on a UNIX socket: its links are veth pairs on a bridge that it makes."""
-
-    address_family = socket.AF_UNIX
+class Plugin(PluginServer):
+    """Its links are veth pairs on a bridge that it makes."""
 
     def __init__(self, path: Path, bridge: str) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
         self.bridge = bridge
-        self.refuses = ""
         self.gateway = ""
-        super().__init__(str(path), Handler)
-
-    def server_bind(self) -> None:
-        self.socket.bind(self.server_address)
-        self.server_name, self.server_port = "plugin", 0
+        super().__init__(path)
 
     def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        if method == self.refuses:
-            return {"Err": "not today"}
         if method == "Plugin.Activate":
             return {"Implements": ["NetworkDriver"]}
         if method == "NetworkDriver.CreateNetwork":
@@ -53,36 +40,11 @@ class Plugin(HTTPServer):
         return {}
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Plugin
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        method = self.path.removeprefix("/")
-        self.server.asked.append((method, body))
-        said = self.server.answer(method, body)
-        data = json.dumps(said).encode()
-        self.send_response(500 if "Err" in said else 200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        return
-
-    def address_string(self) -> str:
-        return "engine"
-
-
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[Plugin]:
-    monkeypatch.setattr(remote, "SOCKETS", (str(tmp_path),))
-    with Plugin(tmp_path / "wire.sock", f"dyp{number}") as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    monkeypatch.setattr(plugins, "SOCKETS", (str(tmp_path),))
+    with Plugin(tmp_path / "wire.sock", f"dyp{number}").served() as server:
         yield server
-        server.shutdown()
-        thread.join()
     subprocess.run(["ip", "link", "delete", server.bridge], check=False, capture_output=True)
 
 

@@ -3,9 +3,15 @@
 moby libnetwork/network.go, validateConfiguration; libnetwork/controller.go, NewNetwork.
 """
 
-from dockyard.errors import Forbidden
+import secrets
+import time
+from datetime import UTC, datetime
+
+from dockyard.errors import Forbidden, InvalidParameter, NotImplementedHere
+from dockyard.networks import plugin_ipam
 from dockyard.networks.drivers import Driver
-from dockyard.networks.model import Network
+from dockyard.networks.model import Network, Pool
+from dockyard.networks.plugin import Plugin
 
 
 def check_configuration(network: Network, config_from: str, scope: str) -> None:
@@ -50,3 +56,29 @@ def apply_configuration(base: Network, network: Network) -> None:
     network.pools, network.asked = list(base.pools), list(base.pools)
     network.options, network.labels = dict(base.options), dict(base.labels)
     network.ipam_driver, network.ipam_options = base.ipam_driver, base.ipam_options
+
+
+def check_ipam_driver(network: Network) -> None:
+    """Raise, in Docker's words, for a network that cannot have its addresses from whom it names.
+
+    "null": there are none, and who is attached gets some by DHCP or not at all.
+    """
+    if network.ipam_driver == "null":
+        if network.pools:
+            raise InvalidParameter("null ipam driver does not handle specific address pool requests")
+        if network.driver in ("bridge", "overlay"):
+            raise InvalidParameter("ipv4 pool is empty")
+        network.asked = [Pool(subnet="0.0.0.0/0")]
+    elif plugin_ipam.has_plugin(network):
+        Plugin(network.ipam_driver).find()
+        if network.driver in ("overlay", "cni"):
+            raise NotImplementedHere(
+                f"a plugin cannot give out the addresses of {network.driver} networks: they come from elsewhere"
+            )
+
+
+def new_identity() -> tuple[str, str]:
+    """A network's id and the time of its creation, which is now."""
+    now = time.time_ns()
+    created = f"{datetime.fromtimestamp(now // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{now % 10**9:09d}Z"
+    return secrets.token_hex(32), created

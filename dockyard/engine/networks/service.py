@@ -5,16 +5,19 @@ import builtins
 import functools
 import logging
 import re
-import secrets
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
 from dockyard.engine.events.service import Events
 from dockyard.engine.networks.default_bridge import default_bridge_options, default_bridge_pools, free_bridge
-from dockyard.engine.networks.definition import apply_configuration, check_configuration, check_scope
+from dockyard.engine.networks.definition import (
+    apply_configuration,
+    check_configuration,
+    check_ipam_driver,
+    check_scope,
+    new_identity,
+)
 from dockyard.engine.networks.endpoints import check_endpoint
 from dockyard.engine.networks.gateway_bridge import GATEWAY_BRIDGE, gateway_bridge, needs_gateway
 from dockyard.engine.networks.host_forwarding import HostForwarding
@@ -27,6 +30,7 @@ from dockyard.engine.state.documents import Documents
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from dockyard.folders import own_folder
 from dockyard.linux.nftables import NftablesMissing
+from dockyard.networks import plugin_ipam
 from dockyard.networks.advertising import check_advertising
 from dockyard.networks.claims import AddressClaims
 from dockyard.networks.controller import Controller
@@ -142,13 +146,16 @@ class NetworkService:
             self._by_name[network.name] = network
         for name, driver in (("none", "null"), ("host", "host")):
             if name not in self._by_name:
-                self._remember(Network(id=_new_id(), name=name, driver=driver, created=_now(), predefined=True))
+                identity, created = new_identity()
+                self._remember(Network(id=identity, name=name, driver=driver, created=created, predefined=True))
         self._prepare_default_bridge()
         for network in [one for one in self._by_id.values() if not one.config_only]:
             step(f"network {network.name}")
             self._controller.adopt(network)
             await self._forwarding.before_ipv6(network)
             try:
+                if plugin_ipam.has_plugin(network):
+                    await asyncio.to_thread(plugin_ipam.replay, network)
                 check_bridges_of_others(network)
                 await self._controller.create(network)
             except (OSError, DockyardError) as error:
@@ -204,7 +211,7 @@ class NetworkService:
             if known is not None:
                 self._forget(known)
             return
-        identity = (known.id, known.created) if known else (_new_id(), _now())
+        identity = (known.id, known.created) if known else new_identity()
         network = Network(id=identity[0], name="bridge", driver="bridge", created=identity[1], predefined=True)
         network.bridge = self._default_bridge
         network.ipv6 = self._options.ipv6
@@ -247,6 +254,10 @@ class NetworkService:
         """Who is attached to `network` now, with their endpoints."""
         return self._controller.members(network.id)
 
+    def peers(self, network: Network) -> Sequence[tuple[str, str]]:
+        """The hosts that have a part of a shared network: a name for each, and its address."""
+        return self._controller.shared.hosts(network.id, bool(self.members(network)))
+
     async def create(self, network: Network, config_from: str = "", scope: str = "") -> Network:
         """Make a network as described; id, date, scope, bridge and what its pools leave open are filled in.
 
@@ -269,12 +280,13 @@ class NetworkService:
             raise InvalidParameter("invalid name: name is empty")
         if name in self._by_name or name in self._busy:
             raise Conflict(f"network with name {name} already exists")
+        network.id, network.created = new_identity()
         check_pools(network.pools, network.ipv6)
         network.asked = network.pools
         check_configuration(network, config_from, scope)
         if network.config_only:
             # null: no driver is to take it for a network
-            network.id, network.created, network.driver = _new_id(), _now(), "null"
+            network.driver = "null"
             self._remember(network)
             return
         driver = self._controller.driver(network.driver)
@@ -286,10 +298,7 @@ class NetworkService:
             apply_configuration(base, network)
         else:
             network.options = {**self._options.default_network_opts.get(network.driver, {}), **network.options}
-        if network.ipam_driver not in ("", "default"):
-            raise NotFound(f'plugin "{network.ipam_driver}" not found')
-        network.id = _new_id()
-        network.created = _now()
+        check_ipam_driver(network)
         network.scope = driver.scope
         driver.settle(network)
         driver.check(network)
@@ -305,9 +314,16 @@ class NetworkService:
                     f"cannot create network {network.id} ({network.bridge}): "
                     f"conflicts with network {other.id} ({other.bridge}): networks have same bridge name"
                 )
-        network.pools = settle_pools(network, self._subnets, taken, ours, gateways)
-        check_bridges_of_others(network)
-        await self._forwarding.before_ipv6(network)
+        if plugin_ipam.has_plugin(network):
+            network.pools = await asyncio.to_thread(plugin_ipam.request_pools, network, taken, gateways)
+        elif network.ipam_driver != "null":
+            network.pools = settle_pools(network, self._subnets, taken, ours, gateways)
+        try:
+            check_bridges_of_others(network)
+            await self._forwarding.before_ipv6(network)
+        except BaseException:
+            await asyncio.to_thread(plugin_ipam.release_pools, network)
+            raise
         # known before it is made, so that a daemon that dies in between leaves no bridge that nobody knows
         network.pending = True
         self._store.put(network.id, network)
@@ -577,12 +593,3 @@ class NetworkService:
         if container_id:
             attributes["container"] = container_id
         self._events.emit("network", action, network.id, attributes)
-
-
-def _new_id() -> str:
-    return secrets.token_hex(32)
-
-
-def _now() -> str:
-    now = time.time_ns()
-    return f"{datetime.fromtimestamp(now // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{now % 10**9:09d}Z"

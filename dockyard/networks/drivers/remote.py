@@ -1,17 +1,11 @@
-"""Network drivers that are programs of others, spoken to by Docker's plugin protocol: JSON over HTTP on a UNIX socket.
+"""Network drivers that are programs of others, spoken to by Docker's plugin protocol.
 
-A plugin is found by its socket NAME.sock in Docker's folder, or by a file NAME.spec or NAME.json in others of Docker's
-that says where it listens (docs.docker.com, "Docker plugin API"). It makes networks and links; we give out addresses,
-move its link into the sandbox and set it up there.
+The plugin makes networks and links; we give out addresses, move its link into the sandbox and set it up there.
 """
 
-import http.client
-import json
 import logging
-import socket
 from collections.abc import Sequence
 from ipaddress import ip_interface
-from pathlib import Path
 from typing import Any
 
 from dockyard.errors import NotFound, SystemFailure
@@ -20,14 +14,11 @@ from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure, vacate
 from dockyard.networks.drivers.plain_link import PlainLinkDriver
 from dockyard.networks.model import EndpointState, Network
+from dockyard.networks.plugin import Plugin
 from dockyard.networks.sandboxes import Namespace
 
 log = logging.getLogger("dockyard.networks")
 
-SOCKETS = ("/run/docker/plugins",)
-SPECS = ("/etc/docker/plugins", "/usr/lib/docker/plugins")
-PATIENCE = 30.0  # s for one answer
-LONGEST = 1 << 20  # bytes of one
 GENERIC = "com.docker.network.generic"
 
 
@@ -38,6 +29,7 @@ class RemoteDriver(PlainLinkDriver):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._plugin = Plugin(name)
 
     def settle(self, network: Network) -> None:
         return
@@ -49,12 +41,10 @@ class RemoteDriver(PlainLinkDriver):
         return []
 
     def check(self, network: Network) -> None:
-        self._find()
+        self._plugin.find()
 
     def create(self, network: Network) -> None:
-        implemented = self._call("Plugin.Activate").get("Implements") or []
-        if "NetworkDriver" not in implemented:
-            raise SystemFailure(f'plugin "{self.name}" is no network driver')
+        self._plugin.activate("NetworkDriver")
         data = {4: [], 6: []}  # type: dict[int, list[dict[str, Any]]]
         for pool in network.pools:
             subnet = ip_interface(pool.subnet).network
@@ -71,13 +61,13 @@ class RemoteDriver(PlainLinkDriver):
         options |= {"com.docker.network.enable_ipv4": network.ipv4, "com.docker.network.enable_ipv6": network.ipv6}
         if network.internal:
             options["com.docker.network.internal"] = True
-        self._call(
+        self._plugin.call(
             "NetworkDriver.CreateNetwork", NetworkID=network.id, Options=options, IPv4Data=data[4], IPv6Data=data[6]
         )
 
     def remove(self, network: Network) -> None:
         try:
-            self._call("NetworkDriver.DeleteNetwork", NetworkID=network.id)
+            self._plugin.call("NetworkDriver.DeleteNetwork", NetworkID=network.id)
         except (SystemFailure, NotFound) as error:
             log.warning("network %s is forgotten, whatever its plugin says: %s", network.name, error)
 
@@ -89,10 +79,12 @@ class RemoteDriver(PlainLinkDriver):
             "AddressIPv6": f"{state.ipv6}/{state.ipv6_prefix_len}" if state.ipv6 else "",
             "MacAddress": state.mac,
         }
-        made = self._call("NetworkDriver.CreateEndpoint", **told, Interface=interface, Options=state.driver_opts)
+        made = self._plugin.call("NetworkDriver.CreateEndpoint", **told, Interface=interface, Options=state.driver_opts)
         _take_over(state, made.get("Interface") or {})
         try:
-            joined = self._call("NetworkDriver.Join", **told, SandboxKey=namespace.path, Options=state.driver_opts)
+            joined = self._plugin.call(
+                "NetworkDriver.Join", **told, SandboxKey=namespace.path, Options=state.driver_opts
+            )
             state.gateway = joined.get("Gateway") or ""
             state.ipv6_gateway = joined.get("GatewayIPv6") or ""
             source = (joined.get("InterfaceName") or {}).get("SrcName") or ""
@@ -117,62 +109,9 @@ class RemoteDriver(PlainLinkDriver):
     def _leave(self, state: EndpointState) -> None:
         for method in ("Leave", "DeleteEndpoint"):
             try:
-                self._call(f"NetworkDriver.{method}", NetworkID=state.network_id, EndpointID=state.endpoint_id)
+                self._plugin.call(f"NetworkDriver.{method}", NetworkID=state.network_id, EndpointID=state.endpoint_id)
             except (SystemFailure, NotFound) as error:
                 log.warning("plugin %s: %s", self.name, error)
-
-    # -- the protocol -------------------------------------------------------------------------------------------------
-
-    def _find(self) -> tuple[int, str | tuple[str, int]]:
-        """The family and address of the plugin's socket. Raises NotFound."""
-        plain = (
-            self.name.isascii() and all(one.isalnum() or one in "-_.:" for one in self.name) and self.name[:1] != "."
-        )
-        for folder in SOCKETS if plain else ():
-            for path in (Path(folder, f"{self.name}.sock"), Path(folder, self.name, f"{self.name}.sock")):
-                if path.is_socket():
-                    return socket.AF_UNIX, str(path)
-        for folder in SPECS if plain else ():
-            for suffix in ("spec", "json"):
-                for path in (Path(folder, f"{self.name}.{suffix}"), Path(folder, self.name, f"{self.name}.{suffix}")):
-                    if path.is_file():
-                        return _address(path)
-        raise NotFound(f'plugin "{self.name}" not found')
-
-    def _call(self, method: str, **body: Any) -> dict[str, Any]:
-        """What the plugin answers. Raises SystemFailure with its own words, NotFound without a plugin."""
-        family, address = self._find()
-        connection = http.client.HTTPConnection("plugin", timeout=PATIENCE)
-        try:
-            connection.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            connection.sock.settimeout(PATIENCE)
-            connection.sock.connect(address)
-            kind = {"Accept": "application/vnd.docker.plugins.v1.2+json", "Content-Type": "application/json"}
-            connection.request("POST", f"/{method}", json.dumps(body), kind)
-            answer = connection.getresponse()
-            text = answer.read(LONGEST)
-            said = json.loads(text) if text.strip() else {}
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SystemFailure(f'plugin "{self.name}" does not answer {method}: {error}') from error
-        finally:
-            connection.close()
-        if not isinstance(said, dict):
-            raise SystemFailure(f'plugin "{self.name}" answers {method} with nonsense')
-        if answer.status != 200 or said.get("Err"):
-            raise SystemFailure(f"{method}: {said.get('Err') or answer.reason}")
-        return said
-
-
-def _address(path: Path) -> tuple[int, str | tuple[str, int]]:
-    text = path.read_text(encoding="utf-8").strip()
-    url = str(json.loads(text).get("Addr", "")) if path.suffix == ".json" else text
-    scheme, _, rest = url.partition("://")
-    if scheme == "unix":
-        return socket.AF_UNIX, rest
-    host, _, port = rest.rstrip("/").rpartition(":")
-    if scheme not in ("tcp", "http") or not port.isdigit():
-        raise NotFound(f"plugin file {path} names no address: {url!r}")
-    return socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))
 
 
 def _take_over(state: EndpointState, chosen: dict[str, Any]) -> None:
