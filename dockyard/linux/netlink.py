@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Self
 
 from dockyard.linux import recorder
 
@@ -273,11 +274,14 @@ def new_bpf_filter(index: int, program: int, name: str) -> Message:
     return RTM_NEWTFILTER, NLM_F_CREATE, body
 
 
-class RouteSocket:
-    """A conversation with the kernel about the links of the namespace in which it was opened. Not thread-safe."""
+class NetlinkSocket:
+    """A conversation with the kernel about a part of the namespace in which it was opened. Not thread-safe."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    # what is said about keys is not
+    recorded = True
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
@@ -290,7 +294,7 @@ class RouteSocket:
         """Let go of the socket, and so of the namespace."""
         self._socket.close()
 
-    def __enter__(self) -> "RouteSocket":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -301,7 +305,7 @@ class RouteSocket:
 
         Raises NetlinkError for the first that failed; those after it have been tried too.
         """
-        if recorder.sink is not None:
+        if recorder.sink is not None and self.recorded:
             for kind, _, body in messages:
                 recorder.sink("netlink", (kind, body.hex()))
         first = self._sequence + 1
@@ -341,6 +345,13 @@ class RouteSocket:
                         raise failed
                     return
                 yield answer, content
+
+
+class RouteSocket(NetlinkSocket):
+    """The same about links, addresses and routes."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
 
     def link(self, name: str) -> Link | None:
         """The link called `name`, or None."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from dockyard.networks import iptables, sandboxes
 from dockyard.networks.drivers.marks import is_ours
 from dockyard.networks.firewall import Firewall
 from dockyard.networks.iptables_firewall import IptablesFirewall
+from tests.engine_process import EngineProcess
 
 T = TypeVar("T")
 _counter = itertools.count(secrets.randbelow(200))
@@ -224,6 +225,39 @@ def ipv6_forwarding() -> Iterator[None]:
     for path, value in before.items():
         if path.exists() and path.parent.name != "all":
             path.write_text(value)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EngineProcess, EngineProcess]]:
+    """The engines, at 192.168.77.1 and .2."""
+    root = tmp_path_factory.mktemp("overlay")
+    with ExitStack() as stack:
+        hosts = [in_thread(lambda: sandboxes.create(root)) for _ in range(2)]
+        for host in hosts:
+            stack.callback(sandboxes.destroy, host)
+        cable = f"dyo{secrets.token_hex(3)}"
+        hosts[0].route.do(netlink.new_veth(cable, "cable", netns=hosts[1].fd, mac="", master=0))
+        found = []
+        for number, (host, name) in enumerate(zip(hosts, (cable, "cable"), strict=True), 1):
+            link = host.route.link(name)
+            assert link is not None
+            host.route.do(
+                netlink.new_address(link.index, ip_address(f"192.168.77.{number}"), 24),
+                netlink.set_link(link.index, up=True),
+            )
+            engine = EngineProcess(
+                root / f"engine{number}",
+                number=7 + number,
+                arguments=(f"--cluster-store=file://{root}/cluster", f"--cluster-advertise=192.168.77.{number}"),
+            )
+            engine.prefix = ("nsenter", f"--net={host.path}")
+            engine.start()
+            stack.callback(engine.abandon)
+            engine.docker("pull", "busybox")
+            found.append(engine)
+        yield found[0], found[1]
+        for engine in found:
+            engine.clean_up()
 
 
 class Neighbour:

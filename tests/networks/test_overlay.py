@@ -2,59 +2,20 @@
 
 import json
 import os
-import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from dockyard.errors import Conflict, Forbidden, Unavailable
-from dockyard.linux import netlink
-from dockyard.networks import sandboxes
 from dockyard.networks.cluster.folder import FolderStore
 from dockyard.networks.cluster.reservations import reserve_addresses
 from dockyard.networks.cluster.store import Peer
 from dockyard.networks.model import EndpointConfig, Network, Pool
 from tests.engine_process import EngineProcess
-from tests.networks.conftest import Host, in_thread
+from tests.networks.conftest import Host
 from tests.processes import eventually
-
-
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EngineProcess, EngineProcess]]:
-    """The engines, at 192.168.77.1 and .2."""
-    root = tmp_path_factory.mktemp("overlay")
-    with ExitStack() as stack:
-        hosts = [in_thread(lambda: sandboxes.create(root)) for _ in range(2)]
-        for host in hosts:
-            stack.callback(sandboxes.destroy, host)
-        cable = f"dyo{secrets.token_hex(3)}"
-        hosts[0].route.do(netlink.new_veth(cable, "cable", netns=hosts[1].fd, mac="", master=0))
-        found = []
-        for number, (host, name) in enumerate(zip(hosts, (cable, "cable"), strict=True), 1):
-            link = host.route.link(name)
-            assert link is not None
-            host.route.do(
-                netlink.new_address(link.index, ip_address(f"192.168.77.{number}"), 24),
-                netlink.set_link(link.index, up=True),
-            )
-            engine = EngineProcess(
-                root / f"engine{number}",
-                number=7 + number,
-                arguments=(f"--cluster-store=file://{root}/cluster", f"--cluster-advertise=192.168.77.{number}"),
-            )
-            engine.prefix = ("nsenter", f"--net={host.path}")
-            engine.start()
-            stack.callback(engine.abandon)
-            engine.docker("pull", "busybox")
-            found.append(engine)
-        yield found[0], found[1]
-        for engine in found:
-            engine.clean_up()
 
 
 def fetched(engine: EngineProcess, address: str, port: int) -> bytes:

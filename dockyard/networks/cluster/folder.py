@@ -2,6 +2,8 @@
 
     networks/ID/network.json            the network
     networks/ID/endpoints/ADDRESS.json  who has the address; "announced" once frames may be sent there
+    hosts/ADDRESS.json                  the random numbers that a host has chosen for the keys of encrypted networks
+    secret                              from which, with those, the keys follow: nobody else may read it
     lock                                held while a network is added
 
 A claim is a file that could be made (O_EXCL, atomic on NFS too), an announcement a file that is replaced (rename).
@@ -9,6 +11,7 @@ A claim is a file that could be made (O_EXCL, atomic on NFS too), an announcemen
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -34,6 +37,7 @@ log = logging.getLogger("dockyard.networks")
 # s; another host's changes of a folder on NFS are told by nobody
 LOOK_AGAIN = 2.0
 LONGEST = 1 << 20  # bytes of one file
+SECRET = 32  # bytes
 
 
 class Claim(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -50,6 +54,7 @@ class FolderStore:
         self.host = host
         self._folder = folder
         self._networks = own_folder(own_folder(folder) / "networks")
+        self._hosts = own_folder(folder / "hosts")
 
     def networks(self) -> list[Network]:
         found = []
@@ -119,8 +124,38 @@ class FolderStore:
             if claim is not None:
                 yield path.stem, claim
 
+    def secret(self) -> bytes:
+        path = self._folder / "secret"
+        if not path.exists():
+            unfinished = self._folder / f".{secrets.token_hex(8)}"
+            unfinished.touch(0o600)
+            try:
+                unfinished.write_bytes(secrets.token_bytes(SECRET))
+                # whole or not at all, and never in place of another
+                with contextlib.suppress(FileExistsError):
+                    os.link(unfinished, path)
+            finally:
+                unfinished.unlink()
+        found = path.read_bytes()
+        if len(found) != SECRET:
+            raise OSError(errno.EINVAL, f"{path} does not hold {SECRET} bytes")
+        return found
+
+    def nonces(self) -> dict[str, dict[str, str]]:
+        found = {path.stem: _read(path, dict[str, str]) for path in self._hosts.glob("[!.]*.json")}
+        return {host: nonces for host, nonces in found.items() if nonces is not None}
+
+    def tell_nonces(self, nonces: dict[str, str]) -> None:
+        path = self._hosts / f"{self.host}.json"
+        if not nonces:
+            path.unlink(missing_ok=True)
+            return
+        unfinished = self._hosts / f".{secrets.token_hex(8)}"
+        unfinished.write_bytes(msgspec.json.encode(nonces))
+        unfinished.rename(path)
+
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        return _Watch(self._networks, changed).close
+        return _Watch(self._networks, self._hosts, changed).close
 
     def _endpoints(self, network_id: str) -> Path:
         return self._networks / network_id / "endpoints"
@@ -138,8 +173,9 @@ class FolderStore:
 class _Watch:
     """Looks at the folders when the kernel tells of a change in them, and now and then."""
 
-    def __init__(self, folder: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, hosts: Path, changed: Callable[[], None]) -> None:
         self._folder = folder
+        self._hosts = hosts
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._inotify = inotify.new_inotify()
@@ -170,7 +206,7 @@ class _Watch:
     def _look(self) -> dict[str, int]:
         """When each folder was changed last; whatever changes in one is made, renamed or removed there."""
         found = {}
-        for path in (self._folder, *self._folder.glob("*/endpoints")):
+        for path in (self._folder, self._hosts, *self._folder.glob("*/endpoints")):
             with contextlib.suppress(OSError):
                 inotify.watch(self._inotify, str(path))
                 found[str(path)] = path.stat().st_mtime_ns

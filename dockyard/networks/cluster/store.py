@@ -56,5 +56,14 @@ class ClusterStore(Protocol):
     def own_claims(self, network_id: str) -> set[str]:
         """The addresses that this host has claimed."""
 
+    def secret(self) -> bytes:
+        """What the hosts have in common and nobody else knows: 32 random bytes, made when first asked for."""
+
+    def nonces(self) -> dict[str, dict[str, str]]:
+        """What each host has told by `tell_nonces`."""
+
+    def tell_nonces(self, nonces: dict[str, str]) -> None:
+        """Tell the others which random number this host has chosen for what it sends to each of them."""
+
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called in the event loop's thread after every change; returns what ends that."""

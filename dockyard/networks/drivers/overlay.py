@@ -26,13 +26,17 @@ from dockyard.linux.netlink import (
     set_link,
 )
 from dockyard.linux.virtual_links import (
+    VXLAN_PORT,
     delete_forwarding_entry,
     delete_neighbour,
     new_forwarding_entry,
     new_neighbour,
     new_vxlan,
 )
+from dockyard.linux.xfrm import can_encrypt
 from dockyard.networks import sandboxes
+from dockyard.networks.cluster import esp
+from dockyard.networks.cluster.esp import Esp
 from dockyard.networks.cluster.store import ClusterStore, Peer
 from dockyard.networks.drivers.base import Plan
 from dockyard.networks.drivers.interfaces import configure, vacate
@@ -56,6 +60,12 @@ NO_CLUSTER = (
 )
 
 
+NO_ESP = (
+    "an encrypted overlay network needs ESP with AES-GCM, which the kernel of this host has not (its modules are esp4, "
+    "esp6, gcm and xfrm_user)"
+)
+
+
 class OverlayDriver:
     """Bridges with tunnels, in namespaces of their own below `directory`; fed from `store`, if there is one."""
 
@@ -71,6 +81,9 @@ class OverlayDriver:
         self.store = store
         self._namespaces: dict[str, Namespace] = {}
         self._peers: dict[str, set[Peer]] = {}
+        self._esp = Esp(store) if store is not None else None
+        # the other hosts of the encrypted networks of which this one has a part
+        self._secured: dict[str, set[str]] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -95,10 +108,8 @@ class OverlayDriver:
     def check(self, network: Network) -> None:
         if self.store is None:
             raise Forbidden(NO_CLUSTER)
-        if ENCRYPTED in network.options:
-            raise NotImplementedHere(
-                "encrypted overlay networks are not supported: they need ESP, which this host has not"
-            )
+        if _encrypted(network) and not can_encrypt():
+            raise NotImplementedHere(NO_ESP)
         number_option(network, MTU)
         for text in filter(None, network.options.get(VXLAN_IDS, "").split(",")):
             if not text.isdigit() or not 0 < int(text) <= LAST_ID:
@@ -120,6 +131,9 @@ class OverlayDriver:
             if tunnel is not None:
                 namespace.route.do(delete_link(tunnel.index))
             sandboxes.destroy(namespace)
+            if _encrypted(network):
+                self._secured.pop(network.id, None)
+                self._secure()
 
     def attach(self, namespace: Namespace, plan: Plan) -> None:
         network, state = plan.network, plan.state
@@ -191,8 +205,14 @@ class OverlayDriver:
             else:
                 namespace = sandboxes.create(self._directory, name)
             try:
+                if _encrypted(network):  # before a first frame can leave
+                    if not can_encrypt():
+                        raise SystemFailure(NO_ESP)
+                    self._secured[network.id] = set()
+                    self._secure()
                 self._furnish(namespace, network)
             except BaseException:
+                self._secured.pop(network.id, None)
                 sandboxes.destroy(namespace)
                 raise
             self._namespaces[network.id] = namespace
@@ -227,7 +247,14 @@ class OverlayDriver:
         with RouteSocket() as host:
             try:
                 host.do(
-                    new_vxlan(made, number, ip_address(self.store.host), netns=namespace.fd, mtu=_mtu(network)),
+                    new_vxlan(
+                        made,
+                        number,
+                        ip_address(self.store.host),
+                        netns=namespace.fd,
+                        port=esp.PORT if _encrypted(network) else VXLAN_PORT,
+                        mtu=_mtu(network),
+                    ),
                 )
             except NetlinkError as error:
                 if error.errno == errno.EEXIST:
@@ -239,6 +266,14 @@ class OverlayDriver:
         if link is None:
             raise SystemFailure(f"the tunnel of network {network.name} vanished while it was made")
         namespace.route.do(set_link(link.index, name=TUNNEL), set_alias(TUNNEL, self._mark))
+
+    def _secure(self) -> None:
+        """Bring in line what is encrypted between hosts."""
+        assert self._esp is not None
+        if self._secured:
+            self._esp.secure(host for hosts in self._secured.values() for host in hosts)
+        else:
+            self._esp.release()
 
     # -- the others ---------------------------------------------------------------------------------------------------
 
@@ -257,6 +292,9 @@ class OverlayDriver:
         if tunnel is None:
             log.error("the tunnel of network %s has been removed", network_id[:12])
             return
+        if network_id in self._secured:
+            self._secured[network_id] = {peer.host for peer in wanted}
+            self._secure()
         acts: list[Message] = []
         for peer in known - wanted:
             acts += [delete_forwarding_entry(tunnel.index, peer.mac, peer.host)]
@@ -284,7 +322,12 @@ def _key(network: Network) -> str:
 
 
 def _mtu(network: Network) -> int:
-    return number_option(network, MTU) or 1500 - OVERHEAD
+    return number_option(network, MTU) or 1500 - OVERHEAD - (esp.OVERHEAD if _encrypted(network) else 0)
+
+
+def _encrypted(network: Network) -> bool:
+    """Whether its tunnels are; as in Docker whatever the option says."""
+    return ENCRYPTED in network.options
 
 
 def _peer_of(state: EndpointState, host: str) -> Peer:
