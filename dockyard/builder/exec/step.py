@@ -11,34 +11,38 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dockyard.builder.copying import find_sources, source_checksum
+from dockyard.builder.exec.emulation import missing_emulator
 from dockyard.builder.exec.mounts import Mount, Mounts, Stubs
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
 from dockyard.engine.containers.config import ContainerConfig, HostConfig
 from dockyard.engine.containers.creation import Origin
 from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import Healthcheck
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Work
 
 
+NOT_EXECUTED = 255  # what a container ends with whose program execve refuses
 HOST_NAME = "buildkitsandbox"  # the same for every step, or it would get into what they make
 
 
 class ProcessFailed(DockyardError):
     """A RUN ended with a code other than 0; `exit_code` is that."""
 
-    def __init__(self, words: Sequence[str], exit_code: int) -> None:
+    def __init__(self, words: Sequence[str], exit_code: int, reason: str = "") -> None:
         shown = " ".join(json.dumps(word, ensure_ascii=False) if not word or " " in word else word for word in words)
         if len(words) > 1 and words[-2] == "-c":
             shown = " ".join(words)
-        super().__init__(f'process "{shown}" did not complete successfully: exit code: {exit_code}')
+        because = f": {reason}" if reason else ""
+        super().__init__(f'process "{shown}" did not complete successfully: exit code: {exit_code}{because}')
         self.exit_code = exit_code
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a RUN runs. `keyed`: the arguments that make it another step."""
+    """What a RUN runs. `keyed`: the arguments that make it another step; `platform`: what its image is made for."""
 
     words: tuple[str, ...]
     env: tuple[str, ...]
@@ -48,6 +52,7 @@ class Command:
     mounts: tuple[Mount, ...] = ()
     network: str = ""
     host: HostConfig = field(default_factory=HostConfig)
+    platform: Platform = field(default_factory=Platform)
 
 
 class Run(Vertex):
@@ -127,7 +132,8 @@ class Run(Vertex):
                     stubs = await asyncio.to_thread(Stubs, tree.path, targets)
             code = await runner.run(container, work.say)
             if code != 0:
-                raise ProcessFailed(command.words, code)
+                reason = missing_emulator(command.platform) if code == NOT_EXECUTED else ""
+                raise ProcessFailed(command.words, code, reason)
             if stubs is not None:
                 async with layers.mounted(container) as tree:
                     await asyncio.to_thread(stubs.remove, tree.path)

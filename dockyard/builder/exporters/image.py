@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from dockyard.builder.cache.inline import with_steps
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.config import image_config
-from dockyard.builder.exporters.destinations import Registry
+from dockyard.builder.exporters.destinations import Nowhere, Registry
 from dockyard.builder.exporters.options import ImageOptions, image_options
 from dockyard.builder.exporters.writer import ImageWriter, Results, Written
 from dockyard.engine.images.documents import encode_config
@@ -21,14 +20,13 @@ async def export_image(results: Results, packed: PackedLayers, attributes: Mappi
     options = image_options(attributes, inline=True)
     inline_cache = bool(attributes.get("inline-cache"))
     told: dict[str, str] = {}
-    if len(results.found) > 1 and not options.push:
-        raise InvalidParameter(
-            f"one image can't be of {len(results.found)} platforms here: push it, or use an output of type oci or local"
-        )
     if options.push and not options.names:
         raise InvalidParameter("tag is needed when pushing to registry")
-    if options.store and len(results.found) == 1:
-        told = await _store(results, options, inline_cache=inline_cache)
+    if options.store:
+        if len(results.found) > 1:
+            told = await _store_index(results, packed, options)
+        else:
+            told = await _store(results, options, inline_cache=inline_cache)
     for name in options.names if options.push else ():
         written = await _push(results, packed, options, name, inline_cache=inline_cache)
         told = {**told, **written.told()}
@@ -55,6 +53,29 @@ async def _store(results: Results, options: ImageOptions, *, inline_cache: bool)
     return {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
 
 
+async def _store_index(results: Results, packed: PackedLayers, options: ImageOptions) -> dict[str, str]:
+    """Keep the images of several platforms, and have the names stand for the index of them.
+
+    The index is of images alone: attestations are written where they are pushed, or archived.
+    """
+    job, images = results.job, results.job.solver.images
+    async with job.shown("exporting to image") as part:
+        alone = Results(job, results.found, {}, several=True)
+        with images.manifests.gathering():
+            written = await ImageWriter(alone, Nowhere(packed, options.compression), options, part).write()
+            for image in written.images:
+                images.put(image.raw)
+                images.manifests.put(written.documents[image.manifest.digest], image.manifest.media_type)
+            images.manifests.put(written.documents[written.top.digest], written.top.media_type)
+            here = images.platforms.here(written.top.digest)
+            for reference in options.names:
+                images.tag(here[0], reference)
+                images.names.put(reference, here[0], written.top.digest, here[1:])
+                part(f"naming to {reference.full()}", 0, 0, True)
+        await images.on_disk()
+    return {**written.told(), "containerimage.config.digest": here[0]}
+
+
 async def _push(
     results: Results, packed: PackedLayers, options: ImageOptions, name: Reference, *, inline_cache: bool
 ) -> Written:
@@ -72,9 +93,20 @@ async def _push(
 
 
 async def _remember(results: Results, options: ImageOptions, name: Reference, written: Written) -> None:
-    """Know the image here by the digest that it has in the registry, too."""
-    images: Any = results.job.solver.images
-    known = [image for image in written.images if image.config_digest in images]
-    if options.store and known:
-        images.names.put(name.repository.with_digest(written.top.digest), known[0].config_digest)
-        await images.on_disk()
+    """Know the image here by what it is in the registry, too."""
+    images = results.job.solver.images
+    here = [image.config_digest for image in written.images if image.config_digest in images]
+    if not options.store or not here:
+        return
+    kinds = {written.top.digest: written.top.media_type}
+    for image in written.images:
+        for about in (image.manifest, image.attestations):
+            if about is not None:
+                kinds[about.digest] = about.media_type
+    with images.manifests.gathering():
+        for digest, kind in kinds.items():
+            images.manifests.put(written.documents[digest], kind)
+        known = images.platforms.here(written.top.digest) or here
+        for reference in (name, name.repository.with_digest(written.top.digest)):
+            images.names.put(reference, known[0], written.top.digest, known[1:])
+    await images.on_disk()

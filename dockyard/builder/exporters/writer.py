@@ -173,7 +173,8 @@ class ImageWriter:
         self._part("exporting layers", 0, 0, True)
         about = Descriptor(oci.OCI_CONFIG if self._oci else oci.DOCKER_CONFIG, digest_of(raw), len(raw))
         await self._to.document(about, raw)
-        where = Platform(config.architecture, config.os, config.variant)
+        # what was asked for, though the last stage may be on an image of another platform
+        where = normal_platform(platform) if platform else Platform(config.architecture, config.os, config.variant)
         annotated = self._options.annotated(str(where))
         document: dict[str, Any] = {
             "schemaVersion": 2,
@@ -249,6 +250,16 @@ class ImageWriter:
         found = await self._document(document, marks, UNKNOWN)
         self._part(f"exporting attestation manifest {found.digest}", 0, 0, True)
         return found
+
+
+def normal_platform(text: str) -> Platform:
+    """A platform as indexes name it (containerd/platforms, Normalize): arm is v7 and arm64 v8 unless they say so."""
+    found = parse_platform(text)
+    if (found.architecture, found.variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
+        return msgspec.structs.replace(found, variant="")
+    if found.architecture == "arm" and not found.variant.startswith("v"):
+        return msgspec.structs.replace(found, variant=f"v{found.variant or 7}")
+    return found
 
 
 def pretty(document: Any) -> bytes:

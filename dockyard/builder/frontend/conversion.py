@@ -48,7 +48,7 @@ class Conversion:
         self.job = job
         self.request = request
         self.contexts = contexts
-        self.images = ImageResolver(job, pull=request.pull)
+        self.images = ImageResolver(job, pull=request.pull, several=request.several_platforms)
         self._file = dockerfile.Dockerfile()
         self._plan = Plan([], [])
         self._arguments = Arguments({}, {})

@@ -32,7 +32,9 @@ from dockyard.dockerfile.mounts import RunMount, checked_mount
 from dockyard.dockerfile.substitution import expand, expand_document
 from dockyard.engine.containers.config import HostConfig
 from dockyard.errors import InvalidParameter
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ImageConfig
+from dockyard.oci.manifest import host, parse_platform
 
 if TYPE_CHECKING:
     from dockyard.builder.frontend.conversion import Conversion
@@ -182,12 +184,20 @@ class Steps:
             tuple(mounts),
             network or self._request.network,
             self._host(privileged=step.security == "insecure"),
+            self._platform(),
         )
         shown = _summary(step)
         vertex = Run(state.next_name(self._with_values(shown)), inputs, order, line=line)
         vertex.text = step.shown
         counted = f"|{len(keyed)} {' '.join(keyed)} " if keyed else ""
         self._add(vertex, f"RUN {counted}{' '.join(words)}")
+
+    def _platform(self) -> Platform:
+        """What the stage's programs are made for: its image's platform, or the one that is built for."""
+        config = self._state.config
+        if config.architecture:
+            return Platform(config.architecture, config.os, config.variant)
+        return parse_platform(self._request.platform) if self._request.platform else host()
 
     def _host(self, *, privileged: bool) -> HostConfig:
         return msgspec.structs.replace(self._request.host, privileged=privileged) if privileged else self._request.host

@@ -39,9 +39,11 @@ class ImageFiles(Vertex):
 class ImageResolver:
     """Resolves the images of one build, each once."""
 
-    def __init__(self, job: Job, *, pull: bool) -> None:
+    def __init__(self, job: Job, *, pull: bool, several: bool = False) -> None:
+        """`several`: the build is for several platforms, so that it is told for which one something is done."""
         self._job = job
         self._pull = pull
+        self._several = several
         self._known: dict[tuple[str, str], Image] = {}
 
     async def resolve(self, name: str, platform: str) -> Image:
@@ -49,7 +51,8 @@ class ImageResolver:
         found = self._known.get((name, platform))
         if found is None:
             reference = Reference.parse(name).or_latest()
-            async with self._job.shown(f"[internal] load metadata for {reference.full()}") as part:
+            where = f"{platform} " if self._several and platform else ""
+            async with self._job.shown(f"[{where}internal] load metadata for {reference.full()}") as part:
                 found = await self._find(name, reference, platform, part)
             if found.chain_id is not None:
                 self._job.hold(found.chain_id)

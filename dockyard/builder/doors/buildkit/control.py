@@ -20,6 +20,7 @@ from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
+from dockyard.builder.exec.emulation import emulated
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
@@ -214,7 +215,6 @@ class Control:
 
     def worker(self) -> wire.Worker:
         """What builds run on: this host."""
-        here = host()
         return wire.Worker(
             id="dockyard",
             labels={
@@ -222,7 +222,10 @@ class Control:
                 # by which buildx knows that archives can be written, and images pushed, from here
                 "org.mobyproject.buildkit.worker.snapshotter": self.solver.layers.driver.name,
             },
-            platforms=[wire.Platform(architecture=here.architecture, os=here.os, variant=here.variant)],
+            platforms=[
+                wire.Platform(architecture=one.architecture, os=one.os, variant=one.variant)
+                for one in (host(), *emulated())
+            ],
             version=self.version(),
         )
 

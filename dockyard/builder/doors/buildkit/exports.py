@@ -31,10 +31,17 @@ def check_wishes(options: Mapping[str, str], caches: Sequence[CacheEntry]) -> No
     check_exports(caches)
 
 
+def in_order(found: Mapping[str, Built], platforms: str) -> dict[str, Built]:
+    """Results in the order in which platforms were asked for: what a client returns has none."""
+    wanted = [platform for platform in platforms.split(",") if platform in found]
+    return {platform: found[platform] for platform in (*wanted, *(one for one in found if one not in wanted))}
+
+
 async def export_all(
     build: Build, found: Mapping[str, Built], outputs: Sequence[Output], caches: Sequence[CacheEntry]
 ) -> dict[str, str]:
     """Write all outputs and caches of a build that is done. What the client is told."""
+    found = in_order(found, build.options.get("platform", ""))
     several = len(found) > 1 or flag(build.options, "multi-platform")
     packed = PackedLayers(build.job)
     wanted = wanted_attestations(build.options)

@@ -1,0 +1,121 @@
+"""Builds for several platforms, with the stock buildx."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dockyard.builder.exec.emulation import emulated, missing_emulator
+from dockyard.oci.descriptor import Platform
+from dockyard.oci.manifest import host
+from tests.builder.test_buildx import Buildx, plugins
+from tests.builder.test_outputs import OCI, archived, pushed, write
+from tests.engine_process import EngineProcess
+from tests.registry.server import Server
+
+needs_buildx = pytest.mark.skipif(plugins() is None, reason="no buildx could be fetched (packaging/newer-buildx)")
+HERE = host()
+OTHER = "riscv64" if HERE.architecture != "riscv64" else "s390x"
+BOTH = f"linux/{OTHER},{HERE}"
+
+CROSS = (
+    "FROM --platform=$BUILDPLATFORM busybox AS maker\nARG BUILDPLATFORM\nARG TARGETPLATFORM\nARG TARGETARCH\n"
+    "RUN echo $BUILDPLATFORM $TARGETPLATFORM $TARGETARCH > /what\nFROM scratch\nCOPY --from=maker /what /what\n"
+    'CMD ["/what"]\n'
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=47) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("registry")).start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
+    return Buildx(engine, tmp_path)
+
+
+@needs_buildx
+def test_an_index_has_an_image_for_each_platform_in_the_order_asked_for(buildx: Buildx) -> None:
+    write(buildx, CROSS)
+    buildx("build", "--platform", BOTH, "--provenance=false", "-o", "type=oci,dest=both.tar", "-t", "both", ".")
+    image = archived(buildx.folder / "both.tar")
+    entries = image[image.top]["manifests"]
+    assert [entry["platform"]["architecture"] for entry in entries] == [OTHER, HERE.architecture]
+    assert [image[image[entry]["config"]]["architecture"] for entry in entries] == [OTHER, HERE.architecture]
+    buildx("build", "--platform", BOTH, "-o", "out", ".")
+    assert (buildx.folder / f"out/linux_{OTHER}/what").read_text() == f"{HERE} linux/{OTHER} {OTHER}\n"
+    buildx("build", "--platform", BOTH, "-o", "type=local,dest=together,platform-split=false", ".")
+    assert (buildx.folder / "together/what").exists()
+
+
+@needs_buildx
+def test_the_engine_keeps_an_index_whole_and_pushes_it(engine: EngineProcess, buildx: Buildx, registry: Server) -> None:
+    write(buildx, CROSS)
+    name = f"127.0.0.1:{registry.port}/both"
+    buildx("build", "--platform", BOTH, "-t", f"{name}:kept", ".")
+    assert engine.inspect(f"{name}:kept")["Architecture"] == HERE.architecture
+    engine.docker("push", f"{name}:kept")
+    image = pushed(registry, "both", "kept")
+    assert {entry["platform"]["architecture"] for entry in image[image.top]["manifests"]} == {OTHER, HERE.architecture}
+    buildx("build", "--platform", BOTH, "--push", "-t", f"{name}:pushed", ".")
+    image = pushed(registry, "both", "pushed")
+    assert image.top["mediaType"] == f"{OCI}index.v1+json"
+    entries = image[image.top]["manifests"]
+    assert [entry["platform"]["architecture"] for entry in entries] == [OTHER, HERE.architecture, *["unknown"] * 2]
+    for entry, about in zip(entries[2:], entries[:2], strict=True):
+        assert entry["annotations"]["vnd.docker.reference.digest"] == about["digest"]
+        (layer,) = image[entry]["layers"]
+        assert f"sha256:{image[layer]['subject'][0]['digest']['sha256']}" == about["digest"]
+
+
+@needs_buildx
+def test_annotations_may_be_for_one_platform(buildx: Buildx) -> None:
+    write(buildx, CROSS)
+    marks = (f"manifest[linux/{OTHER}]:only=one", "index:all=both", "index-descriptor:top=yes")
+    flags = [word for mark in marks for word in ("--annotation", mark)]
+    buildx("build", "--platform", BOTH, "--provenance=false", *flags, "-o", "type=oci,dest=a.tar", ".")
+    image = archived(buildx.folder / "a.tar")
+    index = image[image.top]
+    assert index["annotations"] == {"all": "both"}
+    assert image.top["annotations"]["top"] == "yes"
+    assert [image[entry].get("annotations") for entry in index["manifests"]] == [{"only": "one"}, None]
+
+
+@needs_buildx
+def test_what_does_not_run_here_is_said_to_want_an_emulator(buildx: Buildx) -> None:
+    if not missing_emulator(Platform(OTHER, "linux")):
+        pytest.skip(f"this host has an emulator for {OTHER}")
+    (buildx.folder / "sh").write_bytes(b"\x00 no program of this machine's\n")
+    (buildx.folder / "sh").chmod(0o755)
+    write(buildx, "FROM scratch\nCOPY sh /bin/sh\nRUN something\n")
+    said = buildx("build", "--platform", f"linux/{OTHER}", ".", check=False)
+    assert f"exit code: 255: this host ({HERE}) has no emulator for linux/{OTHER} registered with binfmt_misc" in said
+
+
+def test_emulators_are_found_where_the_kernel_lists_them(tmp_path: Path) -> None:
+    head = "7f454c46020101000000000000000000"
+    for name, machine in {"qemu-riscv64": "0200f300", "qemu-aarch64": "0200b700", "other": "zz"}.items():
+        text = f"enabled\ninterpreter /usr/bin/{name}\nflags: OCF\noffset 0\nmagic {head}{machine}\n"
+        (tmp_path / name).write_text(text)
+    (tmp_path / "qemu-off").write_text(f"disabled\noffset 0\nmagic {head}02001500\n")
+    (tmp_path / "status").write_text("enabled\n")
+    assert {one.architecture for one in emulated(tmp_path)} == {"riscv64", "arm64"} - {HERE.architecture}
+
+
+def test_platforms_of_the_worker_are_listed(engine: EngineProcess, buildx: Buildx) -> None:
+    if plugins() is None:
+        pytest.skip("no buildx could be fetched (packaging/newer-buildx)")
+    assert str(HERE) in buildx("ls")
+    assert json.loads(buildx("ls", "--format", "json").splitlines()[0])
