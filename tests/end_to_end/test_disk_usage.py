@@ -11,7 +11,7 @@ MB = 1_000_000
 
 
 def files_below(folder: Path, *, links: bool = False) -> int:
-    """Bytes of all files below (with `links`, of symlinks, too), hard links once: du's --apparent-size, less directories."""
+    """Bytes of all files below (with `links`, of symlinks, too), hard links once; as `du --apparent-size` has them."""
     seen, total = set(), 0
     for top, _, names in os.walk(folder):
         for name in names:
@@ -31,8 +31,11 @@ def test_what_df_tells_is_what_du_finds(tmp_path: Path) -> None:
         context = tmp_path / "context"
         context.mkdir()
         (context / "Dockerfile").write_text(
-            "FROM busybox AS made\nRUN dd if=/dev/urandom of=/big bs=1000000 count=20 && ln /big /link && ln -s /big /symlink\n"
-            "FROM made\nRUN --mount=type=cache,target=/c dd if=/dev/urandom of=/c/cached bs=1000000 count=7\nCOPY file /file\n"
+            "FROM busybox AS made\n"
+            "RUN dd if=/dev/urandom of=/big bs=1000000 count=20 && ln /big /link && ln -s /big /symlink\n"
+            "FROM made\n"
+            "RUN --mount=type=cache,target=/c dd if=/dev/urandom of=/c/cached bs=1000000 count=7\n"
+            "COPY file /file\n"
         )
         (context / "file").write_bytes(os.urandom(3 * MB))
         engine.dockyard("build", "-t", "built", str(context))
@@ -67,7 +70,6 @@ def test_what_df_tells_is_what_du_finds(tmp_path: Path) -> None:
             + contexts
         )
         found = int(subprocess.check_output(["du", "-s", "-B1", str(engine.data_root)]).split()[0])
-        print(sum_told, found, told["LayersSize"], contexts)
         # beside what is told there are the database with its room for a full disk, records of archives, and directories
         assert 0 <= found - sum_told < 24 * MB, subprocess.check_output(
             ["du", "-B1", "-d2", str(engine.data_root)]
@@ -82,7 +84,6 @@ def test_what_df_tells_is_what_du_finds(tmp_path: Path) -> None:
         assert not left["BuildCache"]
         assert [one.name for one in snapshots.iterdir() if one.name != "l"] == []
         rest = int(subprocess.check_output(["du", "-s", "-B1", str(engine.data_root)]).split()[0])
-        print(rest)
         assert rest < 24 * MB
     finally:
         engine.clean_up()
