@@ -1,8 +1,13 @@
 """How a program with threads in the background ends."""
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing itself is large for what starts quickly
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def end(status: int) -> NoReturn:
