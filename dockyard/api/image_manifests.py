@@ -11,13 +11,13 @@ from dockyard.oci.descriptor import Descriptor, Platform
 
 def manifests(images: ImageService, image_id: str) -> list[dict[str, Any]]:
     """A summary of each manifest of the index that the image's name stands for; sizes are bytes."""
-    target = images.names.target_of(image_id)
+    target = images.platforms.target_of(image_id)
     return [_summary(images, entry) for entry in images.platforms.listed(target)]
 
 
 def descriptor(images: ImageService, image_id: str) -> dict[str, Any]:
     """{"Descriptor": …} of the index or manifest that the image's name stands for; {} when none is kept."""
-    target = images.names.target_of(image_id)
+    target = images.platforms.target_of(image_id)
     kept = images.manifests.get(target)
     if kept is None:
         return {}

@@ -240,7 +240,7 @@ async def test_an_oci_layout_gives_all_images_that_are_whole_in_it(room: Connect
         expected = OTHER if lacking else HERE
         assert room.images.find("layout:1").id == digest(IMAGES[expected])
         assert len(room.images.all()) == (1 if lacking else 2)
-        assert room.images.names.target_of(digest(IMAGES[expected])) == digest(index)
+        assert room.images.platforms.target_of(digest(IMAGES[expected])) == digest(index)
         await room.images.remove("layout:1")
         assert room.images.all() == []
 

@@ -82,11 +82,10 @@ class ImageNames:
                 found.setdefault(row.target, []).append(self._names[row.image_id][full])
         return found
 
-    def target_of(self, image_id: str) -> str:
-        """What a name of the image stands for, a tag before a digest; "" when nothing is known."""
-        rows = [(name.digest is not None, self._kept[full]) for full, name in self._names.get(image_id, {}).items()]
-        found = [(by_digest, row.target) for by_digest, row in rows if row.target]
-        return min(found)[1] if found else ""
+    def targets_of(self, image_id: str) -> list[str]:
+        """What names of the image stand for, tags before digests."""
+        names = sorted(self._names.get(image_id, {}).items(), key=lambda one: (one[1].digest is not None, one[0]))
+        return list(dict.fromkeys(target for full, _ in names if (target := self._kept[full].target)))
 
     def beside(self, image_id: str) -> list[Reference]:
         """The names that keep an image for a further platform."""

@@ -43,6 +43,11 @@ class Platforms:
             for entry in self._manifests.entries(target)
         ]
 
+    def target_of(self, image_id: str) -> str:
+        """What a name of the image stands for: an index before a manifest; "" when nothing is kept."""
+        kept = [target for target in self._images.names.targets_of(image_id) if self._manifests.get(target)]
+        return next((target for target in kept if self._manifests.index(target)), kept[0] if kept else "")
+
     def _image_of(self, digest: str) -> str:
         manifest = self._manifests.manifest(digest)
         return manifest.config.digest if manifest is not None and manifest.config.digest in self._images else ""
