@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "image": "history import inspect load ls prune rm save tag",
         "transfer": "pull push",
         "build": "build",
+        "bake": "bake",
     },
     "volume": {"volume": "create inspect ls prune rm"},
     "network": {"network": "connect create disconnect explain inspect ls prune rm"},
@@ -77,7 +78,7 @@ SHORT = {
         for word in module.split()
         if word not in ("ls", "prune", "inspect")
     },
-    **{word: ("image", word) for word in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
+    **{word: ("image", word) for word in ("bake", "build", "history", "import", "load", "pull", "push", "save", "tag")},
     **{word: ("", word) for module in COMMANDS[""].values() for word in module.split()},
     "events": ("system", "events"),
     "images": ("image", "ls"),

@@ -88,6 +88,8 @@ def _run(rest: list[str]) -> int:
         return _compose(settings, rest)
     if word not in ABOUT and word not in SHORT:
         _become_plugin(settings, word, given)
+        if word == "buildx" and rest[:1] in (["build"], ["bake"]):
+            word, *rest = rest  # without the plugin it is ours
     words = word
     if word in ABOUT:
         name = SYNONYMS.get(rest[0], rest[0]) if rest and not rest[0].startswith("-") else ""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dockyard.buildx.answers import Question
     from dockyard.buildx.progress import Display, Trace
     from dockyard.buildx.request import BuildRequest, Output
+    from dockyard.buildx.several import TargetFailed
     from dockyard.buildx.solve import BuildFailed, Solved
     from dockyard.cli.session import Session
     from dockyard.cli.usage import Flags
@@ -52,7 +53,7 @@ def run(session: Session, flags: Flags) -> int:
 
     from dockyard.buildx.request import InvalidRequest
 
-    mode = _mode(flags)
+    mode = mode_of(flags)
     with tempfile.TemporaryDirectory(prefix="dockyard-build") as folder:
         try:
             question = _question(flags)
@@ -68,7 +69,7 @@ def run(session: Session, flags: Flags) -> int:
     return 0
 
 
-def _mode(flags: Flags) -> str:
+def mode_of(flags: Flags) -> str:
     """How it is shown."""
     mode = flags.text("progress") or os.environ.get("BUILDKIT_PROGRESS") or "auto"
     if mode not in MODES:
@@ -116,19 +117,28 @@ def _request(session: Session, flags: Flags, folder: str, question: Question | N
         made.entitlements.append("network.host")
     made.cache_imports = asked.caches(_entries(flags.all("cache-from")), imports=True)
     made.cache_exports = asked.caches(flags.all("cache-to"), imports=False)
-    made.outputs = [] if question else _outputs(flags, asked.annotation_attributes(flags.all("annotation")))
+    if question is None:
+        annotations = asked.annotation_attributes(flags.all("annotation"))
+        made.outputs = outputs_of(
+            flags.all("output"), flags.all("tag"), annotations, push=flags.on("push"), load=flags.on("load")
+        )
     if question is not None:
         options["requestid"] = question.request_id
     _context(flags, made, folder)
     return made
 
 
-def _arguments(session: Session, flags: Flags, options: dict[str, str]) -> None:
+def add_proxies(session: Session, options: dict[str, str]) -> None:
+    """The proxies that config.json has for this engine, as arguments."""
     from dockyard.client.config_file import proxies
 
     if session.config.get("proxies"):
         host = session.api.host
         options.update((f"build-arg:{name}", value) for name, value in proxies(session.config, host).items())
+
+
+def _arguments(session: Session, flags: Flags, options: dict[str, str]) -> None:
+    add_proxies(session, options)
     for text in flags.all("build-arg"):
         name, equals, value = text.partition("=")
         if equals or name in os.environ:
@@ -186,26 +196,29 @@ def _entries(parts: list[str]) -> list[str]:
     return [",".join(one.values()) for one in found]
 
 
-def _outputs(flags: Flags, annotations: dict[str, str]) -> list[Output]:
+def outputs_of(
+    texts: list[str], tags: list[str], annotations: dict[str, str], *, push: bool, load: bool
+) -> list[Output]:
+    """Outputs as the engine is asked for them: an image of its own when there is no other. Raises InvalidRequest."""
     from dockyard.buildx.request import InvalidRequest, Output, outputs
 
-    found = outputs(flags.all("output"))
-    if flags.on("push"):
+    found = outputs(texts)
+    if push:
         images = [output for output in found if output.kind in ("image", "moby")]
         if not images:
             images = [Output("image")]
             found += images
         for output in images:
             output.attributes["push"] = "true"
-    if flags.on("load") and not any(output.kind == "moby" for output in found):
+    if load and not any(output.kind == "moby" for output in found):
         found.append(Output("moby"))
     found = found or [Output("moby")]
     for output in found:
         if output.kind == "image":
             output.kind = "moby"  # as the engine that keeps the images calls it
         if output.kind in ("moby", "oci", "docker"):
-            if flags.all("tag"):
-                output.attributes.setdefault("name", ",".join(flags.all("tag")))
+            if tags:
+                output.attributes.setdefault("name", ",".join(tags))
             output.attributes.update(annotations)
         if output.destination == "-" and sys.stdout.isatty():
             raise InvalidRequest("dest file is required for an archive: refusing to write it to a terminal")
@@ -234,7 +247,7 @@ def _context(flags: Flags, request: BuildRequest, folder: str) -> None:
         directories.update(context=os.path.join(folder, "empty"), dockerfile=folder)
         return
     else:
-        _check_directory(source)
+        check_directory(source)
         directories["context"] = source
         place = dockerfile if dockerfile not in ("", "-") else os.path.join(source, "Dockerfile")
         directories["dockerfile"] = os.path.dirname(place) or "."
@@ -250,13 +263,12 @@ def _context(flags: Flags, request: BuildRequest, folder: str) -> None:
         options["dockerfilekey"] = "dockerfile"
 
 
-def _check_directory(source: str) -> None:
+def check_directory(source: str) -> None:
+    """A context must be a directory. Raises Failure."""
     if not os.path.isdir(source):
         if not os.path.exists(source):
             raise Failure(f'ERROR: failed to build: unable to prepare context: path "{source}" not found')
-        raise Failure(
-            f"ERROR: failed to build: unable to prepare context: path {source!r} is not a directory".replace("'", '"')
-        )
+        raise Failure(f'ERROR: failed to build: unable to prepare context: path "{source}" is not a directory')
 
 
 def _keep(path: str, content: bytes) -> None:
@@ -273,23 +285,29 @@ def _pieces(head: bytes) -> Iterator[bytes]:
 
 
 def _solve(session: Session, flags: Flags, request: BuildRequest, mode: str) -> Solved:
+    return solve_all(session, {"": request}, {}, mode)[""]
+
+
+def solve_all(
+    session: Session, requests: dict[str, BuildRequest], links: dict[str, dict[str, str]], mode: str
+) -> dict[str, Solved]:
+    """Build side by side, and show it; `links`: {build: {context: the build whose result it is}}. Raises Failure."""
     import asyncio
-    import socket
 
     from dockyard.buildx.progress import Trace
-    from dockyard.buildx.solve import BuildFailed, solve
+    from dockyard.buildx.several import TargetFailed, solve_several
+    from dockyard.buildx.solve import BuildFailed
 
     display, trace = display_of(session, mode), Trace()
-    key = f"{socket.gethostname()}:{os.path.realpath(request.directories.get('context', ''))}"
 
     def show(response: object) -> None:
         trace.take(response)  # type: ignore[arg-type]  # a StatusResponse, which is not imported before it must be
         display.show(response)  # type: ignore[arg-type]
 
-    work = solve(session.api, request, config_folder=session.config_folder, shared_key=key, show=show)
+    work = solve_several(session.api, requests, links, config_folder=session.config_folder, show=show)
     try:
         solved = asyncio.run(work)
-    except BuildFailed as error:
+    except (BuildFailed, TargetFailed) as error:
         display.end()
         raise failure(error, trace, mode) from None
     except BaseException:
@@ -320,14 +338,16 @@ def display_of(session: Session, mode: str) -> Display:
     return progress.Plain(sys.stderr)
 
 
-def failure(error: BuildFailed, trace: Trace, mode: str) -> Failure:
+def failure(error: BuildFailed | TargetFailed, trace: Trace, mode: str) -> Failure:
     """The report of a failed build: what the step said, the lines of the Dockerfile, and the reason."""
     from dockyard.buildx.excerpt import excerpt
 
     text = trace.failures(last=0 if mode == "quiet" else 10) if mode != "rawjson" else ""
     text += "".join(map(excerpt, error.sources))
     found = re.search(r"did not complete successfully: exit code: (\d+)$", str(error))
-    return Failure(f"{text}ERROR: failed to build: failed to solve: {error}", int(found[1]) if found else 1)
+    name = getattr(error, "target", "")
+    what = f"target {name}" if name else "failed to build"
+    return Failure(f"{text}ERROR: {what}: failed to solve: {error}", int(found[1]) if found else 1)
 
 
 def warnings(trace: Trace, *, all_of_them: bool) -> str:

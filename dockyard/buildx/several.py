@@ -1,0 +1,89 @@
+"""Several builds side by side, some of which build with what others have built (docker/buildx, build/build.go)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+
+from dockyard.buildkit import wire_pb2 as wire
+from dockyard.buildx.request import BuildRequest
+from dockyard.buildx.solve import BuildFailed, Show, Solved, solve
+from dockyard.client.http import Connection as Engine
+
+
+class TargetFailed(BuildFailed):
+    """One of the builds did not succeed."""
+
+    def __init__(self, target: str, cause: BuildFailed) -> None:
+        super().__init__(str(cause), cause.sources)
+        self.target = target
+
+
+async def solve_several(
+    engine: Engine,
+    requests: Mapping[str, BuildRequest],
+    links: Mapping[str, Mapping[str, str]],
+    *,
+    config_folder: str,
+    show: Show,
+) -> dict[str, Solved]:
+    """Build all; `links`: {build: {context: the build whose result that is}}. The first failure ends all others.
+
+    Raises BuildFailed, InvalidRequest, APIError, Unreachable.
+    """
+    loop = asyncio.get_running_loop()
+    results: dict[str, asyncio.Future[wire.Result]] = {name: loop.create_future() for name in requests}
+
+    async def one(name: str, request: BuildRequest) -> Solved:
+        for context, other in links.get(name, {}).items():
+            _hand_over(request, context, await asyncio.shield(results[other]))
+        key = f"{socket.gethostname()}:{os.path.realpath(request.directories.get('context', ''))}"
+
+        def told(response: wire.StatusResponse) -> None:
+            show(_named(response, name) if len(requests) > 1 else response)
+
+        def handed_on(result: wire.Result) -> None:
+            if not results[name].done():
+                results[name].set_result(result)
+
+        try:
+            return await solve(
+                engine, request, config_folder=config_folder, shared_key=key, show=told, handed_on=handed_on
+            )
+        except BuildFailed as failure:
+            if len(requests) > 1:
+                raise TargetFailed(name, failure) from None
+            raise
+
+    tasks = {name: asyncio.ensure_future(one(name, request)) for name, request in requests.items()}
+    try:
+        await asyncio.gather(*tasks.values())
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for result in results.values():
+            result.cancel()
+    return {name: task.result() for name, task in tasks.items()}
+
+
+def _hand_over(request: BuildRequest, context: str, result: wire.Result) -> None:
+    """Have a build's context be the result of another one."""
+    inputs = dict(request.inputs)
+    if result.WhichOneof("result") == "refs":
+        for platform, ref in result.refs.refs.items():
+            inputs[f"{context}::{platform}"] = ref.definition
+            request.options[f"context:{context}::{platform}"] = f"input:{context}::{platform}"
+    else:
+        inputs[context] = result.ref.definition
+        request.options[f"context:{context}"] = f"input:{context}"
+    request.inputs = inputs
+
+
+def _named(response: wire.StatusResponse, target: str) -> wire.StatusResponse:
+    """Steps with the name of what they are for."""
+    for step in response.vertexes:
+        step.name = f"[{target} {step.name[1:]}" if step.name.startswith("[") else f"[{target}] {step.name}"
+    return response
