@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -159,3 +160,42 @@ def test_a_push_takes_what_the_registry_has(engine: EngineProcess, buildx: Build
 
 def test_nothing_of_an_output_stays_with_the_engine(engine: EngineProcess, buildx: Buildx) -> None:
     assert not list((engine.data_root / "builder").glob("blobs-*"))
+
+
+def test_the_same_files_at_the_same_time_are_the_same_bytes(engine: EngineProcess, buildx: Buildx) -> None:
+    write(
+        buildx,
+        "FROM busybox\nRUN mkdir -p /a && echo x > /a/b && ln /a/b /a/c && touch -d @1000000000 /a/old\n"
+        "COPY Dockerfile /d/\nRUN rm /a/b\nLABEL a=b\n",
+    )
+    made = []
+    for name in ("one", "two"):
+        (buildx.folder / "Dockerfile").touch()
+        fixed = ("--build-arg", "SOURCE_DATE_EPOCH=1500000000", "--no-cache", "--provenance=false")
+        buildx("build", *fixed, "-o", f"type=oci,dest={name}.tar,rewrite-timestamp=true", "-t", "fixed", ".")
+        made.append((buildx.folder / f"{name}.tar").read_bytes())
+    assert made[0] == made[1]
+    image = archived(buildx.folder / "one.tar")
+    manifest = image[image.top]
+    base = len(engine.inspect("busybox")["RootFS"]["Layers"])
+    for layer in manifest["layers"][base:]:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(image[layer]))) as archive:
+            assert {member.mtime for member in archive} <= {1500000000, 1000000000}
+    config = image[manifest["config"]]
+    assert config["created"] == "2017-07-14T02:40:00Z"
+    assert config["history"][0]["created"] == engine.inspect("busybox")["Created"]
+    more = ("--build-arg", "SOURCE_DATE_EPOCH=1500000000", "-o", "type=image,name=rewritten,rewrite-timestamp=true")
+    buildx("build", *more, ".")
+    assert engine.docker("run", "--rm", "rewritten", "stat", "-c", "%Y", "/a/c", "/a/old").split() == [
+        "1500000000",
+        "1000000000",
+    ]
+
+
+def test_layouts_of_the_client_are_bases_and_sources(engine: EngineProcess, buildx: Buildx) -> None:
+    write(buildx, "FROM busybox\nRUN echo $RANDOM$(date +%s%N) > /made\nENV WORD=kept\n")
+    buildx("build", "-o", "type=oci,dest=layout,tar=false", "-t", "given:tag", ".")
+    write(buildx, "FROM given\nRUN echo $WORD > /word\nCOPY --from=given /made /again\n")
+    buildx("build", "--build-context", f"given=oci-layout://{buildx.folder}/layout:tag", "-t", "based", ".")
+    said = engine.docker("run", "--rm", "based", "sh", "-c", "cat /word; cmp /made /again && echo same")
+    assert said == "kept\nsame\n"

@@ -15,10 +15,11 @@ from dockyard.builder.exec.step import Run
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.image import ImageFiles
+from dockyard.builder.sources.layout import LayoutImage
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.dockerfile import git_source
-from dockyard.oci.descriptor import Descriptor
+from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.manifest import host
 from dockyard.timestamps import timestamp
 
@@ -148,6 +149,11 @@ class Provenance:
             if isinstance(vertex, ImageFiles) and vertex.reference:
                 uri = purl_of(vertex.reference, vertex.image.platform)
                 images[uri] = {"uri": uri, "digest": digest_set(vertex.target)}
+            elif isinstance(vertex, LayoutImage):
+                config = vertex.config
+                where = Platform(config.architecture, config.os, config.variant)
+                uri = purl_of(vertex.reference, where, kind="oci")
+                images[uri] = {"uri": uri, "digest": digest_set(vertex.reference.digest or "")}
             elif isinstance(vertex, Repository) and vertex.found:
                 others[vertex.url] = {"uri": _redacted(vertex.url), "digest": _commit(vertex.found)}
             elif isinstance(vertex, Download | RemoteContext) and vertex.found:

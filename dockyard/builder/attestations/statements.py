@@ -57,10 +57,10 @@ def digest_set(digest: str) -> dict[str, str]:
     return {algorithm: value}
 
 
-def purl_of(name: Reference, platform: Platform | None = None) -> str:
+def purl_of(name: Reference, platform: Platform | None = None, *, kind: str = "docker") -> str:
     """A package URL for an image (BuildKit, util/purl): `pkg:docker/debian@12?platform=linux%2Famd64`."""
     path, _, last = name.familiar_name().rpartition("/")
-    found = f"pkg:docker/{quote(f'{path}/' if path else '', safe='/:')}{quote(last, safe='')}"
+    found = f"pkg:{kind}/{quote(f'{path}/' if path else '', safe='/:')}{quote(last, safe='')}"
     if name.tag or not name.digest:
         found += f"@{quote(name.tag or 'latest', safe='')}"
     qualifiers = []

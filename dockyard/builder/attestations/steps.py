@@ -11,6 +11,7 @@ from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy, MakeDirectory
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.image import ImageFiles
+from dockyard.builder.sources.layout import LayoutImage
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 
@@ -76,6 +77,11 @@ def _source(identifier: str, **attributes: str) -> dict[str, Any]:
 def _(vertex: ImageFiles) -> dict[str, Any]:
     name = vertex.reference.full() if vertex.reference is not None else ""
     return _source(f"docker-image://{name}@{vertex.target}")
+
+
+@operation.register
+def _(vertex: LayoutImage) -> dict[str, Any]:
+    return _source(f"oci-layout://{vertex.reference.full()}")
 
 
 @operation.register

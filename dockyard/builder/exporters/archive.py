@@ -10,6 +10,7 @@ import msgspec
 
 from dockyard.builder.attributes import flag
 from dockyard.builder.exporters.blobs import PackedLayers
+from dockyard.builder.exporters.config import of_epoch
 from dockyard.builder.exporters.destinations import Archive, ClientStore
 from dockyard.builder.exporters.options import image_options
 from dockyard.builder.exporters.writer import ImageWriter, Results, Written, WrittenImage
@@ -64,7 +65,7 @@ def _told(written: Written, names: Sequence[Reference]) -> dict[str, str]:
 def _dated(top: Descriptor, results: Results) -> Descriptor:
     """With the time of the export, which is the build's if that is fixed."""
     epochs = [built.epoch for built in results.found.values() if built.epoch is not None]
-    moment = timestamp(epochs[0] * 10**9) if epochs else timestamp().partition(".")[0] + "Z"
+    moment = of_epoch(epochs[0]) if epochs else timestamp().partition(".")[0] + "Z"
     created = top.annotations.get("org.opencontainers.image.created", moment)
     return msgspec.structs.replace(top, annotations={**top.annotations, "org.opencontainers.image.created": created})
 

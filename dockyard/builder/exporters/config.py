@@ -56,4 +56,9 @@ def not_after(moment: str, epoch: int | None) -> str:
     if epoch is None:
         return moment
     found = parse_time(moment)
-    return timestamp(epoch * 10**9) if found is None or found > epoch * 10**9 else moment
+    return of_epoch(epoch) if found is None or found > epoch * 10**9 else moment
+
+
+def of_epoch(epoch: int) -> str:
+    """UNIX s as RFC 3339, without decimals."""
+    return timestamp(epoch * 10**9).partition(".")[0].removesuffix("Z") + "Z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -60,7 +61,7 @@ class Archive:
     async def _write_layers(self) -> None:
         """Write the layers that have been packed since: one after the other, for there is one stream."""
         waiting, self._waiting = self._waiting, []
-        for blob in waiting:
+        for blob in sorted(waiting, key=lambda blob: blob.digest):  # in which order they were packed is chance
             if blob.digest in self._written:
                 continue
             self._written.add(blob.digest)
@@ -182,10 +183,12 @@ class ClientStore:
         self._packed = packed
         self._compression = compression
         self._store = store
+        self._one = asyncio.Lock()  # a store refuses the same blob while it is being written
 
     async def layer(self, chain_id: str, *, oci: bool, base: bool) -> Descriptor:
         blob = await self._packed.get(chain_id, self._compression)
-        await self._store.write(blob.digest, blob.size, partial(self._packed.pieces, blob))
+        async with self._one:
+            await self._store.write(blob.digest, blob.size, partial(self._packed.pieces, blob))
         return blob.descriptor(oci=oci)
 
     async def document(self, descriptor: Descriptor, content: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dockyard.builder.graph.request import BuildRequest, Line
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.image import ImageResolver
+from dockyard.builder.sources.layout import layout_image
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, Repository
 from dockyard.dockerfile import git_source
@@ -61,6 +62,9 @@ class ContextResolver:
             wanted = rest.removeprefix("//")
             image = await images.resolve(wanted, request.platform)
             return Named(images.files(wanted, image, shown=f"[context {name}] {wanted}"), image.config)
+        if kind == "oci-layout":
+            layout = await layout_image(self._job, name, rest, request.platform)
+            return Named(layout, layout.config)
         if kind == "input":
             built = request.inputs.get(rest)
             if built is None:

@@ -90,16 +90,16 @@ class StorePlace:
     async def _read(self, digest: str) -> bytes:
         size = await self._store.size(digest)
         if size is None:
-            raise NotFound(f"the cache has no {digest}")
+            raise NotFound(f"the client's content store has no {digest}")
         if size > LARGEST_CONFIG:
-            raise InvalidParameter(f"the cache's {digest} is too large")
+            raise InvalidParameter(f"{digest} of the client's content store is too large")
         return b"".join([piece async for piece in self._store.read(digest)])
 
 
 async def read_cache(place: Place) -> CacheContent:
     """What is in a cache. Raises NotFound, Unavailable, InvalidParameter."""
     raw, kind = await place.top()
-    kind = kind or _kind_of(raw)
+    kind = kind or kind_of(raw)
     if kind in oci.INDEXES:
         entries = oci.Index.decode(raw).manifests
         config = next((entry for entry in entries if entry.media_type == MEDIA_TYPE), None)
@@ -112,7 +112,8 @@ async def read_cache(place: Place) -> CacheContent:
     return await _of_image(place, kind, manifest)
 
 
-def _kind_of(raw: bytes) -> str:
+def kind_of(raw: bytes) -> str:
+    """Whether a document without a type is an index or a manifest: the media type. Raises InvalidParameter."""
     try:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
