@@ -1,9 +1,10 @@
-"""A D-Bus client, as much of one as talking to systemd takes: calls and their answers, and signals.
+"""A D-Bus client, as much of one as talking to systemd and firewalld takes: calls, their answers, and signals.
 
 Blocking; stdlib only. Values travel as Python's: strings, ints, bools, bytes for `ay`, lists, tuples for structs, and
 for variants (signature, value). Specification: dbus.freedesktop.org, "D-Bus Specification" 0.42.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -57,6 +58,15 @@ class Connection:
         """Hang up."""
         self._socket.close()
 
+    def hang_up(self) -> None:
+        """Let another thread that waits for something be told that there is nothing more (OSError)."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def wait(self, seconds: float | None) -> None:
+        """From now on wait so long for each message; None: as long as it takes."""
+        self._socket.settimeout(seconds)
+
     def _authenticate(self) -> None:
         identity = str(os.geteuid()).encode().hex().encode()
         # BEGIN goes along with the rest, as systemd's own clients send it: a systemd (sd-bus, 252) that reads it with a
@@ -102,12 +112,12 @@ class Connection:
             else:
                 return message.body
 
-    def signals(self, member: str) -> Iterator[Message]:
-        """Signals of that name, as they come; also those that came while an answer was waited for."""
+    def signals(self, *members: str) -> Iterator[Message]:
+        """Signals of these names, as they come; also those that came while an answer was waited for."""
         while True:
             waiting, self._waiting = self._waiting, []
             for message in waiting or [self._receive()]:
-                if message.kind == SIGNAL and message.fields.get(MEMBER) == member:
+                if message.kind == SIGNAL and message.fields.get(MEMBER) in members:
                     yield message
 
     def _receive(self) -> Message:

@@ -24,12 +24,16 @@ AGAIN = 5.0  # s from a look that failed to the next
 
 
 class Guard:
-    """Calls `look` some time after table `ours` was removed, or iptables' forwarding or our `chain` there changed."""
+    """Calls `look` some time after table `ours` was removed, or iptables' forwarding or our `chain` there changed.
 
-    def __init__(self, ours: str, chain: str, look: Callable[[], Awaitable[None]]) -> None:
+    With `all_chains` also after rules were taken from any of the chains that our iptables back end uses.
+    """
+
+    def __init__(self, ours: str, chain: str, look: Callable[[], Awaitable[None]], *, all_chains: bool = False) -> None:
         self._ours = ours.encode() + b"\0"
         self._chain = chain.encode() + b"\0"
         self._look = look
+        self._all_chains = all_chains
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -43,6 +47,10 @@ class Guard:
             self._socket.close()
             raise
         self._loop.add_reader(self._socket, self._told)
+
+    def look(self) -> None:
+        """Look soon: something has changed of which the kernel may not have told."""
+        self._later()
 
     async def close(self) -> None:
         """Notice no more."""
@@ -78,6 +86,9 @@ class Guard:
                 names = _names(data, position + 20)
                 forwarding = names[2] in (b"FORWARD\0", b"DOCKER-FORWARD\0", self._chain)
                 if names[1] == b"filter\0" and (kind == NFT_MSG_NEWCHAIN or forwarding):
+                    return True
+                taken = self._all_chains and kind == NFT_MSG_DELRULE and names[1] in (b"filter\0", b"nat\0")
+                if taken and names[2].startswith((b"DOCKER", b"PREROUTING", b"POSTROUTING", b"OUTPUT")):
                     return True
             position += (size + 3) & ~3
         return False

@@ -135,13 +135,24 @@ class IptablesFirewall:
         with self._lock:
             if not self._written:
                 return
-            for version in self._versions:
-                forward = self._listed(version, "filter", "FORWARD") or []
-                nat = self._listed(version, "nat", "OUTPUT") or []
-                if "-A FORWARD -j DOCKER-FORWARD" not in forward or not any(line.endswith("-j DOCKER") for line in nat):
-                    log.warning("chains were removed from iptables by somebody; writing them again")
-                    self.rewrite()
-                    return
+            if not all(self._is_whole(version) for version in self._versions):
+                log.warning("rules were removed from iptables by somebody; writing them again")
+                self.rewrite()
+
+    def _is_whole(self, version: int) -> bool:
+        """Whether our chains have as many rules as they should, and what leads there and is outside is there."""
+        present = {table: self._saved(version, table) for table in CHAINS}
+        wanted = [line.split()[1] for line in self._text(version).splitlines() if line.startswith(("-A ", "-I "))]
+        chains = {chain for names in CHAINS.values() for chain in names}
+        found = [line.split()[1] for lines in present.values() for line in lines]
+        if sorted(wanted) != sorted(chain for chain in found if chain in chains):
+            return False
+        jumps = all(
+            any(line.startswith(f"-A {chain} ") and line.endswith(f"-j {rule[-1]}") for line in present[table])
+            for table, chain, rule in self._jumps(version)
+        )
+        outside = (f"-A POSTROUTING {rule}" for rule in self._outside.get(version, ()))
+        return jumps and all(line in present["nat"] for line in outside)
 
     def remove(self) -> None:
         """Delete the chains and what leads there; DOCKER-USER is the administrator's."""
@@ -309,6 +320,11 @@ class IptablesFirewall:
         """The chain's rules; None without such a chain."""
         done = self._start(version, "-t", table, "-S", chain)
         return [line for line in done.stdout.splitlines() if line.startswith("-A ")] if done.returncode == 0 else None
+
+    def _saved(self, version: int, table: str) -> list[str]:
+        """Every rule of the table, as iptables -S lists it."""
+        done = self._start(version, "-t", table, "-S")
+        return [line for line in done.stdout.splitlines() if line.startswith("-A ")]
 
     def _try(self, version: int, table: str, *arguments: str) -> bool:
         return self._start(version, "-t", table, *arguments).returncode == 0

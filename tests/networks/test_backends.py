@@ -19,6 +19,7 @@ from dockyard.networks.docker_proxy import ProxyProcess
 from dockyard.networks.iptables_firewall import CHAINS
 from tests.networks.conftest import Host, Neighbour
 from tests.networks.test_bridge import ask, ask_in_vain, in_thread, run, serving
+from tests.processes import eventually
 
 
 @pytest.fixture
@@ -69,6 +70,23 @@ async def test_with_iptables_the_chains_are_dockers(make_host: Callable[..., Any
         await host.service.leave(host.id_of("one"))
         await refused(neighbour.ours, port, neighbour.path)
     assert str(port) not in run("iptables", "-t", "nat", "-S")
+
+
+@pytest.mark.usefixtures("chains")
+@pytest.mark.parametrize(
+    "flush", [("-t", "nat", "-F"), ("-F", "DOCKER"), ("-F", "FORWARD"), ("-t", "nat", "-F", "DOCKER")]
+)
+async def test_rules_that_somebody_flushes_are_put_back(make_host: Callable[..., Any], flush: tuple[str, ...]) -> None:
+    host: Host = await make_host(firewall_backend="iptables")
+    await host.join("one", port_bindings={"80/tcp": [("", str(26000 + host.number))]})
+
+    def rules() -> list[str]:
+        return sorted(run("iptables", "-S").splitlines() + run("iptables", "-t", "nat", "-S").splitlines())
+
+    before = rules()
+    run("iptables", *flush)
+    assert rules() != before
+    await asyncio.to_thread(eventually, lambda: rules() == before)
 
 
 @pytest.mark.usefixtures("chains")

@@ -8,6 +8,7 @@ from dockyard.engine.networks.options import NetworkOptions
 from dockyard.linux.netlink import RouteSocket
 from dockyard.networks import iptables
 from dockyard.networks.drivers.bridge import isolated_bridges
+from dockyard.networks.firewalld import Firewalld
 from dockyard.networks.guard import Guard
 from dockyard.networks.model import Network
 
@@ -29,6 +30,7 @@ class HostForwarding:
         self._networks = networks
         self._repair_table = repair
         self._guard: Guard | None = None
+        self._firewalld: Firewalld | None = None
         self._lock = asyncio.Lock()
         self._wanted = self._written = 0
         # by version of IP: whether the kernel tells of changes to the chains, and whether FORWARD asks ours
@@ -38,11 +40,22 @@ class HostForwarding:
     async def open(self) -> None:
         """Let through what there is, and look again whenever others change the packet filter."""
         await self.let_through(user_first=True)
-        if self._options.iptables:
-            self._guard = Guard(self._instance, self.chain, self._repair)
+        if not self._options.iptables:
+            return
+        all_chains = self._options.firewall_backend == "iptables"
+        guard = self._guard = Guard(self._instance, self.chain, self._repair, all_chains=all_chains)
+        loop = asyncio.get_running_loop()
+        self._firewalld = Firewalld(self._bridges, lambda: _soon(loop, guard.look))
+        await asyncio.to_thread(self._firewalld.open)
+
+    def _bridges(self) -> list[str]:
+        return [network.bridge for network in self._networks() if network.bridge]
 
     async def close(self) -> None:
         """Look no more."""
+        if self._firewalld is not None:
+            await asyncio.to_thread(self._firewalld.close)
+            self._firewalld = None
         if self._guard is not None:
             await self._guard.close()
             self._guard = None
@@ -98,6 +111,8 @@ class HostForwarding:
                 work.append(self._write(6, version_6, others, user_first=user_first, look=look))
             await asyncio.gather(*work)
             self._written = now
+        if self._firewalld is not None and self._firewalld.runs:
+            await asyncio.to_thread(self._firewalld.tell)
 
     async def _write(
         self, version: int, networks: Sequence[Network], others: Sequence[str], *, user_first: bool, look: bool
@@ -111,3 +126,11 @@ class HostForwarding:
             self._told[version] = await iptables.tells_changes(version)
         done = await iptables.let_through(self.chain, bridges, foreign, version, user_first=user_first)
         self._asked[version] = done and self._told[version]
+
+
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """Have it done in the loop's thread, from another one; not when the loop has ended."""
+    try:
+        loop.call_soon_threadsafe(work)
+    except RuntimeError:
+        pass
