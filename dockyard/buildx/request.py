@@ -36,11 +36,12 @@ class BuildRequest:
     upload: object = None
     outputs: list[Output] = field(default_factory=list)
     secrets: Sequence[str] = ()
+    secret_values: dict[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Sequence[str] = ()
     entitlements: list[str] = field(default_factory=list)
     cache_imports: list[tuple[str, Attributes]] = field(default_factory=list)
     cache_exports: list[tuple[str, Attributes]] = field(default_factory=list)
-    inputs: Mapping[str, wire.Definition] = field(default_factory=dict)
+    inputs: dict[str, wire.Definition] = field(default_factory=dict)
 
 
 def fields(text: str) -> list[str]:

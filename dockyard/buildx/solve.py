@@ -88,7 +88,8 @@ def _serve(session: Session, request: BuildRequest, config_folder: str, ending: 
     """Offer on the session what the build may ask for. Raises InvalidRequest."""
     try:
         agents = ending.enter_context(Agents(request.ssh))
-        secret = Secrets(parse(request.secrets))
+        given = {name: lambda value=value: value for name, value in request.secret_values.items()}
+        secret = Secrets({**parse(request.secrets), **given})
     except (InvalidAgent, InvalidSecret) as error:
         raise InvalidRequest(str(error)) from None
     places = {

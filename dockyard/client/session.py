@@ -108,6 +108,7 @@ class Session:
         self.logins: dict[str, dict[str, str]] = {}  # by registry; of `login`
         self.call: Callable[[Coroutine[Any, Any, Any]], Any] = dialer.call
         self.blocking = dialer.blocking
+        self.builder = ""  # the version of the API for builds that the engine prefers: "2" is BuildKit's
         self.dockyard = ""  # the version of an engine that is ours, once the version of the API has been found out
         self._prefix = f"/v{version}" if version else ""
         self._idle: list[Channel] = []
@@ -187,6 +188,7 @@ class Session:
         exchange = await self._begin("GET", "/_ping", None, {}, None)
         await exchange.read_all()
         self.dockyard = exchange.headers.get("dockyard-version", "")
+        self.builder = exchange.headers.get("builder-version", "")
         theirs = exchange.headers.get("api-version", "")
         major, _, minor = theirs.partition(".")
         version = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else OLDEST_VERSION

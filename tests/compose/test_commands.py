@@ -153,7 +153,8 @@ def test_images_are_built_from_the_files_folder_wherever_we_are(compose: Compose
     compose.write("services: {web: {build: {context: ctx, args: {V: '7'}}, stop_grace_period: 0s}}")
     compose.write("FROM busybox\nARG V\nRUN echo $V > /v\nCMD cat /v\n", "ctx/Dockerfile")
     compose.write("FROM nothing\n", "Dockerfile")
-    assert "Successfully built" in compose("build")
+    assert "exporting to image" in compose("build")
+    assert "Successfully built" in compose("build", DOCKER_BUILDKIT="0")
     assert compose("run", "--rm", "-T", "web") == "7\n"
     compose("down", "--rmi", "local")
     assert compose.run("up", "--no-build", "-d").returncode != 0

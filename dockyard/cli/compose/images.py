@@ -44,12 +44,10 @@ Hidden:
 def build(session: ComposeSession, flags: Flags) -> int:
     """Services without a build section are left alone."""
     from dockyard.compose.model.kinds import Size
-    from dockyard.compose.run.build import BuildRequest, build_images
+    from dockyard.compose.run.build import BuildRequest, build_images, by_buildkit, printed
     from dockyard.compose.run.images import push_images
 
-    for name in ("print", "check", "ssh", "sbom", "provenance", "builder"):
-        if flags.given(name) and flags.text(name) not in ("false", ""):
-            raise ComposeError(f"--{name} needs BuildKit, and images are built by the engine's classic builder")
+    _check_builder(flags)
     project = session.project(flags.arguments)
     names = project.reachable(
         flags.arguments or sorted(project.services), dependencies=flags.on("with-dependencies") or not flags.arguments
@@ -67,20 +65,51 @@ def build(session: ComposeSession, flags: Flags) -> int:
         pull=flags.on("pull"),
         no_cache=flags.on("no-cache"),
         quiet=flags.on("quiet"),
+        push=flags.on("push"),
         arguments=arguments,
         memory=Size().read(flags.text("memory"), "memory") if flags.given("memory") else 0,
+        ssh=_ssh_keys(flags),
+        check=flags.on("check"),
+        provenance=flags.text("provenance"),
+        sbom=flags.text("sbom"),
+        one=False,
+        mode=flags.text("progress") or session.mode,
     )
     application = session.application(project, session.progress("Building"))
-    if session.dry:
-        for name in wanted:
-            application.progress.event(f"Service {name}", "Building")
-            application.progress.event(f"Service {name}", "Built")
+    if flags.on("print"):
+        print(printed(application, request, wanted))
         return 0
-    build_images(application, request, wanted)
-    if flags.on("push"):
+    if not session.dry and not by_buildkit(application):
+        for name in ("check", "ssh", "sbom", "provenance"):
+            if flags.given(name) and flags.text(name) not in ("false", ""):
+                raise ComposeError(f"--{name} needs BuildKit, and images are built by the engine's classic builder")
+    built = build_images(application, request, wanted)
+    if flags.on("push") and not request.check:
+        services = {name: one for name, one in project.services.items() if project.image_of(name) in built}
+        application = application.of(project.with_(services=services))
         with application.progress:
             push_images(application, quiet=flags.on("quiet"))
     return 0
+
+
+def _check_builder(flags: Flags) -> None:
+    """Builders other than the engine's own belong to docker buildx. Raises ComposeError."""
+    import os
+
+    name = flags.text("builder") or os.environ.get("BUILDX_BUILDER", "")
+    if name not in ("", "default"):
+        raise ComposeError(f'no builder "{name}" found: images are built by the engine itself ("default")')
+
+
+def _ssh_keys(flags: Flags) -> list[str]:
+    """`--ssh ID=PATH`, or "default" for the user's own agent. Raises ComposeError."""
+    if not flags.given("ssh"):
+        return []
+    text = flags.text("ssh") or "default"
+    name, equals, path = text.partition("=")
+    if not equals and name != "default":
+        raise ComposeError(f'invalid ssh key "{name}"')
+    return [f"{name}={path}"]
 
 
 @usage(

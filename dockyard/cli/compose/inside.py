@@ -278,7 +278,7 @@ def run(session: ComposeSession, flags: Flags) -> int:
         progress = make("quiet")
     application = session.application(project, progress)
     request = RunRequest(
-        build=build_request(flags),
+        build=build_request(flags, session.mode),
         quiet_pull=flags.on("quiet-pull") or flags.on("quiet"),
         remove_orphans=flags.on("remove-orphans"),
         ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),

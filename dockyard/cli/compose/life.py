@@ -37,13 +37,13 @@ def _timeout(flags: Flags) -> int | None:
     return flags.number("timeout") if flags.given("timeout") else None
 
 
-def build_request(flags: Flags) -> BuildRequest | None:
+def build_request(flags: Flags, mode: str) -> BuildRequest | None:
     """How missing images are built; None: not at all."""
     from dockyard.compose.run.build import BuildRequest
 
     if flags.on("no-build"):
         return None
-    return BuildRequest(always=flags.on("build"), quiet=flags.on("quiet-build"))
+    return BuildRequest(always=flags.on("build"), quiet=flags.on("quiet-build"), mode=mode)
 
 
 def adjusted(project: Project, flags: Flags) -> Project:
@@ -149,7 +149,7 @@ def up(session: ComposeSession, flags: Flags) -> int:
         recreate_dependencies=others,
         keep_anonymous_volumes=not flags.on("renew-anon-volumes"),
         timeout=_timeout(flags),
-        build=build_request(flags),
+        build=build_request(flags, session.mode),
         quiet_pull=flags.on("quiet-pull"),
         remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),
@@ -295,7 +295,7 @@ def create(session: ComposeSession, flags: Flags) -> int:
         services=flags.arguments or list(project.services),
         recreate=chosen,
         recreate_dependencies=others,
-        build=build_request(flags),
+        build=build_request(flags, session.mode),
         quiet_pull=flags.on("quiet-pull"),
         remove_orphans=flags.on("remove-orphans") or truthy("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans=truthy("COMPOSE_IGNORE_ORPHANS"),

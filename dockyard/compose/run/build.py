@@ -1,16 +1,12 @@
-"""Building services' images through the engine's classic builder."""
+"""Building services' images: by BuildKit's API, or by the classic one where the engine has no other."""
 
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from dockyard.client.errors import OperationFailed
-from dockyard.client.images import REMOTE
 from dockyard.compose.errors import ComposeError
-from dockyard.compose.plan import labels
-from dockyard.compose.plan.order import Walk
+from dockyard.compose.plan.targets import BuildWishes, bake_file, with_contexts
 from dockyard.compose.run.progress import DONE
 
 if TYPE_CHECKING:
@@ -18,11 +14,12 @@ if TYPE_CHECKING:
 
     from dockyard.compose.run.application import Application
 
-Tree = dict[str, Any]
-
 
 class BuildRequest(NamedTuple):
-    """What `compose build` and `up --build` take. `always`: also what is there already."""
+    """What `compose build` and `up --build` take.
+
+    `always`: also what is there already. `one`: for the platform on which it is to run here. `mode`: how it is shown.
+    """
 
     always: bool = False
     pull: bool = False
@@ -31,128 +28,71 @@ class BuildRequest(NamedTuple):
     push: bool = False
     arguments: Mapping[str, str | None] = {}
     memory: int = 0
-    dependencies: bool = False
+    ssh: Sequence[str] = ()
+    check: bool = False
+    provenance: str = ""
+    sbom: str = ""
+    one: bool = True
+    mode: str = "auto"
+
+    def wishes(self, application: Application) -> BuildWishes:
+        """The same for the plan."""
+        return BuildWishes(
+            pull=self.pull,
+            no_cache=self.no_cache,
+            push=self.push,
+            check=self.check,
+            arguments=self.arguments,
+            ssh=self.ssh,
+            proxies=application.proxies,
+        )
 
 
 def build_images(application: Application, request: BuildRequest, names: Sequence[str]) -> dict[str, str]:
     """Build the images of the services `names`; their IDs by image. Raises ComposeError, OperationFailed."""
-    project = application.project
-    wanted = _with_contexts(application, names)
-    graph = {
-        name: {
-            target
-            for context in (project.all_services()[name]["build"].get("additional_contexts") or {}).values()
-            if (target := context.removeprefix("service:")) in wanted and context.startswith("service:")
-        }
-        for name in wanted
-    }
-    built: dict[str, str] = {}
+    wanted = with_contexts(application.project, names)
+    if application.engine.dry:
+        return _dry(application, wanted)
+    if not by_buildkit(application):
+        from dockyard.compose.run.classic_build import build_classically
 
-    def build(name: str) -> None:
-        service = project.all_services()[name]
-        application.progress.event(f"Service {name}", "Building")
-        image = project.image_of(name)
-        built[image] = _build(application, request, name, service, image)
-        application.progress.event(f"Service {name}", "Built", DONE)
+        return build_classically(application, request, wanted)
+    from dockyard.compose.run.graph_build import GraphBuild
 
-    # one after the other: what they print would run into one another
-    Walk(graph, build, 1).run()
+    return GraphBuild(application, request, wanted).run()
+
+
+def by_buildkit(application: Application) -> bool:
+    """Whether BuildKit's API is to build: as DOCKER_BUILDKIT says, else where the engine names it as its own choice."""
+    given = os.environ.get("DOCKER_BUILDKIT", "")
+    if given:
+        if given.lower() not in ("0", "1", "f", "t", "false", "true"):
+            raise ComposeError(
+                "DOCKER_BUILDKIT environment variable expects boolean value: "
+                f'strconv.ParseBool: parsing "{given}": invalid syntax'
+            )
+        return given.lower() in ("1", "t", "true")
+    return application.engine.builder == "2"
+
+
+def printed(application: Application, request: BuildRequest, names: Sequence[str]) -> str:
+    """The bake file that says the same (`build --print`)."""
+    import json
+
+    wanted = with_contexts(application.project, names)
+    return json.dumps(bake_file(application.project, wanted, request.wishes(application), one=request.one), indent=2)
+
+
+def _dry(application: Application, names: Sequence[str]) -> dict[str, str]:
+    from hashlib import sha1
+
+    built = {}
+    for name in names:
+        image = application.project.image_of(name)
+        made = f"dryRun-{sha1(name.encode(), usedforsecurity=False).hexdigest()}"
+        application.progress.event(f"{name} ==>", "", DONE, text=f"==> writing image {made}")
+        application.progress.event(f"{name} ==> ==>", "", DONE, text=f"naming to {image}")
+        built[image] = made
+    for name in names:
+        application.progress.event(application.project.image_of(name), "Built", DONE)
     return built
-
-
-def _with_contexts(application: Application, names: Sequence[str]) -> list[str]:
-    """`names`, and the services whose images they are built with."""
-    found = list(names)
-    for name in found:
-        service = application.project.all_services()[name]
-        if "build" not in service:
-            raise ComposeError(f'service "{name}" has no build section')
-        for context in (service["build"].get("additional_contexts") or {}).values():
-            target = context.removeprefix("service:")
-            if context.startswith("service:") and target not in found:
-                found.append(target)
-    return found
-
-
-_UNABLE = {
-    "privileged": "privileged mode",
-    "additional_contexts": "additional contexts",
-    "ssh": "SSH keys",
-    "secrets": "secrets",
-}
-
-
-def _build(application: Application, request: BuildRequest, name: str, service: Tree, image: str) -> str:
-    build = service["build"]
-    for key, what in _UNABLE.items():
-        if build.get(key):
-            raise ComposeError(f"the classic builder doesn't support {what}, set DOCKER_BUILDKIT=1 to use BuildKit")
-    if len(build.get("platforms") or ()) > 1:
-        raise ComposeError(
-            "the classic builder doesn't support multi-arch build, set DOCKER_BUILDKIT=1 to use BuildKit"
-        )
-    context = build.get("context", ".")
-    options = _options(application, request, name, service, image)
-    if not context.startswith(REMOTE) and not os.path.isdir(context):
-        raise ComposeError(f'unable to prepare context: path "{context}" not found')
-    steps = application.engine.client.images.stream_build(context, **options)
-    made = ""
-    try:
-        for step in steps:
-            if step.text and not request.quiet:
-                sys.stdout.write(step.text)
-                sys.stdout.flush()
-            made = step.aux.get("ID", made)
-    except OperationFailed as error:
-        raise ComposeError(error.message) from None
-    found = application.engine.image(made or image)
-    if found is None:
-        raise ComposeError(f"the build of service {name} gave no image")
-    return str(found["Id"])
-
-
-def _options(application: Application, request: BuildRequest, name: str, service: Tree, image: str) -> Any:
-    build = service["build"]
-    project = application.project
-    arguments = {**(build.get("args") or {}), **request.arguments}
-    resolved = {key: project.environment.get(key) if value is None else value for key, value in arguments.items()}
-    options: dict[str, Any] = {
-        "tag": [*(build.get("tags") or ()), image],
-        "build_args": {
-            **application.proxies,
-            **{key: value for key, value in resolved.items() if value is not None},
-        },
-        "labels": {
-            **(build.get("labels") or {}),
-            labels.BUILDER: "classic",
-            labels.VERSION: labels.COMPATIBLE_VERSION,
-            labels.PROJECT: project.name,
-            labels.SERVICE: name,
-        },
-        "no_cache": request.no_cache or bool(build.get("no_cache")),
-        "pull": request.pull or bool(build.get("pull")),
-        "rm": True,
-    }
-    platform = service.get("platform") or next(iter(build.get("platforms") or ()), "")
-    platform = platform or project.environment.get("DOCKER_DEFAULT_PLATFORM", "")
-    for key, value in (
-        ("target", build.get("target")),
-        ("network_mode", build.get("network")),
-        ("platform", platform),
-        ("mem_limit", request.memory),
-        ("shm_size", build.get("shm_size")),
-        ("cache_from", build.get("cache_from")),
-    ):
-        if value:
-            options[key] = value
-    hosts = build.get("extra_hosts")
-    if hosts:
-        options["extra_hosts"] = {host: addresses[0] for host, addresses in hosts.items() if addresses}
-    if build.get("dockerfile_inline"):
-        options["dockerfile_text"] = build["dockerfile_inline"]
-    elif build.get("dockerfile"):
-        context = build.get("context", ".")
-        local = not context.startswith(REMOTE)
-        # as seen from the context, wherever we are
-        options["dockerfile"] = os.path.join(context, build["dockerfile"]) if local else build["dockerfile"]
-    return options

@@ -34,6 +34,15 @@ class Engine:
             found = self.client._session.version
         return found
 
+    @property
+    def builder(self) -> str:
+        """The version of the API for builds that the engine prefers: "2" is BuildKit's."""
+        session = self.client._session
+        if not session.builder:
+            headers = session.call(session.request("GET", "/_ping")).headers
+            session.builder = headers.get("builder-version", "") or "1"
+        return session.builder
+
     def get(self, place: str, **query: Any) -> Any:
         """GET, decoded."""
         return self.client.request("GET", place, query=query, timeout=PATIENT)

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let something else write to the terminal meanwhile."""
+        yield
 
 
 class Quiet(Progress):
@@ -173,6 +179,13 @@ class Table(Progress):
             for note in self._notes:
                 print(note, file=self._to)
             self._rows, self._notes, self._lines = {}, [], 0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        with self._lock:
+            self._draw()
+            self._rows, self._lines = {}, 0
+            yield
 
     def _refresh(self) -> None:
         while not self._stop.wait(REFRESH):
