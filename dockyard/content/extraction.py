@@ -116,19 +116,49 @@ class Hasher:
         return "sha256:" + self._hash.hexdigest()
 
 
+class Ahead:
+    """The pieces of a stream, each made in a thread of its own while the one before is used.
+
+    Decompressors release the interpreter lock, and so does the making of files: the two go on at the same time.
+    """
+
+    def __init__(self, pieces: Callable[[], bytes]) -> None:
+        self._pieces = pieces
+        # few, for one may be large: a megabyte of zeros is a kilobyte in the archive
+        self._queue: queue.Queue[bytes | Exception] = queue.Queue(2)
+        threading.Thread(target=self._make, daemon=True).start()
+
+    def _make(self) -> None:
+        try:
+            while piece := self._pieces():
+                self._queue.put(piece)
+            self._queue.put(b"")
+        except Exception as error:
+            self._queue.put(error)
+
+    def next(self) -> bytes:
+        """The next one, b"" at the end. Raises what making it has raised."""
+        piece = self._queue.get()
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+
 class Stream:
     """An uncompressed byte stream read ahead in pieces; when `hashed`, as a whole in a thread beside."""
 
     def __init__(self, pieces: Callable[[], bytes], *, hashed: bool = True) -> None:
-        self._pieces = pieces
+        self._pieces = Ahead(pieces).next
+        self._ended = False
         self._buffer = b""
         self._position = 0
         self._hasher = Hasher() if hashed else None
         self.tap: Callable[[bytes], None] | None = None
 
     def _more(self) -> bool:
-        piece = self._pieces()
+        piece = b"" if self._ended else self._pieces()
         if not piece:
+            self._ended = True
             return False
         if self._hasher is not None:
             self._hasher.feed(piece)
@@ -242,6 +272,7 @@ class Extractor:
         self._references: dict[str, list[int]] = {}
         self._directories: dict[str, Entry] = {}
         self._made: set[str] = set()
+        self._folders: set[str] = set()  # directories on the way to which no link lies
         self.size = 0
 
     def run(self) -> str:
@@ -295,8 +326,13 @@ class Extractor:
         try:
             present = os.lstat(path)
         except FileNotFoundError:
+            if folder in self._folders:
+                return
             missing = []
-            folder = os.path.realpath(folder)  # a link may lead to what is still to be made
+            real = os.path.realpath(folder)  # a link may lead to what is still to be made
+            if real == folder:
+                self._folders.add(folder)
+            folder = real
             while not os.path.isdir(folder):
                 missing.append(folder)
                 folder = os.path.dirname(folder)
@@ -320,6 +356,7 @@ class Extractor:
         """Remove a file or a whole tree, saving the payloads that the record refers to."""
         if self._options.whiteouts == "none":
             self._check_removable(path)
+        self._folders.clear()  # a link may come where a directory was
         pending, folders = [path], []
         while pending:
             path = pending.pop()
