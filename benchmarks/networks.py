@@ -57,6 +57,27 @@ while time.monotonic() < begin + seconds:
     count += 1
 print(count / (time.monotonic() - begin))
 """
+ECHO = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    data, client = server.recvfrom(2048)
+    server.sendto(data, client)
+"""
+CALL = """
+import socket, sys, time
+begin, count, seconds = time.monotonic(), 0, float(sys.argv[3])
+while time.monotonic() < begin + seconds:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect((sys.argv[1], int(sys.argv[2])))
+        client.send(b"hello")
+        assert client.recv(100) == b"hello"
+    count += 1
+print(count / (time.monotonic() - begin))
+"""
 ASK = """
 import socket, statistics, sys, time
 name = b"".join(bytes([len(part)]) + part.encode() for part in sys.argv[1].split(".")) + b"\\0"
@@ -120,43 +141,65 @@ class Networks:
         self._rounds = rounds
         self._many = many
         self._seconds = str(seconds)
+        # of each engine: (ms of time, ms of processor time), (ms for each container, MB for each)
+        self._attached: dict[str, tuple[float, float]] = {}
+        self._started: dict[str, tuple[float, float]] = {}
 
     def all(self) -> dict[str, Callable[[list[Engine]], list[float]]]:
         """By what is printed before them."""
         many = self._many
         return {
-            "attach: run(bridge) - run(none), ms": self.attach,
+            "attach: run(bridge) - run(none), ms": lambda engines: [
+                self.attach(engines)[one.name][0] for one in engines
+            ],
+            "attach, processor ms": lambda engines: [self.attach(engines)[one.name][1] for one in engines],
             f"{many} containers, ms for each": lambda engines: [self.containers(one)[0] for one in engines],
+            f"{many} containers, MB for each": lambda engines: [self.containers(one)[1] for one in engines],
             f"{many} ports, ms in all": lambda engines: [self.ports(one)[0] for one in engines],
             f"{many} ports, MB": lambda engines: [self.ports(one)[1] for one in engines],
             "a name, µs": lambda engines: [self.name(one) for one in engines],
             "throughput host to container, Gbit/s": lambda engines: [self.to_container(one) for one in engines],
             "throughput between containers, Gbit/s": lambda engines: [self.between(one) for one in engines],
             "connections to a published port, 1/s": lambda engines: [self.connections(one) for one in engines],
+            "UDP askers at a published port, 1/s": lambda engines: [self.askers(one) for one in engines],
         }
 
-    def attach(self, engines: list[Engine]) -> list[float]:
-        """How much longer a container with a network takes to run than one without."""
-        took: dict[tuple[str, str], list[float]] = {}
-        for number in range(self._rounds + 1):
+    def attach(self, engines: list[Engine]) -> dict[str, tuple[float, float]]:
+        """How much longer a container with a network takes to run than one without: ms that pass, of the processor.
+
+        Medians of both kinds of runs by turns: the difference is small beside what single runs vary by.
+        """
+        took: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for number in range(0 if self._attached else self._rounds + 1):
             for engine in engines if number % 2 else reversed(engines):
                 for network in ("bridge", "none"):
-                    begin = time.perf_counter()
+                    begin, before = time.perf_counter(), engine.processor()
                     engine.docker("run", "--rm", f"--network={network}", "busybox", "true")
+                    passed = 1e3 * (time.perf_counter() - begin)
+                    time.sleep(0.05)  # what is made ahead for the next one counts, too
                     if number:
-                        took.setdefault((engine.name, network), []).append(1e3 * (time.perf_counter() - begin))
-        median = {key: statistics.median(values) for key, values in took.items()}
-        return [median[engine.name, "bridge"] - median[engine.name, "none"] for engine in engines]
+                        took.setdefault((engine.name, network), []).append((passed, engine.processor() - before))
+        if took:
+            columns = {key: zip(*rows, strict=True) for key, rows in took.items()}
+            median = {key: [statistics.median(column) for column in pair] for key, pair in columns.items()}
+            for engine in engines:
+                pairs = zip(median[engine.name, "bridge"], median[engine.name, "none"], strict=True)
+                passed, used = (with_one - without for with_one, without in pairs)
+                self._attached[engine.name] = (passed, used)
+        return self._attached
 
     def containers(self, engine: Engine) -> tuple[float, float]:
         """Start many idle containers on one bridge: (ms for each, MB for each)."""
+        if engine.name in self._started:
+            return self._started[engine.name]
         before = engine.memory()
         begin = time.perf_counter()
         try:
             for _ in range(self._many):
                 engine.docker("run", "-d", "busybox", "sleep", "100000")
             took = 1e3 * (time.perf_counter() - begin) / self._many
-            return took, (engine.memory() - before) / self._many
+            self._started[engine.name] = took, (engine.memory() - before) / self._many
+            return self._started[engine.name]
         finally:
             self._clear(engine)
 
@@ -210,6 +253,16 @@ class Networks:
         finally:
             self._clear(engine)
 
+    def askers(self, engine: Engine) -> float:
+        """Datagrams to a published port of the host's and back, each from a port of its own: a new flow to track."""
+        try:
+            target = self._idle(engine, "-p", "25002:5002/udp")
+            gateway = engine.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge").decode()
+            with _serving(target, 5002, ECHO):
+                return _measure(None, CALL, gateway.strip() or "127.0.0.1", "25002", self._seconds)
+        finally:
+            self._clear(engine)
+
     def bare(self) -> float:
         """Bytes over a veth pair between two namespaces of which no engine knows."""
         with tempfile.TemporaryDirectory() as folder:
@@ -254,8 +307,8 @@ def _inside(namespace: str | None, program: str, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def _serving(namespace: str, port: int) -> Iterator[None]:
-    process = subprocess.Popen(_inside(namespace, SERVE, str(port)), stdout=subprocess.PIPE)
+def _serving(namespace: str, port: int, program: str = SERVE) -> Iterator[None]:
+    process = subprocess.Popen(_inside(namespace, program, str(port)), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         process.stdout.readline()

@@ -8,13 +8,12 @@ import os
 import re
 import types
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dockyard import foreign_settings
+from dockyard import foreign_settings, network_settings
 from dockyard.errors import InvalidParameter
 from dockyard.timestamps import duration
 
@@ -44,13 +43,6 @@ class DefaultUlimit(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown
     name: str
     hard: int = 0
     soft: int = 0
-
-
-class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A range to cut networks of `size` prefix bits from, e.g. base 172.30.0.0/16, size 24."""
-
-    base: str
-    size: int
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -105,7 +97,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         None
     )
     userland_proxy_path: Annotated[str, _about("Path to another userland proxy than our own")] = ""
-    default_address_pools: Annotated[list[AddressPool], _about("Default address pools for networks")] = []
+    default_address_pools: Annotated[
+        list[network_settings.AddressPool], _about("Default address pools for networks")
+    ] = []
     dns: Annotated[list[str], _about("DNS server to use")] = []
     dns_opts: Annotated[list[str], _about("DNS options to use")] = []
     dns_search: Annotated[list[str], _about("DNS search domains to use")] = []
@@ -372,15 +366,9 @@ def _set(settings: dict[str, Any], name: str, kind: Any, flag: str, value: str) 
             raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want NAME=PATH')
         settings.setdefault(name, {})[key] = Runtime(path=path)
     elif name == "default_address_pools":
-        pairs = dict(part.partition("=")[::2] for part in value.split(","))
-        if set(pairs) != {"base", "size"} or not pairs["size"].isdigit():
-            raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want base=CIDR,size=BITS')
-        settings.setdefault(name, []).append(AddressPool(base=pairs["base"], size=int(pairs["size"])))
+        settings.setdefault(name, []).append(network_settings.address_pool(flag, value))
     elif name == "default_network_opts":
-        driver, separator, option = value.partition("=")
-        key, _, item = option.partition("=")
-        if not (driver and separator and key):
-            raise InvalidParameter(f'invalid argument "{value}" for "{flag}" flag: want DRIVER=OPTION=VALUE')
+        driver, key, item = network_settings.network_option(flag, value)
         settings.setdefault(name, {}).setdefault(driver, {})[key] = item
     elif name == "default_ulimits":
         settings.setdefault(name, {}).update(_ulimit(flag, value))
@@ -552,8 +540,6 @@ def _check(config: Config) -> None:
         raise InvalidParameter(f"{CGROUP_DRIVER} option {driver} not supported")
     if config.systemd_cgroups and config.cgroup_parent and not is_slice(config.cgroup_parent):
         raise InvalidParameter(NO_SLICE)
-    if config.bridge == "none" and config.bip:
-        raise InvalidParameter("--bip cannot be used with --bridge=none")
     _check_networks(config)
     bytes_of(config.default_shm_size)
     if config.cleanup_budget and bytes_of(config.cleanup_budget) < SMALLEST_BUDGET:
@@ -575,8 +561,7 @@ def _check(config: Config) -> None:
 
 
 def _check_networks(config: Config) -> None:
-    if config.bridge == "none" and config.bip6:
-        raise InvalidParameter("--bip6 cannot be used with --bridge=none")
+    network_settings.check_bridge(config.bridge, config.bip, config.bip6)
     if not config.icc and not config.iptables:
         raise InvalidParameter(
             "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. "
@@ -593,19 +578,12 @@ def _check_networks(config: Config) -> None:
         )
     if config.respect_host_firewall and config.userland_proxy is False:
         raise InvalidParameter("--respect-host-firewall needs the userland proxy: do not set --userland-proxy=false")
-    if config.userland_proxy_path and not os.path.isabs(config.userland_proxy_path):
-        raise InvalidParameter(f"invalid userland-proxy-path: must be an absolute path: {config.userland_proxy_path}")
-    addresses = [("default-gateway", config.default_gateway), ("default-gateway-v6", config.default_gateway_v6)]
-    for name, value in [*addresses, *(("host-gateway-ip", value) for value in config.host_gateway_ips)]:
-        try:
-            found = ip_address(value) if value else None
-        except ValueError:
-            raise InvalidParameter(f"invalid --{name}: {value} is no IP address") from None
-        if found is not None and name.startswith("default") and (found.version == 6) != name.endswith("v6"):
-            raise InvalidParameter(f"invalid --{name}: {value} is of the other IP version")
-    versions = [":" in value for value in config.host_gateway_ips]
-    if len(versions) != len(set(versions)):
-        raise InvalidParameter("at most one IPv4 and one IPv6 host-gateway-ip can be configured")
+    network_settings.check_proxy(config.userland_proxy_path, config.userland_proxy is True)
+    network_settings.check_addresses(
+        config.default_gateway, config.default_gateway_v6, config.ip, config.dns, config.host_gateway_ips
+    )
+    network_settings.check_search(config.dns_search)
+    network_settings.check_pools(config.default_address_pools)
 
 
 def help_text() -> str:

@@ -6,12 +6,17 @@ import json
 import socket
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dockyard.config import Config
+from dockyard.config import Config, load
 from dockyard.daemon.main import handle_loop_errors
+from dockyard.engine.networks.default_bridge import default_bridge_pools
+from dockyard.engine.networks.service import Network, NetworkOptions
+from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.foreign_settings import FOREIGN
 from tests.engine_process import EngineProcess
 
@@ -95,6 +100,67 @@ def test_dockerds_flags_are_taken() -> None:
     assert (done.returncode, done.stdout) == (0, "configuration OK\n"), done.stderr
     assert "warning: metrics-addr is not here yet" in done.stderr
     assert "invalid syntax" in run("--network-control-plane-mtu=x").stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            "--dns nonsense",
+            'invalid argument "nonsense" for "--dns" flag: invalid string being converted to IP address: nonsense',
+        ),
+        ("--dns-search a..b", 'invalid argument "a..b" for "--dns-search" flag: a..b is not a valid domain'),
+        ("--ip nonsense", 'invalid argument "nonsense" for "--ip" flag: failed to parse IP: "nonsense"'),
+        ("--default-gateway x", 'invalid argument "x" for "--default-gateway" flag: failed to parse IP: "x"'),
+        ("--default-network-opt bridge=a", 'invalid value "bridge=a" for map option, should be root-key=key=value'),
+        ("--default-address-pool x", "flag: invalid field 'x' must be a key=value pair"),
+        ("--default-address-pool base=x,size=24", 'invalid base prefix "x": netip.ParsePrefix("x"): no \'/\''),
+        ("--default-address-pool base=10.0.0.0/8,size=y", 'strconv.Atoi: parsing "y": invalid syntax'),
+        ("--default-address-pool base=10.0.0.0/8,size=4", "smaller prefix (/8) than the target size of that pool (/4)"),
+        ("--default-address-pool base=10.0.0.0/8", "(&{10.0.0.0/8 0}) has no size for its networks"),
+        ("--host-gateway-ip x", 'ParseAddr("x"): unable to parse IP'),
+        (
+            "--host-gateway-ip 10.0.0.1 --host-gateway-ip 10.0.0.2",
+            "only one IPv4 host gateway IP address can be specified",
+        ),
+        ("--userland-proxy=true --userland-proxy-path /none", 'exec: "/none": stat /none: no such file or directory'),
+        ("--bridge sixteencharacters", "invalid --bridge 'sixteencharacters': a link's name has 15 characters at most"),
+        (
+            "--icc=maybe",
+            'invalid argument "maybe" for "--icc" flag: strconv.ParseBool: parsing "maybe": invalid syntax',
+        ),
+    ],
+)
+def test_settings_of_networks_that_make_no_sense_are_refused_as_by_dockerd(flags: str, said: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        load(flags.split())
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"bip": "nonsense"}, "parse bip failed: invalid CIDR address: nonsense"),
+        ({"bip": "10.1.2.0/24"}, "failed to allocate gateway (10.1.2.0): Address already in use"),
+        ({"bip": "10.1.2.255/24"}, "failed to allocate gateway (10.1.2.255): Address already in use"),
+        ({"fixed_cidr": "x"}, "parse fixed-cidr failed: invalid CIDR address: x"),
+        ({"fixed_cidr_v6": "x"}, "invalid fixed-cidr-v6: netip.ParsePrefix(\"x\"): no '/'"),
+        ({"fixed_cidr_v6": "10.0.0.0/24"}, "invalid fixed-cidr-v6: '10.0.0.0/24' is not a valid IPv6 subnet"),
+        ({"fixed_cidr_v6": "ff00::/64"}, "invalid fixed-cidr-v6: multicast subnet 'ff00::/64' is not allowed"),
+        ({"ipv6": True, "bip6": "x"}, "parse bip6 failed: invalid CIDR address: x"),
+        (
+            {"bip": "10.8.0.1/24", "default_gateway": "10.9.0.1"},
+            "auxiliary address: (DefaultGatewayIPv4:10.9.0.1) must belong to the master pool: 10.8.0.0/24",
+        ),
+    ],
+)
+def test_a_default_bridge_that_cannot_be_is_refused_as_by_dockerd(flags: dict[str, Any], said: str) -> None:
+    network = Network(id="a" * 64, name="bridge", driver="bridge", created="", bridge="none", ipv6="ipv6" in flags)
+    with pytest.raises(DockyardError) as refused:
+        default_bridge_pools(
+            NetworkOptions(**flags), network, {}, lambda version: ip_network("10.250.0.0/24"), lambda subnet: True
+        )
+    assert refused.value.message == said
 
 
 def test_proxies_and_the_form_of_the_log_are_heeded(tmp_path: Path) -> None:

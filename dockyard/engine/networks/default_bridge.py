@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from dockyard.engine.networks.options import NetworkOptions
-from dockyard.errors import Conflict, InvalidParameter
+from dockyard.errors import Conflict, InvalidParameter, SystemFailure
 from dockyard.linux.netlink import RouteSocket, set_alias
+from dockyard.network_settings import not_a_prefix
 from dockyard.networks.addresses import DEFAULT_GATEWAYS
 from dockyard.networks.drivers.bridge import DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, NAME
 from dockyard.networks.drivers.marks import is_ours
 from dockyard.networks.firewall import has_table
-from dockyard.networks.ipam import Subnet, address
+from dockyard.networks.ipam import Subnet, address, check_ipv6_subnet
 from dockyard.networks.model import Network, Pool
 from dockyard.networks.options import MTU
 
@@ -64,6 +65,8 @@ def default_bridge_pools(
     is_free: Callable[[Subnet], bool],
 ) -> list[Pool]:
     """The network's pools, `known` ones (by IP version) as they were where nothing says otherwise and they can be."""
+    if options.fixed_cidr_v6:  # nonsense is refused without IPv6, too
+        _network("--fixed-cidr-v6", options.fixed_cidr_v6, 6)
     pools = [_pool(options, network, known.get(4), 4, choose, is_free)]
     if network.ipv6:
         pools.append(_pool(options, network, known.get(6), 6, choose, is_free))
@@ -92,7 +95,11 @@ def _pool(
     if inner is not None and (inner.prefixlen < interface.network.prefixlen or inner[0] not in interface.network):
         raise InvalidParameter(f"{flags[1]}={fixed} is outside the default bridge's subnet {interface.network}")
     if gateway and address(gateway) not in interface.network:
-        raise InvalidParameter(f"the default gateway {gateway} is outside the bridge's subnet {interface.network}")
+        raise InvalidParameter(
+            f"auxiliary address: ({DEFAULT_GATEWAYS[version]}:{gateway}) must belong to the master pool: "
+            f"{interface.network}"
+        )
+    _check_free(interface)
     return Pool(
         subnet=str(interface.network),
         gateway=str(interface.ip),
@@ -121,7 +128,7 @@ def _interface(flag: str, text: str, version: int) -> Interface:
     except ValueError:
         found = None
     if found is None or found.version != version or "/" not in text:
-        raise InvalidParameter(f"invalid {flag} {text!r}: address/prefix-length is needed")
+        raise InvalidParameter(f"parse {flag.removeprefix('--')} failed: invalid CIDR address: {text}")
     return found
 
 
@@ -130,6 +137,23 @@ def _network(flag: str, text: str, version: int) -> Subnet:
         found = ip_network(text, strict=False)
     except ValueError:
         found = None
-    if found is None or found.version != version or (version == 6 and (found.is_multicast or found.is_link_local)):
-        raise InvalidParameter(f"invalid {flag} {text!r}: a subnet is needed")
+    name = flag.removeprefix("--")
+    if found is None or "/" not in text:
+        if version == 6:
+            raise InvalidParameter(f"invalid {name}: {not_a_prefix(text)}")
+        raise InvalidParameter(f"parse {name} failed: invalid CIDR address: {text}")
+    if found.version != version:
+        raise InvalidParameter(f"invalid {name}: '{text}' is not a valid IPv{version} subnet")
+    try:
+        check_ipv6_subnet(found)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"invalid {name}: {error.message}") from None
     return found
+
+
+def _check_free(interface: Interface) -> None:
+    """Raise SystemFailure for an address that is the subnet's own."""
+    subnet = interface.network
+    own = {subnet.network_address, *([subnet.broadcast_address] if subnet.version == 4 else [])}
+    if subnet.num_addresses > 2 and interface.ip in own:
+        raise SystemFailure(f"failed to allocate gateway ({interface.ip}): Address already in use")
