@@ -1,5 +1,6 @@
 """/images/… and /distribution/…: what is here, and how it comes, goes and is called."""
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -231,14 +232,17 @@ class Images:
         name_for = tagged_reference(call.text("repo"), call.text("tag"))
 
         async def run() -> None:
-            chunks = call.chunks() if source == "-" else await self._images.download(source, progress.send)
-            image = await self._images.import_(
-                chunks,
-                name=name_for,
-                changes=call.texts("changes"),
-                message=call.text("message") or f"Imported from {source}",
-                platform=platform,
-            )
+            async with AsyncExitStack() as opened:
+                chunks = call.chunks()
+                if source != "-":
+                    chunks = await opened.enter_async_context(self._images.download(source, progress.send))
+                image = await self._images.import_(
+                    chunks,
+                    name=name_for,
+                    changes=call.texts("changes"),
+                    message=call.text("message") or f"Imported from {source}",
+                    platform=platform,
+                )
             progress.send({"status": image.id})
 
         return await progress.run(run())

@@ -98,6 +98,8 @@ async def opened(url: str, bounds: Bounds | None = None) -> AsyncIterator[Found]
     bounds = bounds or BOUNDS
     if not url.startswith(SCHEMES):
         raise InvalidParameter(f"cannot download {url}: only http and https are known")
+    if "%" in url.split("/")[2]:
+        raise InvalidParameter(f"cannot download {url}: invalid URL escape in its host")
     patience = aiohttp.ClientTimeout(total=None, connect=30)
     identity = {"User-Agent": f"dockyard/{VERSION}"}
     async with aiohttp.ClientSession(timeout=patience, headers=identity, trust_env=True) as session:

@@ -650,7 +650,7 @@ class Repository:
             )
         if status == 404:
             if first.code == "NAME_UNKNOWN":
-                raise NotFound(said)
+                raise NotFound(f"repository {self.name.familiar_name()} not found: {said}")
             raise NotFound(f"{missing}: {said}" if missing else said)
         if status == 429 or status >= 500:
             raise Unavailable(f"received unexpected HTTP status: {status} from {response.url.host}: {said}")

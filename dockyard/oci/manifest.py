@@ -55,6 +55,8 @@ def host() -> Platform:
 def parse_platform(text: str) -> Platform:
     """os[/architecture[/variant]] as `--platform` takes it. Raises InvalidParameter."""
     parts = text.lower().split("/")
+    if parts[0] == "macos":
+        parts[0] = "darwin"
     for at, part in enumerate(parts):
         if not (_COMPONENT if at else _OS_COMPONENT).fullmatch(part):
             kind = "OS component" if at == 0 else "component"

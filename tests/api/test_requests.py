@@ -8,7 +8,9 @@ import sys
 import tarfile
 import time
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -487,3 +489,22 @@ def test_every_type_with_a_name_in_go_is_there() -> None:
             if full.startswith("dockyard.") and full.endswith(f".{where}")
         ]
         assert any(hasattr(module, kind) for module in found), name
+
+
+def test_an_import_from_where_nothing_is_fails_with_the_servers_status(engine: EngineProcess) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # which knows no method
+    served = Thread(target=server.serve_forever)
+    served.start()
+    address = f"127.0.0.1:{server.server_port}/none.tar"
+    try:
+        for source, status in (
+            (f"http://{address}", 500),
+            (address, 500),
+            ("%2Fdata%2Ffile.tar", 400),
+            ("ftp://127.0.0.1/x", 400),
+        ):
+            assert engine.api("POST", f"/images/create?fromSrc={quote(source)}&repo=none")[0] == status, source
+    finally:
+        server.shutdown()
+        served.join()
+        server.server_close()

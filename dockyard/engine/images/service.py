@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -420,11 +420,13 @@ class ImageService:
         descriptor = {"mediaType": found.media_type, "digest": found.digest, "size": len(found.content)}
         return {"Descriptor": descriptor, "Platforms": platforms}
 
-    async def download(self, url: str, progress: Send) -> AsyncIterator[bytes]:
+    @asynccontextmanager
+    async def download(self, url: str, progress: Send) -> AsyncIterator[AsyncIterator[bytes]]:
         """The pieces of what lies at a URL, for `import_`. Raises InvalidParameter or Unavailable."""
         address = url if "://" in url else f"http://{url}"
-        Progress(progress).status(f"Downloading from {address}")
-        return _downloaded(address, Progress(progress))
+        async with download.opened(address) as found:
+            Progress(progress).status(f"Downloading from {address}")
+            yield _downloaded(found, Progress(progress))
 
     # -- archives
 
@@ -581,10 +583,9 @@ class ImageService:
         return entries
 
 
-async def _downloaded(url: str, progress: Progress) -> AsyncIterator[bytes]:
+async def _downloaded(found: download.Found, progress: Progress) -> AsyncIterator[bytes]:
     received = 0
-    async with download.opened(url) as found:
-        async for piece in found.pieces():
-            received += len(piece)
-            progress.bar("Importing", "", received, found.size)
-            yield piece
+    async for piece in found.pieces():
+        received += len(piece)
+        progress.bar("Importing", "", received, found.size)
+        yield piece
