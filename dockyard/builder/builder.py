@@ -132,11 +132,13 @@ class Builder:
         architecture: str,
         steps: StepCache,
         exec_folder: Path,
+        host_gateways: Callable[[], Sequence[str]],
     ) -> None:
         """`root` is a directory for what builds keep; `architecture` in Go's words; `steps`: what is known of old.
 
-        `exec_folder` is on a tmpfs, for what must not reach the disk.
+        `exec_folder` is on a tmpfs, for what must not reach the disk. `host_gateways`: what host-gateway stands for.
         """
+        self._host_gateways = host_gateways
         self.images = images
         self.layers = layers
         self.container_layers = container_layers
@@ -170,7 +172,7 @@ class Builder:
         if self._control is None:
             from dockyard.builder.doors.buildkit.control import Control
 
-            self._control = Control(self.solver, self.contexts, self.usage)
+            self._control = Control(self.solver, self.contexts, self.usage, self._host_gateways)
         return self._control
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -168,13 +169,15 @@ def posix_name(path: str) -> str:
 
 
 async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> tuple[BinaryIO, str]:
-    """The files of `repository#reference:directory` as a nameless tar archive, and the commit; by the host's git.
+    """The files at a git address as a nameless tar archive, those of submodules too, and the commit; by the host's git.
 
-    With `keep_git` those of git itself too; `commit`: what has to be checked out, "" for anything. Raises
-    InvalidParameter.
+    With `keep_git` those of git itself too, unless the address says so; `commit`: what has to be checked out, "" for
+    anything. Raises InvalidParameter.
     """
     try:
-        repository, reference, directory = git_source.parse(url)
+        source = git_source.parse(url)
+        if commit and source.commit and commit != source.commit:
+            raise ValueError(f'checksum conflicts: "{commit}" vs "{source.commit}"')
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
     git = shutil.which("git")
@@ -185,28 +188,60 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
     try:
         async with asyncio.timeout(bounds.whole):
             await _git(git, clone, "init", "--quiet")
-            await _git(git, clone, "remote", "add", "origin", repository)
-            await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
-            await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+            await _git(git, clone, "remote", "add", "origin", source.repository)
+            wanted = commit or source.commit
+            exact = wanted if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", wanted) else ""
+            await _fetch(git, clone, source.reference or exact or "HEAD")
             head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
-            if not head.startswith(commit):
-                raise InvalidParameter(f"expected checksum to match {commit}, got {head}")
+            if not head.startswith(wanted):
+                raise InvalidParameter(f"expected checksum to match {wanted}, got {head}")
+            if source.submodules and (clone / ".gitmodules").is_file():
+                await _deep_or_whole(git, clone, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
             try:
-                top = await asyncio.to_thread(git_source.top, clone, directory)
+                top = await asyncio.to_thread(git_source.top, clone, source.directory)
             except ValueError as error:
                 raise InvalidParameter(str(error)) from None
-            return await _packed(top, folder, keep_git=keep_git), head
+            kept = keep_git if source.keep_git is None else source.keep_git
+            return await _packed(top, folder, keep_git=kept), head
     except TimeoutError:
-        raise Unavailable(f"cannot fetch {repository}: it has not ended for {bounds.whole:.0f} s") from None
+        raise Unavailable(f"cannot fetch {source.repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, clone, True))
+
+
+async def _fetch(git: str, clone: Path, reference: str) -> None:
+    """Fetch and check out a branch, a tag or a commit. Raises InvalidParameter."""
+    commit = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", reference)
+    try:
+        await _deep_or_whole(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference)
+        await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+    except InvalidParameter as error:
+        if commit is None:
+            if "couldn't find remote ref" in str(error):
+                said = str(error).partition(": ")[2]
+                raise InvalidParameter(f"repository does not contain ref {reference}, output: {said!r}") from None
+            raise
+        # a server may give commits only as parts of its branches and tags
+        everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+        await _git(git, clone, "fetch", "--quiet", "--", "origin", *everything)
+        await _git(git, clone, "checkout", "--quiet", "--detach", reference)
+
+
+async def _deep_or_whole(git: str, clone: Path, *arguments: str) -> None:
+    """Run git with `--depth=1`, without where the server knows no such thing (files behind HTTP)."""
+    try:
+        await _git(git, clone, *arguments)
+    except InvalidParameter as error:
+        if "does not support shallow" not in str(error):
+            raise
+        await _git(git, clone, *(one for one in arguments if one != "--depth=1"))
 
 
 async def _packed(top: str, folder: Path, *, keep_git: bool) -> BinaryIO:
     """The files of a checked out repository as a nameless tar archive in `folder`."""
     file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
     try:
-        left_out = [] if keep_git else ["--exclude=.git"]
+        left_out = [] if keep_git else ["--exclude=.git"]  # of submodules, too
         tar = await asyncio.create_subprocess_exec("tar", "-C", top, *left_out, "-c", ".", stdout=file)
         try:
             if await tar.wait() != 0:

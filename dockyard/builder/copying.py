@@ -17,6 +17,14 @@ from dockyard.errors import InvalidParameter
 _WILDCARD = re.compile(r"[*?\[]")
 
 
+class SourceNotFound(InvalidParameter):
+    """There is no file of that name; `path`: which."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class Selected:
     """A directory without what is excluded from it; a File."""
 
@@ -95,7 +103,7 @@ def _find(tree: Tree, pattern: str, context: bool, unpack: bool, deep: bool) -> 
         reason = f"stat {cleaned}: file does not exist"
         if context:
             reason = f"file not found in build context or excluded by .dockerignore: {reason}"
-        raise InvalidParameter(reason)
+        raise SourceNotFound(reason, cleaned)
     return [Source(cleaned, file, unpack)]
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.grpc import status
@@ -37,10 +38,14 @@ class Agents:
         """`texts`: `default`, `NAME=SOCKET` or `NAME=KEY[,KEY]`, as of --ssh. Raises InvalidAgent."""
         self._sockets: dict[str, str] = {}
         self._ending = ExitStack()
-        for text in texts:
-            name, _, value = text.partition("=")
-            paths = [path for path in value.split(",") if path]
-            self._sockets[name or DEFAULT] = self._socket(paths)
+        try:
+            for text in texts:
+                name, _, value = text.partition("=")
+                paths = [path for path in value.split(",") if path]
+                self._sockets[name or DEFAULT] = self._socket(paths)
+        except BaseException:
+            self._ending.close()
+            raise
 
     def __enter__(self) -> Agents:
         return self
@@ -78,11 +83,23 @@ class Agents:
         folder = self._ending.enter_context(tempfile.TemporaryDirectory(prefix="dockyard-ssh"))
         socket = os.path.join(folder, "agent")
         try:
-            agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+            # it lives as long as what it has started, and that as long as we hold its standard input, however we end
+            keeper = subprocess.Popen(
+                ["ssh-agent", "-a", socket, "sh", "-c", "echo $SSH_AGENT_PID; exec cat"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
         except FileNotFoundError:
             raise InvalidAgent("keys in files need ssh-agent, which is not here") from None
-        self._ending.callback(agent.wait)
-        self._ending.callback(agent.terminate)
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        self._ending.callback(keeper.wait)
+        self._ending.callback(keeper.stdin.close)
+        agent = keeper.stdout.readline().strip()
+        if not agent.isdigit():
+            raise InvalidAgent("ssh-agent does not start")
+        self._ending.callback(_end, int(agent))
         environment = {**os.environ, "SSH_AUTH_SOCK": socket, "SSH_ASKPASS_REQUIRE": "never"}
         for path in paths:
             with open(path, "rb") as key:
@@ -122,6 +139,12 @@ class Agents:
             pass  # the agent has gone
         finally:
             writer.close()
+
+
+def _end(pid: int) -> None:
+    """End an agent at once: it looks for what it was started for only now and then."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes) -> bytes:

@@ -15,20 +15,21 @@ def checkout(url: str, folder: str) -> str:
     if shutil.which("git") is None:
         raise Failure("unable to prepare context: unable to find 'git' in PATH")
     try:
-        repository, reference, directory = git_source.parse(url)
+        source = git_source.parse(url)
     except ValueError as error:
         raise Failure(f"unable to prepare context: {error}") from None
     _git(folder, "init", "--quiet")
-    _git(folder, "remote", "add", "origin", repository)
+    _git(folder, "remote", "add", "origin", source.repository)
+    wanted = source.reference or source.commit or "HEAD"
     try:
-        _git(folder, "fetch", "--quiet", "--depth=1", "--", "origin", reference or "HEAD")
+        _git(folder, "fetch", "--quiet", "--depth=1", "--", "origin", wanted)
     except Failure:  # a plain web server has no shallow clones
-        _git(folder, "fetch", "--quiet", "--", "origin", reference or "HEAD")
+        _git(folder, "fetch", "--quiet", "--", "origin", wanted)
     _git(folder, "checkout", "--quiet", "FETCH_HEAD")
     _git(folder, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     shutil.rmtree(os.path.join(folder, ".git"))
     try:
-        return git_source.top(folder, directory)
+        return git_source.top(folder, source.directory)
     except ValueError as error:
         raise Failure(f"unable to prepare context: {error}") from None
 

@@ -146,6 +146,7 @@ class Engine:
                 host().architecture,
                 steps,
                 exec_root / "builder",
+                self._networks.host_gateways,
             ),
             stats=StatsService(self._containers, self._networks),
             system=SystemService(config, database, events, self._apparmor),

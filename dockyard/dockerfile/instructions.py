@@ -12,6 +12,7 @@ from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.mounts import RunMount, parse_mount
 from dockyard.dockerfile.parser import Heredoc, Node
 from dockyard.dockerfile.substitution import split_words
+from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import Healthcheck
 
@@ -158,7 +159,8 @@ def _flags(node: Node, known: dict[str, bool]) -> dict[str, str]:
     for flag in node.flags:
         name, equals, value = flag.partition("=")
         if name not in known:
-            raise InvalidParameter(f"unknown flag: --{name}")
+            near = suggestion(name, [*known, *(("mount", "device") if node.word == "RUN" else ())])
+            raise InvalidParameter(f"unknown flag: --{name}{near}")
         if known[name]:
             value = value if equals else "true"
             if value not in ("true", "false"):

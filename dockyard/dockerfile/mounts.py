@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 
+from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import InvalidParameter
 
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
@@ -87,12 +88,15 @@ def parse_mount(text: str) -> RunMount:
 def checked_mount(kind: str, options: dict[str, str]) -> RunMount:
     """A mount whose options, in their long names, are what its kind takes. Raises InvalidParameter."""
     if kind not in KINDS:
-        raise InvalidParameter(f'unsupported mount type "{kind}"')
+        raise InvalidParameter(f'unsupported mount type "{kind}"{suggestion(kind, KINDS)}')
     for name in options:
         if name not in _ALLOWED[kind]:
-            raise InvalidParameter(f"unexpected key '{name}' for mount type '{kind}'")
+            known = sorted({one for names in _ALLOWED.values() for one in names} | {"type"})
+            near = suggestion(name, known) if name not in known else ""
+            raise InvalidParameter(f"unexpected key '{name}' for mount type '{kind}'{near}")
     if options.get("sharing", "shared") not in SHARING:
-        raise InvalidParameter(f'unsupported sharing value "{options["sharing"]}"')
+        wrong = options["sharing"]
+        raise InvalidParameter(f'unsupported sharing value "{wrong}"{suggestion(wrong, SHARING)}')
     for name in ("readonly", "readwrite", "required"):
         if name in options:
             _flag(name, options[name])

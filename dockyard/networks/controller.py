@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -545,7 +545,7 @@ class Controller:
             active.sandbox,
             self._settings,
             embedded_dns=self._names_wanted(active),
-            gateways=self._settings.host_gateways or self._default_gateways(),
+            gateways=self.host_gateways(),
             linked=self._linking.hosts_entries(active),
         )
 
@@ -554,6 +554,10 @@ class Controller:
             active.dns.forget()
         wanted = self._names_wanted(active)
         return identity.update_resolvers(active.request, active.sandbox, self._settings, embedded_dns=wanted)
+
+    def host_gateways(self) -> Sequence[str]:
+        """The addresses that host-gateway stands for."""
+        return self._settings.host_gateways or self._default_gateways()
 
     def _default_gateways(self) -> list[str]:
         network = self._default_network()

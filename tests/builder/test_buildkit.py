@@ -523,3 +523,46 @@ async def test_a_run_has_no_hostname_variable_and_may_execute_what_it_puts_on_a_
     assert "HOSTNAME" not in engine.docker("run", "--rm", image, "cat", "/env")
     said = engine.docker("run", "--rm", image, "cat", "/df", "/ran", "/chosen").split()
     assert (said[0], said[1], said[5:]) == ("tmpfs", "8192", ["/t", "ran", "chosen"])
+
+
+async def test_a_directory_can_be_what_a_stage_begins_with(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "file").write_text("base")
+    client.directories["base"] = tmp_path / "base"
+    write(client, 'FROM base\nCOPY --from=busybox /bin/busybox /bin/\nRUN ["/bin/busybox", "grep", "base", "/file"]\n')
+    assert (await client.build({"context:base": "local:base"})).image
+
+
+async def test_steps_have_the_host_name_that_is_asked_for(client: Client) -> None:
+    write(client, "FROM busybox\nRUN [ $(hostname) = mine ] && grep -w mine /etc/hosts\n")
+    assert (await client.build({"build-arg:BUILDKIT_SANDBOX_HOSTNAME": "mine", "hostname": "other"})).image
+
+
+async def test_a_secret_variable_is_not_in_the_name_of_its_step(client: Client) -> None:
+    client.secrets["s"] = b"hush"
+    write(client, 'FROM busybox\nENV A=plain S=old\nRUN --mount=type=secret,id=s,env=S [ "$S" = hush ] # $A\n')
+    outcome = await client.build()
+    assert outcome.image
+    assert any('[ "****" = hush ] # plain' in step.name for step in outcome.steps.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (
+            "FROM scratch AS build\n",
+            {"target": "bulid"},
+            'target stage "bulid" could not be found (did you mean build?)',
+        ),
+        ("FROM scratch\nRUN --mont=type=bind x\n", {}, "unknown flag: --mont (did you mean mount?)"),
+        ("FROM scratch\nRUN --mount=typ=bind x\n", {}, "(did you mean type?)"),
+        ("FROM scratch\nCOPY notexist /\n", {}, '"/notexist": not found'),
+    ],
+)
+async def test_what_is_wrong_is_said_with_what_may_have_been_meant(
+    client: Client, text: str, options: dict[str, str], said: str
+) -> None:
+    write(client, text)
+    failure = (await client.build(options)).failure
+    assert failure is not None
+    assert said in failure.message

@@ -202,6 +202,26 @@ def test_questions_are_answered_without_a_build(engine: EngineProcess, tmp_path:
     assert [argument["name"] for argument in answer["args"]] == ["WORD"]
 
 
+def test_comments_describe_stages_and_arguments(engine: EngineProcess, tmp_path: Path) -> None:
+    text = """ARG UNUSED
+# BASE is the image
+ARG BASE=busybox
+# app is what runs
+FROM ${BASE} AS app
+# other things
+# N counts
+ARG N=1
+RUN --mount=type=secret,id=s${N},required --mount=type=ssh true
+FROM app
+"""
+    assert build(engine, tmp_path, text, "--call=outline", "--target=app", "--build-arg=N=2")[0] == (
+        "TARGET:      app\nDESCRIPTION: is what runs\n\n"
+        "BUILD ARG   VALUE     DESCRIPTION\nBASE        busybox   is the image\nN           2         counts\n\n"
+        "SECRET   REQUIRED\ns2       true\n\nSSH       REQUIRED\ndefault   \n\n"
+    )
+    assert "app       is what runs\n" in build(engine, tmp_path, text, "--call=targets")[0]
+
+
 def test_a_failure_shows_what_was_said_and_where(engine: EngineProcess, tmp_path: Path) -> None:
     said = build(engine, tmp_path, "FROM busybox\nRUN echo why; exit 3\n", fails=True)[1]
     end = f"""------

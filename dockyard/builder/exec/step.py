@@ -53,6 +53,7 @@ class Command:
     network: str = ""
     host: HostConfig = field(default_factory=HostConfig)
     platform: Platform = field(default_factory=Platform)
+    hostname: str = ""  # "": the same one for all steps
 
 
 class Run(Vertex):
@@ -65,7 +66,8 @@ class Run(Vertex):
     def definition(self) -> str:
         command = self.command
         mounts = [mount.facts() for mount in command.mounts]
-        return repr((command.words, command.keyed, command.folder, command.user, command.network, mounts))
+        facts = (command.words, command.keyed, command.folder, command.user, command.network, mounts)
+        return repr((*facts, command.hostname) if command.hostname else facts)
 
     def key(self, inputs: Sequence[Result]) -> str:
         return key_of("run", self.definition(), *(_chain(one) for one in inputs))
@@ -116,7 +118,7 @@ class Run(Vertex):
         if command.network:
             host.network_mode = command.network
         config = ContainerConfig(
-            hostname=HOST_NAME,
+            hostname=command.hostname or HOST_NAME,
             user=command.user,
             env=["HOSTNAME", *command.env],  # not set, unless the image does: it would be in what env prints
             cmd=list(command.words),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dockyard.builder.files import Selection
 from dockyard.builder.graph.request import BuildRequest, Line
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.image import ImageResolver
@@ -51,6 +52,13 @@ class ContextResolver:
         """Note that a step reads `path` of a context: a client then sends that, and not all it has."""
         if isinstance(vertex, LocalDirectory):
             vertex.want(path)
+
+    def as_base(self, vertex: Vertex) -> Vertex:
+        """A named context as what a stage begins with: files of a directory or an address as a layer."""
+        if not isinstance(vertex, LocalDirectory | Repository | Download):
+            return vertex
+        self.want(vertex, "/")
+        return Selection(vertex, ".")
 
     async def named(self, name: str, images: ImageResolver, request: BuildRequest) -> Named | None:
         """What the client says that `name` stands for, if anything. Raises InvalidParameter."""

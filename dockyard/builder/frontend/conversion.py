@@ -5,7 +5,6 @@ Only the configurations of base images are looked at, for they decide what the i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Mapping
 
 import msgspec
@@ -24,6 +23,7 @@ from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.checks import Violation, check, options_of
 from dockyard.dockerfile.instructions import Command, Copy, Instruction
 from dockyard.dockerfile.substitution import expand
+from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, ImageConfig
 from dockyard.oci.manifest import host, parse_platform
@@ -76,8 +76,8 @@ class Conversion:
 
     def undefined(self, name: str, known: Mapping[str, str], line: int) -> None:
         """Note that an instruction uses a variable that nothing has defined."""
-        near = difflib.get_close_matches(name, [other for other in known if len(other) > 2], 1, 0.8)
-        message = f"Usage of undefined variable '${name}'" + (f" (did you mean ${near[0]}?)" if near else "")
+        near = suggestion(name, known).replace("did you mean ", "did you mean $")
+        message = f"Usage of undefined variable '${name}'{near}"
         violation = Violation("UndefinedVar", message, line)
         if violation not in self.violations:
             self.violations.append(violation)
@@ -86,7 +86,8 @@ class Conversion:
         try:
             return self._plan.target(name)
         except InvalidParameter:
-            raise InvalidParameter(f'target stage "{name}" could not be found') from None
+            near = suggestion(name, [stage.name for stage in self._plan.stages if stage.name])
+            raise InvalidParameter(f'target stage "{name}" could not be found{near}') from None
 
     def _declare_globals(self, target: Stage) -> None:
         arguments = self._arguments
@@ -125,9 +126,8 @@ class Conversion:
     async def _stage(self, stage: Stage) -> StageBuild:
         named = await self.contexts.named(stage.name, self.images, self.request) if stage.name else None
         if named is not None:
-            return StageBuild(
-                stage, named.vertex, copied(named.config), list(named.history), self._arguments.stage(), 0, ""
-            )
+            vertex = self.contexts.as_base(named.vertex)
+            return StageBuild(stage, vertex, copied(named.config), list(named.history), self._arguments.stage(), 0, "")
         begun = await self._begin(stage)
         steps = Steps(self, begun, self._file.escape)
         for trigger in begun.take_triggers():
@@ -163,8 +163,9 @@ class Conversion:
             return StageBuild(stage, Scratch(), empty, [], arguments, total, shown)
         named = await self.contexts.named(name, self.images, self.request)
         if named is not None:
+            vertex = self.contexts.as_base(named.vertex)
             return StageBuild(
-                stage, named.vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown
+                stage, vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown
             )
         image = await self.images.resolve(name, platform or self.request.platform)
         begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dockyard.builder.frontend.conversion import Conversion
 
 SCRIPT_FOLDER = "/dev/pipes/"
+HIDDEN = "****"  # a secret in a step's name
 
 
 @dataclass(slots=True)
@@ -185,9 +186,11 @@ class Steps:
             network or self._request.network,
             self._host(privileged=step.security == "insecure"),
             self._platform(),
+            self._request.hostname,
         )
         shown = _summary(step)
-        vertex = Run(state.next_name(self._with_values(shown)), inputs, order, line=line)
+        secret = [mount.env for mount in mounts if mount.kind == "secret" and mount.env]
+        vertex = Run(state.next_name(self._with_values(shown, secret)), inputs, order, line=line)
         vertex.text = step.shown
         counted = f"|{len(keyed)} {' '.join(keyed)} " if keyed else ""
         self._add(vertex, f"RUN {counted}{' '.join(words)}")
@@ -205,9 +208,9 @@ class Steps:
     def _words(self, step: Command) -> tuple[str, ...]:
         return (*self._configuring.shell(), *step.words) if step.shell else step.words
 
-    def _with_values(self, text: str) -> str:
-        """A step's name, with the variables replaced that are known."""
-        known = self._state.environment()
+    def _with_values(self, text: str, secret: Sequence[str] = ()) -> str:
+        """A step's name, with the variables replaced that are known, but for `secret` ones."""
+        known = {**self._state.environment(), **dict.fromkeys(secret, HIDDEN)}
         return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2], found[0]), text)
 
     def _script(self, step: Command, inputs: list[Vertex]) -> Mount:

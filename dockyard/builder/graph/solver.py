@@ -8,6 +8,7 @@ Work     a step being made: what it is given, and to whom it talks
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import secrets
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dockyard.builder.cache.config import ImportedStep
 from dockyard.builder.cache.explanation import INSTRUCTION, why_hit, why_missed
 from dockyard.builder.cache.records import StepCache, StepRow
+from dockyard.builder.copying import SourceNotFound
 from dockyard.builder.graph.progress import Output, Part, Progress, Step, now
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
 from dockyard.builder.trees import DirectoryTree
@@ -45,10 +47,19 @@ class StepFailed(DockyardError):
     """A step went wrong; `vertex` says which, the cause is the reason."""
 
     def __init__(self, vertex: Vertex, cause: BaseException) -> None:
-        super().__init__(words(cause))
+        super().__init__(_words(cause))
         self.vertex = vertex
         self.exit_code = getattr(cause, "exit_code", None)
         self.__cause__ = cause
+
+
+def _words(cause: BaseException) -> str:
+    """What went wrong, as BuildKit's users know it."""
+    if isinstance(cause, SourceNotFound):
+        reference = hashlib.sha256(cause.path.encode()).hexdigest()[:25]
+        where = f"failed to compute cache key: failed to calculate checksum of ref {reference}"
+        return f'{where}: "/{cause.path}": not found'
+    return words(cause)
 
 
 class Solver:

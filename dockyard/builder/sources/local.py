@@ -37,11 +37,12 @@ class LocalDirectory(Vertex):
             self._whole = True
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        what = f"transferring {self.directory}:"
         tree = await self._client.directory(
             self.directory,
             follow=() if self._whole else sorted(self._follow),
             excludes=self.excludes,
-            told=lambda size: work.part_soon("transferring context:", size),
+            told=lambda size: work.part_soon(what, size),
         )
-        work.part("transferring context:", work.told, work.told, done=True)
+        work.part(what, work.told, work.told, done=True)
         return Files(tree)

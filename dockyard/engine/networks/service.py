@@ -134,6 +134,10 @@ class NetworkService:
         """The networks that are not being removed."""
         return [network for network in self._by_id.values() if network.name not in self._busy]
 
+    def host_gateways(self) -> Sequence[str]:
+        """The addresses that host-gateway stands for."""
+        return self._controller.host_gateways()
+
     async def open(self, step: Step = unwatched) -> None:
         """Know and make every network; containers that run go on undisturbed. `step` is told of each."""
         await self._controller.open()

@@ -7,6 +7,7 @@ buildx drives a build from its side: it asks Control to Solve without saying wha
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.engine.images.documents import encode_config
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.grpc import status
@@ -32,13 +34,14 @@ from dockyard.grpc.calls import Method, Methods, request_of
 from dockyard.grpc.connection import Connection, Stream, StreamReset
 from dockyard.grpc.status import CallFailed
 from dockyard.grpc.tunnel import Tunnel
-from dockyard.oci.manifest import host
+from dockyard.oci.manifest import host, parse_platform
 from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.builder")
 
 CONTROL = "/moby.buildkit.v1.Control/"
 BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
+IMAGE_CONFIG = "containerimage.config"
 BUILD_ID = "buildkit-controlapi-buildid"
 SESSION_HEADER = "x-docker-expose-session-"
 PATIENCE = 10.0  # s that a call waits for the build that it belongs to
@@ -68,7 +71,11 @@ Unary = Callable[[Stream, bytes], Awaitable[bytes]]
 class Control:
     """The services, for any number of clients."""
 
-    def __init__(self, solver: Solver, contexts: ContextStore, usage: CacheUsage) -> None:
+    def __init__(
+        self, solver: Solver, contexts: ContextStore, usage: CacheUsage, host_gateways: Callable[[], Sequence[str]]
+    ) -> None:
+        """`host_gateways`: the addresses that host-gateway stands for, which clients put in its place."""
+        self._host_gateways = host_gateways
         self.solver = solver
         self.contexts = contexts
         self.usage = usage
@@ -221,6 +228,7 @@ class Control:
                 "org.mobyproject.buildkit.worker.executor": "dockyard",
                 # by which buildx knows that archives can be written, and images pushed, from here
                 "org.mobyproject.buildkit.worker.snapshotter": self.solver.layers.driver.name,
+                "org.mobyproject.buildkit.worker.moby.host-gateway-ip": ",".join(self._host_gateways()),
             },
             platforms=[
                 wire.Platform(architecture=one.architecture, os=one.os, variant=one.variant)
@@ -314,10 +322,14 @@ class Control:
             raise of_build(error, build) from error
         result = wire.Result()
         if len(found) == 1 and "," not in request.frontend_opt.get("platform", ""):
-            result.ref.CopyFrom(build.remember(next(iter(found.values()))))
+            built = next(iter(found.values()))
+            result.ref.CopyFrom(build.remember(built))
+            result.metadata[IMAGE_CONFIG] = encode_config(built.config)
         else:
             for platform, built in found.items():
                 result.refs.refs[platform].CopyFrom(build.remember(built))
+                result.metadata[f"{IMAGE_CONFIG}/{platform}"] = encode_config(built.config)
+            result.metadata["refs.platforms"] = _platforms(found)
         return wire.SolveResponse(result=result).SerializeToString()
 
     def _results(self, build: Build, definitions: Mapping[str, wire.Definition]) -> dict[str, Built]:
@@ -361,6 +373,16 @@ class Control:
         except Exception as error:
             raise of_build(error, build) from error
         return b""
+
+
+def _platforms(found: Mapping[str, Built]) -> bytes:
+    """Which result is for which platform (exporter/containerimage/exptypes, Platforms)."""
+    rows = []
+    for name in found:
+        platform = parse_platform(name)
+        fields = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
+        rows.append({"ID": name, "Platform": {key: value for key, value in fields.items() if value}})
+    return json.dumps({"Platforms": rows}).encode()
 
 
 def _unary(method: Unary) -> Method:

@@ -80,7 +80,7 @@ def request_of(
         inputs=inputs,
         pull=options.get("image-resolve-mode") == "pull",
         network=_network(options, entitlements),
-        hostname=options.get("hostname", ""),
+        hostname=options.get("build-arg:BUILDKIT_SANDBOX_HOSTNAME", "") or options.get("hostname", ""),
         host=_host(options),
         cache_namespace=options.get("build-arg:BUILDKIT_CACHE_MOUNT_NS", ""),
         epoch=int(epoch) if epoch else None,

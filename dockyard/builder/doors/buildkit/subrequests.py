@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dockyard.builder import stages
-from dockyard.dockerfile import parser as dockerfile
-from dockyard.dockerfile.checks import PLATFORM_ARGUMENTS
-from dockyard.dockerfile.instructions import Arg
+from dockyard.builder.doors.buildkit.outline import Outline, location, outline_text, targets_text
 from dockyard.errors import DockyardError, InvalidParameter
 
 if TYPE_CHECKING:
@@ -50,14 +46,14 @@ async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[st
         line = getattr(failure, "line", 0)
         if not line:
             raise
-        error = {"message": str(failure), "location": _location(line)}
+        error = {"message": str(failure), "location": location(line)}
     warnings = [
         {
             "ruleName": one.rule,
             "description": one.description,
             "url": one.url,
             "detail": one.message,
-            "location": _location(one.line),
+            "location": location(one.line),
         }
         for one in build.violations
     ]
@@ -71,53 +67,21 @@ async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[st
     return told
 
 
-def _location(line: int) -> dict[str, Any]:
-    return {"ranges": [{"start": {"line": line}, "end": {"line": line}}]}
-
-
 async def _targets(build: Build, options: dict[str, str]) -> dict[str, bytes]:
-    plan = stages.plan(dockerfile.parse(await build.dockerfile(options), build.file_name), classic=False)
-    targets = []
-    for stage in plan.stages:
-        target: dict[str, Any] = {"base": stage.start.base, "location": _location(stage.line)}
-        if stage.name:
-            target["name"] = stage.name
-        if stage is plan.stages[-1]:
-            target["default"] = True
-        targets.append(target)
-    rows = [
-        f"{target.get('name', '')} (default)".strip() if target.get("default") else target.get("name", "")
-        for target in targets
-    ]
-    text = _table([("TARGET", "DESCRIPTION"), *((row, "") for row in rows)], gap=1)
-    return _answer({"targets": targets, "sources": [base64.b64encode(build.text).decode()]}, text)
+    found = Outline(await build.dockerfile(options), build.file_name, {}).targets()
+    return _answer({"targets": found, "sources": _sources(build)}, targets_text(found))
 
 
 async def _outline(build: Build, options: dict[str, str]) -> dict[str, bytes]:
-    plan = stages.plan(dockerfile.parse(await build.dockerfile(options), build.file_name), classic=False)
-    target = plan.target(options.get("target", ""))
-    arguments: dict[str, dict[str, Any]] = {}
-    steps = [*plan.arguments, *(step for stage in plan.needed(target) for step in stage.steps if isinstance(step, Arg))]
-    for step in steps:
-        for name, value in step.arguments:
-            if name not in PLATFORM_ARGUMENTS:
-                given = options.get(f"build-arg:{name}", value)
-                arguments.setdefault(name, {"name": name, **({"value": given} if given is not None else {})})
-    found: dict[str, Any] = {"args": list(arguments.values()), "sources": [base64.b64encode(build.text).decode()]}
-    if target.name:
-        found["name"] = target.name
-    text = f"{_table([('TARGET:', target.name)], gap=1)}\n" if target.name else ""
-    if arguments:
-        rows = [(one["name"], one.get("value", ""), "") for one in arguments.values()]
-        text += _table([("BUILD ARG", "VALUE", "DESCRIPTION"), *rows], gap=3) + "\n"
-    return _answer(found, text)
+    prefix = "build-arg:"
+    given = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
+    outline = Outline(await build.dockerfile(options), build.file_name, given)
+    found = outline.of(options.get("target", ""))
+    return _answer({**found, "sources": _sources(build)}, outline_text(found))
 
 
-def _table(rows: Sequence[Sequence[str]], gap: int) -> str:
-    """Rows in columns, as Go's text/tabwriter sets them: the last column is not filled up."""
-    widths = [max(len(row[column]) for row in rows) + gap for column in range(len(rows[0]) - 1)]
-    lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1] for row in rows]
-    return "".join(f"{line}\n" for line in lines)
+def _sources(build: Build) -> list[str]:
+    return [base64.b64encode(build.text).decode()]
 
 
 def _answer(document: Any, text: str) -> dict[str, bytes]:
