@@ -32,6 +32,7 @@ PYTHON = ("with dockyard.Client", "import dockyard")
 SYSTEM = "changes the host's packages or services: conformance/newcomer does it in a root of its own"
 SYSTEMD = "there is no systemd in these namespaces: conformance/vm --boots conformance/reboots has it"
 REGISTRY = "needs a registry that has it: tests/engine/test_platforms.py"
+PUBLISHED = "needs a registry: tests/compose/test_remote.py has one"
 SERVES = "serves until it is stopped: tests/registry has it"
 NOT_RUN = {
     "make run": "sets the host up; what it runs then is the first line of `Use it`",
@@ -58,6 +59,8 @@ NOT_RUN = {
     "dockyard registry serve --addr :5000 --tls-cert cert.pem --tls-key key.pem": SERVES,
     "dockyard registry serve /etc/docker/registry/config.yml": SERVES,
     "dockyard pull --platform linux/arm64 busybox": REGISTRY,
+    "dockyard compose publish registry.example/team/app:1.0": PUBLISHED,
+    "dockyard compose -f oci://registry.example/team/app:1.0 up": PUBLISHED,
     "dockyard run --platform linux/arm64 busybox true": REGISTRY,
     "dockyard completion fish | source": "fish's; tests/cli/test_completion.py completes in it",
 }

@@ -177,7 +177,7 @@ def _variables(session: ComposeSession, flags: Flags, options: LoadOptions) -> N
 
     tree = load_tree(session.project_settings(options.with_(interpolate=False, normalize=False)))
     found: dict[str, Any] = {}
-    for text in _texts(tree):
+    for text in texts(tree):
         for one in references(text):
             known = found.setdefault(one.name, one)
             known.default = known.default or one.default
@@ -211,11 +211,12 @@ def _variables(session: ComposeSession, flags: Flags, options: LoadOptions) -> N
     print(plain_table(table))
 
 
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
+    """All texts in a tree."""
     if isinstance(value, dict):
-        return [text for item in value.values() for text in _texts(item)]
+        return [text for item in value.values() for text in texts(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
+        return [text for item in value for text in texts(item)]
     return [value] if isinstance(value, str) else []
 
 

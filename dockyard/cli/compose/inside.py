@@ -256,6 +256,7 @@ Hidden:
 )
 def run(session: ComposeSession, flags: Flags) -> int:
     """The command's exit status is ours."""
+    from dockyard.cli.compose.elsewhere import confirm_remote
     from dockyard.cli.compose.life import adjusted, build_request, truthy
     from dockyard.compose.run.one_off import RunRequest, make_one_off
 
@@ -267,6 +268,7 @@ def run(session: ComposeSession, flags: Flags) -> int:
         project = project.selected([name], dependencies=False)
     project = adjusted(project, flags)
     project.service(name)
+    confirm_remote(session, project, flags.all("env"), yes=flags.on("yes"))
     interactive = flags.on("interactive", default=True)
     tty = _wants_tty(flags, interactive=interactive)
     service = _for_run(project, project.services[name], flags, command, interactive=interactive, tty=tty)

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dockyard.cli.compose.elsewhere import confirm_remote
 from dockyard.cli.usage import usage
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.project import ordered
@@ -142,6 +143,7 @@ def up(session: ComposeSession, flags: Flags) -> int:
     project = adjusted(project, flags)
     if flags.on("no-deps"):
         project = project.selected(flags.arguments, dependencies=False)
+    confirm_remote(session, project, (), yes=flags.on("yes"))
     chosen, others = _strategies(flags)
     request = CreateRequest(
         services=flags.arguments or list(project.services),

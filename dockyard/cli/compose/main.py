@@ -20,9 +20,10 @@ COMMANDS = {
     "images": "build pull push",
     "inside": "attach commit cp exec export run",
     "plan": "diff graph viz",
+    "publish": "bridge publish",
     "watch": "watch",
 }
-HIDDEN = ("convert", "viz")
+HIDDEN = ("bridge", "convert", "viz")
 OPTIONS = """\
       --all-resources              Include all resources, even those not used by services
       --ansi string                When to print ANSI control characters ("never"|"always"|"auto") (default "auto")

@@ -229,6 +229,12 @@ class ComposeSession:
 
         return make(self.mode, dry=self.dry, title=title)
 
+    def answered(self, question: str, *, default: bool = False) -> bool:
+        """Ask whoever is at the other end of the standard input, terminal or not; no answer is `default`."""
+        print(f"{question} [{'Y/n' if default else 'y/N'}]: ", end="", flush=True)
+        answer = _answer()
+        return answer in ("y", "yes") if answer else default
+
     def confirm(self, question: str, *, default: bool = False) -> bool:
         """Ask; without anybody to answer it is `default`."""
         if not sys.stdin.isatty():
@@ -241,6 +247,10 @@ class ComposeSession:
         except KeyboardInterrupt:
             raise Failure("canceled", 130) from None
         return answer in ("y", "yes") if answer else default
+
+
+def _answer() -> str:
+    return sys.stdin.readline().strip().lower()
 
 
 def _merged(outer: Flags | None, settings: Flags) -> Flags:

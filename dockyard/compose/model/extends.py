@@ -7,6 +7,7 @@ import os
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import merge, relative_paths
 from dockyard.compose.model.marks import reset
+from dockyard.compose.model.remote import is_remote
 from dockyard.compose.model.source import Source
 
 TYPE_CHECKING = False
@@ -75,10 +76,12 @@ class Extends:
         return merged
 
     def _other_file(self, name: str, reference: str, file: str) -> tuple[Tree, Sequence[Path]]:
-        path = file if os.path.isabs(file) else os.path.join(os.path.abspath(self._folder), file)
-        path = os.path.normpath(path)
-        if file.startswith(relative_paths.REMOTE) or "://" in file:
-            raise ComposeError(f"cannot extend from {file}: remote files are not read")
+        remote = is_remote(file)
+        if remote:
+            path = self._loader.remotes.file(file)
+        else:
+            path = file if os.path.isabs(file) else os.path.join(os.path.abspath(self._folder), file)
+            path = os.path.normpath(path)
         folder = os.path.dirname(path)
         loader = self._loader.with_(
             resolve_paths=False,
@@ -99,7 +102,8 @@ class Extends:
             raise ComposeError(
                 f'cannot extend service "{name}" in {self._file}: service "{reference}" not found in {file}'
             )
-        relative_paths.resolve(tree, relative(self._folder, folder))
+        seen = self._loader.remotes.folder(file) if remote else relative(self._folder, folder)
+        relative_paths.resolve(tree, seen)
         return services, marks
 
 

@@ -8,6 +8,7 @@ from dockyard.compose.errors import ComposeError
 from dockyard.compose.model import dotenv, relative_paths
 from dockyard.compose.model.extends import relative
 from dockyard.compose.model.go_values import sprint
+from dockyard.compose.model.remote import is_remote
 from dockyard.compose.model.source import Source
 
 TYPE_CHECKING = False
@@ -33,7 +34,8 @@ def include(loader: Loader, tree: Tree, folder: str, included: Sequence[str]) ->
 
 
 def _include_one(loader: Loader, tree: Tree, folder: str, included: Sequence[str], entry: Tree) -> None:
-    paths = [_below(folder, path) for path in _listed(entry.get("path"))]
+    given = _listed(entry.get("path"))
+    paths = [loader.remotes.file(path) if is_remote(path) else _below(folder, path) for path in given]
     if not paths:
         return
     if paths[0] in included:
@@ -42,7 +44,7 @@ def _include_one(loader: Loader, tree: Tree, folder: str, included: Sequence[str
     directory = entry.get("project_directory") or ""
     if not directory:
         directory = os.path.dirname(paths[0])
-        seen = relative(folder, directory)
+        seen = directory if is_remote(given[0]) else relative(folder, directory)
     elif os.path.isabs(directory):
         seen = directory
     else:
@@ -79,8 +81,6 @@ def _listed(value: Any) -> list[str]:
 
 
 def _below(folder: str, path: str) -> str:
-    if path.startswith(("https://", "http://", "git://", "ssh://", "git@", "oci://", "github.com/")):
-        raise ComposeError(f"cannot include {path}: remote files are not read")
     return os.path.normpath(os.path.join(os.path.abspath(folder), path))
 
 

@@ -10,6 +10,7 @@ from dockyard.compose.model.extends import Extends
 from dockyard.compose.model.include import include
 from dockyard.compose.model.interpolate import Interpolation
 from dockyard.compose.model.marks import reset
+from dockyard.compose.model.remote import Remotes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,15 +62,17 @@ class Loader:
         environment: Mapping[str, str],
         warn: Callable[[str], None],
         options: LoadOptions | None = None,
+        remotes: Remotes | None = None,
     ) -> None:
         self.environment = environment
         self.warn = warn
         self.options = options or LoadOptions()
+        self.remotes = remotes or Remotes(environment)
 
     def with_(self, environment: Mapping[str, str] | None = None, **changes: bool) -> Loader:
         """A loader that differs in these options."""
         known = self.environment if environment is None else environment
-        return Loader(known, self.warn, self.options.with_(**changes))
+        return Loader(known, self.warn, self.options.with_(**changes), self.remotes)
 
     def interpolation(self) -> Interpolation:
         """What replaces variables."""

@@ -7,12 +7,13 @@ import re
 import sys
 
 from dockyard.compose.errors import ComposeError
-from dockyard.compose.model import dotenv, relative_paths, yaml_source
+from dockyard.compose.model import dotenv, yaml_source
 from dockyard.compose.model.checks import check_consistency
 from dockyard.compose.model.language import SECTIONS, read_section
 from dockyard.compose.model.load import Loader, LoadOptions
 from dockyard.compose.model.normalize import normalize
 from dockyard.compose.model.project import Project
+from dockyard.compose.model.remote import Remotes, is_remote
 from dockyard.compose.model.source import Source
 
 TYPE_CHECKING = False
@@ -70,6 +71,8 @@ class Sources:
         self.folder = os.path.abspath(settings.folder) if settings.folder else ""
         self.environment = {"PWD": os.getcwd(), **settings.environment}
         self.env_files: list[str] = []
+        self.remotes = Remotes(self.environment)
+        self._remote_folder = ""  # of the first file that comes from elsewhere, once it is here
         self.paths = list(settings.files)
         self._read_env_files()
         self.paths = self._paths()
@@ -87,11 +90,16 @@ class Sources:
     @property
     def working_folder(self) -> str:
         """The project's folder: as given, or that of the first file, or where we are."""
+        return self.folder or self._remote_folder or self._own_folder
+
+    @property
+    def _own_folder(self) -> str:
+        """The same where the files are elsewhere: then it is where we are, as for the project's name and variables."""
         if self.folder:
             return self.folder
         for path in self.paths:
             if path != "-":
-                return os.path.dirname(os.path.abspath(path))
+                return os.getcwd() if is_remote(path) else os.path.dirname(os.path.abspath(path))
         return os.getcwd()
 
     def _read_env_files(self) -> None:
@@ -113,9 +121,11 @@ class Sources:
         given = self.environment.get("COMPOSE_FILE")
         if given is not None:
             separator = self.environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
-            found = [path if path == "-" else os.path.abspath(path) for path in given.split(separator)]
+            found = [
+                path if path == "-" or is_remote(path) else os.path.abspath(path) for path in given.split(separator)
+            ]
             for path in found:
-                if path != "-" and not os.path.exists(path):
+                if path != "-" and not is_remote(path) and not os.path.exists(path):
                     raise ComposeError(f"stat {path}: no such file or directory")
             return found
         place = self.working_folder
@@ -146,9 +156,11 @@ class Sources:
     def _text(self, path: str) -> Source:
         if path == "-":
             return Source("-", sys.stdin.buffer.read())
-        if path.startswith(("oci://", *relative_paths.REMOTE)) and not os.path.exists(path):
-            raise ComposeError(f"{path}: remote files are not read")
-        place = os.path.abspath(path)
+        if is_remote(path):
+            place = self.remotes.file(path)
+            self._remote_folder = self._remote_folder or os.path.dirname(place)
+        else:
+            place = os.path.abspath(path)
         return Source(place, Source(place).read())
 
     def name(self) -> str:
@@ -169,7 +181,7 @@ class Sources:
             found = loader.interpolation().text(found) if self._settings.options.interpolate else found
             if self._settings.options.normalize:
                 found = normal_name(found)
-        return found or normal_name(os.path.basename(self.working_folder))
+        return found or normal_name(os.path.basename(self._own_folder))
 
 
 def _name_in(source: Source) -> str:
@@ -209,7 +221,7 @@ def _tree(settings: Settings, sources: Sources) -> Tree:
     texts = sources.texts()
     name = sources.name()
     sources.environment["COMPOSE_PROJECT_NAME"] = name
-    loader = Loader(sources.environment, settings.warn, settings.options)
+    loader = Loader(sources.environment, settings.warn, settings.options, sources.remotes)
     tree = loader.tree(texts, sources.working_folder)
     if not tree:
         raise ComposeError("empty compose file")

@@ -272,3 +272,38 @@ def _shown(key: object) -> str:
     if key is None:
         return "interface {}(nil)"
     return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+# -- a file in which one scalar is another
+
+
+def with_env_file(text: bytes, service: str, index: int, value: str) -> bytes:
+    """The text of a file whose service has `value` for its env_file number `index`; all else is left as it stands."""
+    node = _below(_below(_below(_root(text), "services"), service), "env_file")
+    if isinstance(node, yaml.SequenceNode):
+        node = node.value[index] if index < len(node.value) else None
+        node = _below(node, "path") if isinstance(node, yaml.MappingNode) else node
+    return _replaced(text, node, value)
+
+
+def with_extends_file(text: bytes, service: str, value: str) -> bytes:
+    """The text of a file whose service extends one of the file `value`."""
+    return _replaced(text, _below(_below(_below(_below(_root(text), "services"), service), "extends"), "file"), value)
+
+
+def _root(text: bytes) -> Any:
+    return yaml.compose(text.decode(errors="surrogateescape"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _below(node: Any, key: str) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for name, value in node.value if name.value == key), None)
+    return None
+
+
+def _replaced(text: bytes, node: Any, value: str) -> bytes:
+    if not isinstance(node, yaml.ScalarNode):
+        return text
+    decoded = text.decode(errors="surrogateescape")
+    changed = f"{decoded[: node.start_mark.index]}{value}{decoded[node.end_mark.index :]}"
+    return changed.encode(errors="surrogateescape")
