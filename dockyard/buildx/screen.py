@@ -57,6 +57,7 @@ class Screen:
         self._began = time.time()
         self._steps: dict[str, _Step] = {}
         self._drawn = 0
+        self._paused = False
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._painter = threading.Thread(target=self._paint, daemon=True)
@@ -74,6 +75,17 @@ class Screen:
                 if log.vertex in self._steps:
                     self._steps[log.vertex].say(log.msg)
 
+    def pause(self) -> None:
+        """Draw nothing until `resume`: the terminal is somebody else's."""
+        with self._lock:
+            self._draw(last=False)
+            self._paused = True
+
+    def resume(self) -> None:
+        """Draw again, below what has been written meanwhile."""
+        with self._lock:
+            self._drawn, self._paused = 0, False
+
     def end(self) -> None:
         self._over.set()
         self._painter.join()
@@ -83,7 +95,8 @@ class Screen:
     def _paint(self) -> None:
         while not self._over.wait(TICK):
             with self._lock:
-                self._draw(last=False)
+                if not self._paused:
+                    self._draw(last=False)
 
     def _draw(self, *, last: bool) -> None:
         width, height = _size(self._to)

@@ -11,6 +11,7 @@ from dockyard.buildkit import wire_pb2 as wire
 from dockyard.buildx.request import BuildRequest
 from dockyard.buildx.solve import BuildFailed, Show, Solved, solve
 from dockyard.client.http import Connection as Engine
+from dockyard.grpc.calls import Method
 
 
 class TargetFailed(BuildFailed):
@@ -28,8 +29,11 @@ async def solve_several(
     *,
     config_folder: str,
     show: Show,
+    more: Mapping[str, Method] | None = None,
 ) -> dict[str, Solved]:
     """Build all; `links`: {build: {context: the build whose result that is}}. The first failure ends all others.
+
+    `more`: what the sessions serve besides.
 
     Raises BuildFailed, InvalidRequest, APIError, Unreachable.
     """
@@ -50,7 +54,13 @@ async def solve_several(
 
         try:
             return await solve(
-                engine, request, config_folder=config_folder, shared_key=key, show=told, handed_on=handed_on
+                engine,
+                request,
+                config_folder=config_folder,
+                shared_key=key,
+                show=told,
+                handed_on=handed_on,
+                more=more,
             )
         except BuildFailed as failure:
             if len(requests) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,7 +20,7 @@ from dockyard.buildx.session import Session
 from dockyard.buildx.ssh import Agents, InvalidAgent
 from dockyard.buildx.transport import connect
 from dockyard.client.http import Connection as Engine
-from dockyard.grpc.calls import Call, call
+from dockyard.grpc.calls import Call, Method, call
 from dockyard.grpc.connection import Connection, StreamReset
 from dockyard.grpc.status import CallFailed
 
@@ -63,14 +63,18 @@ async def solve(
     shared_key: str,
     show: Show,
     handed_on: Callable[[wire.Result], None] | None = None,
+    more: Mapping[str, Method] | None = None,
 ) -> Solved:
     """Build; progress goes to `show`. `handed_on` gets the result as soon as others can build with it.
+
+    `more`: what the session serves besides.
 
     Raises BuildFailed, InvalidRequest, APIError, Unreachable.
     """
     session, control = Session(shared_key), Connection()
     with ExitStack() as ending:
         _serve(session, request, config_folder, ending)
+        session.serve(more or {})
         await connect(engine, "/grpc", control)
         try:
             async with session.open(engine):

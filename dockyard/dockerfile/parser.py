@@ -5,6 +5,7 @@ What the instructions mean is `instructions.py`'s business. Reference: docs.dock
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 
@@ -127,7 +128,7 @@ def _read_instruction(lines: list[str], start: int, continued: re.Pattern[str], 
     word, _, rest = _first_word(original)
     heredocs: list[Heredoc] = []
     trigger = _first_word(rest)[0] if word == "ONBUILD" and rest.strip() else word
-    if trigger in WITH_HEREDOCS and not rest.lstrip().startswith("["):
+    if trigger in WITH_HEREDOCS and not _is_exec_form(rest):
         begun = position
         position = _read_heredocs(lines, position, rest, heredocs, start + 1)
         if word == "ONBUILD" and position > begun:  # they are the trigger's, which is kept as text
@@ -135,6 +136,18 @@ def _read_instruction(lines: list[str], start: int, continued: re.Pattern[str], 
     flags, rest = _take_flags(rest)
     found.nodes.append(Node(word, original, flags, rest.strip(), start + 1, tuple(heredocs)))
     return position
+
+
+def _is_exec_form(rest: str) -> bool:
+    """Whether what follows a word and its flags is a JSON array of strings; `[ -f x ] && …` is none."""
+    text = _take_flags(rest)[1].strip()
+    if not text.startswith("["):
+        return False
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
 
 
 def _first_word(text: str) -> tuple[str, str, str]:

@@ -566,3 +566,37 @@ async def test_what_is_wrong_is_said_with_what_may_have_been_meant(
     failure = (await client.build(options)).failure
     assert failure is not None
     assert said in failure.message
+
+
+async def test_dockerfiles_are_made_of_fragments(client: Client) -> None:
+    text = """# syntax=dockyard/dockerfile:1
+FROM busybox
+INCLUDE parts/one
+RUN [ "$A" = "in one" ] && [ "$B" = "in two" ] && cat > /said <<EOF
+INCLUDE is a word here
+EOF
+RUN grep "^INCLUDE is" /said
+"""
+    folder = client.directories["context"]
+    (folder / "parts").mkdir()
+    (folder / "parts" / "one").write_text("# what is common\nENV A='in one'\nINCLUDE parts/two\n")
+    (folder / "parts" / "two").write_text("ENV B='in two'")
+    write(client, text)
+    assert (await client.build()).image
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# syntax=dockyard/dockerfile:1\nFROM busybox\nINCLUDE ../x\n", "line 3: INCLUDE ../x leads out"),
+        ("# syntax=dockyard/dockerfile:1\nFROM busybox\nINCLUDE a b\n", "line 3: INCLUDE requires exactly one path"),
+        ("# syntax=dockyard/dockerfile:1\nFROM busybox\nINCLUDE no\n", "open no: no such file or directory"),
+        ("# syntax=dockyard/dockerfile:1\nFROM busybox\nINCLUDE loop\n", "loop line 2: loop includes itself"),
+        ("# syntax=docker/dockerfile:1\nFROM busybox\nINCLUDE loop\n", "unknown instruction: INCLUDE"),
+    ],
+)
+async def test_fragments_that_cannot_be_are_said(client: Client, text: str, said: str) -> None:
+    write(client, text, loop="\nINCLUDE loop\n")
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert said in failure.message

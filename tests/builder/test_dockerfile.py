@@ -226,3 +226,9 @@ def test_a_change_that_is_none_is_refused_in_dockers_words(change: str, reason: 
     with pytest.raises(InvalidParameter) as refused:
         changed(ContainerConfig(), [change])
     assert str(refused.value) == reason
+
+
+def test_a_test_of_the_shell_in_front_of_a_document_is_no_array() -> None:
+    node = dockerfile.parse('FROM a\nRUN [ -f x ] && cat <<EOF\nsaid\nEOF\nRUN ["cat", "<<EOF"]\n').nodes
+    assert [one.content for one in node[1].heredocs] == ["said\n"]
+    assert node[2].heredocs == ()

@@ -252,3 +252,27 @@ def test_a_build_is_drawn_in_place(engine: EngineProcess, tmp_path: Path) -> Non
     assert "FINISHED" in seen
     assert re.search(r" => \[2/2\] RUN echo first; sleep 2; echo last +[0-9.]+s", seen)
     assert seen.rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_a_failed_step_can_be_looked_into(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("""FROM busybox
+WORKDIR /here
+RUN --mount=type=secret,id=s --mount=type=cache,target=/cache echo made > left && VALUE=1 false
+""")
+    (tmp_path / "secret").write_text("hush-hush")
+    screen = Screen(engine, "build", "--debug", "--secret", f"id=s,src={tmp_path / 'secret'}", str(tmp_path))
+    screen.wait_for(b"This is a shell in its container")
+    screen.wait_for(b"/here # ")
+    screen.type(b"cat left /run/secrets/s; ls -d /cache; stty size; exit\n")
+    screen.wait_for(b"made\r\nhush-hush/cache\r\n33 99")
+    seen = screen.rest()
+    assert "ERROR: failed to build: failed to solve: process" in seen
+    assert screen.process.wait(60) == 1
+    assert engine.docker("ps", "-aq") == ""
+
+
+def test_debugging_needs_a_terminal(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\n")
+    done = engine.dockyard("build", "--debug", str(tmp_path))
+    assert done.returncode == 1
+    assert b"--debug opens a shell where a step fails, and needs a terminal" in done.stderr

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dockyard.engine.containers.config import ContainerConfig, HostConfig, LogSettings
 from dockyard.engine.containers.creation import Origin
 from dockyard.engine.containers.service import ContainerService
-from dockyard.errors import NotFound
+from dockyard.errors import DockyardError, NotFound
 from dockyard.shim.orders import Attachment
+
+if TYPE_CHECKING:
+    from dockyard.builder.graph.client import Terminal
 
 HEAD = 8
 
@@ -52,6 +57,46 @@ class Runner:
             return code
         finally:
             writer.close()
+
+    async def look(self, container_id: str, words: Sequence[str], terminal: Terminal) -> None:
+        """Run a shell in a container that has ended, with its files as they are then. Raises DockyardError."""
+        config = self._containers.get(container_id).config
+        config.entrypoint, config.cmd = None, list(words)
+        config.tty = config.open_stdin = config.stdin_once = True
+        config.env = [*(config.env or []), "TERM=xterm"]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        typing = asyncio.ensure_future(self._type(container_id, terminal, writer))
+        try:
+            await self._containers.attach(
+                container_id, Attachment(theirs.detach(), stdin=True, detach_keys=b"", raw=True)
+            )
+            await self._containers.start(container_id)
+            while piece := await reader.read(1 << 16):
+                await terminal.show(piece)
+            await self._containers.wait(container_id)
+        except ConnectionError:
+            pass
+        finally:
+            typing.cancel()
+            writer.close()
+
+    async def _type(self, container_id: str, terminal: Terminal, writer: asyncio.StreamWriter) -> None:
+        """Hand on what is typed; a terminal that goes takes the shell with it."""
+        while (typed := await terminal.typed()) is not None:
+            if isinstance(typed, bytes):
+                writer.write(typed)
+                await writer.drain()
+                continue
+            for _ in range(50):  # it may not have started yet
+                try:
+                    await self._containers.resize(container_id, *typed)
+                    break
+                except DockyardError:
+                    await asyncio.sleep(0.1)
+        with suppress(DockyardError):
+            await self._containers.kill(container_id)
 
     async def remove(self, container_id: str) -> None:
         """Remove it and its anonymous volumes; no error when it is gone."""

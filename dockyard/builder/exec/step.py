@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,7 @@ class Run(Vertex):
             code = await runner.run(container, work.say)
             if code != 0:
                 reason = missing_emulator(command.platform) if code == NOT_EXECUTED else ""
+                await self._let_look(work, container, code)
                 raise ProcessFailed(command.words, code, reason)
             if stubs is not None:
                 async with layers.mounted(container) as tree:
@@ -145,6 +147,22 @@ class Run(Vertex):
             raise
         work.solver.remove_container(container)  # meanwhile the next step begins
         return made
+
+    async def _let_look(self, work: Work, container: str, code: int) -> None:
+        """Give a client that wants it a shell in the container that has failed, with its mounts and variables."""
+        words = self.command.words
+        shell = words[0] if "-c" in words[:-1] else "/bin/sh"
+        about = f"\n{self.name} ended with {code}. This is a shell in its container; leave it with `exit`.\n"
+        terminal = await work.job.client.shell(about)
+        if terminal is None:
+            return
+        try:
+            await work.solver.runner.look(container, [shell], terminal)
+        except DockyardError as error:
+            with suppress(DockyardError):
+                await terminal.show(f"there is no shell: {error}\r\n".encode())
+        finally:
+            terminal.close()
 
 
 def _chain(result: Result) -> str:

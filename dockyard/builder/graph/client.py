@@ -24,6 +24,19 @@ class ContentStore(Protocol):
         """Have a blob there, unless it is there already."""
 
 
+class Terminal(Protocol):
+    """A terminal of the client's."""
+
+    async def show(self, data: bytes) -> None:
+        """Write to it. Raises Unavailable when it is gone."""
+
+    async def typed(self) -> bytes | tuple[int, int] | None:
+        """What is typed next, or the (rows, columns) that it has from now on; None when it is gone."""
+
+    def close(self) -> None:
+        """Leave it."""
+
+
 class ClientSide(Protocol):
     """The client of one build."""
 
@@ -59,6 +72,9 @@ class ClientSide(Protocol):
 
     async def store(self, name: str) -> ContentStore:
         """A content store that the client has under a name. Raises NotFound when it serves none."""
+
+    async def shell(self, about: str) -> Terminal | None:
+        """The client's terminal, to look into a container that has failed; None when it wants none."""
 
     async def directory_to(self, number: int, root: File, time_ns: int | None) -> None:
         """Write what is below `root` into a directory on the client's side; `time_ns`: what it is dated, if given."""

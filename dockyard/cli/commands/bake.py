@@ -25,7 +25,7 @@ Options:
       --allow stringArray          Allow what is privileged: network.host, security.insecure, fs=PATH
       --call string                Ask the Dockerfiles: build, check, outline, targets (default "build")
       --check                      Check the Dockerfiles and build nothing (short for --call=check)
-  -D, --debug                      Enable debug mode
+      --debug                      Open a shell in the container of a step that fails
   -f, --file stringArray           The file that describes the builds
       --list string                List targets or variables
       --load                       Make images of the engine's (short for --set=*.output=type=docker)

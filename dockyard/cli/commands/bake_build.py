@@ -39,7 +39,7 @@ def build_all(session: Session, flags: Flags, plan: Plan) -> int:
                 name: _request(session, name, target, os.path.join(folder, name))
                 for name, target in plan.targets.items()
             }
-            solved = build_graph.solve_all(session, requests, _links(plan), mode)
+            solved = build_graph.solve_all(session, requests, _links(plan), mode, debug=build_graph.debugged(flags))
         except InvalidRequest as error:
             raise Failure(f"ERROR: {error}") from None
     if flags.given("metadata-file"):

@@ -46,6 +46,7 @@ Options:
   -c, --cpu-shares int          CPU weight relative to others
       --cpuset-cpus string      CPUs to run on (0-3, 0,1)
       --cpuset-mems string      Memory nodes to use (0-3, 0,1)
+      --debug                   Open a shell in the container of a step that fails
       --disable-content-trust   Accepted for compatibility (default true)
       --explain-cache           Say of every step why it was in the cache or not
   -f, --file string             The Dockerfile, PATH/Dockerfile when not given

@@ -28,7 +28,7 @@ CLASSIC = (
 ).split()
 OURS = (
     "secret ssh no-cache-filter build-context explain-cache progress metadata-file output load push allow annotation "
-    "attest provenance sbom cache-to call check"
+    "attest provenance sbom cache-to call check debug"
 ).split()
 MODES = ("auto", "tty", "plain", "rawjson", "quiet")
 ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -285,13 +285,28 @@ def _pieces(head: bytes) -> Iterator[bytes]:
 
 
 def _solve(session: Session, flags: Flags, request: BuildRequest, mode: str) -> Solved:
-    return solve_all(session, {"": request}, {}, mode)[""]
+    return solve_all(session, {"": request}, {}, mode, debug=debugged(flags))[""]
+
+
+def debugged(flags: Flags) -> bool:
+    """Whether a step that fails is to be looked into. Raises Failure where that can't be."""
+    if flags.on("debug") and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Failure("ERROR: --debug opens a shell where a step fails, and needs a terminal")
+    return flags.on("debug")
 
 
 def solve_all(
-    session: Session, requests: dict[str, BuildRequest], links: dict[str, dict[str, str]], mode: str
+    session: Session,
+    requests: dict[str, BuildRequest],
+    links: dict[str, dict[str, str]],
+    mode: str,
+    *,
+    debug: bool = False,
 ) -> dict[str, Solved]:
-    """Build side by side, and show it; `links`: {build: {context: the build whose result it is}}. Raises Failure."""
+    """Build side by side, and show it; `links`: {build: {context: the build whose result it is}}.
+
+    `debug`: a step that fails leaves a shell in its container. Raises Failure.
+    """
     import asyncio
 
     from dockyard.buildx.progress import Trace
@@ -304,9 +319,18 @@ def solve_all(
         trace.take(response)  # type: ignore[arg-type]  # a StatusResponse, which is not imported before it must be
         display.show(response)  # type: ignore[arg-type]
 
-    work = solve_several(session.api, requests, links, config_folder=session.config_folder, show=show)
+    async def work() -> dict[str, Solved]:
+        more = {}
+        if debug:
+            from dockyard.buildx.debugger import Debugger
+
+            more = Debugger(display).methods
+        return await solve_several(
+            session.api, requests, links, config_folder=session.config_folder, show=show, more=more
+        )
+
     try:
-        solved = asyncio.run(work)
+        solved = asyncio.run(work())
     except (BuildFailed, TargetFailed) as error:
         display.end()
         raise failure(error, trace, mode) from None

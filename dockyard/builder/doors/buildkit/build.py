@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import posixpath
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
+from dockyard.dockerfile.includes import includes, whole
 from dockyard.errors import InvalidParameter
 from dockyard.grpc.status import CallFailed
 
@@ -116,6 +118,23 @@ class Build:
     # -- the Dockerfile and the context
 
     async def _definition(self, options: Mapping[str, str]) -> tuple[str, Callable[[], Vertex]]:
+        text, main = await self._given_definition(options)
+        if includes(text):
+            folder = posixpath.dirname(self.file_name)
+            text = await whole(text, lambda path: self._fragment(posixpath.join(folder, path), options))
+            self.text = text.encode(errors="surrogateescape")
+        return text, main
+
+    async def _fragment(self, path: str, options: Mapping[str, str]) -> str:
+        """A file that the Dockerfile includes."""
+        if self.remote is not None and "dockerfilekey" not in options:
+            return await self._file_of(self.remote, path)
+        found = await self.client.files(options.get("dockerfilekey", "dockerfile"), [path])
+        if path not in found:
+            raise InvalidParameter(f"failed to read dockerfile: open {path}: no such file or directory")
+        return found[path].decode(errors="replace")
+
+    async def _given_definition(self, options: Mapping[str, str]) -> tuple[str, Callable[[], Vertex]]:
         context_name = options.get("contextkey", "context")
         address = options.get(context_name, "")
         file_name = options.get("filename", "Dockerfile")

@@ -10,9 +10,11 @@ from typing import Any
 from dockyard.builder.doors.buildkit.content import SessionStore
 from dockyard.builder.doors.buildkit.sending import send_directory
 from dockyard.builder.doors.buildkit.session import Session, Sessions
+from dockyard.builder.graph.client import Terminal
 from dockyard.builder.sources.contexts import ContextStore
 from dockyard.builder.trees import ArchiveTree, File
 from dockyard.content.registry_auth import Credentials
+from dockyard.errors import NotFound
 
 
 class SessionClient:
@@ -72,6 +74,13 @@ class SessionClient:
 
     async def ssh_agent(self, name: str, socket: Path) -> Callable[[], None]:
         return await (await self.own()).ssh_agent(name, socket)
+
+    async def shell(self, about: str) -> Terminal | None:
+        try:
+            session = await self.own()
+        except NotFound:
+            return None
+        return await session.shell(about)
 
     @asynccontextmanager
     async def file_to(self, number: int, metadata: dict[str, str]) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:

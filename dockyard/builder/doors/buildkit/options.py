@@ -15,7 +15,7 @@ from dockyard.oci.manifest import parse_platform
 
 EXPLAIN = "DOCKYARD_EXPLAIN_CACHE"  # a build argument: every step says why it was in the cache or not
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
-_OURS = re.compile(r"(?:docker\.io/)?(?:docker/dockerfile|docker/dockerfile-upstream)(?:[:@].*)?$")
+_OURS = re.compile(r"(?:docker\.io/)?(?:docker/dockerfile|docker/dockerfile-upstream|dockyard/dockerfile)(?:[:@].*)?$")
 
 
 def check_frontend(frontend: str, options: Mapping[str, str]) -> None:

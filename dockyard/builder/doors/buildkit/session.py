@@ -17,6 +17,7 @@ from dockyard.builder.doors.buildkit.content import SERVICE, SessionStore
 from dockyard.builder.doors.buildkit.file_modes import kind_and_permissions
 from dockyard.builder.sources.contexts import ContextStore, Receiver
 from dockyard.builder.trees import ArchiveTree
+from dockyard.buildkit import debugging
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.content import tar_format
 from dockyard.content.registry_auth import Credentials
@@ -252,6 +253,14 @@ class Session:
 
         return close
 
+    async def shell(self, about: str) -> SessionTerminal | None:
+        """The client's terminal; None when it offers none."""
+        if not self.supports(debugging.SHELL):
+            return None
+        terminal = SessionTerminal(Call(self.connection, debugging.SHELL, {}))
+        await terminal.send(debugging.ABOUT, about.encode())
+        return terminal
+
     async def _forward(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         call = Call(self.connection, FORWARD_AGENT, {"buildkit.ssh.id": name})
 
@@ -270,6 +279,37 @@ class Session:
         finally:
             sending.cancel()
             call.close()
+
+
+class SessionTerminal:
+    """A terminal on the client's side."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.close = call.close
+
+    async def send(self, kind: int, data: bytes) -> None:
+        try:
+            await self._call.send(wire.Packet(type=kind, data=data).SerializeToString())
+        except StreamReset as error:
+            raise Unavailable(f"the client's terminal is gone: {error}") from error
+
+    async def show(self, data: bytes) -> None:
+        await self.send(debugging.BYTES, data)
+
+    async def typed(self) -> bytes | tuple[int, int] | None:
+        while True:
+            try:
+                message = await self._call.receive()
+            except (CallFailed, StreamReset):
+                return None
+            if message is None:
+                return None
+            packet = wire.Packet.FromString(message)
+            if packet.type == debugging.BYTES:
+                return packet.data
+            if packet.type == debugging.SIZE:
+                return packet.id >> 16, packet.id & 0xFFFF
 
 
 class Sessions:
