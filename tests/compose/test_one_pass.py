@@ -87,6 +87,17 @@ def test_dependents_are_removed_before_what_they_depend_on(compose: ComposeFolde
     assert f"Network {name}_own Removed" in lines
 
 
+def test_what_run_has_left_goes_with_the_orphans(compose: ComposeFolder) -> None:
+    compose.write(INDEPENDENT)
+    compose("up", "-d", "a")
+    compose("run", "-T", "a", "true")
+    compose("down", "--remove-orphans")
+    assert compose("ps", "-aq", "--all", "--orphans") == ""
+    mark = {"label": f"com.docker.compose.project={compose.folder.name}"}
+    with dockyard.Client(compose.environment["DOCKER_HOST"]) as client:
+        assert not client.containers.list(all=True, filters=mark)
+
+
 def test_what_comes_after_a_request_that_has_failed_is_not_begun(compose: ComposeFolder) -> None:
     body = {"Image": "busybox", "Cmd": ["true"]}
     with dockyard.Client(compose.environment["DOCKER_HOST"]) as client:

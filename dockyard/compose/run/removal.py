@@ -48,7 +48,8 @@ def remove_at_once(
 
     every = list(dict.fromkeys(key for name in project.services for key in add(name)))
     if orphans:
-        strangers = [one for one in containers if one.orphaned(project)]
+        # (one that `run` has made of a service is both)
+        strangers = [one for one in containers if one.orphaned(project) and f"remove {one.id}" not in at_once]
         every += [_add(application, at_once, one, timeout, every, volumes=False) for one in strangers]
     remove_networks_at_once(application, at_once, every)
     at_once.run()
