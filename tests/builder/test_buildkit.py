@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.grpc.calls import Call, call
 from dockyard.grpc.connection import Connection, Stream
-from tests.buildkit_client import DATA, DIFF_COPY, STAT, Client, stat_of
+from tests.buildkit_client import DATA, DIFF_COPY, STAT, Client, connect, stat_of
 from tests.engine_process import EngineProcess
 
 
@@ -600,3 +601,48 @@ async def test_fragments_that_cannot_be_are_said(client: Client, text: str, said
     failure = (await client.build()).failure
     assert failure is not None
     assert said in failure.message
+
+
+async def history(client: Client, **asked: object) -> list[wire.HistoryRecord]:
+    """What the engine tells of builds."""
+    connection = Connection()
+    await connect(client.path, "/grpc", connection)
+    listening = Call(connection, "/moby.buildkit.v1.Control/ListenBuildHistory", {})
+    await listening.send(wire.HistoryRequest(early_exit=True, **asked).SerializeToString())  # type: ignore[arg-type]
+    listening.half_close()
+    found = []
+    while (message := await listening.receive()) is not None:
+        found.append(wire.HistoryEvent.FromString(message).record)
+    connection.close()
+    return found
+
+
+async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, client: Client) -> None:
+    known = {record.ref for record in await history(client)}
+    write(client, "FROM busybox\nRUN echo kept\n")
+    assert (await client.build()).image
+    write(client, "FROM busybox\nRUN exit 9\n")
+    assert (await client.build()).failure is not None
+    good, bad = (record for record in await history(client) if record.ref not in known)
+    assert "exit code: 9" in bad.error.message
+
+    async def kept(ref: str) -> bool:
+        return any(record.ref == ref for record in await history(client, ref=ref))
+
+    engine.stop()
+    engine.start()
+    after = {record.ref: record for record in await history(client)}
+    assert after[good.ref].exporter_response == good.exporter_response
+    assert after[bad.ref].error.message == bad.error.message
+    connection = Connection()
+    await connect(client.path, "/grpc", connection)
+    told = Call(connection, "/moby.buildkit.v1.Control/Status", {})
+    await told.send(wire.StatusRequest(ref=good.ref).SerializeToString())
+    told.half_close()
+    response = wire.StatusResponse.FromString(await told.receive() or b"")
+    assert b"".join(one.msg for one in response.logs) == b"kept\n"
+    gone = wire.UpdateHistoryRequest(ref=bad.ref, delete=True).SerializeToString()
+    await call(connection, "/moby.buildkit.v1.Control/UpdateBuildHistory", gone)
+    connection.close()
+    assert not await kept(bad.ref)
+    assert await kept(good.ref)

@@ -17,6 +17,7 @@ from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
+from dockyard.builder.doors.buildkit.history import History
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
@@ -80,6 +81,7 @@ class Control:
         self.contexts = contexts
         self.usage = usage
         self.sessions = Sessions()
+        self.history = History(solver.folder / "history")
         self._builds: dict[str, Build] = {}
         self._connections: set[Connection] = set()
         self._changed = asyncio.Condition()
@@ -153,14 +155,19 @@ class Control:
             del self._builds[oldest]
         try:
             told = await self._built_and_exported(build, request)
-        except CallFailed:
+        except CallFailed as failure:
+            build.failure = failure
             raise
         except Exception as error:
             build.failure = of_build(error, build)
             raise build.failure from error
+        else:
+            build.told = told
         finally:
             await build.close()
-        build.told = told
+            if not build.internal:
+                told_of = (history_of(build), response_of(build.progress.events))
+                self.solver.beside(asyncio.to_thread(self.history.keep, *told_of))
         return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
 
     async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
@@ -195,6 +202,9 @@ class Control:
 
     async def _status(self, stream: Stream) -> None:
         request = wire.StatusRequest.FromString(await request_of(stream))
+        if request.ref not in self._builds and (told := self.history.told(request.ref)) is not None:
+            await stream.send(told.SerializeToString())
+            return
         build = await self._build(request.ref)
         async with closing(build.progress.follow()) as batches:
             async for batch in batches:
@@ -271,23 +281,30 @@ class Control:
 
     async def _listen_history(self, stream: Stream) -> None:
         request = wire.HistoryRequest.FromString(await request_of(stream))
-        for build in list(self._builds.values()):
-            if (request.ref and build.ref != request.ref) or (request.active_only and build.ended) or build.internal:
-                continue
-            event = wire.HistoryEvent(type=1 if build.ended else 0, record=history_of(build))
-            await stream.send(event.SerializeToString())
+        known = [] if request.active_only else [one for one in self.history.records() if one.ref not in self._builds]
+        here = [build for build in self._builds.values() if not build.internal]
+        here = [build for build in here if not (request.active_only and build.ended)]
+        for record in [*known, *map(history_of, here)]:
+            if request.ref in ("", record.ref):
+                event = wire.HistoryEvent(type=1 if record.completed_at.seconds else 0, record=record)
+                await stream.send(event.SerializeToString())
         if not request.early_exit:
             await stream.receive()  # what comes from here on is told to those who ask again
 
     async def _update_history(self, stream: Stream, message: bytes) -> bytes:
         request = wire.UpdateHistoryRequest.FromString(message)
-        build = self._builds.get(request.ref)
-        if build is None:
+        build, record = self._builds.get(request.ref), self.history.record(request.ref)
+        if build is None and record is None:
             raise CallFailed(status.NOT_FOUND, f"no build record {request.ref}")
-        if request.delete and build.ended:
-            del self._builds[request.ref]
+        if request.delete:
+            if build is None or build.ended:
+                self._builds.pop(request.ref, None)
+                self.history.remove(request.ref)
         elif request.pinned or not request.finalize:
-            build.pinned = request.pinned
+            if build is not None:
+                build.pinned = request.pinned
+            if record is not None:
+                self.history.pin(record, pinned=request.pinned)
         return b""
 
     async def _healthy(self, stream: Stream, message: bytes) -> bytes:

@@ -1,0 +1,91 @@
+"""Builds that have ended, on the disk: what `buildx history` tells of them, over restarts of the daemon.
+
+Two files for each: its record, and all that onlookers were told, for `history logs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from dockyard.buildkit import wire_pb2 as wire
+from dockyard.folders import own_folder
+
+log = logging.getLogger("dockyard.builder")
+
+KEPT = 50  # builds, besides pinned ones
+LARGEST = 8 << 20  # bytes of what onlookers were told
+RECORD, STATUS = ".record", ".status"
+
+
+class History:
+    """Records of builds, the last ones and those that are pinned."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = own_folder(folder)
+
+    def keep(self, record: wire.HistoryRecord, told: wire.StatusResponse) -> None:
+        """Add a build that has ended; old ones go. To be called in a thread."""
+        place = self._place(record.ref)
+        events = told.SerializeToString()
+        try:
+            if len(events) <= LARGEST:
+                _write(place.with_suffix(STATUS), zlib.compress(events, 1))
+            _write(place.with_suffix(RECORD), record.SerializeToString())
+            kept = [one for one in self.records() if not one.pinned]
+            for old in kept[:-KEPT]:
+                self.remove(old.ref)
+        except OSError as error:
+            log.warning("a build can't be kept in the history: %s", error)
+
+    def records(self) -> Sequence[wire.HistoryRecord]:
+        """All of them, the oldest first."""
+        return sorted(self._read(), key=lambda one: (one.created_at.seconds, one.created_at.nanos))
+
+    def _read(self) -> Iterator[wire.HistoryRecord]:
+        for file in self._folder.glob(f"*{RECORD}"):
+            try:
+                yield wire.HistoryRecord.FromString(file.read_bytes())
+            except (OSError, DecodeError):
+                continue
+
+    def record(self, ref: str) -> wire.HistoryRecord | None:
+        """The record of one build."""
+        try:
+            return wire.HistoryRecord.FromString(self._place(ref).with_suffix(RECORD).read_bytes())
+        except (OSError, DecodeError):
+            return None
+
+    def told(self, ref: str) -> wire.StatusResponse | None:
+        """What its onlookers were told."""
+        try:
+            return wire.StatusResponse.FromString(zlib.decompress(self._place(ref).with_suffix(STATUS).read_bytes()))
+        except (OSError, DecodeError, zlib.error):
+            return None
+
+    def pin(self, record: wire.HistoryRecord, *, pinned: bool) -> None:
+        """Have it stay, or no longer."""
+        record.pinned = pinned
+        _write(self._place(record.ref).with_suffix(RECORD), record.SerializeToString())
+
+    def remove(self, ref: str) -> None:
+        """Forget it."""
+        for suffix in (RECORD, STATUS):
+            self._place(ref).with_suffix(suffix).unlink(missing_ok=True)
+
+    def _place(self, ref: str) -> Path:
+        # a client has chosen its name
+        return self._folder / hashlib.sha256(ref.encode(errors="surrogateescape")).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    other = path.with_suffix(path.suffix + ".new")
+    other.write_bytes(content)
+    os.replace(other, path)
