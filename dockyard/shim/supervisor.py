@@ -598,12 +598,10 @@ class Shim:
             process.deadline = 0
         if self._ending:
             return
-        if init.streams is not None and init.streams.clients:
-            # A client that does not read what is left for it keeps this process, but not the container nor the daemon.
-            if self._kept is not None:
-                self._part()
-        else:
-            self._over = True
+        # A client that does not read what is left for it keeps this process, but not the container nor the daemon.
+        if init.streams is not None and init.streams.clients and self._kept is not None:
+            self._part()  # which may end those that the daemon has held back
+        self._over = init.streams is None or not init.streams.clients
 
 
 def _ends_within(pid: int, seconds: float) -> bool:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,24 @@ def test_forks_that_end_at_once_are_made_up_for() -> None:
         eventually(made_up_for)
     _, told = zygote.communicate(timeout=60)
     assert zygote.returncode == 0, told
+
+
+# A life in which the daemon has yet to release a client, for which there is nothing, when the container is over.
+HOLDING = """
+import msgspec, sys
+from dockyard.shim import warm_up
+order = warm_up._order
+def holding(directory):
+    made = order(directory)
+    made.attachments[0] = msgspec.structs.replace(made.attachments[0], stdout=False, stderr=False, held=True)
+    return made
+warm_up._order = holding
+warm_up.warm_up(sys.argv[1])
+"""
+
+
+def test_a_client_held_back_to_the_end_does_not_keep_the_shim(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDING, tmp_path / "life"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
