@@ -187,11 +187,9 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
     bounds = download.BOUNDS
     try:
         async with asyncio.timeout(bounds.whole):
-            await _git(git, clone, "init", "--quiet")
-            await _git(git, clone, "remote", "add", "origin", source.repository)
             wanted = commit or source.commit
             exact = wanted if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", wanted) else ""
-            await _fetch(git, clone, source.reference or exact or "HEAD")
+            await _clone(git, clone, source.repository, source.reference or exact or "HEAD")
             head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
             if not head.startswith(wanted):
                 raise InvalidParameter(f"expected checksum to match {wanted}, got {head}")
@@ -207,6 +205,24 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
         raise Unavailable(f"cannot fetch {source.repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, clone, True))
+
+
+# How a fetch fails from a repository whose digests are of another kind: with a server that says so, and one that can't.
+_OTHER_DIGESTS = ("mismatched algorithms", "did not send all necessary objects")
+
+
+async def _clone(git: str, clone: Path, repository: str, reference: str) -> None:
+    """Fetch and check out, whichever digests the repository is made with. Raises InvalidParameter."""
+    for kind in ("sha1", "sha256"):
+        await _git(git, clone, "init", "--quiet", f"--object-format={kind}")
+        await _git(git, clone, "remote", "add", "origin", repository)
+        try:
+            await _fetch(git, clone, reference)
+            return
+        except InvalidParameter as error:
+            if kind == "sha256" or not any(text in str(error) for text in _OTHER_DIGESTS):
+                raise
+            await asyncio.to_thread(shutil.rmtree, clone / ".git")
 
 
 async def _fetch(git: str, clone: Path, reference: str) -> None:

@@ -79,6 +79,15 @@ def parse_platform(text: str) -> Platform:
     return Platform(_ALIASES.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
 
 
+def normalized(platform: Platform) -> Platform:
+    """A platform as indexes name it (containerd/platforms, Normalize): arm is v7 unless it says so, arm64 is v8."""
+    if (platform.architecture, platform.variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
+        return msgspec.structs.replace(platform, variant="")
+    if platform.architecture == "arm" and not platform.variant.startswith("v"):
+        return msgspec.structs.replace(platform, variant=f"v{platform.variant or 7}")
+    return platform
+
+
 def runs_on(found: Platform, wanted: Platform) -> bool:
     """Whether what is made for `found` runs on `wanted`: by containerd's rules, what is left open fits."""
     if found.os != wanted.os:

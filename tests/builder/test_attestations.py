@@ -1,10 +1,15 @@
 """What is said about builds: provenance and bills of materials, in images (with the stock buildx) and beside files."""
 
 import json
+import shutil
 import sqlite3
 import struct
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,30 +22,30 @@ from dockyard.oci.descriptor import Platform
 from dockyard.oci.reference import Reference
 from tests.builder.test_buildx import Buildx, plugins
 from tests.builder.test_outputs import OCI, Blobs, archived, pushed, write
-from tests.engine_process import EngineProcess
 from tests.registry.server import Server
 
 needs_buildx = pytest.mark.skipif(plugins() is None, reason="no buildx could be fetched (packaging/newer-buildx)")
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=45) as process:
-        yield process
+@contextmanager
+def file_server(folder: Path) -> Iterator[int]:
+    """A web server of a folder's files: its port."""
 
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("registry")).start()
-    try:
-        yield server
-    finally:
-        server.stop()
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
 
-
-@pytest.fixture
-def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
-    return Buildx(engine, tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def statements(image: Blobs) -> dict[str, Any]:
@@ -126,6 +131,37 @@ def test_files_have_their_statements_beside_them(buildx: Buildx) -> None:
     # what every build is told of by default is for images alone
     buildx("build", "-o", "plain", ".")
     assert {path.name for path in (buildx.folder / "plain").iterdir()} == {"etc", "var"}
+
+
+@needs_buildx
+def test_what_comes_from_git_is_told_by_its_commit_and_without_its_password(buildx: Buildx, tmp_path: Path) -> None:
+    source = tmp_path / "repository"
+    (source / "dir").mkdir(parents=True)
+    (source / "dir/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    for kind in ("sha1", "sha256"):
+        git = ("git", "-C", str(source), "-c", "user.name=t", "-c", "user.email=t")
+        for arguments in (
+            ("init", "--quiet", f"--object-format={kind}"),
+            ("add", "."),
+            ("commit", "--quiet", "-m", "one"),
+            ("branch", "v1"),
+            ("update-server-info",),
+        ):
+            subprocess.run([*git, *arguments], check=True, capture_output=True, timeout=60)
+        commit = subprocess.check_output([*git, "rev-parse", "v1"], text=True, timeout=60).strip()
+        with file_server(source) as port:
+            address = f"http://user:word@127.0.0.1:{port}/.git#v1:dir"
+            said = buildx("build", "--progress=plain", "--provenance=true", "-o", "type=oci,dest=git.tar", address)
+        assert "user:word" not in said
+        (statement,) = statements(archived(buildx.folder / "git.tar")).values()
+        predicate = statement["predicate"]
+        url = f"http://xxxxx:xxxxx@127.0.0.1:{port}/.git#v1"
+        assert predicate["materials"] == [{"uri": url, "digest": {kind: commit}}]
+        assert predicate["invocation"]["configSource"]["uri"] == f"{url}:dir"
+        assert predicate["metadata"]["completeness"]["materials"]
+        assert predicate["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"]
+        assert "word" not in json.dumps(statement)
+        shutil.rmtree(source / ".git")
 
 
 def test_packages_of_alpine_python_and_node_are_found() -> None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,6 @@ pytestmark = pytest.mark.skipif(plugins() is None, reason="no buildx could be fe
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
 ANY = f"{OCI}index.v1+json,{OCI}manifest.v1+json,{DOCKER}distribution.manifest.v2+json"
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=44) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("registry")).start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
-    return Buildx(engine, tmp_path)
 
 
 class Blobs:
@@ -184,6 +164,12 @@ def test_the_same_files_at_the_same_time_are_the_same_bytes(engine: EngineProces
     config = image[manifest["config"]]
     assert config["created"] == "2017-07-14T02:40:00Z"
     assert config["history"][0]["created"] == engine.inspect("busybox")["Created"]
+    assert {layer["annotations"]["buildkit/rewritten-timestamp"] for layer in manifest["layers"][base:]} == {
+        "1500000000"
+    }
+    buildx("build", *fixed, "-o", "type=oci,dest=own.tar,source-date-epoch=1600000000", ".")
+    own = archived(buildx.folder / "own.tar")
+    assert own[own[own.top]["config"]]["created"] == "2020-09-13T12:26:40Z"
     more = ("--build-arg", "SOURCE_DATE_EPOCH=1500000000", "-o", "type=image,name=rewritten,rewrite-timestamp=true")
     buildx("build", *more, ".")
     assert engine.docker("run", "--rm", "rewritten", "stat", "-c", "%Y", "/a/c", "/a/old").split() == [

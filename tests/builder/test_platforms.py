@@ -1,7 +1,6 @@
 """Builds for several platforms, with the stock buildx."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,26 +23,6 @@ CROSS = (
     "RUN echo $BUILDPLATFORM $TARGETPLATFORM $TARGETARCH > /what\nFROM scratch\nCOPY --from=maker /what /what\n"
     'CMD ["/what"]\n'
 )
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=47) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("registry")).start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def buildx(engine: EngineProcess, tmp_path: Path) -> Buildx:
-    return Buildx(engine, tmp_path)
 
 
 @needs_buildx
@@ -91,6 +70,19 @@ def test_annotations_may_be_for_one_platform(buildx: Buildx) -> None:
     assert index["annotations"] == {"all": "both"}
     assert image.top["annotations"]["top"] == "yes"
     assert [image[entry].get("annotations") for entry in index["manifests"]] == [{"only": "one"}, None]
+
+
+@needs_buildx
+def test_other_systems_images_can_be_made_of_files_and_pushed(buildx: Buildx, registry: Server) -> None:
+    write(buildx, "FROM scratch\nARG TARGETPLATFORM\nLABEL for=$TARGETPLATFORM\n")
+    name = f"127.0.0.1:{registry.port}/systems:one"
+    buildx("build", "--provenance=false", "--platform", f"windows/amd64,linux/arm,{HERE}", "--push", "-t", name, ".")
+    image = pushed(registry, "systems", "one")
+    entries = image[image.top]["manifests"]
+    assert [entry["platform"]["os"] for entry in entries] == ["windows", "linux", "linux"]
+    assert entries[1]["platform"]["variant"] == "v7"
+    configs = [image[image[entry]["config"]] for entry in entries]
+    assert [config["config"]["Labels"]["for"] for config in configs[:2]] == ["windows/amd64", "linux/arm/v7"]
 
 
 @needs_buildx

@@ -45,6 +45,20 @@ def test_what_is_no_manifest_is_refused(registry: Server) -> None:
     assert registry.ask("PUT", "/v2/three/manifests/a", b"{}", {"Content-Type": kind}).code == "MANIFEST_INVALID"
 
 
+def test_an_image_without_layers_and_an_index_of_blobs_are_taken(registry: Server) -> None:
+    blob = registry.push_blob("bare", b"{}")
+    link = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": blob, "size": 2}
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    document = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": link, "layers": None}).encode()
+    assert registry.ask("PUT", "/v2/bare/manifests/none", document, {"Content-Type": kind}).status == 201
+    kind = "application/vnd.oci.image.index.v1+json"
+    document = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [link]}).encode()
+    assert registry.ask("PUT", "/v2/bare/manifests/blobs", document, {"Content-Type": kind}).status == 201
+    nowhere = {**link, "digest": "sha256:" + "0" * 64}
+    missing = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [nowhere]}).encode()
+    assert registry.ask("PUT", "/v2/bare/manifests/x", missing, {"Content-Type": kind}).status == 400
+
+
 def test_a_deleted_manifest_goes_with_its_tags(registry: Server) -> None:
     digest = registry.push_image("four", "a")
     registry.push_image("four", "b")

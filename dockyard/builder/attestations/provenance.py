@@ -6,7 +6,6 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from dockyard.builder.attestations.statements import digest_set, purl_of
 from dockyard.builder.attestations.steps import definition, steps_of
@@ -14,11 +13,11 @@ from dockyard.builder.attestations.wanted import ProvenanceOptions
 from dockyard.builder.exec.step import Run
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.sources.image import ImageFiles
 from dockyard.builder.sources.layout import LayoutImage
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
-from dockyard.dockerfile import git_source
 from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.manifest import host
 from dockyard.timestamps import timestamp
@@ -155,23 +154,27 @@ class Provenance:
                 uri = purl_of(vertex.reference, where, kind="oci")
                 images[uri] = {"uri": uri, "digest": digest_set(vertex.reference.digest or "")}
             elif isinstance(vertex, Repository) and vertex.found:
-                others[vertex.url] = {"uri": _redacted(vertex.url), "digest": _commit(vertex.found)}
+                others[vertex.url] = {"uri": redacted(_material(vertex.url)), "digest": _commit(vertex.found)}
             elif isinstance(vertex, Download | RemoteContext) and vertex.found:
-                others[vertex.url] = {"uri": _redacted(vertex.url), "digest": {"sha256": vertex.found}}
+                others[vertex.url] = {"uri": redacted(vertex.url), "digest": {"sha256": vertex.found}}
         return [*(images[uri] for uri in sorted(images)), *(others[uri] for uri in sorted(others))]
 
     def _config_source(self) -> dict[str, Any]:
         """Where the Dockerfile is from; nothing of a client's directory."""
         remote = self._request.remote
         if isinstance(remote, Repository):
-            return {"uri": _redacted(remote.url), **({"digest": _commit(remote.found)} if remote.found else {})}
+            return {"uri": redacted(remote.url), **({"digest": _commit(remote.found)} if remote.found else {})}
         if isinstance(remote, RemoteContext) and remote.found:
-            return {"uri": _redacted(remote.url), "digest": {"sha256": remote.found}}
+            return {"uri": redacted(remote.url), "digest": {"sha256": remote.found}}
         return {}
 
     def _parameters(self) -> dict[str, Any]:
         found: dict[str, Any] = {"frontend": "dockerfile.v0"}
-        args = {name: value for name, value in sorted(self._arguments().items()) if not self._hidden(name)}
+        args = {
+            name: redacted(value) if name.startswith("context:") else value
+            for name, value in sorted(self._arguments().items())
+            if not self._hidden(name)
+        }
         if args:
             found["args"] = args
         if self._options.full:
@@ -193,8 +196,7 @@ class Provenance:
         return not self._options.full and name.startswith(("build-arg:", "label:"))
 
     def _left_out(self) -> bool:
-        # BuildKit 0.25 says this of v1 alone, of v0.2 always that it is complete
-        return self._options.version == "v1" and any(self._hidden(name) for name in self._arguments())
+        return any(self._hidden(name) for name in self._arguments())
 
     def _secrets(self) -> dict[str, Any]:
         found: dict[str, dict[str, dict[str, Any]]] = {"secrets": {}, "ssh": {}}
@@ -219,7 +221,7 @@ class Provenance:
 
     def _add_vcs(self, buildkit: dict[str, Any]) -> None:
         found = {
-            name.removeprefix("vcs:"): _redacted(value) if name == "vcs:source" else value
+            name.removeprefix("vcs:"): redacted(value) if name == "vcs:source" else value
             for name, value in sorted(self._request.options.items())
             if name.startswith("vcs:") and value
         }
@@ -250,11 +252,7 @@ def _commit(commit: str) -> dict[str, str]:
     return {"sha256" if len(commit) == 64 else "sha1": commit}
 
 
-def _redacted(url: str) -> str:
-    """A URL without a password."""
-    if not git_source.is_git(url) and "://" not in url:
-        return url
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:xxxxx@{parts.netloc.rpartition('@')[2]}"))
+def _material(url: str) -> str:
+    """A git repository's URL as a material has it: with the reference, without the directory."""
+    before, hash_, fragment = url.partition("#")
+    return before + (f"#{fragment.partition(':')[0]}" if hash_ and fragment.partition(":")[0] else "")

@@ -10,6 +10,7 @@ from typing import Any
 from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy, MakeDirectory
 from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.sources.image import ImageFiles
 from dockyard.builder.sources.layout import LayoutImage
 from dockyard.builder.sources.local import LocalDirectory
@@ -91,13 +92,14 @@ def _(vertex: LocalDirectory) -> dict[str, Any]:
 
 @operation.register
 def _(vertex: Repository) -> dict[str, Any]:
-    return _source(f"git://{vertex.url.partition('://')[2] or vertex.url}", **{"git.fullurl": vertex.url})
+    url = redacted(vertex.url)
+    return _source(f"git://{url.partition('://')[2] or url}", **{"git.fullurl": url})
 
 
 @operation.register(Download)
 @operation.register(RemoteContext)
 def _(vertex: Download | RemoteContext) -> dict[str, Any]:
-    return _source(vertex.url)
+    return _source(redacted(vertex.url))
 
 
 @operation.register

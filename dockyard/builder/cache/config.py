@@ -89,22 +89,29 @@ def read_config(raw: bytes) -> CacheConfig:
 
 def steps_of(config: CacheConfig) -> dict[str, ImportedStep]:
     """The steps that a description tells of, as far as we can use them, by their keys."""
-    found, moment = {}, time.time()
+    found = {}
     for record in config.records[:MOST_RECORDS]:
-        facts = record.dockyard
-        if facts is None or not _sound(facts):
-            continue
-        made = len(facts.diff_ids) > facts.below
-        parent = chains_of(facts.diff_ids[: facts.below])[-1] if facts.below else None
-        diff_id = facts.diff_ids[-1] if made else ""
-        row = StepRow(parent, diff_id, facts.name[:500], facts.created[:40], moment, moment)
-        found[record.digest.removeprefix("sha256:")] = ImportedStep(row, tuple(facts.diff_ids))
+        imported = imported_step(record.dockyard) if record.dockyard is not None else None
+        if imported is not None:
+            found[record.digest.removeprefix("sha256:")] = imported
     return found
 
 
+def imported_step(facts: StepFacts) -> ImportedStep | None:
+    """A step as it is taken up; None when it cannot be so."""
+    if not _sound(facts):
+        return None
+    made, moment = len(facts.diff_ids) > facts.below, time.time()
+    parent = chains_of(facts.diff_ids[: facts.below])[-1] if facts.below else None
+    diff_id = facts.diff_ids[-1] if made else ""
+    row = StepRow(parent, diff_id, facts.name[:500], facts.created[:40], moment, moment)
+    return ImportedStep(row, tuple(facts.diff_ids))
+
+
 def _sound(facts: StepFacts) -> bool:
-    height = len(facts.diff_ids)
-    return height <= MOST_LAYERS and height - facts.below in (0, 1) and all(is_digest(one) for one in facts.diff_ids)
+    made = len(facts.diff_ids) - facts.below
+    possible = facts.below >= 0 and 0 <= made <= 1 and len(facts.diff_ids) <= MOST_LAYERS
+    return possible and all(is_digest(one) for one in facts.diff_ids)
 
 
 def layers_of(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:

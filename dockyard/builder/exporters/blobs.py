@@ -61,6 +61,7 @@ class PackedLayers:
         self._layers = job.solver.layers
         self._folder = job.solver.folder / f"blobs-{secrets.token_hex(8)}"
         self._made: dict[tuple[str, Compression], asyncio.Task[LayerBlob]] = {}
+        self._elsewhere: dict[str, Descriptor] = {}  # layers that were written without being packed, by diff ID
         self._turns = asyncio.Semaphore(AT_ONCE)
         job.closing.append(self._close)
 
@@ -80,10 +81,16 @@ class PackedLayers:
         if chain_id not in self._layers:
             return None
         diff_id = self._layers.get(chain_id).diff_id
+        if diff_id in self._elsewhere:
+            return self._elsewhere[diff_id]
         for (packed, _), task in self._made.items():
             if packed == diff_id and task.done() and not task.cancelled() and task.exception() is None:
                 return task.result().descriptor(oci=True)
         return None
+
+    def note(self, diff_id: str, about: Descriptor) -> None:
+        """A registry has a layer already, in whichever form."""
+        self._elsewhere[diff_id] = about
 
     async def pieces(self, blob: LayerBlob) -> AsyncIterator[bytes]:
         """A blob's bytes."""

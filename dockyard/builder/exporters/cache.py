@@ -112,14 +112,7 @@ class CacheWriter:
             self._known[vertex] = len(self._records)
             self._records.append(CacheRecord(digest=f"sha256:{key_of(type(vertex).__name__, vertex.definition())}"))
             return
-        before = self._job.done(vertex.inputs[0]) if vertex.inputs else None
-        below = len(before.diff_ids) if isinstance(before, Rootfs) else 0
-        below = below if result.diff_ids[:below] == (before.diff_ids if isinstance(before, Rootfs) else ()) else 0
-        row = self._job.rows.get(vertex)
-        name = row.name if row is not None else vertex.name
-        height = len(result.diff_ids)
-        below = below if height - below in (0, 1) else height - 1
-        facts = StepFacts(list(result.diff_ids), below, name, result.created)
+        facts = facts_of(self._job, vertex, result)
         place = await self._place(result, wanted, part)
         found = [CacheResult(place, result.created or timestamp())] if place is not None else []
         for key in keys:
@@ -146,6 +139,26 @@ class CacheWriter:
             annotations = {CREATED: result.created or timestamp(), DIFF_ID: diff_id}
             self._descriptors[diff_id] = msgspec.structs.replace(about, annotations=annotations)
         return self._descriptors[diff_id].digest
+
+
+def facts_of(job: Job, vertex: Vertex, result: Rootfs) -> StepFacts:
+    """What has come of a step."""
+    before = job.done(vertex.inputs[0]) if vertex.inputs else None
+    base = before.diff_ids if isinstance(before, Rootfs) else ()
+    height = len(result.diff_ids)
+    below = len(base) if result.diff_ids[: len(base)] == base and height - len(base) in (0, 1) else max(height - 1, 0)
+    row = job.rows.get(vertex)
+    return StepFacts(list(result.diff_ids), below, row.name if row is not None else vertex.name, result.created)
+
+
+def known_steps(job: Job, target: Vertex) -> dict[str, StepFacts]:
+    """What has come of all steps that a result stands on, by their keys."""
+    found: dict[str, StepFacts] = {}
+    for vertex in _upwards(target):
+        result = job.done(vertex)
+        if isinstance(result, Rootfs):
+            found.update((key, facts_of(job, vertex, result)) for key in job.keys.get(vertex, ()))
+    return found
 
 
 def _upwards(target: Vertex) -> list[Vertex]:

@@ -118,6 +118,7 @@ class Registry:
             for row in self._images.layer_blobs.for_push(diff_id, self._name)[:MOUNT_ATTEMPTS]:
                 kind = _kind_of(row.media_type)
                 if (base or kind == self._compression.kind) and await self._there(diff_id, row):
+                    self._packed.note(diff_id, Descriptor(layer_type(kind, oci=True), row.digest, row.size))
                     return Descriptor(layer_type(kind, oci=oci), row.digest, row.size)
         blob = await self._packed.get(chain_id, self._compression)
         if await self._repository.blob_size(blob.digest) is None:

@@ -47,7 +47,7 @@ async def export_directory(results: Results, attributes: Mapping[str, str], numb
             async with AsyncExitStack() as stack:
                 root = await _root(results, platform, built, options, stack)
                 if options.split:
-                    root = Folder({platform.replace("/", "_"): root})
+                    root = Folder({_folder(platform, built): root})
                 await results.job.client.directory_to(number, root, _epoch_ns(built))
         part("copying files", 0, 0, True)
     return {}
@@ -78,13 +78,18 @@ async def _archive(results: Results, options: FileOptions, stack: AsyncExitStack
             return job.solver.layers.archives.pack_tree(path)
     roots: dict[str, File] = {}
     for name, each in found.items():
-        roots[name.replace("/", "_")] = await _root(results, name, each, options, stack)
+        roots[_folder(name, each)] = await _root(results, name, each, options, stack)
     if options.split:
         return from_thread(_packed(Folder(roots), _epoch_ns(built)))
     merged: dict[str, File] = {}
     for root in roots.values():
         merged |= root.children()
     return from_thread(_packed(Folder(merged), _epoch_ns(built)))
+
+
+def _folder(platform: str, built: Built) -> str:
+    """The name of a platform's directory."""
+    return (platform or built.platform).replace("/", "_")
 
 
 def _epoch_ns(built: Built) -> int | None:
@@ -127,7 +132,7 @@ async def _root(results: Results, platform: str, built: Built, options: FileOpti
         return root
     subjects = await asyncio.to_thread(_subjects, root)
     inner = dict(root.children())
-    suffix = f".{platform.replace('/', '_')}" if results.several and not options.split else ""
+    suffix = f".{_folder(platform, built)}" if results.several and not options.split else ""
     for attestation in wanted:
         name = _file_name(attestation, options.prefix, suffix)
         if name in inner:

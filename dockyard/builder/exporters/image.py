@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dockyard.builder.cache.inline import with_steps
 from dockyard.builder.exporters.blobs import PackedLayers
+from dockyard.builder.exporters.cache import known_steps
 from dockyard.builder.exporters.config import image_config
 from dockyard.builder.exporters.destinations import Nowhere, Registry
 from dockyard.builder.exporters.options import ImageOptions, image_options
@@ -43,7 +44,7 @@ async def _store(results: Results, options: ImageOptions, *, inline_cache: bool)
         part("exporting layers", 0, 0, True)
         raw = encode_config(config)
         if inline_cache:
-            raw = with_steps(raw, list(config.rootfs.diff_ids), job.solver.cache)
+            raw = with_steps(raw, config.rootfs.diff_ids, known_steps(job, built.vertex))
         image_id = images.put(raw)
         part(f"writing image {image_id}", 0, 0, True)
         for reference in options.names:
@@ -64,10 +65,13 @@ async def _store_index(results: Results, packed: PackedLayers, options: ImageOpt
         with images.manifests.gathering():
             written = await ImageWriter(alone, Nowhere(packed, options.compression), options, part).write()
             for image in written.images:
-                images.put(image.raw)
+                if image.config.os == "linux":  # another system's image can be pushed, and is of no use here
+                    images.put(image.raw)
                 images.manifests.put(written.documents[image.manifest.digest], image.manifest.media_type)
             images.manifests.put(written.documents[written.top.digest], written.top.media_type)
             here = images.platforms.here(written.top.digest)
+            if not here:
+                raise InvalidParameter("none of the platforms is one of Linux, whose images alone can be kept here")
             for reference in options.names:
                 images.tag(here[0], reference)
                 images.names.put(reference, here[0], written.top.digest, here[1:])

@@ -16,6 +16,7 @@ import msgspec
 
 from dockyard.builder.attestations.statements import Attestation, Subject, digest_set, purl_of
 from dockyard.builder.cache.inline import with_steps
+from dockyard.builder.exporters.cache import known_steps
 from dockyard.builder.exporters.config import image_config
 from dockyard.builder.exporters.options import ImageOptions
 from dockyard.builder.graph.request import Built
@@ -27,10 +28,11 @@ from dockyard.oci import manifest as oci
 from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.digest import digest_of
 from dockyard.oci.image_config import ImageConfig
-from dockyard.oci.manifest import parse_platform
+from dockyard.oci.manifest import normalized, parse_platform
 
 IN_TOTO = "application/vnd.in-toto+json"
 ATTESTATION_ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"
+REWRITTEN = "buildkit/rewritten-timestamp"
 UNKNOWN = Platform("unknown", "unknown")
 _EMPTY = b"{}"
 _encode = msgspec.json.Encoder().encode
@@ -164,17 +166,23 @@ class ImageWriter:
         config, _ = await image_config(self._job, built, rewrite_times=self._options.rewrite_times, part=self._part)
         raw = encode_config(config)
         if self._inline_cache:
-            raw = with_steps(raw, list(config.rootfs.diff_ids), self._job.solver.cache)
+            raw = with_steps(raw, config.rootfs.diff_ids, known_steps(self._job, built.vertex))
         base = set(chains_of(built.config.rootfs.diff_ids))
         chains = chains_of(config.rootfs.diff_ids)
         layers = await asyncio.gather(
             *(self._to.layer(chain_id, oci=self._oci, base=chain_id in base) for chain_id in chains)
         )
+        if self._options.rewrite_times and built.epoch is not None and self._oci:
+            layers = [
+                layer if chain_id in base else msgspec.structs.replace(layer, annotations={REWRITTEN: str(built.epoch)})
+                for chain_id, layer in zip(chains, layers, strict=True)
+            ]
         self._part("exporting layers", 0, 0, True)
         about = Descriptor(oci.OCI_CONFIG if self._oci else oci.DOCKER_CONFIG, digest_of(raw), len(raw))
         await self._to.document(about, raw)
         # what was asked for, though the last stage may be on an image of another platform
-        where = normal_platform(platform) if platform else Platform(config.architecture, config.os, config.variant)
+        own = Platform(config.architecture, config.os, config.variant)
+        where = normalized(parse_platform(platform)) if platform else own
         annotated = self._options.annotated(str(where))
         document: dict[str, Any] = {
             "schemaVersion": 2,
@@ -250,16 +258,6 @@ class ImageWriter:
         found = await self._document(document, marks, UNKNOWN)
         self._part(f"exporting attestation manifest {found.digest}", 0, 0, True)
         return found
-
-
-def normal_platform(text: str) -> Platform:
-    """A platform as indexes name it (containerd/platforms, Normalize): arm is v7 and arm64 v8 unless they say so."""
-    found = parse_platform(text)
-    if (found.architecture, found.variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
-        return msgspec.structs.replace(found, variant="")
-    if found.architecture == "arm" and not found.variant.startswith("v"):
-        return msgspec.structs.replace(found, variant=f"v{found.variant or 7}")
-    return found
 
 
 def pretty(document: Any) -> bytes:

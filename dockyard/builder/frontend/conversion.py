@@ -5,6 +5,7 @@ Only the configurations of base images are looked at, for they decide what the i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Mapping
 
 import msgspec
@@ -97,6 +98,8 @@ class Conversion:
                 if default is not None:
                     default = expand(default, arguments.global_values(), self._file.escape)
                 arguments.declare_global(name, default)
+                if name == "SOURCE_DATE_EPOCH" and self.request.epoch is None:
+                    self.request.epoch = parsed_epoch(arguments.global_values().get(name, ""))
 
     async def _located(self, line: int, work: Awaitable[StageBuild]) -> StageBuild:
         try:
@@ -158,7 +161,7 @@ class Conversion:
             return StageBuild(stage, found.vertex, config, list(found.history), arguments, total, shown)
         if name == SCRATCH:
             empty = ImageConfig(
-                architecture="", os="linux", config=ContainerConfig(env=[DEFAULT_PATH], working_dir="/")
+                architecture="", os=self._system(), config=ContainerConfig(env=[DEFAULT_PATH], working_dir="/")
             )
             return StageBuild(stage, Scratch(), empty, [], arguments, total, shown)
         named = await self.contexts.named(name, self.images, self.request)
@@ -172,6 +175,10 @@ class Conversion:
         shown = begun.next_name(f"FROM {Reference.parse(name).or_latest().full()}")
         begun.vertex = self.images.files(name, image, shown=shown, line=stage.line)
         return begun
+
+    def _system(self) -> str:
+        """What is built for: Windows and others can be, out of nothing."""
+        return parse_platform(self.request.platform).os if self.request.platform else host().os
 
     async def source(self, name: str, current: Stage) -> Vertex:
         """What `--from` or a mount's `from` names: a stage, a named context, an image. Raises InvalidParameter."""
@@ -209,6 +216,13 @@ class Conversion:
         )
         platform = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
         return Built(stage.vertex, config, stage.history, platform, self.request.epoch)
+
+
+def parsed_epoch(text: str) -> int | None:
+    """A SOURCE_DATE_EPOCH; None for none. Raises InvalidParameter."""
+    if text and not re.fullmatch(r"\d{1,12}", text):
+        raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text}")
+    return int(text) if text else None
 
 
 def _counts(step: Instruction) -> int:

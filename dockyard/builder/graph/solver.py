@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -147,6 +147,10 @@ def _facts(vertex: Vertex, inputs: Sequence[Result]) -> dict[str, str]:
     return {INSTRUCTION: vertex.text or vertex.name.partition("] ")[2], **vertex.facts(inputs)}
 
 
+def _identity(step: ImportedStep) -> tuple[object, ...]:
+    return step.diff_ids, step.row.parent, step.row.name, step.row.created
+
+
 class Flight:
     """A step being made, and who waits for it."""
 
@@ -218,6 +222,7 @@ class Job:
         # steps that caches tell of which this build has named, and how to get layers that those have
         self.imported: dict[str, ImportedStep] = {}
         self.remote_layers: dict[str, Callable[[], AsyncIterator[bytes]]] = {}
+        self._aliases: dict[tuple[object, ...], list[str]] = {}
         self._remade: set[Vertex] = set()  # what nobody's claim counts for any more
         self.keys: dict[Vertex, list[str]] = {}
         self.holds: list[str] = []
@@ -367,6 +372,9 @@ class Job:
             if imported is None:
                 return None
             row = imported.row
+            # by all keys under which caches know it: what is written of it then is the same again
+            for other in self._aliases[_identity(imported)]:
+                self._note_key(vertex, other)
             result = Rootfs(imported.diff_ids, row.created)
         if row.chain_id is not None and row.chain_id in self.solver.layers:
             self.hold(row.chain_id)
@@ -378,6 +386,15 @@ class Job:
             self.progress.add(Output(vertex.digest, 1, why_hit(row).encode(), moment))
         self._step(vertex, cached=True, started=started or moment, completed=moment)
         return result
+
+    def take_up(
+        self, steps: Mapping[str, ImportedStep], layers: Mapping[str, Callable[[], AsyncIterator[bytes]]]
+    ) -> None:
+        """Have steps that a cache tells of, and layers that it has by their diff IDs."""
+        self.imported.update(steps)
+        self.remote_layers.update(layers)
+        for key, step in steps.items():
+            self._aliases.setdefault(_identity(step), []).append(key)
 
     def _known(self, row: StepRow, inputs: Sequence[Result]) -> Rootfs:
         """The result that a record of ours tells of."""

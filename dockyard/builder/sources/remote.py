@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from dockyard.builder import context as contexts
 from dockyard.builder.archives import uncompressed
 from dockyard.builder.graph.vertex import Files, Result, Vertex
+from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.trees import ArchiveFile, ArchiveTree
 from dockyard.content import tar_format
 from dockyard.content.tar_format import Entry
@@ -24,7 +25,7 @@ class Download(Vertex):
     """The file behind a URL, called `file_name` in its tree; `checksum`: what its digest has to be, "" for anything."""
 
     def __init__(self, name: str, url: str, checksum: str = "") -> None:
-        super().__init__(name)
+        super().__init__(name.replace(url, redacted(url)))
         self.url = url
         self.checksum = checksum
         self.found = ""  # the digest of what was there, hexadecimal
@@ -51,7 +52,7 @@ class RemoteContext(Vertex):
     """
 
     def __init__(self, name: str, client: ClientSide, url: str, upload: str | None = None) -> None:
-        super().__init__(name)
+        super().__init__(name.replace(url, redacted(url)))
         self._client = client
         self.url = url
         self._upload = upload
@@ -86,7 +87,7 @@ class Repository(Vertex):
     """The files of a git repository; `commit`: what has to be checked out, "" for anything."""
 
     def __init__(self, name: str, url: str, *, keep_git: bool = False, commit: str = "") -> None:
-        super().__init__(name)
+        super().__init__(name.replace(url, redacted(url)))
         self.url = url
         self.keep_git = keep_git
         self.commit = commit

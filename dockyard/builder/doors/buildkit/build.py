@@ -14,7 +14,14 @@ from dockyard.builder.context import LARGEST_DOCKERFILE
 from dockyard.builder.doors.buildkit.caches import import_caches
 from dockyard.builder.doors.buildkit.client import SessionClient
 from dockyard.builder.doors.buildkit.definitions import definition_of
-from dockyard.builder.doors.buildkit.options import EXPLAIN, cache_sources, check_frontend, check_syntax, request_of
+from dockyard.builder.doors.buildkit.options import (
+    EXPLAIN,
+    cache_sources,
+    check_frontend,
+    check_syntax,
+    platforms_of,
+    request_of,
+)
 from dockyard.builder.frontend.contexts import ContextResolver, ignore_patterns
 from dockyard.builder.frontend.conversion import Conversion
 from dockyard.builder.graph.progress import Finding, Progress
@@ -85,7 +92,7 @@ class Build:
         text, main = await self._definition(options)
         check_syntax(text)
         await import_caches(self.job, cache_sources(options))
-        platforms = [part for part in options.get("platform", "").split(",") if part] or [""]
+        platforms = platforms_of(options) or [""]
         contexts = ContextResolver(self.job, main)
         found = {}
         for platform in platforms:

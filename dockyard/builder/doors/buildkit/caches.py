@@ -34,12 +34,11 @@ async def import_caches(job: Job, entries: Sequence[CacheEntry]) -> None:
             async with job.shown(f"importing cache manifest from {shown}") as part:
                 known = _local_image(job, entry)
                 if known is not None:
-                    job.imported.update(known)
+                    job.take_up(known, {})
                     continue
                 content = await _read(job, entry)
                 part(f"inferred cache manifest type: {content.kind}", 0, 0, True)
-                job.imported.update(content.steps)
-                job.remote_layers.update(content.layers)
+                job.take_up(content.steps, content.layers)
         except DockyardError as error:
             log.info("no cache from %s: %s", shown, error)
 
@@ -76,6 +75,10 @@ async def _read(job: Job, entry: CacheEntry) -> CacheContent:
 
 def check_exports(entries: Sequence[CacheEntry]) -> None:
     """Say what cannot be written before anything is built. Raises InvalidParameter."""
+    known = [entry.attrs["ref"] if entry.attrs.get("ref") else repr((entry.type, entry.attrs)) for entry in entries]
+    twice = [entry.type for entry, name in zip(entries, known, strict=True) if known.count(name) > 1]
+    if twice:
+        raise InvalidParameter(f"duplicate cache exports [{' '.join(dict.fromkeys(twice))}]")
     for entry in entries:
         if entry.type not in EXPORTED:
             raise InvalidParameter(f'unknown cache exporter: "{entry.type}"')

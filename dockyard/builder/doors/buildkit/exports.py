@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dockyard.builder.attestations.making import attestations_of
@@ -10,12 +11,13 @@ from dockyard.builder.attestations.provenance import Request
 from dockyard.builder.attestations.wanted import wanted_attestations
 from dockyard.builder.attributes import flag
 from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
-from dockyard.builder.doors.buildkit.options import CacheEntry
+from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.files import export_directory, export_tar
 from dockyard.builder.exporters.image import export_image
 from dockyard.builder.exporters.writer import Results
+from dockyard.builder.frontend.conversion import parsed_epoch
 from dockyard.builder.graph.request import Built
 from dockyard.errors import InvalidParameter
 
@@ -31,9 +33,9 @@ def check_wishes(options: Mapping[str, str], caches: Sequence[CacheEntry]) -> No
     check_exports(caches)
 
 
-def in_order(found: Mapping[str, Built], platforms: str) -> dict[str, Built]:
+def in_order(found: Mapping[str, Built], platforms: Sequence[str]) -> dict[str, Built]:
     """Results in the order in which platforms were asked for: what a client returns has none."""
-    wanted = [platform for platform in platforms.split(",") if platform in found]
+    wanted = [platform for platform in platforms if platform in found]
     return {platform: found[platform] for platform in (*wanted, *(one for one in found if one not in wanted))}
 
 
@@ -41,7 +43,7 @@ async def export_all(
     build: Build, found: Mapping[str, Built], outputs: Sequence[Output], caches: Sequence[CacheEntry]
 ) -> dict[str, str]:
     """Write all outputs and caches of a build that is done. What the client is told."""
-    found = in_order(found, build.options.get("platform", ""))
+    found = in_order(found, platforms_of(build.options))
     several = len(found) > 1 or flag(build.options, "multi-platform")
     packed = PackedLayers(build.job)
     wanted = wanted_attestations(build.options)
@@ -51,8 +53,18 @@ async def export_all(
     results = Results(build.job, found, attestations, several=several)
     told: dict[str, str] = {}
     for number, (kind, attributes) in enumerate(outputs):
-        told.update(await _export(results, packed, kind, attributes, number))
+        dated = _dated(results, attributes)
+        told.update(await _export(dated, packed, kind, attributes, number))
     return told | await export_caches(build.job, found, packed, caches)
+
+
+def _dated(results: Results, attributes: Mapping[str, str]) -> Results:
+    """Results at the time that an output wants for itself; none at all, if it says so."""
+    if "source-date-epoch" not in attributes:
+        return results
+    epoch = parsed_epoch(attributes["source-date-epoch"])
+    found = {platform: replace(built, epoch=epoch) for platform, built in results.found.items()}
+    return Results(results.job, found, results.attestations, several=results.several)
 
 
 async def _export(

@@ -11,7 +11,7 @@ import msgspec
 from dockyard.builder.graph.request import BuildRequest, Built
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
-from dockyard.oci.manifest import parse_platform
+from dockyard.oci.manifest import normalized, parse_platform
 
 EXPLAIN = "DOCKYARD_EXPLAIN_CACHE"  # a build argument: every step says why it was in the cache or not
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
@@ -44,6 +44,12 @@ class CacheEntry(msgspec.Struct, rename="pascal"):
     attrs: dict[str, str] = {}
 
 
+def platforms_of(options: Mapping[str, str]) -> list[str]:
+    """What is built for, in the names that indexes have for it, each once. Raises InvalidParameter."""
+    asked = [part for part in options.get("platform", "").split(",") if part]
+    return list(dict.fromkeys(str(normalized(parse_platform(platform))) for platform in asked))
+
+
 def cache_sources(options: Mapping[str, str]) -> list[CacheEntry]:
     """What `--cache-from` names. Raises InvalidParameter."""
     found = [CacheEntry("registry", {"ref": name}) for name in options.get("cache-from", "").split(",") if name]
@@ -60,9 +66,7 @@ def request_of(
     """The request that the options make. Raises InvalidParameter."""
     arguments: dict[str, str | None] = {**_prefixed(options, "build-arg:")}
     arguments.pop(EXPLAIN, None)
-    platforms = [part for part in options.get("platform", "").split(",") if part]
-    for platform in platforms:
-        parse_platform(platform)
+    platforms = platforms_of(options)
     no_cache = options.get("no-cache")
     epoch = arguments.get("SOURCE_DATE_EPOCH")
     if epoch and not re.fullmatch(r"\d{1,12}", epoch):
