@@ -9,6 +9,7 @@ from dockyard.client.errors import APIError
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.checks import check_container_names
 from dockyard.compose.plan import labels
+from dockyard.compose.plan.api_socket import with_api_socket
 from dockyard.compose.plan.changes import DIVERGED, Resources, ServicePlan, plan_service
 from dockyard.compose.plan.create_body import MANY_NETWORKS, Wanted, by_priority, create_body, endpoint
 from dockyard.compose.plan.observed import Observed, in_order
@@ -17,6 +18,7 @@ from dockyard.compose.plan.reasons import changed_keys, summary
 from dockyard.compose.run.images import ensure_images, platform_of
 from dockyard.compose.run.one_pass import OnePass, Steps, possible
 from dockyard.compose.run.progress import ERROR, WARNING
+from dockyard.compose.run.providers import has_providers, run_provider
 from dockyard.compose.run.resources import ensure_networks, ensure_volumes, network_key
 from dockyard.compose.run.starting import creation_key, start_at_once
 from dockyard.compose.run.stopping import remove_containers, stop_and_remove, stop_services
@@ -48,8 +50,10 @@ class CreateRequest(NamedTuple):
 
 def create(application: Application, request: CreateRequest) -> Converged:
     """Make the project's containers, without starting them; what there is then. Raises ComposeError, ClientError."""
+    check_container_names(application.project)
+    _check_models(application)
+    application.project = with_api_socket(application.project, application.engine.client._session.config_folder)
     project = application.project
-    check_container_names(project)
     images = ensure_images(application, request.build, quiet=request.quiet_pull)
     there = application.engine.containers(project.name, one_off=None)
     at_once = OnePass(application) if not there and possible(application) else None
@@ -63,6 +67,16 @@ def create(application: Application, request: CreateRequest) -> Converged:
     if at_once is None or not converged.make_all(at_once):
         converged.run()
     return converged
+
+
+def _check_models(application: Application) -> None:
+    """Models are run by Docker Model Runner, which is no part of any engine. Raises ComposeError."""
+    for name, service in application.project.services.items():
+        for model in service.get("models") or ():
+            raise ComposeError(
+                f"services.{name}.models: model {model} can't be run: 'models' support requires Docker Model plugin, "
+                "which Dockyard does not have"
+            )
 
 
 def _without_orphans(application: Application, request: CreateRequest, there: list[Observed]) -> list[Observed]:
@@ -110,7 +124,7 @@ class Converged:
 
     def make_all(self, at_once: OnePass) -> bool:
         """Make all containers in one pass, if none refers to another; otherwise only what is in `at_once` already."""
-        if any(self._graph().values()) or any("provider" in one for one in self._application.project.services.values()):
+        if any(self._graph().values()) or has_providers(self._application):
             at_once.run()
             return False
         project, made = self._application.project, []
@@ -166,7 +180,10 @@ class Converged:
         if any(self.containers[name] for name in graph):
             return graph
         services = self._application.project.services
-        return {name: {other for other in others if _refers(services[name], other)} for name, others in graph.items()}
+        return {
+            name: {other for other in others if _refers(services[name], other) or "provider" in services[other]}
+            for name, others in graph.items()
+        }
 
     def plan(self, name: str) -> tuple[ServicePlan, Tree]:
         """What happens to a service's containers, and the service with references to others resolved."""
@@ -178,7 +195,8 @@ class Converged:
 
     def _service(self, name: str) -> None:
         if "provider" in self._application.project.services[name]:
-            raise ComposeError(f"services.{name}.provider: services of other programs are not supported")
+            run_provider(self._application, name, "up")
+            return
         plan, service = self.plan(name)
         self.reasons.update(plan.reasons)
         if plan.recreate:

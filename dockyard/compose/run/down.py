@@ -9,6 +9,7 @@ from dockyard.compose.plan.observed import of_services
 from dockyard.compose.plan.order import for_each_service, together
 from dockyard.compose.run.images import images_to_remove, removing_images
 from dockyard.compose.run.one_pass import possible
+from dockyard.compose.run.providers import has_providers, run_provider
 from dockyard.compose.run.removal import remove_at_once
 from dockyard.compose.run.resources import own_networks, remove_networks, remove_volumes
 from dockyard.compose.run.stopping import remove_containers
@@ -45,7 +46,8 @@ def down(
     only = project.reachable(wanted, dependents=True) if wanted else []
 
     works: list[Callable[[], None]] = []
-    if possible(application) and not any(service.get("pre_stop") for service in project.services.values()):
+    hooks = any(service.get("pre_stop") for service in project.services.values())
+    if possible(application) and not hooks and not has_providers(application):
         remove_at_once(
             application,
             containers,
@@ -80,6 +82,9 @@ def _one_after_another(
     project = application.project
 
     def remove(name: str) -> None:
+        if "provider" in project.services[name]:
+            run_provider(application, name, "down")
+            return
         mine = of_services(containers, [name])
         remove_containers(application, mine, project.services[name], timeout, volumes=volumes)
 
