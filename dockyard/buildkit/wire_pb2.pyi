@@ -356,7 +356,7 @@ class HistoryEvent(_message.Message):
     def __init__(self, type: _Optional[int] = ..., record: _Optional[_Union[HistoryRecord, _Mapping]] = ...) -> None: ...
 
 class HistoryRecord(_message.Message):
-    __slots__ = ("ref", "frontend", "frontend_attrs", "exporters", "error", "created_at", "completed_at", "logs", "exporter_response", "generation", "pinned", "cached_steps", "total_steps", "completed_steps", "warnings")
+    __slots__ = ("ref", "frontend", "frontend_attrs", "exporters", "error", "created_at", "completed_at", "logs", "exporter_response", "result", "results", "generation", "pinned", "cached_steps", "total_steps", "completed_steps", "warnings")
     class FrontendAttrsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +371,13 @@ class HistoryRecord(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ResultsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ResultInfo
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ResultInfo, _Mapping]] = ...) -> None: ...
     REF_FIELD_NUMBER: _ClassVar[int]
     FRONTEND_FIELD_NUMBER: _ClassVar[int]
     FRONTEND_ATTRS_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +387,8 @@ class HistoryRecord(_message.Message):
     COMPLETED_AT_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     EXPORTER_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     CACHED_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -395,13 +404,15 @@ class HistoryRecord(_message.Message):
     completed_at: _timestamp_pb2.Timestamp
     logs: Descriptor
     exporter_response: _containers.ScalarMap[str, str]
+    result: ResultInfo
+    results: _containers.MessageMap[str, ResultInfo]
     generation: int
     pinned: bool
     cached_steps: int
     total_steps: int
     completed_steps: int
     warnings: int
-    def __init__(self, ref: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., error: _Optional[_Union[RpcStatus, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logs: _Optional[_Union[Descriptor, _Mapping]] = ..., exporter_response: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., pinned: bool = ..., cached_steps: _Optional[int] = ..., total_steps: _Optional[int] = ..., completed_steps: _Optional[int] = ..., warnings: _Optional[int] = ...) -> None: ...
+    def __init__(self, ref: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., error: _Optional[_Union[RpcStatus, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logs: _Optional[_Union[Descriptor, _Mapping]] = ..., exporter_response: _Optional[_Mapping[str, str]] = ..., result: _Optional[_Union[ResultInfo, _Mapping]] = ..., results: _Optional[_Mapping[str, ResultInfo]] = ..., generation: _Optional[int] = ..., pinned: bool = ..., cached_steps: _Optional[int] = ..., total_steps: _Optional[int] = ..., completed_steps: _Optional[int] = ..., warnings: _Optional[int] = ...) -> None: ...
 
 class Descriptor(_message.Message):
     __slots__ = ("media_type", "digest", "size", "annotations")
@@ -421,6 +432,12 @@ class Descriptor(_message.Message):
     size: int
     annotations: _containers.ScalarMap[str, str]
     def __init__(self, media_type: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., annotations: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ResultInfo(_message.Message):
+    __slots__ = ("attestations",)
+    ATTESTATIONS_FIELD_NUMBER: _ClassVar[int]
+    attestations: _containers.RepeatedCompositeFieldContainer[Descriptor]
+    def __init__(self, attestations: _Optional[_Iterable[_Union[Descriptor, _Mapping]]] = ...) -> None: ...
 
 class UpdateHistoryRequest(_message.Message):
     __slots__ = ("ref", "pinned", "delete", "finalize")

@@ -67,7 +67,11 @@ def statements(image: Blobs) -> dict[str, Any]:
 def test_a_pushed_image_tells_how_it_was_made_and_nothing_secret(buildx: Buildx, registry: Server) -> None:
     write(buildx, "FROM busybox\nARG WORD\nRUN echo $WORD > /made\n")
     name = f"127.0.0.1:{registry.port}/told"
-    buildx("build", "--push", "-t", f"{name}:one", "--build-arg", "WORD=hidden", ".")
+    metadata = buildx.folder / "metadata"
+    told = ("--metadata-file", str(metadata))
+    buildx("build", "--push", "-t", f"{name}:one", "--build-arg", "WORD=hidden", *told, ".")
+    # the client asks after the build, and is told the same
+    assert json.loads(metadata.read_text())["buildx.build.provenance"]["materials"][0]["uri"].startswith("pkg:docker/")
     image = pushed(registry, "told", "one")
     assert image.top["mediaType"] == f"{OCI}index.v1+json"
     (statement,) = statements(image).values()
@@ -194,7 +198,7 @@ def rpm_header(**tags: str | int) -> bytes:
     return struct.pack(">II", len(tags), len(store)) + index + store
 
 
-def test_packages_of_rpm_are_found_in_both_of_its_databases(tmp_path: Path) -> None:
+def test_packages_of_rpm_are_found_in_both_of_its_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     headers = [
         rpm_header(name="bash", version="5.2", release="1.fc41", arch="x86_64", license="GPLv3+", epoch=2),
         rpm_header(name="gpg-pubkey", version="1", release="1"),
@@ -210,6 +214,15 @@ def test_packages_of_rpm_are_found_in_both_of_its_databases(tmp_path: Path) -> N
     tree.add("etc/os-release", b"ID=fedora\nVERSION_ID=41\n")
     tree.add("usr/lib/sysimage/rpm/rpmdb.sqlite", (tmp_path / "db").read_bytes())
     assert [package.purl for package in rpm_packages(tree)] == [wanted]
+    endless = "CREATE VIEW Packages AS WITH RECURSIVE n(hnum) AS (SELECT 1 UNION ALL SELECT hnum + 1 FROM n) "
+    database = sqlite3.connect(tmp_path / "endless")
+    database.execute(endless + "SELECT hnum, CAST(hnum AS BLOB) AS blob FROM n WHERE hnum < 0")
+    database.commit()
+    database.close()
+    monkeypatch.setattr("dockyard.builder.attestations.sbom.rpm.PATIENCE", 0.1)
+    tree = ArchiveTree()
+    tree.add("usr/lib/sysimage/rpm/rpmdb.sqlite", (tmp_path / "endless").read_bytes())
+    assert list(rpm_packages(tree)) == []
     slots = struct.pack("<4sIIII", b"RpmP", 0, 0, 1, 0) + bytes(12) + struct.pack("<4sIII", b"Slot", 1, 256, 9)
     blob = struct.pack("<4sIII", b"BlbS", 1, 0, len(headers[0])) + headers[0]
     tree = ArchiveTree()

@@ -138,6 +138,16 @@ def test_a_push_takes_what_the_registry_has(engine: EngineProcess, buildx: Build
     engine.docker("pull", f"{name}@{image.top['digest']}")
 
 
+def test_an_image_may_be_known_by_its_digest_at_once(engine: EngineProcess, buildx: Buildx) -> None:
+    write(buildx)
+    metadata = buildx.folder / "metadata"
+    wanted = "type=image,name=example.org/canonical:one,name-canonical=true"
+    buildx("build", "-o", wanted, "--metadata-file", str(metadata), ".")
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+    assert f"example.org/canonical@{digest}" in engine.inspect("example.org/canonical:one")["RepoDigests"]
+    assert engine.docker("run", "--rm", f"example.org/canonical@{digest}", "cat", "/made") == "made\n"
+
+
 def test_nothing_of_an_output_stays_with_the_engine(engine: EngineProcess, buildx: Buildx) -> None:
     assert not list((engine.data_root / "builder").glob("blobs-*"))
 

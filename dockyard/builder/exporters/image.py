@@ -24,7 +24,7 @@ async def export_image(results: Results, packed: PackedLayers, attributes: Mappi
     if options.push and not options.names:
         raise InvalidParameter("tag is needed when pushing to registry")
     if options.store:
-        if len(results.found) > 1:
+        if len(results.found) > 1 or options.canonical:
             told = await _store_index(results, packed, options)
         else:
             told = await _store(results, options, inline_cache=inline_cache)
@@ -55,13 +55,13 @@ async def _store(results: Results, options: ImageOptions, *, inline_cache: bool)
 
 
 async def _store_index(results: Results, packed: PackedLayers, options: ImageOptions) -> dict[str, str]:
-    """Keep the images of several platforms, and have the names stand for the index of them.
+    """Keep the images of several platforms, or of one, and have the names stand for the index of them.
 
     The index is of images alone: attestations are written where they are pushed, or archived.
     """
     job, images = results.job, results.job.solver.images
     async with job.shown("exporting to image") as part:
-        alone = Results(job, results.found, {}, several=True)
+        alone = Results(job, results.found, {}, several=results.several)
         with images.manifests.gathering():
             written = await ImageWriter(alone, Nowhere(packed, options.compression), options, part).write()
             for image in written.images:
@@ -75,6 +75,9 @@ async def _store_index(results: Results, packed: PackedLayers, options: ImageOpt
             for reference in options.names:
                 images.tag(here[0], reference)
                 images.names.put(reference, here[0], written.top.digest, here[1:])
+                if options.canonical:
+                    canonical = reference.repository.with_digest(written.top.digest)
+                    images.names.put(canonical, here[0], written.top.digest, here[1:])
                 part(f"naming to {reference.full()}", 0, 0, True)
         await images.on_disk()
     return {**written.told(), "containerimage.config.digest": here[0]}

@@ -15,6 +15,7 @@ from dockyard.builder.graph.client import ContentStore
 from dockyard.content.registry import Repository
 from dockyard.engine.images.documents import decode_config
 from dockyard.errors import InvalidParameter, NotFound
+from dockyard.generators import closing
 from dockyard.oci import manifest as oci
 from dockyard.oci.descriptor import Descriptor
 
@@ -91,9 +92,13 @@ class StorePlace:
         size = await self._store.size(digest)
         if size is None:
             raise NotFound(f"the client's content store has no {digest}")
-        if size > LARGEST_CONFIG:
-            raise InvalidParameter(f"{digest} of the client's content store is too large")
-        return b"".join([piece async for piece in self._store.read(digest)])
+        found = bytearray()
+        async with closing(self._store.read(digest)) as pieces:
+            async for piece in pieces:
+                found += piece
+                if max(size, len(found)) > LARGEST_CONFIG:  # whatever size the client has said
+                    raise InvalidParameter(f"{digest} of the client's content store is too large")
+        return bytes(found)
 
 
 async def read_cache(place: Place) -> CacheContent:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 
 from dockyard.builder.attestations.sbom.package import Package, content, distribution, os_release
@@ -16,6 +17,9 @@ NDB = ("var/lib/rpm/Packages.db", "usr/lib/sysimage/rpm/Packages.db")
 NAME, VERSION, RELEASE, EPOCH, VENDOR, LICENSE, URL, ARCH, SOURCE = 1000, 1001, 1002, 1003, 1011, 1014, 1020, 1022, 1044
 _INT32, _STRING, _STRING_ARRAY, _I18N = 4, 6, 8, 9
 _SLOT = struct.Struct("<4sIII")
+LARGEST_HEADER = 64 << 20
+PATIENCE = 30.0  # s for a whole database
+STEPS = 100_000  # of SQLite's machine, between looks at the clock
 _MOST_ENTRIES = 1 << 16
 
 
@@ -60,6 +64,11 @@ def _of_sqlite(data: bytes) -> Iterator[bytes]:
         try:
             database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
             try:
+                # an image's database may be made to take for ever, or all memory
+                database.execute("PRAGMA trusted_schema = OFF")
+                database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_HEADER)
+                end = time.monotonic() + PATIENCE
+                database.set_progress_handler(lambda: int(time.monotonic() > end), STEPS)
                 for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
                     yield bytes(blob)
             finally:

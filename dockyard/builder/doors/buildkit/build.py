@@ -8,6 +8,7 @@ import posixpath
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dockyard.builder.context import LARGEST_DOCKERFILE
@@ -36,6 +37,7 @@ from dockyard.dockerfile.checks import Violation
 from dockyard.dockerfile.includes import includes, whole
 from dockyard.errors import InvalidParameter
 from dockyard.grpc.status import CallFailed
+from dockyard.oci.digest import digest_of
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.control import Control
@@ -44,6 +46,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("dockyard.builder")
 
 UPLOAD = "http://buildkit-session/"  # where buildx says that it has what is on its standard input
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """Provenance, for who asks after the build: its type, and its JSON."""
+
+    kind: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """By which it is asked for."""
+        return digest_of(self.content)
 
 
 class Build:
@@ -75,6 +90,7 @@ class Build:
         self.digest = f"sha256:{secrets.token_hex(32)}"  # of the step that has read the Dockerfile
         self.internal = False
         self.pinned = False
+        self.predicates: dict[str, Predicate] = {}  # how each platform's result was made, "" for the only one
         self.failure: CallFailed | None = None
         self.told: dict[str, str] = {}
         self.file_name = ""

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit.build import Build
+from dockyard.builder.doors.buildkit.content import PIECE
+from dockyard.builder.doors.buildkit.content import SERVICE as CONTENT
 from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
@@ -98,10 +100,12 @@ class Control:
             f"{BRIDGE}Evaluate": self._evaluate,
             f"{BRIDGE}Warn": self._nothing,
             "/grpc.health.v1.Health/Check": self._healthy,
+            f"{CONTENT}Info": self._content_info,
         }
         methods: dict[str, Method] = {path: _unary(method) for path, method in unary.items()}
         methods[f"{CONTROL}Status"] = self._status
         methods[f"{CONTROL}Session"] = self._session
+        methods[f"{CONTENT}Read"] = self._content
         methods[f"{CONTROL}Prune"] = self._prune
         methods[f"{CONTROL}ListenBuildHistory"] = self._listen_history
         self.methods = Methods(methods, explain)
@@ -227,6 +231,28 @@ class Control:
             headers.get(f"{SESSION_HEADER}grpc-method", "").split(","),
         )
         await asyncio.gather(tunnel.run(), self.sessions.serve(session))
+
+    # -- what was said about builds
+
+    def _said(self, digest: str) -> bytes:
+        for build in self._builds.values():
+            for predicate in build.predicates.values():
+                if predicate.digest == digest:
+                    return predicate.content
+        raise CallFailed(status.NOT_FOUND, f"content {digest}: not found")
+
+    async def _content_info(self, stream: Stream, message: bytes) -> bytes:
+        digest = wire.ContentInfoRequest.FromString(message).digest
+        info = wire.ContentInfo(digest=digest, size=len(self._said(digest)))
+        return wire.ContentInfoResponse(info=info).SerializeToString()
+
+    async def _content(self, stream: Stream) -> None:
+        request = wire.ReadContentRequest.FromString(await request_of(stream))
+        content = self._said(request.digest)
+        end = request.offset + request.size if request.size else len(content)
+        for place in range(request.offset, min(end, len(content)), PIECE):
+            data = content[place : min(place + PIECE, end)]
+            await stream.send(wire.ReadContentResponse(offset=place, data=data).SerializeToString())
 
     # -- what the engine is
 

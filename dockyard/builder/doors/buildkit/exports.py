@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dockyard.builder.attestations.making import attestations_of
 from dockyard.builder.attestations.provenance import Request
+from dockyard.builder.attestations.statements import PROVENANCE
 from dockyard.builder.attestations.wanted import wanted_attestations
 from dockyard.builder.attributes import flag
+from dockyard.builder.doors.buildkit.build import Predicate
 from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
 from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of
 from dockyard.builder.exporters.archive import export_archive
@@ -55,6 +59,11 @@ async def export_all(
     for number, (kind, attributes) in enumerate(outputs):
         dated = _dated(results, attributes)
         told.update(await _export(dated, packed, kind, attributes, number))
+    for platform, said in attestations.items():
+        for one in said:
+            if one.predicate_type in PROVENANCE.values():
+                content = msgspec.json.encode(await one.predicate())
+                build.predicates[platform if several else ""] = Predicate(one.predicate_type, content)
     return told | await export_caches(build.job, found, packed, caches)
 
 

@@ -12,7 +12,7 @@ from dockyard.builder.graph.progress import Event, Finding, Output, Part, Step
 from dockyard.buildkit import wire_pb2 as wire
 
 if TYPE_CHECKING:
-    from dockyard.builder.doors.buildkit.build import Build
+    from dockyard.builder.doors.buildkit.build import Build, Predicate
 
 
 def response_of(events: Iterable[Event]) -> wire.StatusResponse:
@@ -92,7 +92,10 @@ def history_of(build: Build) -> wire.HistoryRecord:
     """A build that is under way or was."""
     steps = {event.digest: event for event in build.progress.events if isinstance(event, Step)}
     failure = build.failure
+    results = {platform: _result(predicate) for platform, predicate in build.predicates.items()}
     return wire.HistoryRecord(
+        result=results.pop("", None),
+        results=results,
         ref=build.ref,
         frontend="dockerfile.v0",
         frontend_attrs={name: value for name, value in build.options.items() if not name.startswith("build-arg:")},
@@ -106,6 +109,17 @@ def history_of(build: Build) -> wire.HistoryRecord:
         total_steps=len(steps),
         completed_steps=sum(bool(step.completed) for step in steps.values()),
     )
+
+
+def _result(predicate: Predicate) -> wire.ResultInfo:
+    """What has come of a build, by what is said about it: its content can be read from the content service."""
+    about = wire.Descriptor(
+        media_type="application/vnd.in-toto+json",
+        digest=predicate.digest,
+        size=len(predicate.content),
+        annotations={"in-toto.io/predicate-type": predicate.kind},
+    )
+    return wire.ResultInfo(attestations=[about])
 
 
 def moment(time_ns: int) -> Timestamp | None:
