@@ -46,6 +46,10 @@ class Arguments:
         given = self._given.get(name)
         return given if given is not None else default
 
+    def given(self, name: str) -> bool:
+        """Whether the client has said what it is."""
+        return self._given.get(name) is not None
+
     def global_values(self) -> dict[str, str]:
         """What variables in FROM stand for."""
         values = dict(self._platform)
@@ -58,14 +62,14 @@ class Arguments:
     def values(self) -> dict[str, str]:
         """What variables inside the stage stand for (where the image's ENV does not say otherwise)."""
         found = {}
-        for name in PREDEFINED:
-            given = self._given.get(name)
-            if given is not None:
-                found[name] = given
         for name, default in self._declared.items():
             worth = self._worth(name, default)
             if worth is not None:
                 found[name] = worth
+        for name in sorted(PREDEFINED):
+            given = self._given.get(name)
+            if given is not None:
+                found.setdefault(name, given)
         return found
 
     def declared(self) -> dict[str, str]:

@@ -132,7 +132,7 @@ class Builder:
         architecture: str,
         steps: StepCache,
         exec_folder: Path,
-        host_gateways: Callable[[], Sequence[str]],
+        host_gateways: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """`root` is a directory for what builds keep; `architecture` in Go's words; `steps`: what is known of old.
 

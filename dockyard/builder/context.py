@@ -191,7 +191,9 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
             exact = wanted if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", wanted) else ""
             await _clone(git, clone, source.repository, source.reference or exact or "HEAD")
             head = (await _git(git, clone, "rev-parse", "HEAD")).strip()
-            if not head.startswith(wanted):
+            # of a tag with a text of its own, which is an object beside the commit, either will do
+            fetched = (await _git(git, clone, "rev-parse", "FETCH_HEAD")).strip() if wanted else head
+            if not head.startswith(wanted) and not fetched.startswith(wanted):
                 raise InvalidParameter(f"expected checksum to match {wanted}, got {head}")
             if source.submodules and (clone / ".gitmodules").is_file():
                 await _deep_or_whole(git, clone, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
@@ -229,18 +231,34 @@ async def _fetch(git: str, clone: Path, reference: str) -> None:
     """Fetch and check out a branch, a tag or a commit. Raises InvalidParameter."""
     commit = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", reference)
     try:
-        await _deep_or_whole(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference)
-        await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+        await _git(git, clone, "fetch", "--quiet", "--depth=1", "--", "origin", reference)
     except InvalidParameter as error:
-        if commit is None:
-            if "couldn't find remote ref" in str(error):
-                said = str(error).partition(": ")[2]
-                raise InvalidParameter(f"repository does not contain ref {reference}, output: {said!r}") from None
-            raise
-        # a server may give commits only as parts of its branches and tags
-        everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-        await _git(git, clone, "fetch", "--quiet", "--", "origin", *everything)
-        await _git(git, clone, "checkout", "--quiet", "--detach", reference)
+        if commit is not None:
+            # a server may give commits only as parts of its branches and tags
+            everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+            await _git(git, clone, "fetch", "--quiet", "--", "origin", *everything)
+            await _git(git, clone, "checkout", "--quiet", "--detach", reference)
+            return
+        if not _knows_no_depth(error):
+            raise _absent(error, reference) from None
+        try:
+            await _git(git, clone, "fetch", "--quiet", "--", "origin", reference)
+        except InvalidParameter as failure:
+            raise _absent(failure, reference) from None
+    await _git(git, clone, "checkout", "--quiet", "FETCH_HEAD")
+
+
+def _absent(error: InvalidParameter, reference: str) -> InvalidParameter:
+    """The error for a reference that is not there; `error` itself for another one."""
+    if "couldn't find remote ref" not in str(error):
+        return error
+    said = str(error).partition(": ")[2]
+    return InvalidParameter(f"repository does not contain ref {reference}, output: {said!r}")
+
+
+def _knows_no_depth(error: InvalidParameter) -> bool:
+    """Whether a server has no shallow clones: it is no more than files behind HTTP."""
+    return "does not support shallow" in str(error)
 
 
 async def _deep_or_whole(git: str, clone: Path, *arguments: str) -> None:
@@ -248,7 +266,7 @@ async def _deep_or_whole(git: str, clone: Path, *arguments: str) -> None:
     try:
         await _git(git, clone, *arguments)
     except InvalidParameter as error:
-        if "does not support shallow" not in str(error):
+        if not _knows_no_depth(error):
             raise
         await _git(git, clone, *(one for one in arguments if one != "--depth=1"))
 

@@ -38,7 +38,7 @@ class Plan:
         """The stage called `name` (or numbered so); the last one for no name. Raises InvalidParameter."""
         if not name:
             return self.stages[-1]
-        for stage in self.stages:
+        for stage in self.stages[::-1]:
             if stage.name == name.lower():
                 return stage
         if name.isdigit() and int(name) < len(self.stages):
@@ -67,7 +67,7 @@ def plan(file: Dockerfile, *, classic: bool = True) -> Plan:
     for node in file.nodes:
         instruction = instructions.parse(node, classic=classic)
         if isinstance(instruction, From):
-            stages.append(_begin(instruction, stages))
+            stages.append(_begin(instruction, stages, classic=classic))
             stages[-1].line = node.line
         elif stages:
             stages[-1].steps.append(instruction)
@@ -90,11 +90,11 @@ def plan(file: Dockerfile, *, classic: bool = True) -> Plan:
     return Plan(arguments, stages)
 
 
-def _begin(start: From, stages: list[Stage]) -> Stage:
-    if start.name and any(stage.name == start.name for stage in stages):
+def _begin(start: From, stages: list[Stage], *, classic: bool) -> Stage:
+    if classic and start.name and any(stage.name == start.name for stage in stages):
         raise InvalidParameter(f"{start.name} stage name already used")
     stage = Stage(len(stages), start)
-    base = next((other for other in stages if other.name and other.name == start.base.lower()), None)
+    base = next((other for other in reversed(stages) if other.name and other.name == start.base.lower()), None)
     if base is not None:
         stage.needs.add(base.index)
     return stage
@@ -102,7 +102,7 @@ def _begin(start: From, stages: list[Stage]) -> Stage:
 
 def find(stages: list[Stage], name: str) -> Stage | None:
     """The stage that COPY --from means, by name or number; None when it means an image."""
-    for stage in stages:
+    for stage in reversed(stages):  # of two with one name the later one
         if stage.name and stage.name == name.lower():
             return stage
     if name.isdigit() and int(name) < len(stages):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dockyard.dockerfile.parser import Dockerfile, Node
 from dockyard.dockerfile.substitution import expand, split_words
+from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import InvalidParameter
 
 URL = "https://docs.docker.com/go/dockerfile/rule/"
@@ -233,7 +234,10 @@ def _defaults(arguments: list[Node]) -> dict[str, str]:
     for node in arguments:
         for word in split_words(node.rest):
             name, equals, value = word.partition("=")
-            known[name] = expand(value, known) if equals else ""
+            try:
+                known[name] = expand(value, known) if equals else ""
+            except InvalidParameter:
+                known[name] = "unknown"  # it may make sense with what the command line gives
     return known
 
 
@@ -245,7 +249,8 @@ def _bases(file: Dockerfile, stages: list[_Stage], arguments: list[Node]) -> Ite
         platform = next((flag.partition("=")[2] for flag in node.flags if flag.startswith("platform=")), "")
         for name in (*variables(base), *variables(platform)):
             if name not in known and name not in predefined:
-                yield Violation("UndefinedArgInFrom", f"FROM argument '{name}' is not declared", node.line)
+                near = suggestion(name, [*known, *predefined])
+                yield Violation("UndefinedArgInFrom", f"FROM argument '{name}' is not declared{near}", node.line)
         try:
             worth = expand(base, {**predefined, **known})
         except InvalidParameter:

@@ -646,3 +646,39 @@ async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, 
     connection.close()
     assert not await kept(bad.ref)
     assert await kept(good.ref)
+
+
+async def test_arguments_are_told_in_order_and_proxies_in_both_cases(engine: EngineProcess, client: Client) -> None:
+    text = 'FROM busybox\nARG z=1\nARG a=2\nRUN [ "$HTTP_PROXY$http_proxy" = pp ] && [ -n "$no_proxy" ]\n'
+    write(client, text)
+    image = (await client.build({"build-arg:http_proxy": "p", "build-arg:NO_PROXY": "n"})).image
+    history = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
+    assert "RUN |2 z=1 a=2 /bin/sh -c [" in history
+
+
+async def test_what_a_client_gives_makes_up_for_a_missing_default(client: Client) -> None:
+    write(client, 'ARG A=${A:?"is needed"}\nFROM busybox\n')
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert "A: is needed" in failure.message
+    assert (await client.build({"build-arg:A": "x"})).image
+
+
+async def test_two_stages_may_have_one_name_and_none_stands_before_itself(client: Client) -> None:
+    write(client, "FROM busybox AS a\nRUN exit 1\nFROM busybox AS a\nRUN touch /two\nFROM a\nRUN [ -e /two ]\n")
+    outcome = await client.build()
+    assert outcome.image
+    assert any("DuplicateStageName" in warning for warning in outcome.warnings)
+    write(client, "FROM busybox AS a\nCOPY --from=b / /\nFROM busybox AS b\nFROM a\n")
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert 'cannot copy from stage "b", it needs to be defined before current stage "a"' in failure.message
+
+
+async def test_contexts_of_nothing_and_patterns_of_nothing(client: Client) -> None:
+    write(client, "FROM one\nCOPY Dockerfile /\n")
+    assert (await client.build({"context:one": "docker-image://scratch"})).image
+    write(client, "FROM busybox\nCOPY . /c\n", **{".dockerignore": "!\n"})
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert 'illegal exclusion pattern: "!"' in failure.message

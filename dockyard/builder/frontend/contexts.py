@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dockyard.builder.files import Selection
 from dockyard.builder.graph.request import BuildRequest, Line
-from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.layout import layout_image
 from dockyard.builder.sources.local import LocalDirectory
@@ -68,6 +68,8 @@ class ContextResolver:
         kind, _, rest = value.partition(":")
         if kind == "docker-image":
             wanted = rest.removeprefix("//")
+            if wanted == "scratch":
+                return Named(Scratch())
             image = await images.resolve(wanted, request.platform)
             return Named(images.files(wanted, image, shown=f"[context {name}] {wanted}"), image.config)
         if kind == "oci-layout":
@@ -104,6 +106,8 @@ def ignore_patterns(content: bytes) -> list[str]:
     """The patterns of a .dockerignore file, as the client is told them. Raises InvalidParameter."""
     text = content.decode(errors="replace")
     try:
+        if any(line.strip() == "!" for line in text.splitlines()):
+            raise BadPattern('illegal exclusion pattern: "!"')
         IgnoreRules.parse(text)
     except BadPattern as error:
         raise InvalidParameter(f"failed to read .dockerignore: {error}") from None

@@ -72,7 +72,7 @@ class Conversion:
         self.violations = [one for one in self.violations if one.rule not in options.skip and "all" not in options.skip]
         if options.error and self.violations:
             rules = ", ".join(dict.fromkeys(one.rule for one in self.violations))
-            raise InvalidParameter(f"lint violation found for rules: {rules}")
+            raise AtLine(f"lint violation found for rules: {rules}", self.violations[0].line)
         return self._built(self._done[target.index])
 
     def undefined(self, name: str, known: Mapping[str, str], line: int) -> None:
@@ -95,7 +95,7 @@ class Conversion:
         arguments.declare_global("TARGETSTAGE", target.name or "default")
         for argument in self._plan.arguments:
             for name, default in argument.arguments:
-                if default is not None:
+                if default is not None and not arguments.given(name):  # (else it need not make sense)
                     default = expand(default, arguments.global_values(), self._file.escape)
                 arguments.declare_global(name, default)
                 if name == "SOURCE_DATE_EPOCH" and self.request.epoch is None:
@@ -129,8 +129,8 @@ class Conversion:
     async def _stage(self, stage: Stage) -> StageBuild:
         named = await self.contexts.named(stage.name, self.images, self.request) if stage.name else None
         if named is not None:
-            vertex = self.contexts.as_base(named.vertex)
-            return StageBuild(stage, vertex, copied(named.config), list(named.history), self._arguments.stage(), 0, "")
+            own = self._arguments.stage()
+            return StageBuild(stage, named.vertex, copied(named.config), list(named.history), own, 0, "")
         begun = await self._begin(stage)
         steps = Steps(self, begun, self._file.escape)
         for trigger in begun.take_triggers():
@@ -158,7 +158,8 @@ class Conversion:
         if base is not None and base.name == name.lower():
             found = self._done[base.index]
             config = copied(found.config)
-            return StageBuild(stage, found.vertex, config, list(found.history), arguments, total, shown)
+            vertex = self.contexts.as_base(found.vertex)
+            return StageBuild(stage, vertex, config, list(found.history), arguments, total, shown)
         if name == SCRATCH:
             empty = ImageConfig(
                 architecture="", os=self._system(), config=ContainerConfig(env=[DEFAULT_PATH], working_dir="/")
@@ -196,6 +197,9 @@ class Conversion:
         named = await self.contexts.named(name, self.images, self.request)
         if named is not None:
             return named.vertex
+        if stages.find(self._plan.stages[current.index + 1 :], name) is not None and not name.isdigit():
+            reason = "it needs to be defined before current stage"
+            raise InvalidParameter(f'cannot copy from stage "{name}", {reason} "{current.name or current.index}"')
         try:
             image = await self.images.resolve(name, self.request.platform)
         except DockyardError as error:

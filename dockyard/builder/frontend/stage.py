@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dockyard.builder.arguments import Arguments
+from dockyard.builder.arguments import PREDEFINED, Arguments
 from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command as RunOrder
 from dockyard.builder.exec.step import Run
@@ -160,7 +160,10 @@ class Steps:
         state, arguments = self._state, self._state.arguments
         own = {item.partition("=")[0] for item in self._config.env or ()}
         given = {name: value for name, value in arguments.values().items() if name not in own}
-        keyed = sorted(f"{name}={value}" for name, value in given.items() if arguments.counts_for_cache(name))
+        keyed = [f"{name}={value}" for name, value in given.items() if arguments.counts_for_cache(name)]
+        for name, value in [*given.items()]:
+            if name in PREDEFINED:  # programs look for either
+                given.setdefault(name.swapcase(), value)
         inputs, mounts = [state.vertex], []
         words = self._words(step)
         if step.interpreter:

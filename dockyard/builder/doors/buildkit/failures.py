@@ -53,7 +53,12 @@ def of_build(error: Exception, build: Build) -> CallFailed:
         details.append(_detail("errdefs.Vertex+json", {"digest": error.vertex.digest}))
     if line and build.text:
         end = _last_line(build.text, line)
-        info = {"filename": build.file_name, "data": base64.b64encode(build.text).decode(), "language": "Dockerfile"}
+        info = {
+            "filename": build.file_name,
+            "data": base64.b64encode(build.text).decode(),
+            "language": "Dockerfile",
+            "definition": {},  # clients look for one
+        }
         ranges = [{"start": {"line": number}, "end": {"line": number}} for number in range(line, end + 1)]
         details.append(_detail("errdefs.Source+json", {"info": info, "ranges": ranges}))
     if not details:
