@@ -15,6 +15,8 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Self
 
+from dockyard.linux.nftables import Nftables, NftablesError
+
 
 class EngineProcess:
     """Starts, drives, kills and cleans up one daemon."""
@@ -213,18 +215,17 @@ class EngineProcess:
 
     def _take_rules_away(self) -> None:
         """What a daemon that could not stop leaves in the packet filter."""
+        with contextlib.suppress(NftablesError):
+            rules = Nftables()
+            for family in ("ip", "ip6"):
+                table = f"table {family} dockyard-{self.bridge}"
+                rules.run(f"add {table}\ndelete {table}\n")
+            rules.close()
         chain = f"DOCKYARD-{self.bridge}"
-        commands = [
-            *(("nft", "delete", "table", family, f"dockyard-{self.bridge}") for family in ("ip", "ip6")),
-            *(
-                (program, "-w", "5", *act)
-                for program in ("iptables", "ip6tables")
-                for act in (("-D", "FORWARD", "-j", chain), ("-F", chain), ("-X", chain))
-            ),
-        ]
-        for command in commands:
-            with contextlib.suppress(FileNotFoundError):
-                subprocess.run(command, check=False, capture_output=True)
+        for program in ("iptables", "ip6tables"):
+            for act in (("-D", "FORWARD", "-j", chain), ("-F", chain), ("-X", chain)):
+                with contextlib.suppress(FileNotFoundError):
+                    subprocess.run([program, "-w", "5", *act], check=False, capture_output=True)
 
     def _take_away(self) -> None:
         for namespace in (self.run / "netns").glob("*"):
