@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dockyard.cli.compose.elsewhere import confirm_remote
 from dockyard.cli.usage import usage
@@ -24,6 +24,7 @@ from dockyard.compose.run.stopping import stop_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TextIO
 
     from dockyard.cli.compose.session import ComposeSession
     from dockyard.cli.usage import Flags
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dockyard.compose.run.application import Application
     from dockyard.compose.run.build import BuildRequest
     from dockyard.compose.run.logs import LogPrinter
+    from dockyard.compose.run.watch import Watcher
 
 
 def _timeout(flags: Flags) -> int | None:
@@ -235,19 +237,23 @@ def _foreground(
     containers: Sequence[Observed],
 ) -> int:
     from dockyard.compose.run.attached import Attached, AttachRequest
-    from dockyard.compose.run.logs import LogPrinter
+    from dockyard.compose.run.logs import Above, LogPrinter
+    from dockyard.compose.run.menu import Menu
+    from dockyard.compose.run.menu import wanted as menu_wanted
     from dockyard.compose.run.progress import Progress
 
     source = flags.text("exit-code-from")
     if source:
         application.project.service(source)
-    # what is said from now on stands between what the containers write
-    application.progress = Progress(sys.stderr) if session.mode not in ("quiet", "json") else application.progress
     printer = LogPrinter(
         color=session.color and not flags.on("no-color"),
         prefix=not flags.on("no-log-prefix"),
         timestamps=flags.on("timestamps"),
     )
+    # what is said from now on stands between what the containers write
+    if session.mode not in ("quiet", "json"):
+        application.progress = Progress(cast("TextIO", Above(printer)))
+    watcher = _watcher(application, printer) if flags.on("watch") else None
     request = AttachRequest(
         attach_to=attach_to,
         abort_on_exit=flags.on("abort-on-container-exit") or bool(source),
@@ -255,17 +261,21 @@ def _foreground(
         exit_code_from=source,
         timeout=_timeout(flags),
         services=flags.arguments,
-        once_started=[_watching(application, printer)] if flags.on("watch") else [],
+        once_started=[watcher.begin()] if watcher is not None else [],
     )
     print(f"Attaching to {', '.join(one.short_name for one in of_services(containers, attach_to))}", flush=True)
-    return Attached(application, request, printer).run(containers)
+    attached = Attached(application, request, printer)
+    if not menu_wanted(flags.on("menu") if flags.given("menu") else None, session.mode):
+        return attached.run(containers)
+    with Menu(printer, lambda: _watcher(application, printer), watching=watcher):
+        return attached.run(containers)
 
 
-def _watching(application: Application, printer: LogPrinter) -> Callable[[], None]:
-    """What begins to act on what changes. Raises ComposeError when there is nothing to watch."""
+def _watcher(application: Application, printer: LogPrinter) -> Watcher:
+    """What watches the project's files. Raises ComposeError when there is nothing to watch."""
     from dockyard.compose.run.watch import Watcher
 
-    return Watcher(application, printer).begin()
+    return Watcher(application, printer)
 
 
 @usage(

@@ -99,6 +99,8 @@ class Attached:
         interrupted = over = False
         while not over:
             what, detail = self._happenings.get()
+            if what != "started":
+                self._printer.settle()
             if what == "signal" and not interrupted:
                 interrupted = True
                 print("Gracefully Stopping... press Ctrl+C again to force", flush=True)

@@ -33,6 +33,31 @@ class LogPrinter:
         self._lock = threading.Lock()
         self._colors: dict[str, str] = {}
         self._width = 0
+        self.below: Callable[[], str] | None = None  # a line that stays below all others, on a terminal
+
+    def refresh(self) -> None:
+        """Write the line below the others anew."""
+        with self._lock:
+            self._write("")
+
+    def empty_line(self) -> None:
+        """Leave a line empty, as by Enter."""
+        with self._lock:
+            self._write("\n")
+
+    def settle(self) -> None:
+        """Have no line below the others any more."""
+        with self._lock:
+            if self.below is not None:
+                self.below = None
+                to = self._to or sys.stdout
+                to.write("\r\x1b[2K")
+                to.flush()
+
+    def above(self, text: str) -> None:
+        """Write whole lines to the standard error, above the line that stays below."""
+        with self._lock:
+            self._write(text, error=True)
 
     def register(self, name: str) -> None:
         """Keep a place and a colour for a container, so that names stand in a column from the first line on."""
@@ -77,8 +102,29 @@ class LogPrinter:
 
     def _write(self, text: str, *, error: bool = False) -> None:
         to = self._to or (sys.stderr if error else sys.stdout)
-        to.write(text)
+        if self.below is None:
+            to.write(text)
+        else:
+            to.write(f"\r\x1b[2K{text}{self.below()}")
         to.flush()
+
+
+class Above:
+    """The standard error as a file, of which each line is written above the line that stays below."""
+
+    def __init__(self, printer: LogPrinter) -> None:
+        self._printer = printer
+        self._pending = ""
+
+    def write(self, text: str) -> int:
+        """Keep text until its line is whole."""
+        whole, newline, self._pending = (self._pending + text).rpartition("\n")
+        if newline:
+            self._printer.above(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits but half a line."""
 
 
 class LogRequest(NamedTuple):
