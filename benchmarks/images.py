@@ -62,6 +62,7 @@ def main() -> None:
             server.start()
         bench = Bench(options.megabytes, options.files, registries[-1])
         for engine in engines:
+            engine.plain_registries = [registries[-1].address, f"127.0.0.1:{bench.fresh_port}"]
             engine.start()
         for name, (work, who) in bench.all(engines, registries).items():
             if options.only in name:
@@ -100,11 +101,9 @@ def measure(name: str, work: Callable[[Any], float], who: list[Any], rounds: int
 class Registry:
     """A registry server on loopback."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, port: int = 0) -> None:
         self.name = name
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = port or free_port()
         self.root = FOLDER / f"registry-{self.port}"
         self._mark = str(self.port).encode()  # is on its command line
         self._process: subprocess.Popen[bytes] | None = None
@@ -228,6 +227,7 @@ class Bench:
 
     def __init__(self, megabytes: int, files: int, server: Debians) -> None:
         self._server = server
+        self.fresh_port = free_port()
         source = random.Random(1)
         # as compressible as programs are: half noise, half words
         words = b" ".join(source.randbytes(4).hex().encode() for _ in range(1 << 15))
@@ -297,7 +297,7 @@ class Bench:
         return self._time(engine, "save", "-o", f"{FOLDER}/saved.tar", f"bench-{name}:1")
 
     def _push(self, name: str, engine: Engine) -> float:
-        fresh = Debians("fresh")  # which has none of it
+        fresh = Debians("fresh", self.fresh_port)  # which has none of it
         fresh.start()
         try:
             place = f"{fresh.address}/{name}:1"
@@ -346,6 +346,14 @@ class Bench:
         if received < len(self._blob):
             raise Failed(f"{registry.name}: {received} bytes came")
         return (time.perf_counter() - begin) * 1000
+
+
+def free_port() -> int:
+    """A port on loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def ask_often(port: int, path: str, times: int) -> None:

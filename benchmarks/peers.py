@@ -53,6 +53,7 @@ class Engine:
         self.bip = f"10.{220 + number}.0.1/16"
         self.group = self.bridge
         self.host = f"unix://{self.run}/docker.sock"
+        self.plain_registries: list[str] = []  # host:port of those without TLS, which Podman does not try by itself
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -274,7 +275,8 @@ class NewerPodman(NewerDocker):
         """Let names without a registry be the images that are here, as they are for Docker."""
         folder = NEWER / "etc" / "containers" / "registries.conf.d"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "dybench.conf").write_text('unqualified-search-registries = ["docker.io"]\n')
+        plain = "".join(f'[[registry]]\nlocation = "{one}"\ninsecure = true\n' for one in self.plain_registries)
+        (folder / "dybench.conf").write_text(f'unqualified-search-registries = ["docker.io"]\n{plain}')
 
 
 KINDS = {"docker": Docker, "docker28": NewerDocker, "podman5": NewerPodman}

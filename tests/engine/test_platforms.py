@@ -12,6 +12,8 @@ from dockyard.api.image_manifests import descriptor, manifests
 from dockyard.content.registry import RegistryClient
 from dockyard.engine.images.image import ImageUser
 from dockyard.engine.repair.fsck import Fsck
+from dockyard.engine.repair.rebuild import Adoption
+from dockyard.engine.state.database import Database
 from dockyard.errors import Conflict, NotFound
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, host
@@ -299,3 +301,18 @@ async def test_a_platform_that_another_name_keeps_stays_when_one_name_goes(room:
     assert room.images.find(f"{registry}/platforms/names@{target}").id == digest(IMAGES[OTHER])
     await room.images.remove(digest(IMAGES[HERE]))  # by its ID
     assert [image.id for image in room.images.all()] == [digest(IMAGES[OTHER])]
+
+
+async def test_a_lost_database_is_made_again_with_its_indexes(room: Connected, registry: str) -> None:
+    name = f"{registry}/platforms/adopted:1"
+    target = await both(room, name)
+    await room.close()
+    for file in room.root.glob("state.db*"):
+        file.unlink()
+    database = Database(room.root / "state.db")
+    list(Adoption(room.root, database).adopt())
+    database.close()
+    room.open()
+    assert room.images.platforms.choose(name, host()).id == digest(IMAGES[HERE])
+    assert room.images.platforms.choose(name, FOREIGN).id == digest(IMAGES[OTHER])
+    assert room.images.platforms.target_of(digest(IMAGES[OTHER])) == target
