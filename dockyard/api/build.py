@@ -36,12 +36,16 @@ class Build:
 
     def __init__(self, services: Services) -> None:
         self._builder: Builder = services.builder
+        self._config = services.system.config
         self._sessions_builds: dict[str, asyncio.Future[str]] = {}
 
     async def build(self, call: Call) -> web.StreamResponse:
         if call.text("version") == "2":
             return await self._buildkit(call)
         options = _options(call)
+        options.squash = call.flag("squash")
+        if options.squash and not self._config.experimental:
+            raise errors.InvalidParameter("squash is only supported with experimental mode")
         progress = ProgressStream(call)
         quiet = call.flag("q")
         output = Output(progress.send, quiet=quiet, ids=call.version >= (1, 30))
@@ -116,8 +120,6 @@ def _options(call: Call) -> BuildOptions:
     """The query and headers as the builder takes them. Raises InvalidParameter."""
     if call.texts("securityopt"):
         raise errors.InvalidParameter("security options are not supported on linux")
-    if call.flag("squash"):
-        raise errors.InvalidParameter("squash is only supported with experimental mode")
     if call.text("outputs") and call.version >= (1, 40):
         raise errors.InvalidParameter("custom outputs require BuildKit")
     platform = call.text("platform") if call.version >= (1, 32) else ""

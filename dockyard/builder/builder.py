@@ -35,6 +35,7 @@ from dockyard.builder.graph.solver import Solver
 from dockyard.builder.image_cache import BuildCache, CacheSources, key_of
 from dockyard.builder.layer_plan import LayerPlan, Source
 from dockyard.builder.sources.contexts import ContextStore
+from dockyard.builder.squashing import squashed
 from dockyard.builder.stages import Stage
 from dockyard.builder.steps import StageState, Steps, base_config
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, DirectoryTree
@@ -88,6 +89,7 @@ class BuildOptions:
     host: HostConfig = field(default_factory=HostConfig)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     build_id: str = ""
+    squash: bool = False
 
 
 class Output:
@@ -268,6 +270,7 @@ class Build:
         self._output = output
         self._results: dict[int, Image | None] = {}
         self._stages: list[Stage] = []
+        self._base_image: Image | None = None  # what the stage is on that was begun last
         self._cache_sources = CacheSources(())
         # the containers that RUN made and that are still there
         self._containers: list[str] = []
@@ -324,8 +327,30 @@ class Build:
         await self._containers_gone()
         if image is None:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
+        if options.squash:
+            image = await self._squash(image)
         await self._finish(image)
         return image
+
+    async def _squash(self, image: Image) -> Image:
+        """The image with its own layers as one; itself when it has fewer than two."""
+        base = list(self._base_image.config.rootfs.diff_ids) if self._base_image is not None else []
+        layers = self._builder.layers
+        one = await squashed(layers, image.config.rootfs.diff_ids, base, self._builder.folder)
+        if one is None:
+            return image
+        try:
+            config = msgspec.json.decode(image.raw, type=ImageConfig)
+            inherited = len(self._base_image.config.history or []) if self._base_image is not None else 0
+            history = config.history or []
+            own = [msgspec.structs.replace(line, empty_layer=True) for line in history[inherited:]]
+            what = f"merge {image.id} to {self._base_image.id if self._base_image is not None else SCRATCH}"
+            merged = History(created=config.created or "", comment=what)
+            config.history = [*history[:inherited], *own, merged]
+            config.rootfs.diff_ids = [*base, one.diff_id]
+            return self._images.find(self._images.put(msgspec.json.encode(config)))
+        finally:
+            layers.drop(one.chain_id)
 
     async def _finish(self, image: Image) -> None:
         self.say(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
@@ -340,7 +365,7 @@ class Build:
     ) -> Image | None:
         self.say(f"Step {next(numbers)}/{total} : {stage.start.code}\n")
         self._cache_on = not self._options.no_cache
-        image = await self._base(stage, arguments, escape)
+        image = self._base_image = await self._base(stage, arguments, escape)
         state = StageState(image, base_config(image), arguments.stage())
         steps = Steps(self, state, escape)
         await steps.run_triggers()

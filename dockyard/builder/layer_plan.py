@@ -17,7 +17,7 @@ from typing import BinaryIO
 from dockyard.builder.archives import spooled, uncompressed
 from dockyard.builder.trees import ArchiveFile, DirectoryTree, File, components, members, walk
 from dockyard.content import tar_format
-from dockyard.content.extraction import OPAQUE
+from dockyard.content.extraction import OPAQUE, WHITEOUT
 from dockyard.content.tar_format import Entry
 from dockyard.dockerfile.file_mode import ModeChange
 from dockyard.errors import InvalidParameter
@@ -292,6 +292,54 @@ class LayerPlan:
             node.entry.mode, node.entry.mtime_ns = entry.mode, entry.mtime_ns
         node.entry.uid, node.entry.gid = entry.uid, entry.gid
         return node
+
+    # -- other layers
+
+    def merge(self, archive: BinaryIO, *, below: bool) -> None:
+        """Put a layer on top of what is here; `archive` stays open while that is read.
+
+        `below`: there is something to hide, so that what it takes away is noted, too.
+
+        Raises InvalidParameter for a damaged one.
+        """
+        for member in members(archive):
+            parts = components(member.entry.name)
+            if parts:
+                self._merge_one(member, f"/{'/'.join(parts)}", below=below)
+        self._nodes = dict(sorted(self._nodes.items(), key=lambda item: components(item[0])))
+
+    def _merge_one(self, member: ArchiveFile, place: str, *, below: bool) -> None:
+        folder, name = posixpath.split(place)
+        if name == OPAQUE:
+            self._forget_below(folder)
+            self._nodes[folder].opaque = below
+            return
+        if name.startswith(WHITEOUT):
+            hidden = posixpath.join(folder, name.removeprefix(WHITEOUT))
+            self._nodes.pop(hidden, None)
+            self._forget_below(hidden)
+            if below:
+                self._nodes[place] = Node(member.entry)  # what the base has there stays hidden
+            return
+        before = self._nodes.get(place)
+        hid = self._nodes.pop(posixpath.join(folder, WHITEOUT + name), None) is not None
+        if member.entry.kind == tar_format.HARD_LINK:
+            node = self._nodes.get("/" + "/".join(components(member.entry.link)))
+            if node is None or node.directory:
+                raise InvalidParameter(f"{member.entry.name} is a hard link to nothing: {member.entry.link}")
+        else:
+            node = Node(member.entry, member, dated=True)
+        if before is not None and not node.directory:
+            self._forget_below(place)
+        if node.directory:
+            # on a directory it is that one with other permissions; on what hid the base's it goes on hiding that
+            is_same = before is not None and before.directory
+            node.opaque = below and (before.opaque if is_same and before is not None else hid or before is not None)
+        self._nodes[place] = node
+
+    def _forget_below(self, place: str) -> None:
+        for other in [other for other in self._nodes if other.startswith(f"{place.rstrip('/')}/")]:
+            del self._nodes[other]
 
     # -- the archive
 

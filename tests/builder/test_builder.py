@@ -243,6 +243,17 @@ async def test_only_the_named_cache_sources_count(room: Room) -> None:
     assert "Using cache" not in room.log
 
 
+async def test_squash_makes_one_layer_of_the_new_ones(room: Room) -> None:
+    base = await room.build("FROM scratch\nCOPY a /a\n", {"a": b"1"}, tags=check_tags(["base"]))
+    text = "FROM base\nCOPY b /b\nENV X=y\nCOPY c /b\n"
+    image = await room.build(text, {"b": b"2", "c": b"3"}, squash=True)
+    assert image.config.rootfs.diff_ids[:1] == base.config.rootfs.diff_ids
+    assert len(image.config.rootfs.diff_ids) == 2
+    assert {path: value[1] for path, value in (await room.content(image)).items()} == {"a": b"1", "b": b"3"}
+    assert [line.empty_layer for line in image.config.history or []] == [False, True, True, True, False]
+    assert (image.config.history or [])[-1].comment.startswith("merge sha256:")
+
+
 async def test_a_heredoc_is_a_file(room: Room) -> None:
     image = await room.build("FROM scratch\nARG x=1\nCOPY <<one <<'two' /d/\n$x\none\n$x\ntwo\n")
     contents = {path: value[1] for path, value in (await room.content(image)).items()}

@@ -148,6 +148,34 @@ def test_an_image_may_be_known_by_its_digest_at_once(engine: EngineProcess, buil
     assert engine.docker("run", "--rm", f"example.org/canonical@{digest}", "cat", "/made") == "made\n"
 
 
+def test_squashed_layers_have_the_same_files_and_nothing_of_what_is_gone(engine: EngineProcess, buildx: Buildx) -> None:
+    write(
+        buildx,
+        "FROM busybox\nRUN mkdir -p /a/b && echo 1 > /a/b/x && echo 2 > /a/y && ln /a/y /a/z && echo s > /gone\n"
+        "RUN rm /gone /a/b/x /bin/yes && echo 3 > /a/n\nRUN rm -rf /home && mkdir /home && echo h > /home/h\n"
+        "RUN rm -rf /a/b && echo file > /a/b && chmod 700 /a\nCOPY Dockerfile /a/c/\n",
+    )
+    buildx("build", "-t", "whole", ".")
+    buildx("build", "-o", "type=image,name=squashed,squash=true", ".")
+    base = engine.inspect("busybox")["RootFS"]["Layers"]
+    assert engine.inspect("squashed")["RootFS"]["Layers"][: len(base)] == base
+    assert len(engine.inspect("squashed")["RootFS"]["Layers"]) == len(base) + 1
+    left_out = ("-path '/proc*'", "-path '/sys*'", "-path '/dev*'", "-path '/etc*'", "-name .dockerenv", "-path /tmp")
+    look = (
+        f"find / -xdev ! -path / {' '.join(f'! {one}' for one in left_out)} | sort | xargs stat -c '%n %f %u %g %Y %s'"
+    )
+    look += "; cat /a/b /a/y /a/z; ls /bin/yes /gone 2>&1"
+    whole, one = (engine.docker("run", "--rm", name, "sh", "-c", f"{look}; true") for name in ("whole", "squashed"))
+    assert whole == one
+    buildx("build", "-o", "type=oci,dest=s.tar,squash=true", ".")
+    image = archived(buildx.folder / "s.tar")
+    layer = image[image[image.top]["layers"][-1]]
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(layer))) as archive:
+        names = archive.getnames()
+    assert "gone" not in names
+    assert "bin/.wh.yes" in names
+
+
 def test_nothing_of_an_output_stays_with_the_engine(engine: EngineProcess, buildx: Buildx) -> None:
     assert not list((engine.data_root / "builder").glob("blobs-*"))
 

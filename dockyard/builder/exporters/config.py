@@ -6,29 +6,37 @@ from typing import Any
 
 import msgspec
 
+from dockyard.builder.exporters.options import ImageOptions
 from dockyard.builder.exporters.rewriting import with_rewritten_times
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Rootfs
+from dockyard.builder.squashing import squashed
 from dockyard.oci.image_config import History, ImageConfig, RootFS
 from dockyard.timestamps import parse_time, timestamp
 
+SQUASHED = "the layers above as one"
 COMMENT = "buildkit.dockerfile.v0"
 
 
-async def image_config(
-    job: Job, built: Built, *, rewrite_times: bool = False, part: Any = None
-) -> tuple[ImageConfig, Rootfs]:
+async def image_config(job: Job, built: Built, options: ImageOptions, part: Any) -> tuple[ImageConfig, Rootfs]:
     """The configuration of the image that the build leads to, whose steps are done when this returns, and its files.
 
-    `rewrite_times`: its own layers are as if nothing in them were younger than the build's epoch.
+    By `options` its own layers are one, or as if nothing in them were younger than the epoch.
     """
     rootfs = await job.rootfs(built.vertex)
-    if rewrite_times and built.epoch is not None:
+    one = None
+    if options.squash:
+        solver = job.solver
+        one = await squashed(solver.layers, rootfs.diff_ids, built.config.rootfs.diff_ids, solver.folder)
+    if one is not None:
+        job.holds.append(one.chain_id)
+        rootfs = Rootfs((*built.config.rootfs.diff_ids, one.diff_id), rootfs.created)
+    if options.rewrite_times and built.epoch is not None:
         rootfs = await with_rewritten_times(job, rootfs, built.config.rootfs.diff_ids, built.epoch)
-        if part is not None:
-            part(f"rewriting layers with source-date-epoch {built.epoch}", 0, 0, True)
+        part(f"rewriting layers with source-date-epoch {built.epoch}", 0, 0, True)
     history = list(built.config.history or ())
+    inherited = len(history)
     created = built.config.created or ""
     for line in built.history:
         layers = False
@@ -39,6 +47,9 @@ async def image_config(
         created = created or timestamp()
         moment = not_after(created, built.epoch)
         history.append(History(created=moment, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
+    if one is not None:
+        history[inherited:] = [msgspec.structs.replace(line, empty_layer=True) for line in history[inherited:]]
+        history.append(History(created=not_after(created or timestamp(), built.epoch), comment=SQUASHED))
     config = msgspec.structs.replace(
         built.config,
         created=not_after(created or timestamp(), built.epoch),

@@ -40,7 +40,7 @@ async def _store(results: Results, options: ImageOptions, *, inline_cache: bool)
     job, images = results.job, results.job.solver.images
     (built,) = results.found.values()
     async with job.shown("exporting to image") as part:
-        config, _ = await image_config(job, built, rewrite_times=options.rewrite_times, part=part)
+        config, _ = await image_config(job, built, options, part)
         part("exporting layers", 0, 0, True)
         raw = encode_config(config)
         if inline_cache:

@@ -55,6 +55,7 @@ class ImageOptions:
     by_digest: bool = False
     store: bool = True
     canonical: bool = False
+    squash: bool = False
     inline: bool = False
 
     def annotated(self, platform: str = "") -> Annotations:
@@ -90,6 +91,7 @@ def image_options(attributes: Mapping[str, str], *, inline: bool) -> ImageOption
         flag(attributes, "push-by-digest"),
         flag(attributes, "store", True),
         flag(attributes, "name-canonical"),
+        flag(attributes, "squash"),
         flag(attributes, "attestation-inline", inline),
     )
 

@@ -163,7 +163,7 @@ class ImageWriter:
             raise InvalidParameter('cannot export attestations with "oci-mediatypes=false"')
 
     async def _image(self, platform: str, built: Built) -> WrittenImage:
-        config, _ = await image_config(self._job, built, rewrite_times=self._options.rewrite_times, part=self._part)
+        config, _ = await image_config(self._job, built, self._options, self._part)
         raw = encode_config(config)
         if self._inline_cache:
             raw = with_steps(raw, config.rootfs.diff_ids, known_steps(self._job, built.vertex))
