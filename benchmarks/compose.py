@@ -1,11 +1,12 @@
-"""What one waits for Compose: ours and Docker's against the same engine, by turns.
+"""What one waits for Compose: ours and Docker's against the same engine, and Docker's against Docker, by turns.
 
-usage (root): python -m benchmarks.compose [--stock PROGRAM] [--rounds 5] [--engine dockyard] [--services 1,10,50]
-                                           [--json FILE]
+usage (root): python -m benchmarks.compose [--stock PROGRAM] [--docker docker28] [--rounds 5] [--engine dockyard]
+                                           [--services 1,10,50] [--json FILE]
 
---stock is Docker Compose as a program (docker-compose 2.x); without it only ours is measured. Prints medians in
-milliseconds of wall clock, of processor time of the command itself, and the ratio of ours to the other's. Rounds are
-interleaved, so that a slow moment of the machine hits both alike.
+--stock is Docker Compose as a program (docker-compose 2.x); without it only ours is measured. --docker also has it work
+on another engine (benchmarks/peers.py). Prints medians in milliseconds of wall clock, of processor time of the command
+itself, and the ratio of ours to each of the others. Rounds are interleaved, so that a slow moment of the machine hits
+all alike.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import time
 from pathlib import Path
 
 import dockyard
+from benchmarks import peers
 from benchmarks.engines import busybox_archive
 from benchmarks.peers import Engine
 
 OURS = str(Path(__file__).parent.parent / ".venv" / "bin" / "dockyard-compose")
 Sample = tuple[float, float]  # milliseconds: wall clock, processor
+Program = tuple[str, str]  # what is run, and the engine's address
 
 
 def main() -> None:
@@ -32,19 +35,28 @@ def main() -> None:
     parser.add_argument("--stock", default="", help="Docker Compose to measure beside ours")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engine", default="dockyard")
+    parser.add_argument("--docker", default="", help="another engine for --stock")
     parser.add_argument("--services", default="1,10,50")
     parser.add_argument("--json", default="", help="write the medians to this file too")
     options = parser.parse_args()
-    engine = Engine(options.engine, 0)
-    engine.start()
     folder = Path(tempfile.mkdtemp(prefix="dybench-compose-"))
+    engines = [Engine(options.engine, 0)]
+    if options.docker and options.stock:
+        engines.append(peers.engine(options.docker, 1))
     try:
-        with dockyard.Client(engine.host) as client:
-            client.images.load(busybox_archive())
-        programs = {"dockyard": OURS, **({"compose": options.stock} if options.stock else {})}
-        results = measure(engine.host, folder, programs, options.rounds, [int(n) for n in options.services.split(",")])
+        for engine in engines:
+            engine.start()
+            with dockyard.Client(engine.host) as client:
+                client.images.load(busybox_archive())
+        programs = {"dockyard": (OURS, engines[0].host)}
+        if options.stock:
+            programs["compose"] = (options.stock, engines[0].host)
+        if len(engines) > 1:
+            programs[f"on {options.docker}"] = (options.stock, engines[1].host)
+        results = measure(folder, programs, options.rounds, [int(n) for n in options.services.split(",")])
     finally:
-        engine.stop()
+        for engine in engines:
+            engine.stop()
         shutil.rmtree(folder)
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
@@ -73,18 +85,17 @@ def large(count: int) -> str:
     return f"services:{services}\nvolumes:\n" + "".join(f"  data{n}:\n" for n in range(count))
 
 
-def measure(
-    host: str, folder: Path, programs: dict[str, str], rounds: int, counts: list[int]
-) -> dict[str, dict[str, float]]:
+def measure(folder: Path, programs: dict[str, Program], rounds: int, counts: list[int]) -> dict[str, dict[str, float]]:
     """Medians of wall clock by workload and program."""
     results: dict[str, dict[str, float]] = {}
-    print(f"{'workload':<28}" + "".join(f"{who:>12}{'cpu':>8}" for who in programs) + f"{'ratio':>8}", flush=True)
+    heads = "".join(f"{who:>12}{'cpu':>8}" for who in programs) + "".join(f"{'ratio':>8}" for _ in [*programs][1:])
+    print(f"{'workload':<28}{heads}", flush=True)
     samples: dict[str, dict[str, list[Sample]]] = {}
     (folder / "large").mkdir()
     (folder / "large" / "compose.yaml").write_text(large(100))
     for number in range(rounds + 1):  # the first warms up
         for who, program in programs.items():
-            _take(samples, "config of 100 services", who, _run(host, folder / "large", program, "config"), number)
+            _take(samples, "config of 100 services", who, _run(folder / "large", program, "config"), number)
     for count in counts:
         place = folder / f"n{count}"
         place.mkdir()
@@ -97,14 +108,15 @@ def measure(
                     (f"ps of {count}", ["ps"]),
                     (f"down of {count}", ["down"]),
                 ):
-                    _take(samples, name, who, _run(host, place, program, *words), number)
+                    _take(samples, name, who, _run(place, program, *words), number)
     for name, by_program in samples.items():
         results[name] = _print_row(name, by_program)
     return results
 
 
-def _run(host: str, folder: Path, program: str, *words: str) -> Sample:
+def _run(folder: Path, on: Program, *words: str) -> Sample:
     """Run a command to its end. Raises CalledProcessError when it fails."""
+    program, host = on
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": host}
     with tempfile.TemporaryFile("w+") as errors:
         begin = time.perf_counter()
@@ -136,8 +148,8 @@ def _print_row(name: str, samples: dict[str, list[Sample]]) -> dict[str, float]:
     columns = "".join(
         f"{medians[who]:>12.0f}{statistics.median(cpu for _, cpu in found):>8.0f}" for who, found in samples.items()
     )
-    ratio = f"{medians['dockyard'] / medians['compose']:>8.2f}" if len(medians) == 2 else f"{'-':>8}"
-    print(f"{name:<28}{columns}{ratio}", flush=True)
+    ratios = "".join(f"{medians['dockyard'] / median:>8.2f}" for who, median in medians.items() if who != "dockyard")
+    print(f"{name:<28}{columns}{ratios}", flush=True)
     return medians
 
 

@@ -167,8 +167,9 @@ def up(session: ComposeSession, flags: Flags) -> int:
     with application.progress:
         converged = create_containers(application, request)
         if detached and not flags.on("no-start"):
+            there = [one for some in converged.containers.values() for one in some]
             start_services(
-                application, wait=flags.on("wait"), wait_timeout=flags.number("wait-timeout"), containers=None
+                application, wait=flags.on("wait"), wait_timeout=flags.number("wait-timeout"), containers=there
             )
     if detached or flags.on("no-start"):
         return 0

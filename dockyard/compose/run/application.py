@@ -35,10 +35,12 @@ class Application:
         self.limit = limit
         self.proxies = proxies or {}
         self.lease = lease or {}
+        self.disturbed: list[str] = []  # networks and volumes for which containers were stopped or removed
 
     def of(self, project: Project) -> Application:
         """The same for another project."""
-        return Application(**{**self.__dict__, "project": project})
+        known = {key: value for key, value in self.__dict__.items() if key != "disturbed"}
+        return Application(**{**known, "project": project})
 
     def container_name(self, service: str, number: int) -> str:
         """The name that a service's container gets."""

@@ -59,9 +59,8 @@ def create(application: Application, request: CreateRequest) -> Converged:
     at_once = OnePass(application) if not there and possible(application) else None
     networks = ensure_networks(application, at_once)
     volumes = ensure_volumes(application, request.confirm)
-    if at_once is None:
-        # a network that is made anew has stopped some of them
-        there = application.engine.containers(project.name, one_off=None) if there else []
+    if application.disturbed:
+        there = application.engine.containers(project.name, one_off=None)
     there = _without_orphans(application, request, there)
     converged = Converged(application, request, there, images, networks, volumes)
     if at_once is None or not converged.make_all(at_once):

@@ -123,6 +123,7 @@ def _whose_network(application: Application, name: str, marks: dict[str, str]) -
 def _remove_diverged(application: Application, key: str, name: str) -> list[str]:
     """Remove a network that is otherwise than asked for; the IDs of containers to be connected to the new one."""
     project, engine = application.project, application.engine
+    application.disturbed.append(name)
     services = [one for one, service in project.services.items() if key in (service.get("networks") or {})]
     stop_services(application, services)
     containers = of_services(engine.containers(project.name), services)
@@ -342,6 +343,7 @@ def _ensure_volume(application: Application, key: str, volume: Tree, confirm: Ca
 
 def _remove_diverged_volume(application: Application, key: str, name: str) -> None:
     project = application.project
+    application.disturbed.append(name)
     services = [
         one
         for one, service in project.services.items()
