@@ -94,7 +94,7 @@ def interrupt(engine: EngineProcess, registry: str, folder: Path, rounds: int) -
 def test_a_killed_daemon_leaves_indexes_and_images_whole(tmp_path: Path, registry: str) -> None:
     engine = EngineProcess(tmp_path, number=35)
     try:
-        interrupt(engine, registry, tmp_path, 4)
+        interrupt(engine, registry, tmp_path, 2)
     finally:
         engine.clean_up()
 

@@ -67,6 +67,9 @@ def pull(session: Session, flags: Flags) -> int:
     return 0
 
 
+PUSHED_ALONE = "Not all multiplatform-content is present and only the available single-platform image was pushed"
+
+
 @usage(
     """
 dockyard push [OPTIONS] NAME[:TAG]
@@ -96,9 +99,13 @@ def push(session: Session, flags: Flags) -> int:
         path(f"/images/{name}/push", tag=tag, platform=platforms(flags)),
         headers=credentials.header(session.config_folder, image),
     )
-    progress.show(response.objects(), quiet=flags.on("quiet"))
+    told = progress.show(response.objects(), quiet=flags.on("quiet"))
     if flags.on("quiet"):
         print(full_name(image))
+    for note in told:
+        if note.get("manifestPushedInsteadOfIndex"):
+            before, now = note["originalIndex"]["digest"], note["selectedManifest"]["digest"]
+            print(f"\n Info -> {PUSHED_ALONE}\n         {before} -> {now}", file=sys.stderr)
     return 0
 
 
