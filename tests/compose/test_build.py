@@ -126,6 +126,21 @@ def test_up_builds_what_is_missing_and_what_has_changed(compose: ComposeFolder, 
     engine.docker("rmi", "-f", f"{compose.folder.name}-a")
 
 
+def test_without_bake_a_dockerfile_may_name_the_image_of_what_its_service_depends_on(
+    compose: ComposeFolder, engine: EngineProcess
+) -> None:
+    base = f"{compose.folder.name}-ordered"
+    compose.write(
+        f"""
+services:
+  app: {{build: {{dockerfile_inline: "FROM {base}\nRUN cat /base"}}, depends_on: [base]}}
+  base: {{image: {base}, build: {{dockerfile_inline: "FROM busybox\nRUN sleep 1; echo base > /base"}}}}
+"""
+    )
+    compose("build", timeout=120, COMPOSE_BAKE="false")
+    engine.docker("rmi", "-f", base, f"{compose.folder.name}-app")
+
+
 def test_the_classic_builder_refuses_what_it_cannot(compose: ComposeFolder, engine: EngineProcess) -> None:
     application(compose)
     said = compose.error("build", DOCKER_BUILDKIT="0")

@@ -51,6 +51,7 @@ class GraphBuild:
         self._described = {name: target(project, name, self._targets, wishes, one=request.one) for name in names}
         self._trace = progress.Trace()
         self._results: dict[str, asyncio.Future[wire.Result]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
         self._failed = ""
 
     def run(self) -> dict[str, str]:
@@ -71,6 +72,7 @@ class GraphBuild:
     async def _all(self, display: Display, folder: str) -> dict[str, Solved]:
         loop = asyncio.get_running_loop()
         self._results = {name: loop.create_future() for name in self._names}
+        self._ended = {name: asyncio.Event() for name in self._names}
         tasks = {name: asyncio.ensure_future(self._one(name, display, folder)) for name in self._names}
         try:
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
@@ -99,9 +101,10 @@ class GraphBuild:
             if not self._results[name].done():
                 self._results[name].set_result(result)
 
+        await self._dependencies(name)
         try:
             request = await self._asked(name, os.path.join(folder, self._targets[name]))
-            return await solve(
+            solved = await solve(
                 self._engine(),
                 request,
                 config_folder=self._application.engine.client._session.config_folder,
@@ -109,11 +112,21 @@ class GraphBuild:
                 show=show,
                 handed_on=handed_on,
             )
+            self._ended[name].set()
+            return solved
         except asked.InvalidRequest as error:
             raise ComposeError(str(error)) from None
         except BuildFailed as error:
             text = self._trace.failures(last=10) + "".join(map(excerpt, error.sources))
             raise ComposeError(f"{text}target {self._targets[name]}: failed to solve: {error}") from None
+
+    async def _dependencies(self, name: str) -> None:
+        """With COMPOSE_BAKE=false wait for what the service depends on: its Dockerfile may name the images."""
+        if os.environ.get("COMPOSE_BAKE", "").lower() not in ("0", "f", "false"):
+            return
+        for other in self._application.project.all_services()[name].get("depends_on") or ():
+            if other in self._ended:
+                await self._ended[other].wait()
 
     def _engine(self) -> Connection:
         address = self._application.engine.client._session.address
