@@ -133,8 +133,8 @@ def test_without_bake_a_dockerfile_may_name_the_image_of_what_its_service_depend
     compose.write(
         f"""
 services:
-  app: {{build: {{dockerfile_inline: "FROM {base}\nRUN cat /base"}}, depends_on: [base]}}
-  base: {{image: {base}, build: {{dockerfile_inline: "FROM busybox\nRUN sleep 1; echo base > /base"}}}}
+  app: {{build: {{dockerfile_inline: "FROM {base}\\nRUN cat /base"}}, depends_on: [base]}}
+  base: {{image: {base}, build: {{dockerfile_inline: "FROM busybox\\nRUN sleep 1; echo base > /base"}}}}
 """
     )
     compose("build", timeout=120, COMPOSE_BAKE="false")
