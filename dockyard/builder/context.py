@@ -10,9 +10,9 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from dockyard.builder.archives import uncompressed
@@ -168,11 +168,13 @@ def posix_name(path: str) -> str:
     return "" if name in (".", "..") or "\0" in name else name
 
 
-async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit: str = "") -> tuple[BinaryIO, str]:
+async def git_archive(
+    url: str, folder: Path, *, keep_git: bool = False, commit: str = "", authorization: str = ""
+) -> tuple[BinaryIO, str]:
     """The files at a git address as a nameless tar archive, those of submodules too, and the commit; by the host's git.
 
     With `keep_git` those of git itself too, unless the address says so; `commit`: what has to be checked out, "" for
-    anything. Raises InvalidParameter.
+    anything; `authorization`: the HTTP header of that name for the repository's server. Raises InvalidParameter.
     """
     try:
         source = git_source.parse(url)
@@ -180,9 +182,10 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
             raise ValueError(f'checksum conflicts: "{commit}" vs "{source.commit}"')
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
-    git = shutil.which("git")
-    if git is None:
+    program = shutil.which("git")
+    if program is None:
         raise SystemFailure("unable to find 'git' on this host: it is needed for a git context")
+    git = Git(program, git_header(source.repository, authorization))
     clone = Path(tempfile.mkdtemp(prefix="git-", dir=folder))
     bounds = download.BOUNDS
     try:
@@ -213,7 +216,7 @@ async def git_archive(url: str, folder: Path, *, keep_git: bool = False, commit:
 _OTHER_DIGESTS = ("mismatched algorithms", "did not send all necessary objects")
 
 
-async def _clone(git: str, clone: Path, repository: str, reference: str) -> None:
+async def _clone(git: Git, clone: Path, repository: str, reference: str) -> None:
     """Fetch and check out, whichever digests the repository is made with. Raises InvalidParameter."""
     for kind in ("sha1", "sha256"):
         await _git(git, clone, "init", "--quiet", f"--object-format={kind}")
@@ -227,7 +230,27 @@ async def _clone(git: str, clone: Path, repository: str, reference: str) -> None
             await asyncio.to_thread(shutil.rmtree, clone / ".git")
 
 
-async def _fetch(git: str, clone: Path, reference: str) -> None:
+class Git(NamedTuple):
+    """The host's git, and settings in its environment, which nobody else can read."""
+
+    program: str
+    settings: Mapping[str, str]
+
+
+def git_header(repository: str, authorization: str) -> dict[str, str]:
+    """Settings by which git sends a header to the repository's server, and to no other."""
+    parts = urlsplit(repository)
+    if not authorization or parts.scheme not in ("http", "https") or "\n" in authorization:
+        return {}
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{where}.extraheader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
+    }
+
+
+async def _fetch(git: Git, clone: Path, reference: str) -> None:
     """Fetch and check out a branch, a tag or a commit. Raises InvalidParameter."""
     commit = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", reference)
     try:
@@ -261,7 +284,7 @@ def _knows_no_depth(error: InvalidParameter) -> bool:
     return "does not support shallow" in str(error)
 
 
-async def _deep_or_whole(git: str, clone: Path, *arguments: str) -> None:
+async def _deep_or_whole(git: Git, clone: Path, *arguments: str) -> None:
     """Run git with `--depth=1`, without where the server knows no such thing (files behind HTTP)."""
     try:
         await _git(git, clone, *arguments)
@@ -290,7 +313,7 @@ async def _packed(top: str, folder: Path, *, keep_git: bool) -> BinaryIO:
     return cast(BinaryIO, file)
 
 
-async def _git(git: str, clone: Path, *arguments: str) -> str:
+async def _git(git: Git, clone: Path, *arguments: str) -> str:
     """Run git in `clone`; what it prints. Raises InvalidParameter with what it says when it fails."""
     # Only protocols that fetch: `ext::` and `file://` would let a client run commands or read the host's repositories.
     environment = {
@@ -301,9 +324,10 @@ async def _git(git: str, clone: Path, *arguments: str) -> str:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1",
         "GIT_HTTP_LOW_SPEED_TIME": f"{download.BOUNDS.silence:.0f}",
+        **git.settings,
     }
     process = await asyncio.create_subprocess_exec(
-        git, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
+        git.program, "-C", str(clone), "-c", "core.symlinks=true", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env=environment, start_new_session=True,
     )  # fmt: skip

@@ -1,5 +1,4 @@
 import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf.internal import containers as _containers
@@ -499,14 +498,76 @@ class OpMetadata(_message.Message):
     def __init__(self, description: _Optional[_Mapping[str, str]] = ..., caps: _Optional[_Mapping[str, bool]] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("inputs", "source", "platform")
+    __slots__ = ("inputs", "source", "file", "platform")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     source: SourceOp
+    file: FileOp
     platform: Platform
-    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ...) -> None: ...
+    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ..., file: _Optional[_Union[FileOp, _Mapping]] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ...) -> None: ...
+
+class FileOp(_message.Message):
+    __slots__ = ("actions",)
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    actions: _containers.RepeatedCompositeFieldContainer[FileAction]
+    def __init__(self, actions: _Optional[_Iterable[_Union[FileAction, _Mapping]]] = ...) -> None: ...
+
+class FileAction(_message.Message):
+    __slots__ = ("input", "secondary_input", "output", "copy", "make_file", "make_dir")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    SECONDARY_INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    MAKE_FILE_FIELD_NUMBER: _ClassVar[int]
+    MAKE_DIR_FIELD_NUMBER: _ClassVar[int]
+    input: int
+    secondary_input: int
+    output: int
+    copy: FileCopy
+    make_file: FileMake
+    make_dir: FileMakeDir
+    def __init__(self, input: _Optional[int] = ..., secondary_input: _Optional[int] = ..., output: _Optional[int] = ..., copy: _Optional[_Union[FileCopy, _Mapping]] = ..., make_file: _Optional[_Union[FileMake, _Mapping]] = ..., make_dir: _Optional[_Union[FileMakeDir, _Mapping]] = ...) -> None: ...
+
+class FileCopy(_message.Message):
+    __slots__ = ("source", "destination", "mode", "contents_only", "unpack", "include", "exclude")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    UNPACK_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    destination: str
+    mode: int
+    contents_only: bool
+    unpack: bool
+    include: _containers.RepeatedScalarFieldContainer[str]
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, source: _Optional[str] = ..., destination: _Optional[str] = ..., mode: _Optional[int] = ..., contents_only: bool = ..., unpack: bool = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FileMake(_message.Message):
+    __slots__ = ("path", "mode", "data")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    mode: int
+    data: bytes
+    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class FileMakeDir(_message.Message):
+    __slots__ = ("path", "mode", "parents")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    mode: int
+    parents: bool
+    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., parents: bool = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("digest", "index")

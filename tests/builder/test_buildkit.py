@@ -1,6 +1,7 @@
 """BuildKit's door, with a client of our own that does what buildx does."""
 
 import asyncio
+import hashlib
 import os
 import subprocess
 import time
@@ -12,6 +13,7 @@ import pytest
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.grpc.calls import Call, call
 from dockyard.grpc.connection import Connection, Stream
+from dockyard.grpc.status import CallFailed
 from tests.buildkit_client import DATA, DIFF_COPY, STAT, Client, connect, stat_of
 from tests.engine_process import EngineProcess
 
@@ -682,3 +684,46 @@ async def test_contexts_of_nothing_and_patterns_of_nothing(client: Client) -> No
     failure = (await client.build()).failure
     assert failure is not None
     assert 'illegal exclusion pattern: "!"' in failure.message
+
+
+async def test_definitions_of_sources_and_copies_are_solved_and_read(client: Client, tmp_path: Path) -> None:
+    folder = client.directories["context"]
+    (folder / "sub" / "in").mkdir(parents=True)
+    (folder / "sub" / "in" / "Dockerfile").write_text("FROM busybox\nCOPY file /f\nRUN grep -x said /f\n")
+    (folder / "sub" / "in" / "file").write_text("said\n")
+    source = wire.Op(source=wire.SourceOp(identifier="local://context")).SerializeToString()
+    digest = f"sha256:{hashlib.sha256(source).hexdigest()}"
+    copy = wire.FileAction(
+        input=-1, secondary_input=0, copy=wire.FileCopy(source="/sub/in", destination="/", contents_only=True)
+    )
+    copied = wire.Op(inputs=[wire.Input(digest=digest)], file=wire.FileOp(actions=[copy])).SerializeToString()
+    last = wire.Op(inputs=[wire.Input(digest=f"sha256:{hashlib.sha256(copied).hexdigest()}")]).SerializeToString()
+    definition = wire.Definition(ops=[source, copied, last])
+    control = Connection()
+    await connect(client.path, "/grpc", control)
+    about = {"buildkit-controlapi-buildid": "of-llb"}
+    bridge = "/moby.buildkit.v1.frontend.LLBBridge/"
+
+    async def ask(method: str, message: bytes) -> bytes:
+        return await call(control, f"{bridge}{method}", message, about)
+
+    async with client.session():
+        request = wire.ControlSolveRequest(ref="of-llb", session=client.id, internal=True).SerializeToString()
+        solving = asyncio.ensure_future(call(control, "/moby.buildkit.v1.Control/Solve", request))
+        asked = wire.SolveRequest(definition=definition).SerializeToString()
+        ref = wire.SolveResponse.FromString(await ask("Solve", asked)).result.ref.id
+        read = await ask("ReadFile", wire.ReadFileRequest(ref=ref, path="file").SerializeToString())
+        assert wire.ReadFileResponse.FromString(read).data == b"said\n"
+        stat = await ask("StatFile", wire.StatFileRequest(ref=ref, path="/file").SerializeToString())
+        assert wire.StatFileResponse.FromString(stat).stat.size == 5
+        listed = await ask("ReadDir", wire.ReadDirRequest(ref=ref, path="/").SerializeToString())
+        assert [one.path for one in wire.ReadDirResponse.FromString(listed).entries] == ["Dockerfile", "file"]
+        with pytest.raises(CallFailed, match="no such file"):
+            await ask("StatFile", wire.StatFileRequest(ref=ref, path="none").SerializeToString())
+        # and a Dockerfile with its context may lie in one
+        inputs = {"dockerfile": definition, "context": definition}
+        asked = wire.SolveRequest(frontend="dockerfile.v0", frontend_inputs=inputs, evaluate=True).SerializeToString()
+        assert wire.SolveResponse.FromString(await ask("Solve", asked)).result.ref.id
+        await ask("Return", b"")
+        await solving
+    control.close()

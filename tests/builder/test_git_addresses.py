@@ -106,3 +106,11 @@ async def test_what_cannot_be_is_said(repository: tuple[str, Path], tmp_path: Pa
 def test_an_address_with_a_query_is_one_of_git() -> None:
     assert git_source.is_git("https://host/a.git?ref=x#y")
     assert not git_source.is_git("https://host/a?x=.git")
+
+
+def test_a_login_goes_to_the_repositorys_server_alone() -> None:
+    settings = context.git_header("https://user@host:8443/a.git", "basic abc")
+    assert settings["GIT_CONFIG_KEY_0"] == "http.https://host:8443/.extraheader"
+    assert settings["GIT_CONFIG_VALUE_0"] == "Authorization: basic abc"
+    assert context.git_header("git@host:a.git", "basic abc") == {}
+    assert context.git_header("https://host/a.git", "basic\nX: y") == {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 from dockyard.builder import context as contexts
 from dockyard.builder.archives import uncompressed
@@ -14,11 +16,14 @@ from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.trees import ArchiveFile, ArchiveTree
 from dockyard.content import tar_format
 from dockyard.content.tar_format import Entry
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.client import ClientSide
     from dockyard.builder.graph.solver import Work
+
+
+HEADER, TOKEN = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"  # secrets (BuildKit, source/git)
 
 
 class Download(Vertex):
@@ -98,10 +103,33 @@ class Repository(Vertex):
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
         archive, self.found = await contexts.git_archive(
-            self.url, work.solver.folder, keep_git=self.keep_git, commit=self.commit
+            self.url,
+            work.solver.folder,
+            keep_git=self.keep_git,
+            commit=self.commit,
+            authorization=await _authorization(work.job.client, self.url),
         )
         work.job.closing.append(archive.close)
         return Files(await asyncio.to_thread(ArchiveTree, archive))
+
+
+async def _authorization(client: ClientSide, url: str) -> str:
+    """The client's login for a git server: secrets of these names, for the host alone if they have it behind them."""
+    if not url.startswith(("http://", "https://", "github.com/")):
+        return ""
+    host = urlsplit(url if "://" in url else f"https://{url}").netloc.rpartition("@")[2]
+    for name in (f"{HEADER}.{host}", HEADER, f"{TOKEN}.{host}", TOKEN):
+        try:
+            value = await client.secret(name)
+        except NotFound:  # there is no client any more who could have one
+            return ""
+        if value is None:
+            continue
+        if name.startswith(HEADER):
+            return value.decode(errors="replace").strip()
+        encoded = base64.b64encode(b"x-access-token:" + value.strip()).decode()
+        return f"basic {encoded}"
+    return ""
 
 
 def _digest(file: BinaryIO) -> str:

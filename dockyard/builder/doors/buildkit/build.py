@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dockyard.builder")
 
+DOCKERFILE_INPUT = "dockerfile"  # an input in which the Dockerfile is, and the context if there is no other
 UPLOAD = "http://buildkit-session/"  # where buildx says that it has what is on its standard input
 
 
@@ -99,13 +100,13 @@ class Build:
 
     async def dockerfile(self, options: Mapping[str, str]) -> str:
         """The text of the Dockerfile that the options name."""
-        return (await self._definition(options))[0]
+        return (await self._definition(options, {}))[0]
 
     async def convert(self, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Built]) -> dict[str, Built]:
         """What the Dockerfile that the options name leads to: {platform: …}. Nothing is built yet."""
         check_frontend(frontend, options)
         self.job.explain = options.get(f"build-arg:{EXPLAIN}", "") not in ("", "0", "false")
-        text, main = await self._definition(options)
+        text, main = await self._definition(options, inputs)
         check_syntax(text)
         await import_caches(self.job, cache_sources(options))
         platforms = platforms_of(options) or [""]
@@ -140,13 +141,29 @@ class Build:
 
     # -- the Dockerfile and the context
 
-    async def _definition(self, options: Mapping[str, str]) -> tuple[str, Callable[[], Vertex]]:
-        text, main = await self._given_definition(options)
+    async def _definition(
+        self, options: Mapping[str, str], inputs: Mapping[str, Built]
+    ) -> tuple[str, Callable[[], Vertex]]:
+        if DOCKERFILE_INPUT in inputs:
+            self.file_name = options.get("filename", "Dockerfile")
+            text = await self._file_of_result(inputs[DOCKERFILE_INPUT], self.file_name)
+            main: Callable[[], Vertex] = lambda: inputs.get("context", inputs[DOCKERFILE_INPUT]).vertex  # noqa: E731
+        else:
+            text, main = await self._given_definition(options)
         if includes(text):
             folder = posixpath.dirname(self.file_name)
             text = await whole(text, lambda path: self._fragment(posixpath.join(folder, path), options))
             self.text = text.encode(errors="surrogateescape")
         return text, main
+
+    async def _file_of_result(self, built: Built, path: str) -> str:
+        """The Dockerfile in what another build has made."""
+        async with self.job.solver.tree(await self.job.rootfs(built.vertex)) as tree:
+            found = tree.find(path.strip("/")) if tree is not None else None
+            if found is None or found.directory or found.entry.size > LARGEST_DOCKERFILE:
+                raise InvalidParameter(f"failed to read dockerfile: open {path}: no such file or directory")
+            self.text = b"".join(found.read())
+        return self.text.decode(errors="replace")
 
     async def _fragment(self, path: str, options: Mapping[str, str]) -> str:
         """A file that the Dockerfile includes."""

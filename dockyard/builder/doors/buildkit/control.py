@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import posixpath
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
@@ -20,15 +22,19 @@ from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.history import History
+from dockyard.builder.doors.buildkit.llb import Translation
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
+from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
 from dockyard.builder.exec.emulation import emulated
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
+from dockyard.builder.trees import File
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.dockerfile.dockerignore import match
 from dockyard.engine.images.documents import encode_config
 from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
@@ -45,6 +51,7 @@ log = logging.getLogger("dockyard.builder")
 CONTROL = "/moby.buildkit.v1.Control/"
 BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 IMAGE_CONFIG = "containerimage.config"
+LARGEST_FILE = 15 << 20  # bytes that go in one message
 BUILD_ID = "buildkit-controlapi-buildid"
 SESSION_HEADER = "x-docker-expose-session-"
 PATIENCE = 10.0  # s that a call waits for the build that it belongs to
@@ -98,6 +105,9 @@ class Control:
             f"{BRIDGE}Return": self._return,
             f"{BRIDGE}Inputs": self._inputs,
             f"{BRIDGE}Evaluate": self._evaluate,
+            f"{BRIDGE}ReadFile": self._read_file,
+            f"{BRIDGE}StatFile": self._stat_file,
+            f"{BRIDGE}ReadDir": self._read_dir,
             f"{BRIDGE}Warn": self._nothing,
             "/grpc.health.v1.Health/Check": self._healthy,
             f"{CONTENT}Info": self._content_info,
@@ -356,7 +366,10 @@ class Control:
             if options.get("requestid"):
                 told = await answer(build, options, frontend)
                 return wire.SolveResponse(result=wire.Result(ref=wire.Ref(), metadata=told)).SerializeToString()
-            inputs = self._results(build, request.frontend_inputs)
+            if request.HasField("definition") and request.definition.ops:
+                built = await self._defined(build, request.definition)
+                return wire.SolveResponse(result=wire.Result(ref=build.remember(built))).SerializeToString()
+            inputs = {name: await self._defined(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(frontend, options, inputs)
             if request.evaluate:
                 for built in found.values():
@@ -375,18 +388,58 @@ class Control:
             result.metadata["refs.platforms"] = _platforms(found)
         return wire.SolveResponse(result=result).SerializeToString()
 
-    def _results(self, build: Build, definitions: Mapping[str, wire.Definition]) -> dict[str, Built]:
-        """The results of other builds that a client hands on. Raises InvalidParameter."""
-        found = {}
-        for name, definition in definitions.items():
-            wanted = name_in(definition)
+    async def _defined(self, build: Build, definition: wire.Definition) -> Built:
+        """What a definition means: the result of a build, or what it describes. Raises InvalidParameter."""
+
+        def result(name: str) -> Built | None:
             for other in self._builds.values():
-                if wanted is not None and wanted in other.built:
-                    found[name] = other.built[wanted]
-                    build.job.go_on_from(other.job)
-            if name not in found:
-                raise InvalidParameter(f"input {name} is no result of a build here")
-        return found
+                if name in other.built:
+                    if other is not build:
+                        build.job.go_on_from(other.job)
+                    return other.built[name]
+            return None
+
+        wanted = name_in(definition) if len(definition.ops) == 2 else None
+        found = result(wanted) if wanted is not None else None
+        return found if found is not None else await Translation(definition, build.job, result).built()
+
+    @asynccontextmanager
+    async def _look(self, stream: Stream, ref: str, path: str) -> AsyncIterator[File]:
+        """A file of a result, for as long as it is looked at."""
+        build = await self._build_of(stream)
+        built = build.built.get(ref)
+        if built is None:
+            raise CallFailed(status.NOT_FOUND, "no such ref")
+        try:
+            rootfs = await build.job.rootfs(built.vertex)
+        except Exception as error:
+            raise of_build(error, build) from error
+        async with self.solver.tree(rootfs) as tree:
+            found = tree.find(path.strip("/")) if tree is not None else None
+            if found is None:
+                raise CallFailed(status.NOT_FOUND, f"{path}: no such file or directory")
+            yield found
+
+    async def _read_file(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.ReadFileRequest.FromString(message)
+        async with self._look(stream, request.ref, request.path) as file:
+            return wire.ReadFileResponse(data=await asyncio.to_thread(_content, file, request)).SerializeToString()
+
+    async def _stat_file(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.StatFileRequest.FromString(message)
+        async with self._look(stream, request.ref, request.path) as file:
+            stat = stat_of(posixpath.basename(request.path), file, None)
+            return wire.StatFileResponse(stat=stat).SerializeToString()
+
+    async def _read_dir(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.ReadDirRequest.FromString(message)
+        async with self._look(stream, request.ref, request.path) as file:
+            found = [
+                stat_of(name, one, None)
+                for name, one in sorted(file.children().items())
+                if not request.include or match(request.include, name)
+            ]
+            return wire.ReadDirResponse(entries=found).SerializeToString()
 
     async def _return(self, stream: Stream, message: bytes) -> bytes:
         build = await self._build_of(stream)
@@ -416,6 +469,15 @@ class Control:
         except Exception as error:
             raise of_build(error, build) from error
         return b""
+
+
+def _content(file: File, request: wire.ReadFileRequest) -> bytes:
+    """A file's content, or the part of it that is asked for. Raises CallFailed."""
+    if file.directory or file.entry.size > LARGEST_FILE:
+        raise CallFailed(status.INVALID_ARGUMENT, f"{request.path} is a directory, or too large")
+    content = b"".join(file.read())
+    part = request.range
+    return content[part.offset : part.offset + part.length] if part.length or part.offset else content
 
 
 def _platforms(found: Mapping[str, Built]) -> bytes:

@@ -87,7 +87,7 @@ async def _send_large(call: Call, number: int, file: File) -> None:
 
 def _listed(root: File, time_ns: int | None) -> list[tuple[wire.Stat, File]]:
     """Everything below `root`, in the order in which a receiver wants it: by components."""
-    return [(_stat(place, file, time_ns), file) for place, file in _walk(root)]
+    return [(stat_of(place, file, time_ns), file) for place, file in _walk(root)]
 
 
 def _walk(root: File) -> Iterator[tuple[str, File]]:
@@ -96,7 +96,8 @@ def _walk(root: File) -> Iterator[tuple[str, File]]:
             yield place, file
 
 
-def _stat(place: str, file: File, time_ns: int | None) -> wire.Stat:
+def stat_of(place: str, file: File, time_ns: int | None) -> wire.Stat:
+    """What is told of a file; `time_ns`: what it is dated, if given."""
     entry = file.entry
     return wire.Stat(
         path=place,
