@@ -333,12 +333,17 @@ def checksum(file: File, *, owners: bool) -> str:
     first: dict[Hashable, str] = {}
     for place, inner in walk(file):
         entry = inner.entry
-        one = first.setdefault(inner.inode, place) if inner.inode is not None else place
-        facts = [place, one, entry.kind.decode(), f"{entry.mode:o}", entry.link, str(entry.major), str(entry.minor)]
+        inode = inner.inode
+        one = first.setdefault(inode, place) if inode is not None else place
+        # the facts as a list of texts would be written; there may be very many files
+        facts = f"[{place!r}, {one!r}, '{entry.kind.decode()}', '{entry.mode:o}', {entry.link!r}, "
+        facts += f"'{entry.major}', '{entry.minor}'"
         if owners:
-            facts += [str(entry.uid), str(entry.gid)]
-        facts += [f"{name}={value.hex()}" for name, value in sorted(entry.xattrs.items())]
-        total.update(repr(facts).encode(errors="surrogateescape") + b"\0")
+            facts += f", '{entry.uid}', '{entry.gid}'"
+        if entry.xattrs:
+            own = sorted(entry.xattrs.items())
+            facts += "".join(f", {f'{name}={value.hex()}'!r}" for name, value in own)
+        total.update(f"{facts}]".encode(errors="surrogateescape") + b"\0")
         if entry.kind == tar_format.REGULAR and one == place:
             total.update(_content_digest(inner))
     return total.hexdigest()

@@ -29,6 +29,7 @@ from dockyard.grpc.connection import Connection, StreamReset
 from dockyard.grpc.status import CallFailed
 
 STAT, REQUEST, DATA, FIN, ERROR = range(5)
+AT_ONCE = 64 << 10  # bytes of packets that are taken up where they come: a hop to a thread costs more
 LARGEST_SMALL_FILE = 8 << 20  # a Dockerfile or .dockerignore
 LARGEST_SECRET = 500 << 10  # as BuildKit's (session/secrets)
 
@@ -99,9 +100,12 @@ class Session:
         done = False
         try:
             while messages := await call.receive_many():
-                answers = await asyncio.to_thread(_take, receiver, messages)
-                for answer in answers:
-                    await call.send(answer)
+                if sum(map(len, messages)) < AT_ONCE:
+                    answers = _take(receiver, messages)
+                else:
+                    answers = await asyncio.to_thread(_take, receiver, messages)
+                if answers:
+                    await call.stream.send_many(answers)
                 if receiver.complete and not done:
                     done = True
                     await call.send(wire.Packet(type=FIN).SerializeToString())
