@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TextIO
 
 from dockyard.buildkit import wire_pb2 as wire
@@ -61,7 +62,12 @@ class Quiet:
 
 
 class Plain:
-    """Lines of text; steps are numbered as they are first told of."""
+    """Lines of text; steps are numbered as they are first shown.
+
+    A step that is shown is shown until it ends; others are when they end, or when they have waited for long.
+    """
+
+    PATIENCE = 5.0  # s that the lines of a step wait for another one's end
 
     def __init__(self, to: TextIO) -> None:
         self._to = to
@@ -69,45 +75,66 @@ class Plain:
         self._steps: dict[str, wire.Vertex] = {}
         self._shown = ""
         self._unfinished: dict[str, bytes] = {}
+        self._begun: set[str] = set()
         self._ended: set[str] = set()
+        self._waiting: dict[str, list[str]] = {}  # lines by step
+        self._since: dict[str, float] = {}  # when the first of them came
 
     def show(self, response: wire.StatusResponse) -> None:
-        said: dict[str, list[str]] = {}  # by step, so that not every line changes between them
         for step in response.vertexes:
-            self._begin(step, said)
+            self._begin(step)
         for status in response.statuses:
-            if status.vertex in self._numbers:
-                said.setdefault(status.vertex, []).extend(self._status(status))
+            if status.vertex in self._begun:
+                self._say(status.vertex, self._status(status))
         for log in response.logs:
-            if log.vertex in self._numbers:
-                said.setdefault(log.vertex, []).extend(self._log(log))
+            if log.vertex in self._begun:
+                self._say(log.vertex, self._log(log))
         for step in response.vertexes:
-            if step.completed.seconds and step.digest in said:
+            if step.completed.seconds and step.digest in self._begun - self._ended:
                 self._ended.add(step.digest)
-                said[step.digest] += self._end(step)
-        if said:
-            self._to.write("".join(self._grouped(said)))
-            self._to.flush()
+                self._say(step.digest, self._end(step))
+        self._print(self._ready(time.monotonic()))
 
     def end(self) -> None:
-        pass
+        self._print(list(self._waiting))
 
-    def _begin(self, step: wire.Vertex, said: dict[str, list[str]]) -> None:
+    def _begin(self, step: wire.Vertex) -> None:
         self._steps[step.digest] = step
-        if step.started.seconds and step.digest not in self._ended:
-            if step.digest not in self._numbers or step.completed.seconds:
-                said.setdefault(step.digest, [])
-            self._numbers.setdefault(step.digest, len(self._numbers) + 1)
+        if step.started.seconds and step.digest not in self._begun:
+            self._begun.add(step.digest)
+            self._say(step.digest, ())
 
-    def _grouped(self, said: dict[str, list[str]]) -> Iterator[str]:
-        for digest in sorted(said, key=lambda one: one != self._shown):
-            lines, number = said[digest], self._numbers[digest]
-            if self._shown != digest:
-                if self._shown:
-                    yield "\n"
-                self._shown = digest
-                yield f"#{number} {self._steps[digest].name}\n"
-            yield from (f"#{number} {line}\n" for line in lines)
+    def _say(self, digest: str, lines: Iterable[str]) -> None:
+        self._since.setdefault(digest, time.monotonic())
+        self._waiting.setdefault(digest, []).extend(lines)
+
+    def _ready(self, now: float) -> list[str]:
+        """The steps whose lines are to be shown now, in their order."""
+        ended = sorted((one for one in self._waiting if one in self._ended), key=lambda one: one != self._shown)
+        going = [one for one in self._waiting if one not in self._ended]
+        found = [one for one in going if one == self._shown] + ended
+        if self._shown in self._ended or not self._shown:
+            return found + going[:1]
+        return found + [one for one in going if one not in found and now - self._since[one] > self.PATIENCE]
+
+    def _print(self, digests: Iterable[str]) -> None:
+        text = "".join(line for digest in digests for line in self._of(digest))
+        if text:
+            self._to.write(text)
+            self._to.flush()
+
+    def _of(self, digest: str) -> Iterator[str]:
+        lines = self._waiting.pop(digest)
+        self._since.pop(digest, None)
+        number = self._numbers.setdefault(digest, len(self._numbers) + 1)
+        if self._shown != digest:
+            if self._shown and self._shown not in self._ended:
+                yield f"#{self._numbers[self._shown]} ...\n"
+            if self._shown:
+                yield "\n"
+            self._shown = digest
+            yield f"#{number} {self._steps[digest].name}\n"
+        yield from (f"#{number} {line}\n" for line in lines)
 
     def _end(self, step: wire.Vertex) -> Iterator[str]:
         rest = self._unfinished.pop(step.digest, b"")

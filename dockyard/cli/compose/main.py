@@ -56,6 +56,7 @@ HIDDEN_OPTIONS = """\
 GRAMMAR = f"{PROGRAM} compose [OPTIONS] COMMAND [ARG...]\n\nOptions:\n{OPTIONS}\n{HIDDEN_OPTIONS}"
 ABOUT = "Define and run applications of several containers"
 DRY_RUN = "      --dry-run   Execute command in dry run mode"
+GRACE = 0.5  # s from the end of docker to ours
 PLUGIN_METADATA = "docker-cli-plugin-metadata"
 
 
@@ -79,6 +80,7 @@ def _end_with_docker(place: str) -> None:
     import signal
     import socket
     import threading
+    import time
 
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -92,8 +94,13 @@ def _end_with_docker(place: str) -> None:
                 pass
         except OSError:
             pass
+        time.sleep(GRACE)  # Ctrl-C on a terminal has told us, too
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # docker's exit status is ours, which a signal's would not be
     threading.Thread(target=follow, daemon=True).start()
 
 
