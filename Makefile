@@ -75,6 +75,7 @@ conformance: venv ## our runtime under other engines, the command lines of a cou
 	@$(SUDO) conformance/under-others
 	@$(SUDO) conformance/lessons
 	@$(SUDO) conformance/newcomer
+	@$(SUDO) conformance/network-programs
 	$(foreach suite,docker-py compat docker-cli python-on-whales testcontainers runtime-tools runc-bats distribution-spec,$(call judge,$(suite)))
 
 venv: $(BIN)/.ready $(BIN)/.busybox ## prepare .venv/bin/{dockyard,dockyardd,dockyard-runc}
