@@ -178,7 +178,11 @@ class _Drive:
             imports = [{"Type": kind, "Attrs": attributes} for kind, attributes in self._request.cache_imports]
             options["cache-imports"] = json.dumps(imports)
         message = wire.SolveRequest(
-            frontend=FRONTEND, frontend_opt=options, frontend_inputs=self._request.inputs, allow_result_return=True
+            frontend=FRONTEND,
+            frontend_opt=options,
+            frontend_inputs=self._request.inputs,
+            allow_result_return=True,
+            allow_result_array_ref=True,
         )
         returned = wire.ReturnRequest()
         try:

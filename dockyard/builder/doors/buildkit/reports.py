@@ -98,7 +98,7 @@ def history_of(build: Build) -> wire.HistoryRecord:
         results=results,
         ref=build.ref,
         frontend="dockerfile.v0",
-        frontend_attrs={name: value for name, value in build.options.items() if not name.startswith("build-arg:")},
+        frontend_attrs=build.options,
         error=wire.RpcStatus(code=failure.code, message=failure.message) if failure is not None else None,
         created_at=moment(int(build.began * 1e9)),
         completed_at=moment(int(build.ended * 1e9)),
