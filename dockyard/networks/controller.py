@@ -160,10 +160,19 @@ class Controller:
             if self._firewall_current:
                 await self._do(self.firewall.rewrite)
 
+    def withdraw(self, network: Network) -> None:
+        """Let nobody join a network any more, not even who is about to; `forget` does the rest."""
+        self._networks.pop(network.id, None)
+        self._by_name.pop(network.name, None)
+
+    def _check_there(self, network: Network) -> None:
+        """Raise NotFound when the network has been removed since it was looked up."""
+        if network.id not in self._networks:
+            raise NotFound(f"network {network.name} not found")
+
     async def forget(self, network: Network, remove: bool = True) -> None:
         """Remove a network from the kernel and from memory."""
-        del self._networks[network.id]
-        del self._by_name[network.name]
+        self.withdraw(network)
         await self.shared.forget(network)
         self.allocation.addresses.forget(network)
         work: list[Awaitable[None]] = [self.discard(network)] if remove else []
@@ -256,6 +265,8 @@ class Controller:
                 state = self._endpoint(active, network, held)
                 sandbox.endpoints[network.name] = state
                 undo.callback(self.allocation.addresses.free, state)
+            for network, _ in networks:
+                self._check_there(network)
             active.gateway_network = self._choose_gateway(active)
             # from here on its networks cannot be removed
             self._active[request.container_id] = active
@@ -334,8 +345,7 @@ class Controller:
 
     def _endpoint(self, active: Active, network: Network, config: EndpointConfig) -> EndpointState:
         """An endpoint with its addresses. Raises NotFound when its network has just been removed."""
-        if network.id not in self._networks:
-            raise NotFound(f"network {network.name} not found")
+        self._check_there(network)
         driver = self.driver(network.driver)
         return self.allocation.endpoint(active.request, active.sandbox, network, driver, config)
 

@@ -703,3 +703,15 @@ async def test_a_host_that_gives_up_ipv6_after_the_start_publishes_without(
     assert bound(await host.join("one", port_bindings={"80/tcp": [("", "")]})) == ["0.0.0.0", "::"]
     monkeypatch.setattr("dockyard.networks.publishing._host_has_ipv6", lambda: False)
     assert bound(await host.join("two", port_bindings={"80/tcp": [("", "")]})) == ["0.0.0.0"]
+
+
+async def test_who_meets_a_networks_removal_is_told_that_it_is_gone(host: Host) -> None:
+    await host.create("lan")
+    await host.join("one")
+    removing = asyncio.create_task(host.service.remove("lan"))
+    await asyncio.sleep(0)  # it has seen that nobody is on it
+    with pytest.raises(NotFound, match="network lan not found"):
+        await host.service.connect("lan", host.id_of("one"), EndpointConfig())
+    with pytest.raises(NotFound, match="network lan not found"):
+        await host.join("two", mode="lan")
+    await removing

@@ -360,6 +360,7 @@ class NetworkService:
                 await self._cluster.remove(network)
                 return network
             if not network.config_only:
+                self._controller.withdraw(network)  # at once: who would join it now is not among its members
                 # nobody is on it: in which order its bridge and what is said of that go makes no difference
                 await asyncio.gather(self._controller.forget(network), self._forwarding.let_through())
             self._forget(network)
