@@ -727,3 +727,25 @@ async def test_definitions_of_sources_and_copies_are_solved_and_read(client: Cli
         await ask("Return", b"")
         await solving
     control.close()
+
+
+async def test_what_checks_find_is_told_of_a_file_that_makes_no_sense_too(client: Client) -> None:
+    write(client, "FROM busybox as one\nBADCMD x\n")
+    outcome = await client.build()
+    assert outcome.failure is not None
+    assert "unknown instruction: BADCMD" in outcome.failure.message
+    assert any("FromAsCasing" in warning for warning in outcome.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("FROM --platform=$BULIDPLATFORM busybox\n", "empty platform value from expression $BULIDPLATFORM (did you"),
+        ("ARG MY_ARCH=amd64\nFROM --platform=linux/${MYARCH} busybox\n", "(did you mean MY_ARCH?)"),
+    ],
+)
+async def test_a_platform_of_an_unknown_variable_is_said(client: Client, text: str, said: str) -> None:
+    write(client, text)
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert said in failure.message

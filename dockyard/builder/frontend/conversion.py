@@ -21,7 +21,7 @@ from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.stages import Plan, Stage
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
-from dockyard.dockerfile.checks import Violation, check, options_of
+from dockyard.dockerfile.checks import Violation, check, options_of, variables
 from dockyard.dockerfile.instructions import Command, Copy, Instruction
 from dockyard.dockerfile.substitution import expand
 from dockyard.dockerfile.suggestions import suggestion
@@ -60,9 +60,11 @@ class Conversion:
         """The graph of the target. Raises AtLine, InvalidParameter, and what resolving images raises."""
         request = self.request
         self._file = dockerfile.parse(request.dockerfile, request.file_name)
-        self._plan = stages.plan(self._file, classic=False)
         options = options_of(request.check or self._file.check)
-        self.violations = check(self._file, options)
+        try:
+            self._plan = stages.plan(self._file, classic=False)
+        finally:  # what the checks find is told of a file that makes no sense, too
+            self.violations = check(self._file, options)
         target = self._target(request.target)
         self._arguments = Arguments(request.arguments, platform_arguments(request.platform))
         self._declare_globals(target)
@@ -116,6 +118,23 @@ class Conversion:
             raise AtLine(f"base name ({stage.start.base}) should not be blank", stage.line)
         return name
 
+    def _platform(self, stage: Stage) -> str:
+        """What --platform of FROM names, variables replaced. Raises InvalidParameter."""
+        given, known = stage.start.platform, self._arguments.global_values()
+        found = expand(given, known, self._file.escape)
+        missing = [name for name in variables(given) if name not in known]
+        near = suggestion(missing[0], known) if missing else ""
+        if given and not found:
+            raise AtLine(f"empty platform value from expression {given}{near}", stage.line)
+        if found:
+            try:
+                parse_platform(found)
+            except InvalidParameter as error:
+                if given == found:
+                    raise
+                raise AtLine(f"failed to parse platform {given}: {error}{near}", stage.line) from None
+        return found
+
     def _find_needs(self) -> None:
         """See which stages need which, now that variables in FROM are known."""
         for stage in self._plan.stages:
@@ -146,9 +165,7 @@ class Conversion:
 
     async def _begin(self, stage: Stage) -> StageBuild:
         name = self.base_name(stage)
-        platform = expand(stage.start.platform, self._arguments.global_values(), self._file.escape)
-        if platform:
-            parse_platform(platform)
+        platform = self._platform(stage)
         total = sum(_counts(step) for step in stage.steps)
         shown = "" if len(self._plan.stages) == 1 else f"{stage.name or f'stage-{stage.index}'} "
         if self.request.several_platforms:
