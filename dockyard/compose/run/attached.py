@@ -98,7 +98,7 @@ class Attached:
         """Return when all have ended; whether somebody has asked for it."""
         interrupted = over = False
         while not over:
-            what, detail = self._happenings.get()
+            what, detail = self._next()
             if what != "started":
                 self._printer.settle()
             if what == "signal" and not interrupted:
@@ -124,6 +124,14 @@ class Attached:
             elif detail is not None:
                 self._errors.append(detail)
         return interrupted
+
+    def _next(self) -> tuple[str, Any]:
+        """What happens next; a signal that comes just before a wait does not end it, so that no wait is a long one."""
+        while True:
+            try:
+                return self._happenings.get(timeout=A_MOMENT)
+            except queue.Empty:
+                continue
 
     def _thread(self, work: Callable[[], None], what: str) -> None:
         """Do `work` aside, and tell the main thread how it ended."""
