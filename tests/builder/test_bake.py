@@ -1,7 +1,6 @@
 """Bake files: what they mean, as `docker buildx bake --print` says it, and that they are built."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +182,6 @@ services:
         "tags": ["a", "b"],
         "platforms": ["linux/arm64"],
     }
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=44) as process:
-        yield process
 
 
 def test_linked_targets_are_built_once_and_together(

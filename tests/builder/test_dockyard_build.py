@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_process import EngineProcess
+from tests.registry.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +260,17 @@ def test_the_hosts_network_is_to_be_allowed(engine: EngineProcess, tmp_path: Pat
     text = "FROM busybox\nRUN --network=host true\n"
     assert "network.host is not allowed" in build(engine, tmp_path, text, fails=True)[1]
     build(engine, tmp_path, text, "--allow", "network.host")
+
+
+def test_a_base_that_has_just_been_fetched_was_not_in_the_cache(
+    engine: EngineProcess, tmp_path: Path, registry: Server
+) -> None:
+    name = f"127.0.0.1:{registry.port}/base:1"
+    build(engine, tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "-t", name, "--push")
+    engine.docker("rmi", name)
+    engine.docker("builder", "prune", "-af")
+    text = f"FROM {name}\n"
+    said = build(engine, tmp_path, text)[1]
+    assert re.search(r"\[1/1\] FROM [^\n]*\n#\d+ DONE", said), said
+    said = build(engine, tmp_path, text)[1]
+    assert re.search(r"\[1/1\] FROM [^\n]*\n#\d+ CACHED", said), said

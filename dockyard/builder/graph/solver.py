@@ -331,7 +331,7 @@ class Job:
             moment = now()
             inputs = await self._all_present(vertex, inputs)
             result = await self._fly(vertex, vertex.key(inputs), "", inputs)
-            self._step(vertex, cached=True, started=moment, completed=now())
+            self._step(vertex, cached=not vertex.fresh, started=moment, completed=now())
             return result
         return await self._watched(vertex, lambda started: self._make(vertex, key, inputs, started))
 

@@ -45,11 +45,13 @@ Result = Rootfs | Files
 class Vertex:
     """A step; `name` as users see it, `line` of the Dockerfile (0: of none).
 
-    `hidden`: nobody is shown it. `ready`: its result is there already.
+    `hidden`: nobody is shown it. `ready`: its result is there already; `fresh`: only since this build
+    has fetched it.
     """
 
     hidden = False
     ready = False
+    fresh = False
 
     def __init__(self, name: str, inputs: Sequence[Vertex] = (), *, line: int = 0) -> None:
         self.name = name

@@ -45,6 +45,7 @@ class ImageResolver:
         self._pull = pull
         self._several = several
         self._known: dict[tuple[str, str], Image] = {}
+        self._fetched: set[str] = set()  # images of which layers came only now
 
     async def resolve(self, name: str, platform: str) -> Image:
         """The image called `name` for `platform` ("": this host's). Raises NotFound, Unauthorized, Unavailable."""
@@ -69,7 +70,9 @@ class ImageResolver:
         if not target:  # what a registry has had it under
             same = [one for one in names.of(image.id) if one.digest and one.repository == reference.repository]
             target = str(same[0].digest) if same else ""
-        return ImageFiles(shown or f"FROM {reference.full()}", image, reference=reference, target=target, line=line)
+        made = ImageFiles(shown or f"FROM {reference.full()}", image, reference=reference, target=target, line=line)
+        made.fresh = image.id in self._fetched
+        return made
 
     async def _find(self, name: str, reference: Reference, platform: str, part: Any) -> Image:
         images = self._job.solver.images
@@ -80,7 +83,11 @@ class ImageResolver:
             except NotFound:
                 pass
 
+        fetched = False
+
         def progress(message: dict[str, Any]) -> None:
+            nonlocal fetched
+            fetched |= message.get("status") == "Pull complete"
             detail = message.get("progressDetail") or {}
             if message.get("id"):
                 name, word = str(message["id"]), str(message.get("status", ""))
@@ -89,4 +96,7 @@ class ImageResolver:
 
         auth = await self._job.client.credentials(reference.domain)
         await images.pull(reference, auth=auth, platform=platform, progress=progress)
-        return images.platforms.choose(name, wanted)
+        found = images.platforms.choose(name, wanted)
+        if fetched:
+            self._fetched.add(found.id)
+        return found
