@@ -47,3 +47,26 @@ async def blocks(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes
                 del buffer[:size]
     if buffer:
         yield bytes(buffer)
+
+
+async def ahead(items: AsyncIterator[T], depth: int = 2) -> AsyncIterator[T]:
+    """The same items, up to `depth` of them made while those before are used."""
+    ready: asyncio.Queue[tuple[T] | None] = asyncio.Queue(depth)
+
+    async def make() -> None:
+        try:
+            async with closing(items) as given:
+                async for item in given:
+                    await ready.put((item,))
+        finally:
+            if not making.cancelling():
+                await ready.put(None)
+
+    making = asyncio.ensure_future(make())
+    try:
+        while (found := await ready.get()) is not None:
+            yield found[0]
+        await making
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)

@@ -17,7 +17,7 @@ from dockyard.engine.images.manifests import ManifestRow
 from dockyard.engine.images.names import NameRow
 from dockyard.engine.images.platforms import Listed
 from dockyard.engine.images.progress import Progress
-from dockyard.generators import blocks, closing
+from dockyard.generators import ahead, blocks, closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.digest import digest_of
 from dockyard.oci.manifest import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, INDEXES, OCI_LAYER_GZIP, Manifest
@@ -228,7 +228,7 @@ class Pusher:
 
         async def pieces() -> AsyncIterator[bytes]:
             packing = self._images.layers.pack(layer.chain_id)
-            async with closing(packing) as packed, closing(compressed(packed, progress)) as found:
+            async with closing(ahead(packing)) as packed, closing(ahead(compressed(packed, progress))) as found:
                 async for piece in found:
                     yield piece
 
