@@ -10,7 +10,6 @@ import random
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from dockyard.linux.nftables import Nftables, NftablesError
 from dockyard.networks import dns_messages
@@ -163,9 +162,11 @@ class DnsServer:
         addresses = self._lookup(question.name.lower())
         if addresses is None:
             return None
-        version = {A: 4, AAAA: 6}.get(question.type)
-        found = [address for address in addresses if ip_address(address).version == version]
-        random.shuffle(found)
+        found = []
+        if question.type in (A, AAAA):
+            found = [address for address in addresses if (":" in address) == (question.type == AAAA)]
+        if len(found) > 1:
+            random.shuffle(found)
         return dns_messages.answer(query, question, [dns_messages.address_record(address) for address in found])
 
     def _on_connection(self) -> None:
