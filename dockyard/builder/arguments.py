@@ -23,9 +23,11 @@ class Arguments:
         self._declared: dict[str, str | None] = {}
         self._used: set[str] = set()
 
-    def stage(self) -> Arguments:
-        """The arguments at the start of a stage: nothing is declared yet."""
+    def stage(self, base: Arguments | None = None) -> Arguments:
+        """The arguments at the start of a stage: nothing is declared yet but what the stage below it has declared."""
         inner = Arguments(self._given, self._platform)
+        if base is not None:
+            inner._declared = dict(base._declared)
         inner._global = self._global
         inner._used = self._used
         return inner
@@ -66,11 +68,12 @@ class Arguments:
             worth = self._worth(name, default)
             if worth is not None:
                 found[name] = worth
-        for name in sorted(PREDEFINED):
-            given = self._given.get(name)
-            if given is not None:
-                found.setdefault(name, given)
-        return found
+        return {**self.predefined(), **found}
+
+    def predefined(self) -> dict[str, str]:
+        """Those that need no ARG, where the client has given them."""
+        given = {name: self._given.get(name) for name in sorted(PREDEFINED)}
+        return {name: value for name, value in given.items() if value is not None}
 
     def declared(self) -> dict[str, str]:
         """Those that the stage has declared, also without a value."""

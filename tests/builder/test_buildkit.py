@@ -549,6 +549,44 @@ async def test_a_secret_variable_is_not_in_the_name_of_its_step(client: Client) 
     assert any('[ "****" = hush ] # plain' in step.name for step in outcome.steps.values())
 
 
+async def test_stages_know_the_arguments_of_those_they_are_based_on(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS maker\nARG A=one\nARG B\nENV X=env\nARG X=arg\nARG A\nRUN [ $A.$B.$X = one.given.arg ]\n"
+        "FROM maker AS next\nARG D=$A\nRUN [ $A.$B.$D.$X = one.given.one.env ]\nENV A=two\n"
+        "FROM next\nARG Z\nARG D=late\nRUN [ $A.$B.$D.$X.$Z = two.given.late.env. ]\n",
+    )
+    outcome = await client.build({"build-arg:B": "given"})
+    assert any("[ two.given.late.env." in step.name for step in outcome.steps.values())
+    config = engine.inspect(outcome.image)["Config"]
+    assert config["Env"][1:] == ["X=env", "A=two"]
+    made = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", outcome.image).splitlines()
+    assert made[0].startswith("RUN |5 A=two B=given X=env D=late Z= /bin/sh -c ")
+
+
+async def test_proxies_given_are_in_run_alone_and_before_those_of_env(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox\nENV no_proxy=own\nENV SAW=$HTTP_PROXY.\n"
+        "RUN [ $no_proxy.$NO_PROXY.$http_proxy.$HTTP_PROXY.$SAW = b.b.a.a.. ]\nENV KEPT=$no_proxy\n",
+    )
+    outcome = await client.build({"build-arg:HTTP_PROXY": "a", "build-arg:NO_PROXY": "b"})
+    assert engine.inspect(outcome.image)["Config"]["Env"][1:] == ["no_proxy=own", "SAW=.", "KEPT=own"]
+
+
+async def test_triggers_are_counted_and_named(engine: EngineProcess, client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS base\nONBUILD ARG A=one\nONBUILD RUN [ $A = one ]\nFROM base\nRUN [ $A = one ] && true\n",
+    )
+    outcome = await client.build()
+    names = [step.name for step in outcome.steps.values()]
+    assert "[stage-1 1/3] ONBUILD RUN [ one = one ]" in names
+    assert "[stage-1 2/3] RUN [ one = one ] && true" in names
+    made = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", outcome.image).splitlines()
+    assert not any(line.startswith("ONBUILD") for line in made)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [

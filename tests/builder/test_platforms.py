@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.builder.exec.emulation import emulated, missing_emulator
+from dockyard.builder.frontend.platforms import crossing
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import host
 from tests.builder.test_buildx import Buildx, plugins
@@ -37,6 +38,44 @@ def test_an_index_has_an_image_for_each_platform_in_the_order_asked_for(buildx: 
     assert (buildx.folder / f"out/linux_{OTHER}/what").read_text() == f"{HERE} linux/{OTHER} {OTHER}\n"
     buildx("build", "--platform", BOTH, "-o", "type=local,dest=together,platform-split=false", ".")
     assert (buildx.folder / "together/what").exists()
+
+
+@needs_buildx
+def test_steps_tell_where_they_run_and_what_for(buildx: Buildx) -> None:
+    write(buildx, CROSS.replace("FROM scratch", "RUN echo again\nFROM maker AS next\nRUN true\nFROM scratch AS last"))
+    said = buildx("build", "--progress=plain", "--no-cache", "--platform", BOTH, "-o", "out", ".")
+    for step in (
+        f"[{HERE}->{OTHER} maker 2/3] RUN echo",
+        f"[{HERE} maker 2/3] RUN echo",
+        f"[{HERE}->{OTHER} maker 3/3] RUN echo again",
+        f"[linux/{OTHER} last 1/1] COPY",
+        f"[{HERE} last 1/1] COPY",
+    ):
+        assert step in said
+    said = buildx("build", "--progress=plain", "--no-cache", "--platform", BOTH, "--target", "next", "-o", "out", ".")
+    assert f"[{HERE} next 1/1] RUN true" in said
+
+
+def test_the_platform_of_a_step_and_what_it_builds_for() -> None:
+    here = Platform("amd64", "linux")
+    assert crossing(here, {}) == "linux/amd64 "
+    assert crossing(here, {"TARGETPLATFORM": "linux/amd64"}) == "linux/amd64 "
+    assert crossing(here, {"TARGETPLATFORM": "linux/arm"}) == "linux/amd64->arm/v7 "
+    assert crossing(here, {"TARGETARCH": "arm64"}) == "linux/amd64->arm64 "
+    assert crossing(here, {"TARGETOS": "darwin"}) == "linux/amd64->darwin/amd64 "
+    assert crossing(here, {"TARGETPLATFORM": "a/b/c/d", "TARGETOS": ""}) == "linux/amd64 "
+
+
+@needs_buildx
+def test_one_platform_is_not_several(buildx: Buildx) -> None:
+    write(buildx, "FROM scratch\nCOPY Dockerfile /\n")
+    one = ("--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "--platform", str(HERE))
+    said = buildx("build", "--progress=plain", "--no-cache", *one, "-o", "out", ".")
+    assert f"[{HERE} 1/1] COPY" in said
+    assert (buildx.folder / "out" / str(HERE).replace("/", "_") / "Dockerfile").exists()
+    two = ("--build-arg", "BUILDKIT_MULTI_PLATFORM=0", "--platform", BOTH)
+    said = buildx("build", *two, "-o", "other", ".", check=False)
+    assert "conflicting config: returning multiple target platforms is not allowed" in said
 
 
 @needs_buildx

@@ -26,8 +26,9 @@ from dockyard.dockerfile.instructions import Command, Copy, Instruction
 from dockyard.dockerfile.substitution import expand
 from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import ContainerConfig, ImageConfig
-from dockyard.oci.manifest import host, parse_platform
+from dockyard.oci.manifest import host, normalized, parse_platform
 from dockyard.oci.reference import Reference
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -152,8 +153,12 @@ class Conversion:
             return StageBuild(stage, named.vertex, copied(named.config), list(named.history), own, 0, "")
         begun = await self._begin(stage)
         steps = Steps(self, begun, self._file.escape)
-        for trigger in begun.take_triggers():
+        triggers = begun.take_triggers()
+        begun.total += len(triggers)
+        begun.prefix = "ONBUILD "
+        for trigger in triggers:
             await steps.do(instructions.parse_trigger(trigger, classic=False), stage.line)
+        begun.prefix = ""
         for step, line in zip(stage.steps, stage.lines, strict=True):
             try:
                 await steps.do(step, line)
@@ -168,31 +173,37 @@ class Conversion:
         platform = self._platform(stage)
         total = sum(_counts(step) for step in stage.steps)
         shown = "" if len(self._plan.stages) == 1 else f"{stage.name or f'stage-{stage.index}'} "
-        if self.request.several_platforms:
-            shown = f"{platform or self.request.platform} {shown}"
+        where = self._shown_platform(platform)
         base = stages.find(self._plan.stages[: stage.index], name)
-        arguments = self._arguments.stage()
         if base is not None and base.name == name.lower():
             found = self._done[base.index]
-            config = copied(found.config)
-            vertex = self.contexts.as_base(found.vertex)
-            return StageBuild(stage, vertex, config, list(found.history), arguments, total, shown)
+            vertex, known = self.contexts.as_base(found.vertex), self._arguments.stage(found.arguments)
+            begun = StageBuild(stage, vertex, copied(found.config), list(found.history), known, total, shown)
+            return begun.take_over(found)
+        arguments = self._arguments.stage()
         if name == SCRATCH:
             empty = ImageConfig(
                 architecture="", os=self._system(), config=ContainerConfig(env=[DEFAULT_PATH], working_dir="/")
             )
-            return StageBuild(stage, Scratch(), empty, [], arguments, total, shown)
+            return StageBuild(stage, Scratch(), empty, [], arguments, total, shown, where)
         named = await self.contexts.named(name, self.images, self.request)
         if named is not None:
             vertex = self.contexts.as_base(named.vertex)
             return StageBuild(
-                stage, vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown
+                stage, vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown, where
             )
         image = await self.images.resolve(name, platform or self.request.platform)
-        begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown)
+        begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown, where)
         shown = begun.next_name(f"FROM {Reference.parse(name).or_latest().full()}")
         begun.vertex = self.images.files(name, image, shown=shown, line=stage.line)
         return begun
+
+    def _shown_platform(self, own: str) -> Platform | None:
+        """What the names of a stage's steps have as its platform: nothing in a build for one."""
+        if not self.request.several_platforms:
+            return None
+        asked = own or self.request.platform
+        return normalized(parse_platform(asked)) if asked else host()
 
     def _system(self) -> str:
         """What is built for: Windows and others can be, out of nothing."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dockyard.builder.arguments import PREDEFINED, Arguments
+from dockyard.builder.arguments import Arguments
 from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command as RunOrder
 from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy as CopyVertex
 from dockyard.builder.files import CopyOrder, From, MakeDirectory, Selection, Stack
+from dockyard.builder.frontend.platforms import crossing
 from dockyard.builder.graph.request import Line
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.local import LocalDirectory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dockyard.builder.frontend.conversion import Conversion
 
 SCRIPT_FOLDER = "/dev/pipes/"
+NO_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 HIDDEN = "****"  # a secret in a step's name
 
 
@@ -54,20 +56,37 @@ class StageBuild:
     arguments: Arguments
     total: int
     shown: str
+    platform: Platform | None = None  # where its steps run, if that is said with their names
+    # ARG and ENV, whichever came last
+    variables: dict[str, str] = field(default_factory=dict)
     count: int = 0
+    prefix: str = ""  # of the names of steps at the moment
     lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert self.config.config is not None
+        self.variables.update(item.partition("=")[::2] for item in self.config.config.env or ())
+
+    def take_over(self, base: StageBuild) -> StageBuild:
+        """Itself, with what it has from the stage that it is based on."""
+        self.platform = base.platform
+        self.variables = {**base.variables, **self.variables}
+        return self
 
     def next_name(self, text: str) -> str:
         """The name of the next step that is counted."""
         self.count += 1
-        return f"[{self.shown}{self.count:>{len(str(self.total))}}/{self.total}] {text}"
+        where = "" if self.platform is None else crossing(self.platform, self.environment())
+        return f"[{where}{self.shown}{self.count:>{len(str(self.total))}}/{self.total}] {self.prefix}{text}"
 
     def environment(self) -> dict[str, str]:
-        """What variables stand for: the image's ENV goes before arguments."""
-        values = self.arguments.values()
-        assert self.config.config is not None
-        values.update(item.partition("=")[::2] for item in self.config.config.env or ())
-        return values
+        """What variables stand for."""
+        return dict(self.variables)
+
+    def declared(self) -> list[str]:
+        """The arguments declared up to here, with what their names stand for."""
+        worth = {**self.arguments.values(), **self.variables}
+        return [f"{name}={worth.get(name, '')}" for name in self.arguments.declared()]
 
     def take_triggers(self) -> list[str]:
         """What the base image asks of its children (ONBUILD); it is asked once."""
@@ -95,14 +114,15 @@ class Steps:
             Command: self._command,
             Copy: self._copy,
             HealthCheck: self._configure,
-            Pairs: self._configure,
+            Pairs: self._pairs,
             Text: self._text,
             Words: self._configure,
         }
 
     async def do(self, instruction: Instruction, line: int) -> None:
         """Add one instruction. Raises InvalidParameter."""
-        if not isinstance(instruction, Command | HealthCheck):
+        trigger = isinstance(instruction, Text) and instruction.word == "ONBUILD"
+        if not trigger and not isinstance(instruction, Command | HealthCheck):
             known = {**self._state.environment(), **self._state.arguments.declared()}
             own = {name for name, _ in instruction.arguments} if isinstance(instruction, Arg) else set()
             for name in variables(instruction.shown):
@@ -124,7 +144,15 @@ class Steps:
     # -- configuration alone
 
     async def _configure(self, step: Instruction, line: int) -> None:
-        self._note(self._configuring.apply(step))
+        created_by = self._configuring.apply(step)
+        if not (isinstance(step, Text) and step.word == "ONBUILD"):
+            self._note(created_by)
+
+    async def _pairs(self, step: Pairs, line: int) -> None:
+        names = [self._expand(name) for name, _ in step.pairs] if step.word == "ENV" else ()
+        await self._configure(step, line)
+        known = dict(item.partition("=")[::2] for item in self._config.env or ())
+        self._state.variables.update({name: known[name] for name in names})
 
     async def _arg(self, step: Arg, line: int) -> None:
         shown = []
@@ -133,6 +161,8 @@ class Steps:
             value = self._expand(value) if value is not None else None
             self._state.arguments.declare(name, value)
             worth = self._state.arguments.values().get(name)
+            if worth is not None and name not in NO_VARIABLES:
+                self._state.variables[name] = worth
             shown.append(name if worth is None else f"{name}={worth}")
         self._note("ARG " + " ".join(shown))
 
@@ -157,13 +187,12 @@ class Steps:
         if step.word != "RUN":
             await self._configure(step, line)
             return
-        state, arguments = self._state, self._state.arguments
-        own = {item.partition("=")[0] for item in self._config.env or ()}
-        given = {name: value for name, value in arguments.values().items() if name not in own}
-        keyed = [f"{name}={value}" for name, value in given.items() if arguments.counts_for_cache(name)]
-        for name, value in [*given.items()]:
-            if name in PREDEFINED:  # programs look for either
-                given.setdefault(name.swapcase(), value)
+        state = self._state
+        proxies = state.arguments.predefined()
+        for name, value in [*proxies.items()]:  # programs look for either
+            proxies.setdefault(name.swapcase(), value)
+        variables = [f"{name}={value}" for name, value in state.variables.items()]
+        environment = [f"{name}={value}" for name, value in {**state.variables, **proxies}.items()]
         inputs, mounts = [state.vertex], []
         words = self._words(step)
         if step.interpreter:
@@ -181,10 +210,10 @@ class Steps:
             raise InvalidParameter("network.host is not allowed")
         order = RunOrder(
             words,
-            (*(self._config.env or ()), *(f"{name}={value}" for name, value in sorted(given.items()))),
+            tuple(environment),
             self._config.working_dir or "/",
             self._config.user,
-            (*keyed, *(self._config.env or ())),
+            tuple(variables),
             tuple(mounts),
             network or self._request.network,
             self._host(privileged=step.security == "insecure"),
@@ -195,7 +224,8 @@ class Steps:
         secret = [mount.env for mount in mounts if mount.kind == "secret" and mount.env]
         vertex = Run(state.next_name(self._with_values(shown, secret)), inputs, order, line=line)
         vertex.text = step.shown
-        counted = f"|{len(keyed)} {' '.join(keyed)} " if keyed else ""
+        declared = state.declared()
+        counted = f"|{len(declared)} {' '.join(declared)} " if declared else ""
         self._add(vertex, f"RUN {counted}{' '.join(words)}")
 
     def _platform(self) -> Platform:

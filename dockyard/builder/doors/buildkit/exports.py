@@ -12,10 +12,9 @@ from dockyard.builder.attestations.making import attestations_of
 from dockyard.builder.attestations.provenance import Request
 from dockyard.builder.attestations.statements import PROVENANCE
 from dockyard.builder.attestations.wanted import wanted_attestations
-from dockyard.builder.attributes import flag
 from dockyard.builder.doors.buildkit.build import Predicate
 from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
-from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of
+from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of, several_platforms
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.files import export_directory, export_tar
@@ -48,7 +47,7 @@ async def export_all(
 ) -> dict[str, str]:
     """Write all outputs and caches of a build that is done. What the client is told."""
     found = in_order(found, platforms_of(build.options))
-    several = len(found) > 1 or flag(build.options, "multi-platform")
+    several = len(found) > 1 or several_platforms(build.options)
     packed = PackedLayers(build.job)
     wanted = wanted_attestations(build.options)
     began = int(build.began * 1e9)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from dockyard.builder.attributes import flag
 from dockyard.builder.graph.request import BuildRequest, Built
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
@@ -50,6 +51,18 @@ def platforms_of(options: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(str(normalized(parse_platform(platform))) for platform in asked))
 
 
+def several_platforms(options: Mapping[str, str]) -> bool:
+    """Whether results are of several platforms, which one alone can be by request. Raises InvalidParameter."""
+    count = len(platforms_of(options))
+    for name in ("build-arg:BUILDKIT_MULTI_PLATFORM", "multi-platform"):
+        if options.get(name):
+            several = flag(options, name)
+            if count > 1 and not several:
+                raise InvalidParameter("conflicting config: returning multiple target platforms is not allowed")
+            return several
+    return count > 1
+
+
 def cache_sources(options: Mapping[str, str]) -> list[CacheEntry]:
     """What `--cache-from` names. Raises InvalidParameter."""
     found = [CacheEntry("registry", {"ref": name}) for name in options.get("cache-from", "").split(",") if name]
@@ -76,7 +89,7 @@ def request_of(
         options.get("filename", "Dockerfile"),
         target=options.get("target", ""),
         platform=platforms[0] if platforms else "",
-        several_platforms=len(platforms) > 1,
+        several_platforms=several_platforms(options),
         arguments=arguments,
         labels=_prefixed(options, "label:"),
         no_cache=None if no_cache is None else [name for name in no_cache.split(",") if name],
