@@ -9,6 +9,8 @@ from tests.engine_process import EngineProcess
 
 COUNT = "i=0; while [ $i -lt {} ]; do echo n $i; i=$((i+1)); done; echo end"
 
+UNTIL_TOLD = "until [ -e /go ]; do usleep 50000; done"  # a container, by an exec
+
 
 @contextmanager
 def attached(engine: EngineProcess, name: str, query: str = "stream=1&stdout=1&stderr=1") -> Iterator[socket.socket]:
@@ -45,7 +47,7 @@ def numbers(data: bytes) -> list[int]:
 
 
 def test_log_and_stream_join_without_gap_or_overlap(engine: EngineProcess) -> None:
-    slowly = "i=0; while [ $i -lt 3000 ]; do echo n $i; i=$((i+1)); [ $((i%10)) = 0 ] && usleep 20000; done"
+    slowly = "i=0; until [ -e /stop ]; do echo n $i; i=$((i+1)); [ $((i%10)) = 0 ] && usleep 20000; done"
     engine.docker("run", "-d", "--name", "joint", "--log-opt", "max-size=30k", "--log-opt", "max-file=5", "busybox",
                   "sh", "-c", slowly)  # fmt: skip
     found = []
@@ -53,32 +55,40 @@ def test_log_and_stream_join_without_gap_or_overlap(engine: EngineProcess) -> No
         with attached(engine, "joint", "logs=1&stream=1&stdout=1&stderr=1") as wire:
             begun = b""
             while len(begun) < 8_000:
-                begun += wire.recv(65536)
+                begun += (more := wire.recv(65536))
+                assert more
             if len(found) == 3:
+                engine.docker("exec", "joint", "touch", "/stop")
                 begun += everything(wire)
             found.append(begun)
     for data in found:
         whole = data if data is found[3] else data[: data.rindex(b"\1\0\0\0")]
         told = numbers(unframed(whole))
         assert told == list(range(told[0], told[0] + len(told)))
-    assert numbers(unframed(found[3]))[-1] == 2999
+    assert numbers(unframed(found[3]))[-1:] == numbers(engine.docker("logs", "--tail", "1", "joint").encode())
+    engine.docker("wait", "joint")
     engine.docker("rm", "joint")
 
 
 def test_a_line_that_is_not_whole_comes_once(engine: EngineProcess) -> None:
-    engine.docker("run", "-d", "--name", "half", "busybox", "sh", "-c", "printf begun; sleep 2; echo ' and ended'")
-    time.sleep(0.5)
+    halting = f"printf begun; {UNTIL_TOLD}; echo ' and ended'"
+    engine.docker("run", "-d", "--name", "half", "busybox", "sh", "-c", halting)
     with attached(engine, "half", "logs=1&stream=1&stdout=1&stderr=1") as wire:
+        engine.docker("exec", "half", "touch", "/go")
         assert unframed(everything(wire)) == b"begun and ended\n"
+    engine.docker("wait", "half")
     engine.docker("rm", "half")
 
 
 def test_a_late_client_that_does_not_read_holds_nobody_up(engine: EngineProcess) -> None:
-    engine.docker("run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 1; head -c 8000000 /dev/zero; echo end")
+    engine.docker(
+        "run", "-d", "--name", "busy", "busybox", "sh", "-c", f"{UNTIL_TOLD}; head -c 8000000 /dev/zero; echo end"
+    )
     with attached(engine, "busy") as wire, attached(engine, "busy") as quick:
+        engine.docker("exec", "busy", "touch", "/go")
         begin = time.monotonic()
-        engine.docker("wait", "busy", timeout=20)
-        assert time.monotonic() - begin < 15  # it ran to its end although nobody has read
+        engine.docker("wait", "busy", timeout=60)
+        assert time.monotonic() - begin < 50  # it ran to its end although nobody has read
         assert len(unframed(everything(quick))) == 8_000_004
         assert len(unframed(everything(wire))) == 8_000_004  # and all of it is there
     engine.docker("rm", "busy")
@@ -88,8 +98,9 @@ def test_a_client_that_lags_far_behind_is_waited_for_and_gets_everything(engine:
     """More than is kept on disk for it (shim/overflow.py)."""
     size = 320_000_000
     engine.docker("run", "-d", "--name", "far", "--log-driver", "none", "busybox",
-                  "sh", "-c", f"sleep 1; head -c {size} /dev/zero; echo end")  # fmt: skip
+                  "sh", "-c", f"{UNTIL_TOLD}; head -c {size} /dev/zero; echo end")  # fmt: skip
     with attached(engine, "far") as wire:
+        engine.docker("exec", "far", "touch", "/go")
         time.sleep(6)
         assert engine.inspect("far")["State"]["Running"]  # it waits
         got = end = 0
@@ -106,8 +117,9 @@ def test_a_client_that_lags_far_behind_is_waited_for_and_gets_everything(engine:
 
 def test_nobody_waits_for_a_client_that_has_gone_without_reading(engine: EngineProcess) -> None:
     engine.docker("run", "-d", "-i", "--name", "left", "--log-driver", "none", "busybox",
-                  "sh", "-c", "sleep 1; head -c 320000000 /dev/zero; cat")  # fmt: skip
+                  "sh", "-c", f"{UNTIL_TOLD}; head -c 320000000 /dev/zero; cat")  # fmt: skip
     with attached(engine, "left", "stream=1&stdin=1&stdout=1&stderr=1") as wire:
+        engine.docker("exec", "left", "touch", "/go")
         wire.sendall(b"x" * 200_000)  # more than the pipe holds: it waits for the process
         time.sleep(3)
     with attached(engine, "left") as wire:
