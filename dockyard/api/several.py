@@ -96,7 +96,7 @@ class Several:
                 done.put_nowait((part, well))
 
         def begin(part: Part) -> None:
-            if part.key in skipped:
+            if part.key in skipped or call.http.gone:  # (nobody waits for it: what is not begun need not be)
                 progress.send({"Key": part.key, "Skipped": True})
                 done.put_nowait((part, False))
                 return

@@ -176,3 +176,17 @@ services:
     )
     compose("up", "-d", "a")
     assert "nowhere.env not found" in compose.error("up", "-d")
+
+
+def test_a_container_that_a_killed_command_was_to_put_in_the_place_of_another_goes(
+    compose: ComposeFolder, engine: EngineProcess
+) -> None:
+    compose.write("services: {a: {image: busybox, command: sleep 1000, init: true, scale: 2}}")
+    compose("up", "-d")
+    name = compose.folder.name
+    before = engine.docker("ps", "-q", "--filter", f"name={name}").split()
+    labels = engine.inspect(f"{name}-a-1")["Config"]["Labels"] | {"com.docker.compose.replace": "a-1"}
+    given = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    engine.docker("create", "--name", f"0123456789ab_{name}-a-1", *given, "busybox", "sleep", "1000")
+    compose("up", "-d")
+    assert sorted(engine.docker("ps", "-aq", "--filter", f"name={name}").split()) == sorted(before)

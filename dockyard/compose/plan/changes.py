@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockyard.compose.errors import ComposeError
@@ -51,19 +52,28 @@ def plan_service(
         )
     plan = ServicePlan(name)
     digest = service_hash(service)
-    there = list(containers)
+    every = list(containers)
+    half_made = [one for one in every if _is_half_made(one, every)]
+    there = [one for one in every if one not in half_made]
     for one in there:
         reason = why_recreate(service, digest, one, resources, strategy)
         if reason:
             plan.reasons[one.id] = reason
     # what is up to date stays, low numbers first; what there is too much of goes from the other end
     there.sort(key=lambda one: (one.id in plan.reasons, one.number, one.row.get("Created", 0)))
-    plan.remove = there[expected:]
+    plan.remove = half_made + there[expected:]
     for one in there[:expected]:
         (plan.recreate if one.id in plan.reasons else plan.keep).append(one)
     following = max((one.number for one in there), default=0) + 1
     plan.create = list(range(following, following + expected - len(there)))
     return plan
+
+
+def _is_half_made(container: Observed, every: Iterable[Observed]) -> bool:
+    """Whether it was to take the place of another one, which is still there: its command was killed in between."""
+    if labels.REPLACES not in container.labels or not re.match(r"[0-9a-f]{12}_", container.name):
+        return False
+    return any(other is not container and other.number == container.number for other in every)
 
 
 def why_recreate(service: Tree, digest: str, container: Observed, resources: Resources, strategy: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dockyard.client.errors import APIError
+from dockyard.client.errors import APIError, Conflict
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.model.checks import check_container_names
 from dockyard.compose.plan import labels
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from dockyard.compose.run.build import BuildRequest
 
 Tree = dict[str, Any]
+
+STOPS = 3  # times that a container is stopped to be removed
 
 
 class CreateRequest(NamedTuple):
@@ -63,7 +65,15 @@ def create(application: Application, request: CreateRequest) -> Converged:
         there = application.engine.containers(project.name, one_off=None)
     there = _without_orphans(application, request, there)
     converged = Converged(application, request, there, images, networks, volumes)
-    if at_once is None or not converged.make_all(at_once):
+    try:
+        if at_once is None or not converged.make_all(at_once):
+            converged.run()
+    except Conflict:
+        # what a killed command had asked for may just have been done: then there is more than there was
+        now = application.engine.containers(project.name, one_off=None)
+        if {one.id for one in now} <= {one.id for one in there} | converged.made:
+            raise
+        converged = Converged(application, request, now, images, ensure_networks(application), volumes)
         converged.run()
     return converged
 
@@ -113,6 +123,7 @@ class Converged:
         self._lock = threading.Lock()
         self.containers: dict[str, list[Observed]] = {name: [] for name in application.project.services}
         self.reasons: dict[str, str] = {}
+        self.made: set[str] = set()  # the IDs of what was made
         for one in there:
             if not one.one_off:
                 self.containers.setdefault(one.service, []).append(one)
@@ -147,6 +158,7 @@ class Converged:
 
         def done(status: int, answer: Tree) -> None:
             row["Id"] = one.id = str(answer["Id"])
+            self.made.add(one.id)
             self.containers[wanted.service].append(one)
             steps.done(status, answer)
 
@@ -264,8 +276,7 @@ class Converged:
         )
         try:
             created = self.make(service, wanted, quiet=True, alias=final)
-            engine.stop(old.id, self._request.timeout)
-            engine.remove(old.id)
+            self._remove_stopped(old)
             engine.post(f"/containers/{created.id}/rename", name=final)
         except APIError as error:
             application.progress.event(event, error.message, ERROR)
@@ -273,6 +284,17 @@ class Converged:
         created.row["Names"] = [f"/{final}"]
         application.progress.event(event, "Recreated")
         return created
+
+    def _remove_stopped(self, old: Observed) -> None:
+        """Stop a container and remove it; again when something that a killed command has begun has started it since."""
+        for attempt in range(STOPS):
+            self._application.engine.stop(old.id, self._request.timeout)
+            try:
+                self._application.engine.remove(old.id)
+                return
+            except Conflict:
+                if attempt == STOPS - 1:
+                    raise
 
     def _image_volumes(self, name: str) -> tuple[str, ...]:
         image = self._application.engine.image(self._application.project.image_of(name))
@@ -332,6 +354,7 @@ class Converged:
                     f"/networks/{application.project.networks[key]['name']}/connect",
                     {"Container": made["Id"], "EndpointConfig": endpoint(service, key, full, application.warn)},
                 )
+        self.made.add(str(made["Id"]))
         steps.done(201, made)
         row = {"Id": made["Id"], "Names": [f"/{wanted.name}"], "State": "created", "Labels": body["Labels"]}
         return Observed(row, engine.separator)
