@@ -787,3 +787,16 @@ async def test_a_platform_of_an_unknown_variable_is_said(client: Client, text: s
     failure = (await client.build()).failure
     assert failure is not None
     assert said in failure.message
+
+
+async def test_one_directory_may_be_sent_for_many_builds_at_one_time(client: Client) -> None:
+    (client.directories["context"] / "file").write_text("x")
+    write(client, "FROM busybox\nCOPY file /f\n")
+
+    async def build(number: int) -> str:
+        another = Client(client.path, client.directories["context"], key="the same")
+        (client.directories["context"] / f"more{number}").write_text("x")
+        return (await another.build({"build-arg:N": str(number)})).image
+
+    images = await asyncio.gather(*map(build, range(6)))
+    assert len(set(images)) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ class StoredContext:
         self.folder = folder
         self.name = name
         self.busy = 0
+        self._saving = threading.Lock()
         self._index = self._load() or Index(name, "pack-0", {}, time.time())
         self.pack = _opened(folder / self._index.pack)
         self.end = self.pack.seek(0, os.SEEK_END)
@@ -77,6 +79,10 @@ class StoredContext:
 
     def save(self, files: dict[str, Kept]) -> None:
         """Note what has been received, once it is on the disk; to be called in a thread."""
+        with self._saving:  # of two builds that end at one time one after the other
+            self._save(files)
+
+    def _save(self, files: dict[str, Kept]) -> None:
         self.known = self._index.files = files
         self._index.used = time.time()
         os.fdatasync(self.pack.fileno())

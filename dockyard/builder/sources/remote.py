@@ -61,6 +61,7 @@ class RemoteContext(Vertex):
         self._client = client
         self.url = url
         self._upload = upload
+        self.alone = False  # it was a Dockerfile and no archive
         self.found = ""  # the digest of what was behind the URL, hexadecimal
 
     def definition(self) -> str:
@@ -77,6 +78,7 @@ class RemoteContext(Vertex):
             plain = await asyncio.to_thread(uncompressed, file)
             if plain is None:
                 tree = ArchiveTree()
+                self.alone = True
                 file.seek(0)
                 tree.add("Dockerfile", file.read(contexts.LARGEST_DOCKERFILE))
                 file.close()

@@ -223,6 +223,8 @@ class Build:
         files = await self.job.result(context)
         assert isinstance(files, Files)
         found = files.tree.find(path)
+        if found is None and isinstance(context, RemoteContext) and context.alone:
+            found = files.tree.find("Dockerfile")  # it is all that is there, whatever it is called
         if found is None or found.directory:
             raise InvalidParameter(f"failed to read dockerfile: open {path}: no such file or directory")
         if found.entry.size > LARGEST_DOCKERFILE:
