@@ -78,8 +78,9 @@ class Signer:
         self, *signatures: tuple[bytes, str], size: int | None = None, referrer: bool = False, api: bool = False
     ) -> None:
         layers = []
-        for payload, signed in signatures:
+        for payload in {payload for payload, _ in signatures}:
             await self.repository.upload_bytes(payload)
+        for payload, signed in signatures:
             layer = described(PAYLOAD, payload, annotations={SIGNATURE: signed})
             layers.append({**layer, "size": size} if size is not None else layer)
         await self.repository.upload_bytes(b"{}")
