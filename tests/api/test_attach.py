@@ -9,7 +9,7 @@ from tests.engine_process import EngineProcess
 
 COUNT = "i=0; while [ $i -lt {} ]; do echo n $i; i=$((i+1)); done; echo end"
 
-UNTIL_TOLD = "until [ -e /go ]; do usleep 50000; done"  # a container, by an exec
+UNTIL_TOLD = "until [ -e /go ]; do usleep 50000; done"  # a container, by an exec that may end with it
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def test_log_and_stream_join_without_gap_or_overlap(engine: EngineProcess) -> No
                 begun += (more := wire.recv(65536))
                 assert more
             if len(found) == 3:
-                engine.docker("exec", "joint", "touch", "/stop")
+                engine.run_docker("exec", "joint", "touch", "/stop")
                 begun += everything(wire)
             found.append(begun)
     for data in found:
@@ -74,7 +74,7 @@ def test_a_line_that_is_not_whole_comes_once(engine: EngineProcess) -> None:
     halting = f"printf begun; {UNTIL_TOLD}; echo ' and ended'"
     engine.docker("run", "-d", "--name", "half", "busybox", "sh", "-c", halting)
     with attached(engine, "half", "logs=1&stream=1&stdout=1&stderr=1") as wire:
-        engine.docker("exec", "half", "touch", "/go")
+        engine.run_docker("exec", "half", "touch", "/go")
         assert unframed(everything(wire)) == b"begun and ended\n"
     engine.docker("wait", "half")
     engine.docker("rm", "half")
@@ -85,7 +85,7 @@ def test_a_late_client_that_does_not_read_holds_nobody_up(engine: EngineProcess)
         "run", "-d", "--name", "busy", "busybox", "sh", "-c", f"{UNTIL_TOLD}; head -c 8000000 /dev/zero; echo end"
     )
     with attached(engine, "busy") as wire, attached(engine, "busy") as quick:
-        engine.docker("exec", "busy", "touch", "/go")
+        engine.run_docker("exec", "busy", "touch", "/go")
         begin = time.monotonic()
         engine.docker("wait", "busy", timeout=60)
         assert time.monotonic() - begin < 50  # it ran to its end although nobody has read
@@ -100,7 +100,7 @@ def test_a_client_that_lags_far_behind_is_waited_for_and_gets_everything(engine:
     engine.docker("run", "-d", "--name", "far", "--log-driver", "none", "busybox",
                   "sh", "-c", f"{UNTIL_TOLD}; head -c {size} /dev/zero; echo end")  # fmt: skip
     with attached(engine, "far") as wire:
-        engine.docker("exec", "far", "touch", "/go")
+        engine.run_docker("exec", "far", "touch", "/go")
         time.sleep(6)
         assert engine.inspect("far")["State"]["Running"]  # it waits
         got = end = 0
@@ -119,7 +119,7 @@ def test_nobody_waits_for_a_client_that_has_gone_without_reading(engine: EngineP
     engine.docker("run", "-d", "-i", "--name", "left", "--log-driver", "none", "busybox",
                   "sh", "-c", f"{UNTIL_TOLD}; head -c 320000000 /dev/zero; cat")  # fmt: skip
     with attached(engine, "left", "stream=1&stdin=1&stdout=1&stderr=1") as wire:
-        engine.docker("exec", "left", "touch", "/go")
+        engine.run_docker("exec", "left", "touch", "/go")
         wire.sendall(b"x" * 200_000)  # more than the pipe holds: it waits for the process
         time.sleep(3)
     with attached(engine, "left") as wire:
