@@ -55,6 +55,8 @@ class CopyOrder:
     excludes: tuple[str, ...] = ()
     documents: tuple[tuple[str, str], ...] = ()
     keeps_owners: bool = False
+    # what is made lies over a base that is not looked at
+    linked: bool = False
 
 
 class Copy(Vertex):
@@ -80,7 +82,7 @@ class Copy(Vertex):
             self._files = {"files": digest, **await asyncio.to_thread(_digests, sources)}
         order = self.order
         shape = [(source.patterns, source.unpack) for source in order.sources] if order.parents else []
-        facts = repr((order.word, order.destination, order.owner, order.mode, order.parents, shape))
+        facts = repr((order.word, order.destination, order.owner, order.mode, order.parents, shape, order.linked))
         return key_of("copy-content", facts, _chain(inputs[0]), digest)
 
     def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
@@ -123,7 +125,9 @@ class Copy(Vertex):
             sources = await self._sources(work, inputs, stack)
             below = await stack.enter_async_context(work.tree(base))
             owner = find_owner(order.owner, below) if order.owner else Owner(0, 0)
-            plan = stack.enter_context(closing(LayerPlan(below, owner, made_directory_mode(order.mode))))
+            # directories on the way may be there in a base that is not looked at, where they have to stay usable
+            made = 0o755 if order.linked else made_directory_mode(order.mode)
+            plan = stack.enter_context(closing(LayerPlan(below, owner, made)))
             mode = parse_mode(order.mode)
             own = None if order.keeps_owners and not order.owner else owner
 

@@ -574,6 +574,33 @@ async def test_proxies_given_are_in_run_alone_and_before_those_of_env(engine: En
     assert engine.inspect(outcome.image)["Config"]["Env"][1:] == ["no_proxy=own", "SAW=.", "KEPT=own"]
 
 
+async def test_a_linked_copy_leaves_the_directory_it_goes_to_usable(client: Client) -> None:
+    write(
+        client,
+        "FROM busybox AS only\nWORKDIR /there\nCOPY --link --chmod=640 one ./\n"
+        "RUN [ $(stat -c %a . ./one | xargs | tr ' ' -) = 755-640 ]\nCMD true\n",
+        one="1",
+    )
+    outcome = await client.build()
+    assert outcome.image
+    assert any(step.name.startswith("[only 4/4] RUN") for step in outcome.steps.values())
+
+
+async def test_history_has_of_copies_what_counts_and_steps_how_scripts_begin(
+    engine: EngineProcess, client: Client
+) -> None:
+    write(
+        client,
+        "FROM busybox\nCOPY --link --chmod=644 --chown=1:2 one <<two /x/\nTwo\ntwo\n"
+        "RUN <<E\ntrue && true && true && true\ntrue\nE\n",
+        one="1",
+    )
+    outcome = await client.build()
+    assert any(step.name.endswith("RUN <<E (true && true && true && true...)") for step in outcome.steps.values())
+    made = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", outcome.image).splitlines()
+    assert "COPY --chown=1:2 --chmod=644 one <<two /x/ # buildkit" in made
+
+
 async def test_triggers_are_counted_and_named(engine: EngineProcess, client: Client) -> None:
     write(
         client,

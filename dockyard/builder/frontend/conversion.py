@@ -172,7 +172,8 @@ class Conversion:
         name = self.base_name(stage)
         platform = self._platform(stage)
         total = sum(_counts(step) for step in stage.steps)
-        shown = "" if len(self._plan.stages) == 1 else f"{stage.name or f'stage-{stage.index}'} "
+        called = stage.name or (f"stage-{stage.index}" if len(self._plan.stages) > 1 else "")
+        shown = f"{called} " if called else ""
         where = self._shown_platform(platform)
         base = stages.find(self._plan.stages[: stage.index], name)
         if base is not None and base.name == name.lower():

@@ -40,6 +40,7 @@ from dockyard.oci.manifest import host, parse_platform
 if TYPE_CHECKING:
     from dockyard.builder.frontend.conversion import Conversion
 
+_SCRIPT = re.compile(r"""RUN\s+(?:--\S+\s+)*<<-?["']?\w+["']?""")
 SCRIPT_FOLDER = "/dev/pipes/"
 NO_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 HIDDEN = "****"  # a secret in a step's name
@@ -185,6 +186,7 @@ class Steps:
 
     async def _command(self, step: Command, line: int) -> None:
         if step.word != "RUN":
+            self._config.args_escaped = self._config.args_escaped or step.word == "CMD"
             await self._configure(step, line)
             return
         state = self._state
@@ -353,12 +355,15 @@ class Steps:
         )
         parse_mode(order.mode)
         shown = self._with_values(step.shown)
-        flags = "".join(f"--{flag} " for flag in step.flags if not flag.startswith("from="))
-        names = [*(name for name, _ in order.documents), *words]
+        flags = "--parents " if order.parents else ""
+        for flag, value in (("chown", order.owner), ("chmod", order.mode)):
+            flags += f"--{flag}={value} " if value else ""
+        names = [*words, *(f"<<{name}" for name, _ in order.documents)]
         # whose name has to be looked up in the base image can't be linked: it has to wait for it
         linked = step.link and re.fullmatch(r"[\d:]*", order.owner) is not None
         if linked:
             inputs[0] = Scratch()
+            order = replace(order, linked=True)
         vertex: Vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
         vertex.text = step.shown
         if linked:
@@ -399,11 +404,7 @@ class Steps:
 
 def _summary(step: Command) -> str:
     """A RUN as it is shown: a script by its beginning."""
-    if "\n" not in step.words[0].rstrip("\n") and not step.interpreter:
+    if not _SCRIPT.fullmatch(step.shown):
         return step.shown
-    lines = [line for line in step.words[0].splitlines() if line.strip()]
-    return (
-        f"{step.shown} ({lines[0][:20]}{'...' if len(lines) > 1 or len(lines[0]) > 20 else ''})"
-        if lines
-        else step.shown
-    )
+    first, *more = step.words[0].strip().splitlines() or [""]
+    return f"{step.shown} ({first}{'...' if more else ''})"
