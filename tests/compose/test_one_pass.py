@@ -90,7 +90,9 @@ def test_dependents_are_removed_before_what_they_depend_on(compose: ComposeFolde
 def test_what_run_has_left_goes_with_the_orphans(compose: ComposeFolder) -> None:
     compose.write(INDEPENDENT)
     compose("up", "-d", "a")
-    compose("run", "-T", "a", "true")
+    made = compose("run", "-d", "-T", "a", "true").strip()
+    with dockyard.Client(compose.environment["DOCKER_HOST"]) as client:
+        assert client.containers.get(made).attrs["HostConfig"]["PortBindings"] == {}  # and not null
     compose("down", "--remove-orphans")
     assert compose("ps", "-aq", "--all", "--orphans") == ""
     mark = {"label": f"com.docker.compose.project={compose.folder.name}"}

@@ -181,9 +181,7 @@ def _host_config(project: Project, service: Tree, wanted: Wanted, warn: Callable
         host["ExtraHosts"] = [f"{name}:{address}" for name, some in hosts.items() for address in some]
     if service.get("tmpfs"):
         host["Tmpfs"] = {path: options for path, _, options in (text.partition(":") for text in service["tmpfs"])}
-    bindings = _port_bindings(service)
-    if bindings:
-        host["PortBindings"] = bindings
+    host["PortBindings"] = _port_bindings(service)  # {} too, which who inspects the container can count on
     policy = _restart_policy(service)
     if policy:
         host["RestartPolicy"] = policy
