@@ -11,12 +11,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Self
 
 from dockyard.linux import recorder
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Self
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -297,7 +294,7 @@ class NetlinkSocket:
         """Let go of the socket, and so of the namespace."""
         self._socket.close()
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -34,7 +34,14 @@ def install() -> None:
         ("shutil", {"rmtree": rmtree}),
         ("signal", {**vars(_signal)}),
         ("socket", {**vars(_socket), "socket": Socket, "socketpair": socketpair, "send_fds": send_fds}),
-        ("typing", {"Any": object, "Protocol": object, "TYPE_CHECKING": False, "Annotated": quick_struct.Annotated}),
+        (
+            "typing",
+            {
+                **dict.fromkeys(("Any", "Protocol", "Self"), object),
+                "TYPE_CHECKING": False,
+                "Annotated": quick_struct.Annotated,
+            },
+        ),
     ):
         if name not in sys.modules:
             sys.modules[name] = _StandIn(name, contents)
