@@ -8,6 +8,7 @@ on the disk before it is told to be done. What is under way when the client goes
 import asyncio
 import re
 from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import msgspec
@@ -76,13 +77,10 @@ class Several:
 
     async def _run(self, parts: list[Part], call: Call, progress: ProgressStream) -> None:
         ids: dict[str, str] = {}
-        following: dict[str, list[Part]] = {part.key: [] for part in parts}
-        missing = {part.key: len(set(part.after)) for part in parts}
-        for part in parts:
-            for other in set(part.after):
-                following[other].append(part)
-        skipped: set[str] = set()
-        done: asyncio.Queue[tuple[Part, bool]] = asyncio.Queue()
+        by_key = {part.key: part for part in parts}
+        order = _order(parts)
+        failed: set[str] = set()  # or not begun, because of others
+        done: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
 
         async def one(part: Part) -> None:
             well = False
@@ -93,28 +91,25 @@ class Several:
                 well = status < 400 or status in part.tolerated
                 progress.send({"Key": part.key, "Status": status, "Answer": answer})
             finally:
-                done.put_nowait((part, well))
+                done.put_nowait((part.key, well))
 
         def begin(part: Part) -> None:
-            if part.key in skipped or call.http.gone:  # (nobody waits for it: what is not begun need not be)
+            if call.http.gone or not failed.isdisjoint(part.after):
+                # (when the client has gone nobody waits for it: what is not begun need not be)
                 progress.send({"Key": part.key, "Skipped": True})
-                done.put_nowait((part, False))
+                done.put_nowait((part.key, False))
                 return
             task = asyncio.ensure_future(one(part))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-        for part in parts:
-            if not missing[part.key]:
-                begin(part)
-        for _ in parts:
-            part, well = await done.get()
-            for later in following[part.key]:
-                if not well:
-                    skipped.add(later.key)
-                missing[later.key] -= 1
-                if not missing[later.key]:
-                    begin(later)
+        while order.is_active():
+            for key in order.get_ready():
+                begin(by_key[key])
+            key, well = await done.get()
+            if not well:
+                failed.add(key)
+            order.done(key)
         if not parts:
             progress.send({})
 
@@ -152,20 +147,14 @@ def _check(parts: list[Part], router: Router) -> None:
                 raise InvalidParameter(f'request "{part.key}": there is no request "{reference}"')
         if not set(REFERENCE.findall(part.path)) <= set(part.after):
             raise InvalidParameter(f'request "{part.key}" does not come after that whose ID it wants')
-    _check_order(parts)
+    _order(parts)
 
 
-def _check_order(parts: list[Part]) -> None:
-    following: dict[str, list[str]] = {part.key: [] for part in parts}
-    missing = {part.key: len(set(part.after)) for part in parts}
-    for part in parts:
-        for other in set(part.after):
-            following[other].append(part.key)
-    ready = [key for key, count in missing.items() if not count]
-    for key in ready:
-        for other in following[key]:
-            missing[other] -= 1
-            if not missing[other]:
-                ready.append(other)
-    if len(ready) < len(parts):
-        raise InvalidParameter("requests come after one another in a circle")
+def _order(parts: list[Part]) -> TopologicalSorter[str]:
+    """The keys in the order of their requests, as they get done. Raises InvalidParameter for a circle."""
+    order = TopologicalSorter({part.key: part.after for part in parts})
+    try:
+        order.prepare()
+    except CycleError:
+        raise InvalidParameter("requests come after one another in a circle") from None
+    return order

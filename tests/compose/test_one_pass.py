@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import dockyard
 import dockyard.compose
 from dockyard.client.client import Client
 from dockyard.client.errors import APIError, BadRequest
+from dockyard.compose.run.one_pass import OnePass, Steps
 from tests.compose.conftest import ComposeFolder
 
 INDEPENDENT = """
@@ -153,3 +155,22 @@ def test_requests_that_cannot_go_together_are_refused_before_anything_is_done(
             list(client.stream_requests(requests))
         with pytest.raises(APIError):
             client.request("GET", "/dockyard/requests")
+
+
+def test_an_answer_that_never_came_is_no_success() -> None:
+    class Ending:
+        def stream_requests(self, requests: list[dict[str, object]]) -> list[dict[str, object]]:
+            return [
+                {"Key": "one", "Begun": True},
+                {"Key": "one", "Status": 201, "Answer": {}},
+                {"Key": "two", "Begun": True},
+            ]
+
+    done: list[int] = []
+    steps = Steps(lambda: None, lambda status, answer: done.append(status), lambda error: error)
+    passing = OnePass(SimpleNamespace(engine=SimpleNamespace(client=Ending())))  # type: ignore[arg-type]
+    for key in ("one", "two"):
+        passing.add(key, "POST", "/volumes/create", steps)
+    with pytest.raises(APIError, match="has not told what became of two"):
+        passing.run()
+    assert done == [201]

@@ -68,18 +68,23 @@ class OnePass:
             return
         error: Exception | None = None
         tolerated = {request["Key"]: set(request["Tolerated"]) for request in requests}
+        untold = set(tolerated)
         for told in self._application.engine.client.stream_requests(requests):
             steps = self._steps[told["Key"]]
             status, answer = told.get("Status", 0), told.get("Answer") or {}
             if told.get("Begun"):
                 steps.begun()
-            elif status >= 400 and status not in tolerated[told["Key"]]:
+                continue
+            untold.discard(told["Key"])
+            if status >= 400 and status not in tolerated[told["Key"]]:
                 raised = steps.failed(APIError.of(status, str(answer.get("message", ""))))
                 error = error or raised
             elif status:
                 steps.done(status, answer)
         if error is not None:
             raise error
+        if untold:
+            raise APIError.of(500, f"the engine has not told what became of {', '.join(sorted(untold))}")
 
 
 def possible(application: Application) -> bool:
