@@ -172,7 +172,7 @@ def test_an_exec_that_meets_its_containers_end_is_told_so_at_once(api: Api) -> N
         assert eventually(lambda: state_of(child) == "Z")
         begun = time.monotonic()
         assert refusal_of_start(api, execution) == (409, f"container {other} is not running")
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 1
         assert api.get(f"/containers/{other}/json")["State"]["Running"]
         holder.stdin.close()
     assert api.wait(other) == 137
@@ -218,13 +218,13 @@ def test_a_container_whose_files_never_answer_holds_up_itself_alone(api: Api, co
             begin = time.monotonic()
             api.get("/_ping")
             assert api.execute(container, "echo", "well") == b"well\n"
-            assert time.monotonic() - begin < 8  # less than the patience with the silent one
+            assert time.monotonic() - begin < 3
             for thread in asking:
                 thread.join(20)
                 assert not thread.is_alive()
             begin = time.monotonic()
             _refused_for_silence(api, silent)  # at once: one has not come back
-            assert time.monotonic() - begin < 8  # less than the patience with the silent one
+            assert time.monotonic() - begin < 3
         finally:
             server.kill()  # and its file system answers with errors
     assert eventually(lambda: "answers again" in answered(api, silent))
