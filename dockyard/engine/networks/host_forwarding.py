@@ -125,7 +125,8 @@ class HostForwarding:
         if version not in self._told:
             self._told[version] = await iptables.tells_changes(version)
         done = await iptables.let_through(self.chain, bridges, foreign, version, user_first=user_first)
-        self._asked[version] = done and self._told[version]
+        # before the guard listens something may have changed of which we are never told
+        self._asked[version] = done and self._told[version] and self._guard is not None
 
 
 def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
