@@ -33,7 +33,6 @@ OURS = (
 MODES = ("auto", "tty", "plain", "rawjson", "quiet")
 ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 CHUNK = 1 << 18
-REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
 def wanted(flags: Flags) -> bool:
@@ -231,6 +230,8 @@ def _context(flags: Flags, request: BuildRequest, folder: str) -> None:
     options, directories = request.options, request.directories
     if source == "-" and dockerfile == "-":
         raise Failure("ERROR: failed to build: invalid argument: can't use stdin for both build context and dockerfile")
+    from dockyard.client.images import REMOTE
+
     if source.startswith(REMOTE) and not os.path.isdir(source):
         options["context"] = source
         if dockerfile and dockerfile != "-":

@@ -19,6 +19,7 @@ from dockyard.buildx.answers import Question
 from dockyard.buildx.excerpt import excerpt
 from dockyard.buildx.solve import BuildFailed, Solved, solve
 from dockyard.client.http import Connection
+from dockyard.client.images import REMOTE
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.plan.targets import SERVICE, arguments_of, target, target_names
 from dockyard.compose.run.progress import DONE
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 Tree = dict[str, Any]
 
 IMAGE_CONFIG = "containerimage.config"
-REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
 class GraphBuild:
