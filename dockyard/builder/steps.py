@@ -18,6 +18,7 @@ import msgspec
 
 from dockyard.builder.arguments import Arguments
 from dockyard.builder.copying import find_sources, source_checksum
+from dockyard.builder.frontend.copies import checked_checksum
 from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
 from dockyard.builder.trees import ArchiveTree, DirectoryTree
@@ -278,18 +279,3 @@ class Steps:
     async def _base_tree(self) -> AsyncIterator[DirectoryTree | None]:
         async with self._build.image_tree(self.state.image) as tree:
             yield tree
-
-
-def checked_checksum(text: str, sources: list[str]) -> str:
-    """What ADD wants its source's digest to be, `sha256:…`, or its commit; "" for anything. Raises InvalidParameter."""
-    if not text:
-        return ""
-    if len(sources) != 1:
-        raise InvalidParameter("checksum can't be specified for multiple sources")
-    if git_source.is_git(sources[0]) and re.fullmatch(r"[0-9a-f]{7,64}", text):
-        return text
-    if not re.match(r"https?://", sources[0]):
-        raise InvalidParameter("checksum requires HTTP(S) or Git sources")
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
-        raise InvalidParameter("invalid checksum digest format")
-    return text

@@ -113,7 +113,31 @@ class Run(Vertex):
             return await self._run(work, base, mounts)
 
     async def _run(self, work: Work, base: Rootfs, mounts: Mounts) -> Rootfs:
-        command, runner, layers = self.command, work.solver.runner, work.solver.container_layers
+        runner, layers = work.solver.runner, work.solver.container_layers
+        container = await self._container(work, base, mounts)
+        try:
+            stubs = None
+            if mounts.specs:
+                async with layers.mounted(container) as tree:
+                    targets = [spec.target for spec in mounts.specs]
+                    stubs = await asyncio.to_thread(Stubs, tree.path, targets)
+            code = await runner.run(container, work.say)
+            if code != 0:
+                await self._let_look(work, container, code)
+                raise self._failure(code)
+            if stubs is not None:
+                async with layers.mounted(container) as tree:
+                    await asyncio.to_thread(stubs.remove, tree.path)
+            made = work.keep(await layers.commit(container))
+        except BaseException as failure:
+            await self._failed(work, container, failure)
+            raise
+        self._done(work, container)
+        return made
+
+    async def _container(self, work: Work, base: Rootfs, mounts: Mounts) -> str:
+        """Make the container; its ID."""
+        command = self.command
         host = msgspec.json.decode(msgspec.json.encode(command.host), type=HostConfig)
         host.mounts = [*(host.mounts or []), *mounts.specs]
         if command.network:
@@ -126,27 +150,20 @@ class Run(Vertex):
             working_dir=command.folder,
             healthcheck=Healthcheck(["NONE"]),
         )
-        container = await runner.create(config, host, Origin("", base.chain_id), mounts.environment)
-        try:
-            stubs = None
-            if mounts.specs:
-                async with layers.mounted(container) as tree:
-                    targets = [spec.target for spec in mounts.specs]
-                    stubs = await asyncio.to_thread(Stubs, tree.path, targets)
-            code = await runner.run(container, work.say)
-            if code != 0:
-                reason = missing_emulator(command.platform) if code == NOT_EXECUTED else ""
-                await self._let_look(work, container, code)
-                raise ProcessFailed(command.words, code, reason)
-            if stubs is not None:
-                async with layers.mounted(container) as tree:
-                    await asyncio.to_thread(stubs.remove, tree.path)
-            made = work.keep(await layers.commit(container))
-        except BaseException:
-            await asyncio.shield(work.solver.remove_container(container))
-            raise
-        work.solver.remove_container(container)  # meanwhile the next step begins
-        return made
+        return await work.solver.runner.create(config, host, Origin("", base.chain_id), mounts.environment)
+
+    def _failure(self, code: int) -> DockyardError:
+        """What is wrong when the command has ended so."""
+        reason = missing_emulator(self.command.platform) if code == NOT_EXECUTED else ""
+        return ProcessFailed(self.command.words, code, reason)
+
+    async def _failed(self, work: Work, container: str, failure: BaseException) -> None:
+        """Leave nothing of the container."""
+        await asyncio.shield(work.solver.remove_container(container))
+
+    def _done(self, work: Work, container: str) -> None:
+        """Leave nothing of the container; meanwhile the next step begins."""
+        work.solver.remove_container(container)
 
     async def _let_look(self, work: Work, container: str, code: int) -> None:
         """Give a client that wants it a shell in the container that has failed, with its mounts and variables."""

@@ -12,7 +12,9 @@ import msgspec
 
 from dockyard.builder import stages
 from dockyard.builder.arguments import Arguments
+from dockyard.builder.frontend.bases import DEFAULT_PATH, copied, with_path
 from dockyard.builder.frontend.contexts import ContextResolver
+from dockyard.builder.frontend.platforms import platform_arguments
 from dockyard.builder.frontend.stage import StageBuild, Steps
 from dockyard.builder.graph.request import BuildRequest, Built
 from dockyard.builder.graph.solver import Job
@@ -31,7 +33,6 @@ from dockyard.oci.image_config import ContainerConfig, ImageConfig
 from dockyard.oci.manifest import host, normalized, parse_platform
 from dockyard.oci.reference import Reference
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SCRATCH = "scratch"
 
 
@@ -265,33 +266,3 @@ def _counts(step: Instruction) -> int:
     if isinstance(step, Command):
         return int(step.word == "RUN")
     return int(getattr(step, "word", "") == "WORKDIR")
-
-
-def copied(config: ImageConfig) -> ImageConfig:
-    """A copy, so that a stage may change it, without what belongs to the image that it is of."""
-    own = msgspec.json.decode(msgspec.json.encode(config), type=ImageConfig)
-    return msgspec.structs.replace(own, config=own.config or ContainerConfig())
-
-
-def with_path(config: ImageConfig) -> ImageConfig:
-    """With a search path, if it has none."""
-    assert config.config is not None
-    if not any(item.startswith("PATH=") for item in config.config.env or ()):
-        config.config.env = [*(config.config.env or ()), DEFAULT_PATH]
-    return config
-
-
-def platform_arguments(platform: str) -> dict[str, str]:
-    """BUILDPLATFORM, TARGETARCH and their like."""
-    own = host()
-    target = parse_platform(platform) if platform else own
-    return {
-        "BUILDPLATFORM": f"{own.os}/{own.architecture}",
-        "BUILDOS": own.os,
-        "BUILDARCH": own.architecture,
-        "BUILDVARIANT": own.variant,
-        "TARGETPLATFORM": "/".join(part for part in (target.os, target.architecture, target.variant) if part),
-        "TARGETOS": target.os,
-        "TARGETARCH": target.architecture,
-        "TARGETVARIANT": target.variant,
-    }

@@ -1,4 +1,4 @@
-"""For which platform a step is said to be."""
+"""For which platform a step is said to be, and what variables tell of that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dockyard.errors import InvalidParameter
 from dockyard.oci.descriptor import Platform
-from dockyard.oci.manifest import normalized, parse_platform
+from dockyard.oci.manifest import host, normalized, parse_platform
 
 
 def crossing(platform: Platform, values: Mapping[str, str]) -> str:
@@ -27,3 +27,19 @@ def _target(platform: Platform, values: Mapping[str, str]) -> Platform | None:
     if not any(parts):
         return None
     return normalized(Platform(parts[1] or platform.architecture, parts[0] or platform.os, parts[2]))
+
+
+def platform_arguments(platform: str) -> dict[str, str]:
+    """BUILDPLATFORM, TARGETARCH and their like."""
+    own = host()
+    target = parse_platform(platform) if platform else own
+    return {
+        "BUILDPLATFORM": f"{own.os}/{own.architecture}",
+        "BUILDOS": own.os,
+        "BUILDARCH": own.architecture,
+        "BUILDVARIANT": own.variant,
+        "TARGETPLATFORM": "/".join(part for part in (target.os, target.architecture, target.variant) if part),
+        "TARGETOS": target.os,
+        "TARGETARCH": target.architecture,
+        "TARGETVARIANT": target.variant,
+    }

@@ -15,22 +15,20 @@ from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command as RunOrder
 from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy as CopyVertex
-from dockyard.builder.files import CopyOrder, From, MakeDirectory, Selection, Stack
+from dockyard.builder.files import MakeDirectory, Selection
+from dockyard.builder.frontend.copies import Surroundings, plan_copy
 from dockyard.builder.frontend.platforms import crossing
 from dockyard.builder.graph.request import Line
-from dockyard.builder.graph.vertex import Scratch, Vertex
+from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
-from dockyard.builder.steps import checked_checksum
-from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import variables
-from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import Configuring
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.dockerfile.mounts import RunMount, checked_mount
-from dockyard.dockerfile.substitution import expand, expand_document
+from dockyard.dockerfile.substitution import expand
 from dockyard.engine.containers.config import HostConfig
 from dockyard.errors import InvalidParameter
 from dockyard.oci.descriptor import Platform
@@ -323,57 +321,22 @@ class Steps:
     # -- files
 
     async def _copy(self, step: Copy, line: int) -> None:
-        destination = self._expand(step.destination)
-        words = [self._expand(word) for word in step.sources]
-        checksum = checked_checksum(self._expand(step.checksum), words)
-        inputs: list[Vertex] = [self._state.vertex]
-        sources: list[From] = []
-        plain: list[str] = []
-        for word in words:
-            if step.word == "ADD" and git_source.is_git(word):
-                inputs.append(Repository(word, word, keep_git=step.keep_git, commit=checksum))
-                sources.append(From(len(inputs) - 1, (".",), fetched=True))
-            elif re.match(r"https?://", word):
-                if step.word == "COPY":
-                    raise InvalidParameter("source can't be a URL for COPY")
-                inputs.append(Download(word, word, checksum))
-                sources.append(From(len(inputs) - 1, (), unpack=bool(step.unpack), fetched=True))
-            else:
-                plain.append(word)
-        if plain:
-            sources.append(await self._plain(step, plain, inputs))
-        order = CopyOrder(
-            step.word,
-            tuple(sources),
-            self._place(destination),
-            self._expand(step.owner),
-            self._expand(step.mode),
-            step.parents,
-            tuple(self._expand(pattern) for pattern in step.excludes),
-            tuple(self._documents(step)),
-            bool(step.stage),
-        )
-        parse_mode(order.mode)
+        state = self._state
+        around = Surroundings(self._expand, state.environment, self._config.working_dir)
+        plan = await plan_copy(step, state.vertex, around, self._tree)
+        order = plan.order
         shown = self._with_values(step.shown)
         flags = "--parents " if order.parents else ""
         for flag, value in (("chown", order.owner), ("chmod", order.mode)):
             flags += f"--{flag}={value} " if value else ""
-        names = [*words, *(f"<<{name}" for name, _ in order.documents)]
-        # whose name has to be looked up in the base image can't be linked: it has to wait for it
-        linked = step.link and re.fullmatch(r"[\d:]*", order.owner) is not None
-        if linked:
-            inputs[0] = Scratch()
-            order = replace(order, linked=True)
-        vertex: Vertex = CopyVertex(self._state.next_name(shown), inputs, order, line=line)
+        names = [*plan.words, *(f"<<{name}" for name, _ in order.documents)]
+        vertex = CopyVertex(state.next_name(shown), plan.inputs, order, line=line)
         vertex.text = step.shown
-        if linked:
-            vertex.ignore_cache = self._no_cache
-            vertex = Stack(self._state.vertex, vertex)
-        self._add(vertex, f"{step.word} {flags}{' '.join(names)} {destination}")
+        vertex.ignore_cache = self._no_cache
+        self._add(plan.stacked(vertex), f"{step.word} {flags}{' '.join(names)} {plan.destination}")
 
-    async def _plain(self, step: Copy, words: Sequence[str], inputs: list[Vertex]) -> From:
-        """Files of the context, a stage or an image."""
-        stage = step.stage
+    async def _tree(self, stage: str, words: Sequence[str]) -> Vertex:
+        """Where files of the context, a stage or an image come from."""
         if "$" in stage:
             raise InvalidParameter(
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global "
@@ -382,24 +345,7 @@ class Steps:
         vertex = await self._conversion.source(stage, self._state.stage) if stage else self._conversion.contexts.main()
         for word in words:
             self._conversion.contexts.want(vertex, word)
-        inputs.append(vertex)
-        unpack = step.word == "ADD" and step.unpack is not False
-        return From(len(inputs) - 1, tuple(words), unpack=unpack, context=not stage)
-
-    def _documents(self, step: Copy) -> list[tuple[str, str]]:
-        found = []
-        for document in step.documents:
-            content = document.content
-            if document.expand:
-                content = expand_document(content, self._state.environment())
-            found.append((document.name, content))
-        return found
-
-    def _place(self, destination: str) -> str:
-        place = posixpath.join("/", self._config.working_dir or "/", destination)
-        if destination.endswith(("/", "/.")) or destination in (".", ".."):
-            return posixpath.normpath(place).rstrip("/") + "/"
-        return place
+        return vertex
 
 
 def _summary(step: Command) -> str:

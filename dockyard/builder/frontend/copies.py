@@ -1,0 +1,119 @@
+"""COPY and ADD on their way into the graph: where their files come from, and where they go."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dockyard.builder.files import CopyOrder, From, Stack
+from dockyard.builder.graph.vertex import Scratch, Vertex
+from dockyard.builder.sources.remote import Download, Repository
+from dockyard.dockerfile import git_source
+from dockyard.dockerfile.file_mode import parse_mode
+from dockyard.dockerfile.instructions import Copy
+from dockyard.dockerfile.substitution import expand_document
+from dockyard.errors import InvalidParameter
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an instruction means depends on: how a word's variables are replaced, their values, and WORKDIR."""
+
+    expand: Callable[[str], str]
+    environment: Callable[[], Mapping[str, str]]
+    folder: str
+
+
+@dataclass(slots=True)
+class CopyPlan:
+    """A copy as it is to be done to its first input. `words`, `destination`: as they are named, variables replaced."""
+
+    inputs: list[Vertex]
+    order: CopyOrder
+    words: list[str]
+    destination: str
+    base: Vertex
+
+    def stacked(self, copy: Vertex) -> Vertex:
+        """The step whose result has the copy on top of the base: `copy` itself, unless that does not look at it."""
+        return Stack(self.base, copy) if self.order.linked else copy
+
+
+async def plan_copy(
+    step: Copy,
+    base: Vertex,
+    around: Surroundings,
+    tree: Callable[[str, Sequence[str]], Awaitable[Vertex]],
+    *,
+    symbolic: bool = True,
+) -> CopyPlan:
+    """What an instruction wants. `tree`: of a stage or an image, "" for the context, from which paths are wanted.
+
+    `symbolic`: --chmod may be in letters. Raises InvalidParameter.
+    """
+    destination = around.expand(step.destination)
+    words = [around.expand(word) for word in step.sources]
+    checksum = checked_checksum(around.expand(step.checksum), words)
+    inputs, sources, plain = [base], list[From](), list[str]()
+    for word in words:
+        if step.word == "ADD" and git_source.is_git(word):
+            inputs.append(Repository(word, word, keep_git=step.keep_git, commit=checksum))
+            sources.append(From(len(inputs) - 1, (".",), fetched=True))
+        elif re.match(r"https?://", word):
+            if step.word == "COPY":
+                raise InvalidParameter("source can't be a URL for COPY")
+            inputs.append(Download(word, word, checksum))
+            sources.append(From(len(inputs) - 1, (), unpack=bool(step.unpack), fetched=True))
+        else:
+            plain.append(word)
+    if plain:
+        inputs.append(await tree(step.stage, plain))
+        unpack = step.word == "ADD" and step.unpack is not False
+        sources.append(From(len(inputs) - 1, tuple(plain), unpack=unpack, context=not step.stage))
+    order = CopyOrder(
+        step.word,
+        tuple(sources),
+        _place(destination, around.folder),
+        around.expand(step.owner),
+        around.expand(step.mode),
+        step.parents,
+        tuple(around.expand(pattern) for pattern in step.excludes),
+        tuple(_documents(step, around)),
+        bool(step.stage),
+    )
+    parse_mode(order.mode, symbolic=symbolic)
+    # whose name has to be looked up in the base image can't be linked: it has to wait for it
+    if step.link and re.fullmatch(r"[\d:]*", order.owner):
+        inputs[0] = Scratch()
+        order = replace(order, linked=True)
+    return CopyPlan(inputs, order, words, destination, base)
+
+
+def _place(destination: str, folder: str) -> str:
+    place = posixpath.join("/", folder or "/", destination)
+    if destination.endswith(("/", "/.")) or destination in (".", ".."):
+        return posixpath.normpath(place).rstrip("/") + "/"
+    return place
+
+
+def _documents(step: Copy, around: Surroundings) -> Iterator[tuple[str, str]]:
+    for document in step.documents:
+        content = document.content
+        yield document.name, expand_document(content, around.environment()) if document.expand else content
+
+
+def checked_checksum(text: str, sources: Sequence[str]) -> str:
+    """What ADD wants its source's digest to be, `sha256:…`, or its commit; "" for anything. Raises InvalidParameter."""
+    if not text:
+        return ""
+    if len(sources) != 1:
+        raise InvalidParameter("checksum can't be specified for multiple sources")
+    if git_source.is_git(sources[0]) and re.fullmatch(r"[0-9a-f]{7,64}", text):
+        return text
+    if not re.match(r"https?://", sources[0]):
+        raise InvalidParameter("checksum requires HTTP(S) or Git sources")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise InvalidParameter("invalid checksum digest format")
+    return text
