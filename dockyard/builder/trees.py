@@ -74,6 +74,7 @@ class ArchiveFile:
     content: bytes | None = None
     inner: dict[str, ArchiveFile] = field(default_factory=dict)
     digest: bytes | None = None
+    sums: dict[bool, str] | None = None  # checksums of a directory and all below, with owners and without
 
     @property
     def inode(self) -> Hashable:
@@ -329,6 +330,16 @@ def checksum(file: File, *, owners: bool) -> str:
 
     Times do not count: a file that was merely touched is the same.
     """
+    if not isinstance(file, ArchiveFile) or not file.directory:
+        return _checksum(file, owners)
+    if file.sums is None:
+        file.sums = {}
+    if owners not in file.sums:
+        file.sums[owners] = _checksum(file, owners)
+    return file.sums[owners]
+
+
+def _checksum(file: File, owners: bool) -> str:
     total = hashlib.sha256()
     first: dict[Hashable, str] = {}
     for place, inner in walk(file):

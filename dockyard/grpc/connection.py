@@ -23,8 +23,11 @@ LARGEST_HEADERS = 1 << 18
 MOST_STREAMS = 1000
 LARGEST_MESSAGE = 16 << 20  # as BuildKit's (containerd defaults.DefaultMaxRecvMsgSize)
 MOST_CONTROL = 10_000  # unanswered PINGs and SETTINGS that may wait for a peer that does not read
+AT_ONCE = 128 << 10  # bytes that are read at once
+MOST_GATHERED = 64 << 10  # bytes of frames that wait for others, to be written at once
 
 _u32 = struct.Struct(">I")
+_frame_head = struct.Struct(">IBI")  # 3 bytes of length and the kind, flags, stream
 _message_head = struct.Struct(">BI")
 
 Pairs = list[tuple[str, str]]
@@ -65,9 +68,15 @@ class Stream:
 
     # -- what has come
 
-    def _came(self, data: bytes | memoryview, size: int) -> None:
+    def _came(self, data: bytes, size: int) -> None:
         self._unread += size
         partial = self._partial
+        if not partial and len(data) >= 5:  # nearly always it is one whole message: ten thousands of files, each in one
+            compressed, length = _message_head.unpack_from(data)
+            if not compressed and length == len(data) - 5:
+                self._messages.append(data[5:])
+                self._wake.set()
+                return
         partial += data
         position = 0
         while len(partial) - position >= 5:
@@ -206,14 +215,18 @@ class Stream:
 Accept = Callable[[Stream], Awaitable[None]]
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection, as its server (with `accept`, which is called for every stream that the peer opens) or client."""
 
     def __init__(self, accept: Accept | None = None) -> None:
         logging.getLogger("hpack").setLevel(logging.INFO)  # it tells every header twice, tokens too
         self._accept = accept
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
+        self._rest = b""  # of a frame that has come in part
+        # one for all that comes: asyncio's own, of 256 kB for each piece, cost the kernel more than what is in them
+        self._room = bytearray(AT_ONCE)
+        self._room_view = memoryview(self._room)
+        self._gathered = bytearray()
         self._decoder = Decoder()
         self._decoder.max_header_list_size = LARGEST_HEADERS
         self._encoder = Encoder()
@@ -250,6 +263,12 @@ class Connection(asyncio.Protocol):
         self.frame(SETTINGS, 0, 0, settings)
         self.frame(WINDOW, 0, 0, _u32.pack(OUR_CONNECTION_WINDOW - 65535))
 
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._room_view[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         try:
             self._read(data)
@@ -268,6 +287,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._gathered.clear()
         self._may_write.set()
         failure = StreamReset("the connection is gone")
         for stream in list(self._streams.values()):
@@ -281,27 +301,26 @@ class Connection(asyncio.Protocol):
     # -- frames
 
     def _read(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        position = 0
+        if self._rest:
+            data = self._rest + data
+        position, size = 0, len(data)
         if self._preface:
-            if not buffer.startswith(PREFACE[: len(buffer)]):
+            if not data.startswith(PREFACE[:size]):
                 raise ProtocolError("no preface")
-            if len(buffer) < len(PREFACE):
+            if size < len(PREFACE):
+                self._rest = data
                 return
             self._preface = False
             position = len(PREFACE)
-        size = len(buffer)
+        unpack = _frame_head.unpack_from
         while size - position >= 9:
-            length = int.from_bytes(buffer[position : position + 3], "big")
-            if length > FRAME:
+            head, flags, number = unpack(data, position)
+            kind, number, end = head & 0xFF, number & 0x7FFFFFFF, position + 9 + (head >> 8)
+            if end - position > FRAME + 9:
                 raise ProtocolError("frame is too large")
-            end = position + 9 + length
             if end > size:
                 break
-            kind, flags = buffer[position + 3], buffer[position + 4]
-            number = _u32.unpack_from(buffer, position + 5)[0] & 0x7FFFFFFF
-            payload = bytes(buffer[position + 9 : end])
+            payload = data[position + 9 : end]
             position = end
             if self._block is not None and (kind != CONTINUATION or number != self._block[0]):
                 raise ProtocolError("headers were interrupted")
@@ -309,7 +328,7 @@ class Connection(asyncio.Protocol):
                 self._data(flags, number, payload)
             else:
                 self._other(kind, flags, number, payload)
-        del buffer[:position]
+        self._rest = data[position:]
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
@@ -370,7 +389,8 @@ class Connection(asyncio.Protocol):
             raise ProtocolError("nothing is to be pushed")
 
     def _answer(self, kind: int, payload: bytes) -> None:
-        if self._transport is not None and self._transport.get_write_buffer_size() > MOST_CONTROL * 17:
+        transport = self._transport
+        if transport is not None and transport.get_write_buffer_size() + len(self._gathered) > MOST_CONTROL * 17:
             raise ProtocolError("the peer asks and does not read")
         self.frame(kind, ACK, 0, payload)
 
@@ -468,13 +488,32 @@ class Connection(asyncio.Protocol):
             kind, flags = CONTINUATION, 0
 
     def frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
-        """Send one frame; nothing when the peer has gone."""
-        if self._transport is not None:
-            head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + _u32.pack(number)
-            self._transport.write(head + payload)
+        """Send one frame, together with those that follow at once; nothing when the peer has gone."""
+        if self._transport is None:
+            return
+        gathered = self._gathered
+        if not gathered:
+            asyncio.get_running_loop().call_soon(self._write)
+        gathered += _frame_head.pack(len(payload) << 8 | kind, flags, number)
+        gathered += payload
+        if len(gathered) >= MOST_GATHERED:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what has been gathered."""
+        if self._gathered and self._transport is not None:
+            data, self._gathered = self._gathered, bytearray()
+            self._transport.write(data)
 
     def _credit(self, number: int, size: int) -> None:
         self.frame(WINDOW, 0, number, _u32.pack(size))
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for a moment, so that what comes in drops is taken up together."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, transport.resume_reading)
 
     async def drain(self) -> None:
         """Wait while the peer has too much to read."""
@@ -495,6 +534,7 @@ class Connection(asyncio.Protocol):
         """End the connection; what it was for fails."""
         if self._transport is not None:
             self.frame(GOAWAY, 0, 0, _u32.pack(self._last) + _u32.pack(code) + why.encode()[:256])
+            self._write()
             self._transport.close()
 
 

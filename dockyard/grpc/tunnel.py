@@ -62,6 +62,11 @@ class Tunnel(asyncio.Transport):
             self._connection.pause_writing()
         self._wake.set()
 
+    def pause_reading(self) -> None:
+        """Nothing: the messages come in their own time."""
+
+    resume_reading = pause_reading
+
     def get_write_buffer_size(self) -> int:
         return len(self._waiting)
 

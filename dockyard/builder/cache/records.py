@@ -40,8 +40,10 @@ class StepCache:
     def __init__(self, layers: LayerStore, database: Database) -> None:
         """Hold what is known; to be made before the layer store sweeps."""
         self._layers = layers
+        self._database = database
         self._rows = database.collection("build_steps", StepRow)
         self._known: dict[str, StepRow] = {}
+        self._used: set[str] = set()  # whose use is not written down yet
         for key, row in list(self._rows.all()):
             if row.chain_id is not None and row.chain_id not in layers:
                 self._rows.delete(key)
@@ -60,8 +62,15 @@ class StepCache:
             return None
         row = msgspec.structs.replace(row, used=time.time(), uses=row.uses + 1)
         self._known[key] = row
-        self._rows.put(key, row, lazy=True)
+        self._used.add(key)
         return row
+
+    def note_uses(self) -> None:
+        """Write down when steps were used last; a kill before that only makes them look older."""
+        used, self._used = self._used, set()
+        with self._database.transaction():
+            for key in used & self._known.keys():
+                self._rows.put(key, self._known[key], lazy=True)
 
     def put(
         self,

@@ -181,6 +181,7 @@ class CacheUsage:
 
     async def collect(self) -> None:
         """Keep to the budget: a tenth of the file system, between 2 and 100 GB; not more than every few minutes."""
+        self.steps.note_uses()
         moment = time.monotonic()
         if moment - self._collected < COLLECT_EVERY:
             return
@@ -230,6 +231,6 @@ class CacheUsage:
         for handle in entry.handles:
             if entry.kind == MOUNT:
                 await self.mounts.remove(handle)
-            else:
+            elif self.contexts.release(handle):
                 await asyncio.to_thread(self.contexts.remove, handle)
         return entry.size

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 LOG_LIMIT = 2 << 20  # bytes of one step's output that are kept for who looks (BuildKit, defaultMaxLogSize)
+TOGETHER = 0.005  # s for which events wait for more of them: a message for each would cost both sides more than they do
 CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
 
 
@@ -70,6 +72,7 @@ class Progress:
         self.ended = False
         self._sizes: dict[str, int] = {}
         self._changed: set[asyncio.Event] = set()
+        self._ending = asyncio.Event()
 
     def add(self, event: Event) -> None:
         """Tell something; from the event loop's thread."""
@@ -89,6 +92,7 @@ class Progress:
     def end(self) -> None:
         """Nothing more comes."""
         self.ended = True
+        self._ending.set()
         for changed in self._changed:
             changed.set()
 
@@ -108,6 +112,8 @@ class Progress:
                     return
                 else:
                     await changed.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._ending.wait(), TOGETHER)
         finally:
             self._changed.discard(changed)
 

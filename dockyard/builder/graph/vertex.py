@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dockyard.engine.images.layer_store import chains_of
@@ -28,8 +29,14 @@ class Rootfs:
     @property
     def chain_id(self) -> str | None:
         """What its layers are known by together; None for no files."""
-        chains = chains_of(self.diff_ids)
-        return chains[-1] if chains else None
+        return _top(self.diff_ids)
+
+
+@lru_cache(maxsize=4096)
+def _top(diff_ids: tuple[str, ...]) -> str | None:
+    """The chain ID of a stack; steps ask for the same ones again and again."""
+    chains = chains_of(diff_ids)
+    return chains[-1] if chains else None
 
 
 @dataclass(frozen=True, slots=True)

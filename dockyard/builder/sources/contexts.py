@@ -3,10 +3,14 @@
 A directory's files lie one behind the other in a single file (the pack), with an index of names, dates and digests
 beside it. They are never unpacked: nothing that a client calls a file can reach another place, and ten thousand small
 files cost ten thousand writes and not as many files. An index names only what is on the disk when it is written.
+
+For some minutes it is remembered, too, what a client has said word for word: as long as it says the same again, nothing
+has to be looked at one by one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -27,6 +31,8 @@ from dockyard.linux.durability import sync_path
 LARGEST_FILE = 1 << 42
 MOST_FILES = 5_000_000
 WASTE = 64 << 20  # bytes of a pack that nobody may name before it is written anew
+# what was said last of directories that no build reads: for how many s, of how many, how many files each
+REMEMBERED_FOR, MOST_REMEMBERED, MOST_PACKETS = 300.0, 2, 100_000
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -48,6 +54,16 @@ class Index(msgspec.Struct):
     used: float
 
 
+class Listing:
+    """All that a client has said of a directory, as packets, and what came of it."""
+
+    def __init__(self, packets: list[bytes], tree: ArchiveTree, kept: dict[str, Kept], pack: BinaryIO) -> None:
+        self.packets = packets
+        self.tree = tree
+        self.kept = kept
+        self.pack = pack
+
+
 class StoredContext:
     """One directory's pack and index."""
 
@@ -61,6 +77,7 @@ class StoredContext:
         self.pack = _opened(folder / self._index.pack)
         self.end = self.pack.seek(0, os.SEEK_END)
         self.known = self._index.files
+        self.listing: Listing | None = None
 
     def _load(self) -> Index | None:
         try:
@@ -90,11 +107,12 @@ class StoredContext:
         fresh.write_bytes(msgspec.msgpack.encode(self._index))
         sync_path(str(fresh))
         fresh.replace(self.folder / "index")
-        if not self.busy and self.end - sum(kept.size for kept in files.values()) > max(WASTE, self.end // 2):
-            self._shrink()
 
-    def _shrink(self) -> None:
-        """Begin a new pack: the files are sent again when they are wanted."""
+    def tidy(self) -> None:
+        """Begin a new pack when too little of it is named: the files are sent again when they are wanted."""
+        if self.end - sum(kept.size for kept in self.known.values()) <= max(WASTE, self.end // 2):
+            return
+        self.listing = None
         old = self._index.pack
         self._index.pack = f"pack-{int(old.rpartition('-')[2]) + 1}"
         self.known = self._index.files = {}
@@ -111,6 +129,7 @@ class ContextStore:
     def __init__(self, root: Path) -> None:
         self._root = own_folder(root)
         self._open: dict[str, StoredContext] = {}
+        self._remembered: dict[str, asyncio.TimerHandle] = {}  # of those that no build reads, oldest first
 
     def open(self, name: str) -> StoredContext:
         """The directory known as `name`; give it back with `close`."""
@@ -118,15 +137,35 @@ class ContextStore:
         found = self._open.get(digest)
         if found is None:
             found = self._open[digest] = StoredContext(own_folder(self._root / digest), name)
+        elif not found.busy:
+            self._remembered.pop(digest).cancel()
         found.busy += 1
         return found
 
     def close(self, context: StoredContext) -> None:
-        """Nobody reads from it any more."""
+        """One less reads from it."""
         context.busy -= 1
-        if not context.busy:
-            self._open.pop(context.folder.name, None)
-            context.pack.close()
+        if context.busy:
+            return
+        context.tidy()
+        timer = asyncio.get_running_loop().call_later(REMEMBERED_FOR, self._forget, context)
+        self._remembered[context.folder.name] = timer
+        if context.listing is None:
+            self._forget(context)
+        while len(self._remembered) > MOST_REMEMBERED:
+            self._forget(self._open[next(iter(self._remembered))])
+
+    def _forget(self, context: StoredContext) -> None:
+        self._remembered.pop(context.folder.name).cancel()
+        self._open.pop(context.folder.name)
+        context.pack.close()
+
+    def release(self, folder: str) -> bool:
+        """Whether no build reads from a directory, which is then forgotten: its folder may be removed."""
+        found = self._open.get(folder)
+        if found is not None and not found.busy:
+            self._forget(found)
+        return folder not in self._open
 
     def rows(self) -> list[tuple[str, str, int, float, bool]]:
         """(folder, name, bytes, used at UNIX s, in use) of every directory; to be called in a thread."""
@@ -137,13 +176,15 @@ class ContextStore:
                 size = sum(os.stat(file).st_blocks * 512 for file in folder.iterdir())
             except (OSError, msgspec.DecodeError):
                 continue
-            found.append((folder.name, index.name, size, index.used, folder.name in self._open))
+            found.append((folder.name, index.name, size, index.used, self._is_busy(folder.name)))
         return found
 
+    def _is_busy(self, folder: str) -> bool:
+        found = self._open.get(folder)
+        return found is not None and found.busy > 0
+
     def remove(self, folder: str) -> None:
-        """Forget a directory that is not in use; to be called in a thread."""
-        if folder in self._open:
-            return
+        """Remove a directory that was released; to be called in a thread."""
         for file in (self._root / folder).iterdir():
             file.unlink()
         (self._root / folder).rmdir()
@@ -176,11 +217,46 @@ class Receiver:
         self._count = 0
         self._bytes = 0
         self.listed = False
+        before = context.listing
+        self._before = before if before is not None and before.pack is context.pack else None
+        self._repeated: Listing | None = None
+        self._same = 0  # packets that were as before
+        self._heard: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether everything is here."""
         return self.listed and not self._incoming
+
+    def said_before(self, packets: list[bytes]) -> bool:
+        """Whether the client goes on saying what it said last time; nothing is to be done about these then."""
+        before = self._before
+        if before is None or before.packets[self._same : self._same + len(packets)] != packets:
+            return False
+        self._same += len(packets)
+        if self._same == len(before.packets):
+            self.tree, self._kept, self.listed = before.tree, before.kept, True
+            self._before, self._repeated = None, before  # what comes now is no part of the list
+        return True
+
+    def so_far(self) -> list[bytes]:
+        """The packets that were as before, now that one is not: they are to be taken up one by one after all."""
+        found = self._before.packets[: self._same] if self._before is not None else []
+        self._before = None
+        return found
+
+    def hear(self, packet: bytes) -> None:
+        """Remember a packet of the list."""
+        if len(self._heard) <= MOST_PACKETS:
+            self._heard.append(packet)
+
+    def listing(self) -> Listing | None:
+        """What is to be remembered; None for what a build may have to look at again."""
+        if self._repeated is not None:
+            return self._repeated
+        if len(self._heard) > MOST_PACKETS or len(self._kept) != len(self._files):
+            return None
+        return Listing(self._heard, self.tree, self._kept, self._context.pack)
 
     def entry(self, path: str, entry: Entry, hard_link: str) -> int | None:
         """One more thing that the directory holds; its number when its content is wanted.

@@ -30,6 +30,7 @@ from dockyard.grpc.status import CallFailed
 
 STAT, REQUEST, DATA, FIN, ERROR = range(5)
 AT_ONCE = 64 << 10  # bytes of packets that are taken up where they come: a hop to a thread costs more
+DROPS = 0.002  # s in which a client that walks its directory is left alone: it may want both processors
 LARGEST_SMALL_FILE = 8 << 20  # a Dockerfile or .dockerignore
 LARGEST_SECRET = 500 << 10  # as BuildKit's (session/secrets)
 
@@ -79,8 +80,9 @@ class Session:
         closing(lambda: store.close(context))
         receiver = Receiver(context, told)
         await self._receive(receiver, name, follow, excludes)
+        context.listing = receiver.listing()
         kept = receiver.kept()
-        if kept != context.known:
+        if kept is not context.known and kept != context.known:
             context.busy += 1
 
             async def save() -> None:
@@ -100,7 +102,11 @@ class Session:
         done = False
         try:
             while messages := await call.receive_many():
-                if sum(map(len, messages)) < AT_ONCE:
+                if receiver.said_before(messages):
+                    answers = []
+                    if not receiver.listed:
+                        self.connection.rest(DROPS)
+                elif sum(map(len, messages := receiver.so_far() + messages)) < AT_ONCE:
                     answers = _take(receiver, messages)
                 else:
                     answers = await asyncio.to_thread(_take, receiver, messages)
@@ -397,6 +403,7 @@ def _take(receiver: Receiver, messages: list[bytes]) -> list[bytes]:
         if kind == DATA:
             receiver.data(packet.id, packet.data)
         elif kind == STAT:
+            receiver.hear(message)
             if not packet.HasField("stat"):
                 receiver.end_of_list()
                 continue
