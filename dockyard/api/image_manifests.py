@@ -35,6 +35,8 @@ def _summary(images: ImageService, entry: Listed) -> dict[str, Any]:
         "Kind": "image",
     }
     if entry.attests:
+        content += sum(blob.size for blob in entry.statements)
+        summary.update(Available=bool(entry.statements), Size={"Content": content, "Total": content})
         return {**summary, "Kind": "attestation", "AttestationData": {"For": entry.attests}}
     platform = entry.descriptor.platform or Platform()
     unpacked, users = 0, []

@@ -238,3 +238,49 @@ def test_package_urls_of_images() -> None:
     assert purl_of(Reference.parse("a.b:5/c/d:1"), Platform("arm", "linux", "v7")) == (
         "pkg:docker/a.b:5/c/d@1?platform=linux%2Farm%2Fv7"
     )
+
+
+@needs_buildx
+def test_an_image_that_is_kept_here_keeps_what_is_said_about_it_and_takes_it_along(
+    buildx: Buildx, registry: Server
+) -> None:
+    write(buildx, "FROM busybox\nRUN echo kept > /kept\n")
+    name, other = (f"127.0.0.1:{registry.port}/{word}:1" for word in ("kept", "kept-elsewhere"))
+    metadata = buildx.folder / "metadata"
+    buildx("build", "--provenance=mode=max", "--sbom=true", "-t", name, "--metadata-file", str(metadata), ".")
+    engine = buildx.engine
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+
+    def available() -> list[tuple[str, bool]]:
+        listed = engine.api("GET", "/images/json?manifests=1")[1]
+        (image,) = [row for row in listed if name in (row["RepoTags"] or ())]
+        return [(one["Kind"], one["Available"]) for one in image["Manifests"]]
+
+    assert available() == [("image", True), ("attestation", True)]
+    engine.docker("push", "-q", name)
+    first = pushed(registry, "kept", "1")
+    assert first.top["digest"] == digest
+    kinds = {"https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document"}
+    assert set(statements(first)) == kinds
+    # another engine has them with the image, and hands them on
+    engine.docker("rmi", name)
+    engine.docker("pull", "-q", name)
+    assert available() == [("image", True), ("attestation", True)]
+    engine.docker("tag", name, other)
+    engine.docker("push", "-q", other)
+    assert pushed(registry, "kept-elsewhere", "1").top["digest"] == digest
+    assert set(statements(pushed(registry, "kept-elsewhere", "1"))) == kinds
+    engine.docker("rmi", name, other)
+
+
+@needs_buildx
+def test_an_archive_of_an_index_brings_what_is_said_about_its_images(buildx: Buildx) -> None:
+    write(buildx, "FROM busybox\nRUN echo loaded > /loaded\n")
+    buildx("build", "--provenance=true", "-o", "type=oci,dest=a.tar,name=docker.io/library/told-in-archive:1", ".")
+    engine = buildx.engine
+    engine.docker("load", "-q", "-i", str(buildx.folder / "a.tar"))
+    listed = engine.api("GET", "/images/json?manifests=1")[1]
+    (image,) = [row for row in listed if "told-in-archive:1" in (row["RepoTags"] or ())]
+    assert [(one["Kind"], one["Available"]) for one in image["Manifests"]] == [("image", True), ("attestation", True)]
+    assert image["Manifests"][1]["Size"]["Content"] > image["Manifests"][1]["Descriptor"]["size"]
+    engine.docker("rmi", "told-in-archive:1")

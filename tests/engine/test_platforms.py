@@ -10,6 +10,7 @@ import pytest
 
 from dockyard.api.image_manifests import descriptor, manifests
 from dockyard.content.registry import RegistryClient
+from dockyard.engine.images import pull
 from dockyard.engine.images.image import ImageUser
 from dockyard.engine.repair.fsck import Fsck
 from dockyard.engine.repair.rebuild import Adoption
@@ -136,7 +137,7 @@ async def test_a_second_platform_comes_beside_the_first_and_the_name_means_the_l
     assert [(row["Kind"], row["Available"]) for row in listed] == [
         ("image", True),
         ("image", True),
-        ("attestation", False),
+        ("attestation", True),  # of the image that was pulled first
     ]
     assert listed[0]["ImageData"]["Platform"] == {"architecture": HERE, "os": "linux"}
     assert listed[0]["ImageData"]["Size"]["Unpacked"] == 5002
@@ -316,3 +317,40 @@ async def test_a_lost_database_is_made_again_with_its_indexes(room: Connected, r
     assert room.images.platforms.choose(name, host()).id == digest(IMAGES[HERE])
     assert room.images.platforms.choose(name, FOREIGN).id == digest(IMAGES[OTHER])
     assert room.images.platforms.target_of(digest(IMAGES[OTHER])) == target
+
+
+async def test_what_is_said_about_an_image_comes_with_it_and_goes_with_it(room: Connected, registry: str) -> None:
+    name = f"{registry}/platforms/said:1"
+    await publish(name, attested=True)
+    await room.pull(name)
+    folder = room.root / "image" / "statements"
+    assert len(list(folder.iterdir())) == 2
+    await room.close()
+    room.open()
+    assert manifests(room.images, digest(IMAGES[HERE]))[2]["Available"]
+
+    broken = next(iter(folder.iterdir()))
+    broken.write_bytes(b"other")
+    nothing: Any = None
+    checker = Fsck(Path(room.root), room.database, room.layers, nothing, room.images, nothing, nothing)
+    (found,) = checker._statements()
+    assert found.name == f"sha256:{broken.name}"
+    assert found.mend is not None
+    found.mend()
+    assert list(checker._statements()) == []
+    assert not manifests(room.images, digest(IMAGES[HERE]))[2]["Available"]
+    await room.pull(name)  # which is up to date but for that
+    assert manifests(room.images, digest(IMAGES[HERE]))[2]["Available"]
+    await room.images.remove(name)
+    assert list(folder.iterdir()) == []
+
+
+async def test_an_image_comes_without_what_is_said_about_it_where_that_can_not_be_had(
+    room: Connected, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "LARGEST", 10)  # bytes, of what is said
+    name = f"{registry}/platforms/unsaid:1"
+    await publish(name, attested=True)
+    await room.pull(name)
+    assert room.images.find(name).id == digest(IMAGES[HERE])
+    assert not manifests(room.images, digest(IMAGES[HERE]))[2]["Available"]

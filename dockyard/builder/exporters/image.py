@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from dockyard.builder.cache.inline import with_steps
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.cache import known_steps
 from dockyard.builder.exporters.config import image_config
-from dockyard.builder.exporters.destinations import Nowhere, Registry
+from dockyard.builder.exporters.destinations import Memory, Registry
 from dockyard.builder.exporters.options import ImageOptions, image_options
 from dockyard.builder.exporters.writer import ImageWriter, Results, Written
 from dockyard.engine.images.documents import encode_config
+from dockyard.engine.images.service import ImageService
 from dockyard.errors import InvalidParameter
+from dockyard.oci.descriptor import Descriptor
+from dockyard.oci.manifest import Manifest
 from dockyard.oci.reference import Reference
 
 
@@ -24,8 +28,9 @@ async def export_image(results: Results, packed: PackedLayers, attributes: Mappi
     if options.push and not options.names:
         raise InvalidParameter("tag is needed when pushing to registry")
     if options.store:
-        if len(results.found) > 1 or options.canonical:
-            told = await _store_index(results, packed, options)
+        asked = any(results.wanted(platform, inline=False) for platform in results.found)
+        if len(results.found) > 1 or options.canonical or (asked and options.names):
+            told = await _store_index(results, packed, options, inline_cache=inline_cache)
         else:
             told = await _store(results, options, inline_cache=inline_cache)
     for name in options.names if options.push else ():
@@ -54,20 +59,21 @@ async def _store(results: Results, options: ImageOptions, *, inline_cache: bool)
     return {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
 
 
-async def _store_index(results: Results, packed: PackedLayers, options: ImageOptions) -> dict[str, str]:
-    """Keep the images of several platforms, or of one, and have the names stand for the index of them.
-
-    The index is of images alone: attestations are written where they are pushed, or archived.
-    """
+async def _store_index(
+    results: Results, packed: PackedLayers, options: ImageOptions, *, inline_cache: bool
+) -> dict[str, str]:
+    """Keep the images of several platforms, or of one with attestations; the names stand for the index of them."""
     job, images = results.job, results.job.solver.images
     async with job.shown("exporting to image") as part:
-        alone = Results(job, results.found, {}, several=results.several)
+        memory = Memory(packed, options.compression)
         with images.manifests.gathering():
-            written = await ImageWriter(alone, Nowhere(packed, options.compression), options, part).write()
+            written = await ImageWriter(results, memory, options, part, inline_cache=inline_cache).write()
             for image in written.images:
                 if image.config.os == "linux":  # another system's image can be pushed, and is of no use here
                     images.put(image.raw)
                 images.manifests.put(written.documents[image.manifest.digest], image.manifest.media_type)
+                if image.attestations is not None:
+                    await _keep_attestations(images, memory.documents, image.attestations)
             images.manifests.put(written.documents[written.top.digest], written.top.media_type)
             here = images.platforms.here(written.top.digest)
             if not here:
@@ -81,6 +87,14 @@ async def _store_index(results: Results, packed: PackedLayers, options: ImageOpt
                 part(f"naming to {reference.full()}", 0, 0, True)
         await images.on_disk()
     return {**written.told(), "containerimage.config.digest": here[0]}
+
+
+async def _keep_attestations(images: ImageService, documents: Mapping[str, bytes], about: Descriptor) -> None:
+    """Keep an attestation's manifest and its blobs."""
+    manifest = Manifest.decode(documents[about.digest])
+    for blob in (manifest.config, *manifest.layers):
+        await asyncio.to_thread(images.manifests.statements.put, documents[blob.digest])
+    images.manifests.put(documents[about.digest], about.media_type)
 
 
 async def _push(

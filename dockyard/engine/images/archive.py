@@ -105,12 +105,13 @@ def blob_path(digest: str) -> str:
 class Group:
     """An index of an archive: what it is called there, its document first and then those it leads to, and its images.
 
-    `images`: the paths of their configurations.
+    `images`: the paths of their configurations; `statements`: the blobs of attestations.
     """
 
     tags: list[str]
     documents: list[tuple[bytes, str]]
     images: list[str] = field(default_factory=list)
+    statements: list[bytes] = field(default_factory=list)
 
 
 def contents(archive: Unpacked) -> tuple[list[SavedImage], list[Group]]:
@@ -180,6 +181,8 @@ def _platforms(archive: Unpacked, index: bytes, group: Group, depth: int) -> lis
             missing = missing or error
             continue
         group.documents.append((document, entry.media_type))
+        if attested(entry):
+            group.statements += _statements(archive, document)
         here = platform is None or runs_on(platform, oci.host())
         found += [(True, here, each) for each in inner]
         if image is not None:
@@ -189,6 +192,16 @@ def _platforms(archive: Unpacked, index: bytes, group: Group, depth: int) -> lis
     found.sort(key=lambda each: (not each[0], not each[1]))
     whole = [image for complete, _, image in found if complete]
     return whole or [image for _, _, image in found[:1]]
+
+
+def _statements(archive: Unpacked, document: bytes) -> list[bytes]:
+    """The blobs of an attestation, as far as they are in the archive."""
+    found = []
+    manifest = oci.Manifest.decode(document)
+    for blob in (manifest.config, *manifest.layers):
+        with suppress(NotFound):
+            found.append(archive.blob(blob))
+    return found
 
 
 def _is_there(archive: Unpacked, name: str) -> bool:

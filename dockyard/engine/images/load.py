@@ -78,7 +78,7 @@ class Loader:
             await self._images.on_disk()
             self._images.emit("load", image_id, image_id)
         if groups and not self._stages:
-            self._stand_for(groups)
+            await self._stand_for(groups)
             await self._images.on_disk()
         if not named and not self._stages:
             self._progress.stream("".join(f"Loaded image ID: {image_id}\n" for image_id in loaded))
@@ -91,11 +91,14 @@ class Loader:
         found = Platform(config.architecture, config.os, config.variant)
         return any(runs_on(found, wanted) for wanted in self._platforms)
 
-    def _stand_for(self, groups: Sequence[Group]) -> None:
+    async def _stand_for(self, groups: Sequence[Group]) -> None:
         """Have the loaded names stand for the indexes that the archive has under them."""
         images = self._images
         for group in groups:
-            digests = [images.manifests.put(raw, media_type) for raw, media_type in group.documents]
+            with images.manifests.gathering():
+                for statement in group.statements:
+                    await asyncio.to_thread(images.manifests.statements.put, statement)
+                digests = [images.manifests.put(raw, media_type) for raw, media_type in group.documents]
             here = images.platforms.here(digests[0])
             for tag in group.tags:
                 name = Reference.parse(tag)

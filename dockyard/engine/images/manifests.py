@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from dockyard.engine.images.statements import Statements
 from dockyard.engine.state.database import Database
 from dockyard.engine.state.documents import Documents
 from dockyard.errors import InvalidParameter
@@ -37,8 +38,9 @@ class ManifestRow(msgspec.Struct, frozen=True):
 class ManifestStore:
     """The documents by digest."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, statements: Statements) -> None:
         """`folder` gets a copy of each, from which the database can be made again."""
+        self.statements = statements
         self._rows = database.collection("manifests", ManifestRow)
         self._folder = own_folder(folder)
         self._documents = Documents(lambda digest: path_of(self._folder, digest), ManifestRow)
@@ -100,6 +102,14 @@ class ManifestStore:
             entries += inner or [entry]
         return entries
 
+    def statements_of(self, digest: str) -> list[Descriptor] | None:
+        """The blobs that an attestation's manifest names; None when not all of that is here."""
+        manifest = self.manifest(digest)
+        if manifest is None:
+            return None
+        blobs = [manifest.config, *manifest.layers]
+        return blobs if all(blob.digest in self.statements for blob in blobs) else None
+
     def documented(self) -> None:
         """What has been put so far is in the database, on the disk: give each its copy."""
         fresh, self._undocumented = self._undocumented, set()
@@ -120,17 +130,22 @@ class ManifestStore:
         if self._gathering:
             return  # the next sweep will see
         wanted: set[str] = set()
+        statements: set[str] = set()
         waiting = list(targets)
         while waiting:
             digest = waiting.pop()
             if digest not in wanted:
                 wanted.add(digest)
                 found = self.index(digest)
-                waiting += [entry.digest for entry in found.manifests] if found is not None else []
+                for entry in found.manifests if found is not None else ():
+                    waiting.append(entry.digest)
+                    if attested(entry) and (about := self.manifest(entry.digest)) is not None:
+                        statements.update(blob.digest for blob in (about.config, *about.layers))
         for digest in set(self._known) - wanted:
             del self._known[digest]
             self._rows.delete(digest)
             self._documents.delete(digest)
+        self.statements.sweep(statements)
 
 
 def path_of(folder: Path, digest: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 class Listed:
     """A manifest that an index lists. `image_id` is that of its image, "" when it is not here.
 
-    `attests`: the digest of the manifest that it is an attestation for, "" for an image's.
+    `attests`: the digest of the manifest that it is an attestation for, "" for an image's; `statements`: the blobs of
+    that, none when they are not all here.
     """
 
     descriptor: Descriptor
     image_id: str
     attests: str = ""
+    statements: Sequence[Descriptor] = ()
 
 
 class Platforms:
@@ -38,10 +41,13 @@ class Platforms:
 
     def listed(self, target: str) -> list[Listed]:
         """Every manifest behind the index (or manifest) `target`, in order; none when `target` is not kept."""
-        return [
-            Listed(entry, "" if attested(entry) else self._image_of(entry.digest), attested(entry))
-            for entry in self._manifests.entries(target)
-        ]
+        return [self._listed(entry) for entry in self._manifests.entries(target)]
+
+    def _listed(self, entry: Descriptor) -> Listed:
+        about = attested(entry)
+        if about:
+            return Listed(entry, "", about, self._manifests.statements_of(entry.digest) or ())
+        return Listed(entry, self._image_of(entry.digest))
 
     def target_of(self, image_id: str) -> str:
         """What a name of the image stands for: an index before a manifest; "" when nothing is kept."""

@@ -16,8 +16,10 @@ from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import LayerSource
 from dockyard.engine.images.layers import register_layers
 from dockyard.engine.images.load import Loader
+from dockyard.engine.images.manifests import attested
 from dockyard.engine.images.progress import Progress
-from dockyard.errors import InvalidParameter, NotFound, SystemFailure, Unavailable
+from dockyard.engine.images.statements import LARGEST
+from dockyard.errors import DockyardError, InvalidParameter, NotFound, SystemFailure, Unavailable
 from dockyard.generators import closing
 from dockyard.oci.descriptor import Descriptor, Platform
 from dockyard.oci.manifest import DOCKER_CONFIG, MANIFESTS, OCI_CONFIG, OCI_MANIFEST, Index, Manifest, host
@@ -86,8 +88,13 @@ class Puller:
                 f"mediaType in manifest should be '{document.media_type}' not '{manifest.media_type}'"
             )
         image_id = manifest.config.digest
-        if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
-            image_id = await self._bring(name, manifest)
+        said = asyncio.ensure_future(self._statements(found.digest, document.digest))
+        try:
+            if not await self._is_whole(image_id):  # else there is nothing to say of its layers either
+                image_id = await self._bring(name, manifest)
+            await said
+        finally:
+            said.cancel()
         self._images.manifests.put(document.content, document.media_type)
         new = self._images.names.resolve(name) != image_id
         # the images for other platforms that came before stay, beside this one
@@ -118,6 +125,25 @@ class Puller:
                 raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name.familiar()}")
             found = await self._repository.manifest(chosen.digest)
         raise NotFound(f"the manifest list of {name.familiar()} leads through more than {MOST_INDEXES} others")
+
+    async def _statements(self, target: str, image: str) -> None:
+        """Fetch what the index `target` lists as said about the manifest `image`; the image is here without it, too."""
+        manifests = self._images.manifests
+        for entry in manifests.entries(target):
+            if attested(entry) != image or manifests.statements_of(entry.digest) is not None:
+                continue
+            try:
+                found = await self._repository.manifest(entry.digest)
+                about = Manifest.decode(found.content)
+                for blob in (about.config, *about.layers):
+                    if blob.size > LARGEST:
+                        raise InvalidParameter(f"attestation {blob.digest} is too large")
+                    if blob.digest not in manifests.statements:
+                        content = await self._repository.blob_bytes(blob)
+                        await asyncio.to_thread(manifests.statements.put, content)
+                manifests.put(found.content, found.media_type)
+            except (DockyardError, OSError) as error:
+                log.warning("attestation %s of %s can't be had: %s", entry.digest, self._repository.name, error)
 
     async def _bring(self, name: Reference, manifest: Manifest) -> str:
         """Download and register the layers that are missing, then keep the image; its ID."""

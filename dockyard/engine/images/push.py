@@ -13,10 +13,11 @@ from isal import isal_zlib
 from dockyard.content.registry import Repository
 from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import Layer, chains_of
-from dockyard.engine.images.manifests import ManifestRow
+from dockyard.engine.images.manifests import ATTESTATION, REFERENCE_DIGEST, REFERENCE_TYPE, ManifestRow
 from dockyard.engine.images.names import NameRow
 from dockyard.engine.images.platforms import Listed
 from dockyard.engine.images.progress import Progress
+from dockyard.errors import SystemFailure
 from dockyard.generators import ahead, blocks, closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.digest import digest_of
@@ -75,7 +76,7 @@ class Pusher:
         """Whether anything that an index lists is neither here nor, an attestation, in the repository already."""
         for entry in listed:
             if entry.attests:
-                if not await self._repository.has_manifest(entry.descriptor.digest):
+                if not entry.statements and not await self._repository.has_manifest(entry.descriptor.digest):
                     return True
             elif not entry.image_id:
                 return True
@@ -88,6 +89,10 @@ class Pusher:
             if entry.image_id:
                 image = self._images.describe(entry.image_id)
                 changed[entry.descriptor.digest] = await self._push_listed(image, entry.descriptor)
+        for entry in self._images.platforms.listed(row.target):
+            pushed = changed.get(entry.attests)
+            if entry.statements and (pushed is None or pushed.digest == entry.attests):
+                await self._push_attestation(entry)
         document, digest = await self._put_index(row.target, index, changed, tag)
         name = Reference.parse(f"{self._name.domain}/{self._name.path}@{digest}")
         self._images.manifests.put(document, index.media_type)
@@ -108,7 +113,7 @@ class Pusher:
             elif entry["digest"] in changed:
                 now = changed[entry["digest"]]
                 entry = {**entry, "mediaType": now.media_type, "digest": now.digest, "size": now.size}
-            elif any(old != now.digest for old, now in changed.items()):
+            elif (about := changed.get(_attested(entry))) is not None and about.digest != _attested(entry):
                 continue  # an attestation of what is not pushed as it was
             entries.append(entry)
         same = entries == document["manifests"]
@@ -130,25 +135,46 @@ class Pusher:
         self._images.manifests.put(document, DOCKER_MANIFEST)
         return Descriptor(DOCKER_MANIFEST, digest, len(document))
 
+    async def _push_attestation(self, entry: Listed) -> None:
+        """Push what is said about an image that was pushed as it was."""
+        digest = entry.descriptor.digest
+        kept = self._images.manifests.get(digest)
+        if kept is None or await self._repository.has_manifest(digest):
+            return
+        for blob in entry.statements:
+            content = await asyncio.to_thread(self._images.manifests.statements.get, blob.digest)
+            if content is None:
+                raise SystemFailure(f"attestation {blob.digest} is damaged: pull or build the image once more")
+            if await self._repository.blob_size(blob.digest) is None:
+                await self._repository.upload_bytes(content)
+        await self._repository.put_manifest(digest, kept.media_type, kept.raw)
+
     async def _blobs_there(self, image: Image, known: Manifest) -> bool:
-        """Whether the repository has the layers under the very digests of a manifest, or takes them from another."""
+        """Have the layers in the repository under the very digests of a manifest; whether that can be."""
         chains = chains_of(image.config.rootfs.diff_ids)
         if len(chains) != len(known.layers):
             return False
-        for chain_id, blob in zip(chains, known.layers, strict=True):
-            diff_id = self._images.layers.get(chain_id).diff_id
-            rows = [row for row in self._images.layer_blobs.for_push(diff_id, self._name) if row.digest == blob.digest]
+        layers = [self._images.layers.get(chain_id) for chain_id in chains]
+        pairs = zip(layers, known.layers, strict=True)
+        return all(await asyncio.gather(*(self._layer_as(layer, blob) for layer, blob in pairs)))
+
+    async def _layer_as(self, layer: Layer, blob: Descriptor) -> bool:
+        """Have a layer there as that blob: it is already, another one has it, or packing it comes to the same."""
+        async with self._uploads:
             if await self._repository.blob_size(blob.digest) is not None:
-                self._progress.stage("Layer already exists", _short(diff_id))
-                continue
-            for row in rows[:MOUNT_ATTEMPTS]:
+                self._progress.stage("Layer already exists", _short(layer.diff_id))
+                return True
+            rows = self._images.layer_blobs.for_push(layer.diff_id, self._name)
+            for row in [row for row in rows if row.digest == blob.digest][:MOUNT_ATTEMPTS]:
                 source = row.repository.partition("/")[2]
                 if await self._repository.mount_blob(row.digest, source):
-                    self._progress.stage(f"Mounted from {source}", _short(diff_id))
-                    break
-            else:
+                    self._progress.stage(f"Mounted from {source}", _short(layer.diff_id))
+                    return True
+            if blob.media_type not in GZIP_LAYERS or layer.diff_id in self._known:
                 return False
-        return True
+            made = self._known[layer.diff_id] = await self._upload(layer)
+            self._images.layer_blobs.note(layer.diff_id, made)
+            return made.digest == blob.digest
 
     async def push(self, image: Image, tag: str) -> Descriptor:
         """Push `image` as `tag`; its manifest. Raises Unauthorized, Unavailable, …"""
@@ -264,6 +290,12 @@ def manifest(config: bytes, config_digest: str, blobs: list[BlobRow]) -> bytes:
         "layers": [{"mediaType": DOCKER_LAYER, "size": blob.size, "digest": blob.digest} for blob in blobs],
     }
     return json.dumps(document, indent=3).encode()
+
+
+def _attested(entry: dict[str, Any]) -> str:
+    """The digest of the manifest that an index's entry is an attestation for; "" when it is none."""
+    annotations = entry.get("annotations") or {}
+    return str(annotations.get(REFERENCE_DIGEST, "")) if annotations.get(REFERENCE_TYPE) == ATTESTATION else ""
 
 
 def _short(digest: str) -> str:

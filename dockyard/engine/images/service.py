@@ -40,6 +40,7 @@ from dockyard.engine.images.pull import DOWNLOADED, UP_TO_DATE, Puller
 from dockyard.engine.images.push import Pusher
 from dockyard.engine.images.removal import ImageRemover
 from dockyard.engine.images.save import Saver
+from dockyard.engine.images.statements import Statements
 from dockyard.engine.state.database import Database
 from dockyard.engine.state.documents import Documents
 from dockyard.errors import Conflict, DockyardError, Forbidden, InvalidParameter, NotFound
@@ -86,7 +87,8 @@ class ImageService:
         self.registry = registry
         self.events = events
         self.names = ImageNames(database, layers.images_root)
-        self.manifests = ManifestStore(database, layers.images_root / "manifests")
+        statements = Statements(layers.images_root / "statements")
+        self.manifests = ManifestStore(database, layers.images_root / "manifests", statements)
         self.platforms = Platforms(self)
         self.layer_blobs = LayerBlobs(database)
         self.gate = SignatureGate()

@@ -90,6 +90,7 @@ class Fsck:
         found += layers
         found += self._image_layers(damaged)
         found += self._lost_targets()
+        found += await asyncio.to_thread(lambda: list(self._statements()))
         found += await asyncio.to_thread(lambda: list(self._container_files(damaged)))
         found += [
             Finding("volume", name, f"its directory {path} is missing", f"dockyard volume rm {name}")
@@ -221,6 +222,17 @@ class Fsck:
                 name = names[0].familiar()
                 problem = f"the index or manifest {digest} that it stands for is missing"
                 yield Finding("name", name, problem, f"to have it again, pull {name}", self._untargeter(digest))
+
+    def _statements(self) -> Iterator[Finding]:
+        """What is said about images and is not what it was."""
+        statements = self._images.manifests.statements
+        for digest in statements.damaged():
+
+            def forget(digest: str = digest) -> str:
+                statements.remove(digest)
+                return "removed; the image is whole without it"
+
+            yield Finding("attestation", digest, "its content is not what its digest says", "removed", forget)
 
     def _untargeter(self, digest: str) -> Callable[[], str]:
         def forget() -> str:
