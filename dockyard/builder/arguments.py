@@ -44,6 +44,10 @@ class Arguments:
         self._declared[name] = default
         self._used.add(name)
 
+    def worth(self, name: str) -> str | None:
+        """What an argument of the stage is worth."""
+        return self._worth(name, self._declared.get(name))
+
     def _worth(self, name: str, default: str | None) -> str | None:
         given = self._given.get(name)
         return given if given is not None else default
@@ -51,6 +55,10 @@ class Arguments:
     def given(self, name: str) -> bool:
         """Whether the client has said what it is."""
         return self._given.get(name) is not None
+
+    def global_names(self) -> list[str]:
+        """Those declared before the first FROM, also without a value."""
+        return list(self._global)
 
     def global_values(self) -> dict[str, str]:
         """What variables in FROM stand for."""

@@ -186,26 +186,28 @@ def _with_parents(tree: Tree, source: Source, depth: int) -> Source:
 
 
 class MakeDirectory(Vertex):
-    """WORKDIR: a directory that is there afterwards."""
+    """WORKDIR: a directory that is there afterwards. `owner`: as USER says it, of what is made; "" for root."""
 
-    def __init__(self, name: str, base: Vertex, path: str, *, line: int = 0) -> None:
+    def __init__(self, name: str, base: Vertex, path: str, *, owner: str = "", line: int = 0) -> None:
         super().__init__(name, (base,), line=line)
         self.path = path
+        self.owner = owner
 
     def definition(self) -> str:
-        return self.path
+        return f"{self.path} {self.owner}".rstrip()
 
     def key(self, inputs: Sequence[Result]) -> str:
-        return key_of("mkdir", self.path, _chain(inputs[0]))
+        return key_of("mkdir", self.definition(), _chain(inputs[0]))
 
     def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
-        return {"base": _chain(inputs[0]), "folder": self.path}
+        return {"base": _chain(inputs[0]), "folder": self.path, "owner": self.owner}
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
         base = inputs[0]
         assert isinstance(base, Rootfs)
         async with work.tree(base) as below:
-            with closing(LayerPlan(below)) as plan:
+            owner = find_owner(self.owner, below) if self.owner else Owner(0, 0)
+            with closing(LayerPlan(below, owner)) as plan:
                 target = plan.resolve(self.path)
                 if plan.is_directory(target):
                     return base

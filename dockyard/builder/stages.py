@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile.instructions import Arg, Command, Copy, From, Instruction
-from dockyard.dockerfile.parser import Dockerfile
+from dockyard.dockerfile.parser import AtLine, Dockerfile, Node
 from dockyard.errors import InvalidParameter
 
 
@@ -19,7 +20,9 @@ class Stage:
     steps: list[Instruction] = field(default_factory=list)
     needs: set[int] = field(default_factory=set)
     line: int = 0
+    end: int = 0
     lines: list[int] = field(default_factory=list)  # of the steps
+    ends: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -34,6 +37,18 @@ class Plan:
     arguments: list[Arg]
     stages: list[Stage]
 
+    @property
+    def several(self) -> bool:
+        """Whether names of steps are to tell of which stage they are: there are others, also images that are read."""
+        if len(self.stages) > 1:
+            return True
+        for step in self.stages[0].steps:
+            if isinstance(step, Command) and step.mounts:
+                return True
+            if isinstance(step, Copy) and step.stage:
+                return True
+        return False
+
     def target(self, name: str) -> Stage:
         """The stage called `name` (or numbered so); the last one for no name. Raises InvalidParameter."""
         if not name:
@@ -44,6 +59,27 @@ class Plan:
         if name.isdigit() and int(name) < len(self.stages):
             return self.stages[int(name)]
         raise InvalidParameter(f'target stage "{name}" could not be found')
+
+    def check_circles(self) -> None:
+        """Raise AtLine if stages read from each other in a circle, or one from itself."""
+        reads = [list(_read(stage, self.stages)) for stage in self.stages]
+        seen: set[int] = set()
+
+        def visit(index: int, path: tuple[int, ...]) -> tuple[int, int] | None:
+            if index in seen:
+                return None
+            seen.add(index)
+            for other, line, end in reads[index]:
+                if other in (*path, index):
+                    return line, end
+                if (found := visit(other, (*path, index))) is not None:
+                    return found
+            return None
+
+        for stage in self.stages:
+            if (found := visit(stage.index, ())) is not None:
+                name = stage.name or f"stage-{stage.index}"
+                raise AtLine(f"circular dependency detected on stage: {name}", *found)
 
     def needed(self, target: Stage) -> list[Stage]:
         """The stages that must be built for `target`, itself included, each after all it needs."""
@@ -57,21 +93,23 @@ class Plan:
         return [self.stages[index] for index in sorted(wanted)]
 
 
-def plan(file: Dockerfile, *, classic: bool = True) -> Plan:
+def plan(file: Dockerfile, *, classic: bool = True, look: Callable[[Node], None] = lambda node: None) -> Plan:
     """The graph of a parsed Dockerfile. Raises InvalidParameter, naming the line.
 
-    `classic`: what only BuildKit knows is refused.
+    `classic`: what only BuildKit knows is refused. `look` sees every instruction before it is read.
     """
     arguments: list[Arg] = []
     stages: list[Stage] = []
     for node in file.nodes:
+        look(node)
         instruction = instructions.parse(node, classic=classic)
         if isinstance(instruction, From):
             stages.append(_begin(instruction, stages, classic=classic))
-            stages[-1].line = node.line
+            stages[-1].line, stages[-1].end = node.line, node.end
         elif stages:
             stages[-1].steps.append(instruction)
             stages[-1].lines.append(node.line)
+            stages[-1].ends.append(node.end)
             if isinstance(instruction, Command):
                 for mount in instruction.mounts:
                     earlier = find(stages[:-1], mount.stage) if mount.stage else None
@@ -84,10 +122,24 @@ def plan(file: Dockerfile, *, classic: bool = True) -> Plan:
         elif isinstance(instruction, Arg):
             arguments.append(instruction)
         else:
-            raise InvalidParameter(f"dockerfile parse error on line {node.line}: no build stage in current context")
+            raise AtLine("no build stage in current context", node.line, node.end)
     if not stages:
         raise InvalidParameter("dockerfile contains no stages to build")
     return Plan(arguments, stages)
+
+
+def _read(stage: Stage, stages: list[Stage]) -> Iterator[tuple[int, int, int]]:
+    """The stages that the steps of one name, wherever those are, with the lines of the step."""
+    for step, line, end in zip(stage.steps, stage.lines, stage.ends, strict=True):
+        names: list[str] = []
+        if isinstance(step, Command):
+            names = [mount.stage for mount in step.mounts if not mount.stage.isdigit()]
+        elif isinstance(step, Copy):
+            names = [step.stage]
+        for name in names:
+            found = find(stages, name) if name else None
+            if found is not None:
+                yield found.index, line, end
 
 
 def _begin(start: From, stages: list[Stage], *, classic: bool) -> Stage:

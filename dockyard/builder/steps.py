@@ -251,7 +251,7 @@ class Steps:
         found: list[Source] = []
         try:
             for document in step.documents:
-                content = document.content
+                content = document.text
                 if document.expand:
                     content = expand_document(content, self.state.environment())
                 inline = ArchiveTree()
@@ -261,7 +261,7 @@ class Steps:
             checksum = checked_checksum(self._expand(step.checksum), words)
             for source in words:
                 if step.word == "ADD" and git_source.is_git(source):
-                    found.append(await build.clone(source, keep_git=step.keep_git, commit=checksum))
+                    found.append(await build.clone(source, keep_git=bool(step.keep_git), commit=checksum))
                 elif re.match(r"https?://", source):
                     if step.word == "COPY":
                         raise InvalidParameter("source can't be a URL for COPY")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_address
 
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.instructions import Command, HealthCheck, Instruction, Pairs, Text, Words
-from dockyard.dockerfile.substitution import expand, expand_words
+from dockyard.dockerfile.substitution import BadSubstitution, expand_words, expansion
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck
 from dockyard.signals import parse_signal
@@ -31,10 +33,21 @@ class Configuring:
         self._environment = environment
         self._escape = escape
         self._command_set = False
+        self.unknown: list[str] = []  # variables that were used and stand for nothing
 
     def expand(self, word: str) -> str:
         """The word with variables replaced. Raises InvalidParameter."""
-        return expand(word, self._environment(), self._escape)
+        try:
+            found = expansion(word, self._environment(), self._escape)
+        except BadSubstitution as error:
+            self.unknown += error.unknown
+            raise
+        self.unknown += found.unknown
+        return found.text
+
+    def expand_words(self, words: Iterable[str]) -> list[str]:
+        """Words with variables replaced, whose blanks part words. Raises InvalidParameter."""
+        return [part for word in words for part in expand_words(word, self._environment(), self._escape)]
 
     def apply(self, step: Instruction) -> str:
         """Do it; what a history says of it. Raises InvalidParameter."""
@@ -79,8 +92,8 @@ class Configuring:
             config.shell = list(step.values)
             return f"SHELL [{' '.join(step.values)}]"
         if step.word == "EXPOSE":
-            words = [word for value in step.values for word in expand_words(value, self._environment(), self._escape)]
-            config.exposed_ports = {**(config.exposed_ports or {}), **{port: {} for port in _ports(words)}}
+            words = self.expand_words(sorted(step.values))
+            config.exposed_ports = {**(config.exposed_ports or {}), **{port: {} for port in ports_of(words)}}
             return "EXPOSE " + " ".join(sorted(words))
         places = [self.expand(value).strip() for value in step.values]
         if "" in places:
@@ -107,7 +120,7 @@ class Configuring:
         text = self.expand(step.text)
         match step.word:
             case "WORKDIR":
-                config.working_dir = posixpath.normpath(posixpath.join("/", config.working_dir or "/", text))
+                config.working_dir = cleaned(config.working_dir, text)
                 text = config.working_dir
             case "USER":
                 config.user = text
@@ -115,6 +128,11 @@ class Configuring:
                 parse_signal(text)
                 config.stop_signal = text
         return f"{step.word} {text}"
+
+
+def cleaned(folder: str, path: str) -> str:
+    """`path` seen from `folder`, absolute, as short as it can be written, whatever is there."""
+    return "/" + posixpath.normpath(posixpath.join("/", folder, path)).lstrip("/")
 
 
 def changed(config: ContainerConfig, changes: Iterable[str]) -> ContainerConfig:
@@ -147,19 +165,49 @@ def _health_check_text(check: Healthcheck) -> str:
     return f"&{{[{' '.join(check.test)}] {' '.join(duration_text(time) for time in times)} {check.retries}}}"
 
 
-def _ports(words: Sequence[str]) -> list[str]:
-    """`80`, `80/udp`, `8000-8010/tcp`, `host:container` as port/protocol, ranges one by one."""
+def ports_of(words: Iterable[str]) -> list[str]:
+    """`80`, `80/udp`, `8000-8010/tcp`, `host:container` as port/protocol, ranges one by one.
+
+    Raises InvalidParameter.
+    """
     ports = []
     for word in words:
-        text, _, protocol = word.rpartition(":")[2].partition("/")
+        around, _, inside = word.rpartition(":")
+        text, _, protocol = inside.partition("/")
         protocol = protocol.lower() or "tcp"
         if protocol not in ("tcp", "udp", "sctp"):
             raise InvalidParameter(f"invalid proto: {protocol}")
         if not text:
             raise InvalidParameter(f"no port specified: {word}<empty>")
-        first, _, last = text.partition("-")
-        last = last or first
-        if not (first.isdigit() and last.isdigit() and 0 <= int(first) <= int(last) < 65536):
+        numbers = _range(text)
+        if numbers is None:
             raise InvalidParameter(f"invalid containerPort: {text}")
-        ports += [f"{port}/{protocol}" for port in range(int(first), int(last) + 1)]
+        _check_around(around, numbers)
+        ports += [f"{port}/{protocol}" for port in numbers]
     return ports
+
+
+def _check_around(text: str, inside: range) -> None:
+    """Look at the address and the ports of the host, which mean nothing in an image. Raises InvalidParameter."""
+    address, _, host = text.rpartition(":")
+    plain = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    try:
+        if plain:
+            ip_address(plain)
+    except ValueError:
+        raise InvalidParameter(f"invalid IP address: {address}") from None
+    outside = _range(host) if host else inside
+    if outside is None:
+        raise InvalidParameter(f"invalid hostPort: {host}")
+    if len(outside) != len(inside) != 1:
+        ranges = f"{inside.start}-{inside.stop - 1} and {host}"
+        raise InvalidParameter(f"invalid ranges specified for container and host Ports: {ranges}")
+
+
+def _range(text: str) -> range | None:
+    """`80` or `80-90`; None for anything else."""
+    first, _, last = text.partition("-")
+    last = last if "-" in text else first
+    if not re.fullmatch(r"[0-9]+ [0-9]+", f"{first} {last}") or not int(first) <= int(last) < 65536:
+        return None
+    return range(int(first), int(last) + 1)

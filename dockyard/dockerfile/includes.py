@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from dockyard.dockerfile import parser
 from dockyard.errors import InvalidParameter
@@ -54,7 +55,7 @@ def _nodes(text: str, escape: str, path: Sequence[str]) -> list[parser.Node]:
     found = parser.parse(head + text).nodes
     if not path:
         return found
-    return [parser.Node(one.word, one.original, one.flags, one.rest, one.line - 1, one.heredocs) for one in found]
+    return [replace(one, line=one.line - 1, end=one.end - 1) for one in found]
 
 
 def _checked(node: parser.Node, line: str, path: Sequence[str]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dockyard.dockerfile import parser as dockerfile
-from dockyard.dockerfile.mounts import RunMount, parse_mount
-from dockyard.dockerfile.parser import Heredoc, Node
-from dockyard.dockerfile.substitution import split_words
+from dockyard.dockerfile.mounts import MountFlag, parse_mount
+from dockyard.dockerfile.parser import BLANKS, AtLine, Heredoc, Node
+from dockyard.dockerfile.substitution import go_quoted, split_words
 from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import Healthcheck
@@ -34,8 +32,9 @@ class Instruction:
 
     @property
     def shown(self) -> str:
-        """The line as a list of steps shows it: on one line."""
-        return " ".join(self.code.split("\n")[0].split())
+        """The line as a list of steps shows it."""
+        word, blank, rest = self.code.partition(" ")
+        return f"{word.upper()}{blank}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +47,31 @@ class From(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """A document that is run: its name, its beginning, and whether it names its own interpreter (#!)."""
+
+    name: str
+    summary: str
+    interpreter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Command(Instruction):
     """RUN, CMD or ENTRYPOINT: `words` to execute, or with `shell` one text for the shell.
 
     Of RUN alone: `flags` as they were written, `mounts` one for each `--mount`, `network` and `security` modes.
-    `interpreter`: the text is a script that names its own (#!).
+    `script`: the text is an in-line document, and nothing else.
     """
 
     word: str
     words: tuple[str, ...]
     shell: bool
     flags: tuple[str, ...] = ()
-    mounts: tuple[RunMount, ...] = ()
+    mounts: tuple[MountFlag, ...] = ()
     network: str = ""
     security: str = ""
     devices: tuple[str, ...] = ()
-    interpreter: bool = False
+    script: Script | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Copy(Instruction):
     mode: str
     documents: tuple[Heredoc, ...]
     link: bool = False
-    keep_git: bool = False
+    keep_git: bool | None = None
     checksum: str = ""
     parents: bool = False
     excludes: tuple[str, ...] = ()
@@ -88,11 +96,15 @@ class Copy(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Pairs(Instruction):
-    """ENV and LABEL: names with values. `quoted`: values that are taken as they are (from `--label`)."""
+    """ENV and LABEL: names with values. `literal`: values that are taken as they are (from `--label`).
+
+    `old`: one name and its value with a blank between them.
+    """
 
     word: str
     pairs: tuple[tuple[str, str], ...]
     literal: bool = False
+    old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +138,7 @@ class HealthCheck(Instruction):
 
 
 def parse(node: Node, *, classic: bool = True) -> Instruction:
-    """The instruction in `node`. Raises InvalidParameter, naming the line.
+    """The instruction in `node`. Raises AtLine.
 
     `classic`: what only BuildKit knows is refused.
     """
@@ -135,16 +147,17 @@ def parse(node: Node, *, classic: bool = True) -> Instruction:
             refuse_buildkit_only(node)
         return meaning(node)
     except InvalidParameter as error:
-        raise InvalidParameter(f"dockerfile parse error on line {node.line}: {error}") from None
+        raise AtLine(f"dockerfile parse error on line {node.line}: {error}", node.line, node.end) from None
 
 
 def meaning(node: Node) -> Instruction:
     """The same. Raises InvalidParameter, without naming the line."""
     parser = _PARSERS.get(node.word)
     if parser is None:
-        word = node.original.split(None, 1)[0]
-        near = difflib.get_close_matches(node.word, dockerfile.INSTRUCTIONS, 1, 0.6)
-        raise InvalidParameter(f"unknown instruction: {word}" + (f" (did you mean {near[0]}?)" if near else ""))
+        # of two that are as near the one of the same letters
+        known = sorted(dockerfile.INSTRUCTIONS, key=lambda word: sorted(word) != sorted(node.word))
+        near = suggestion(node.written, known, case=False)
+        raise InvalidParameter(f"unknown instruction: {node.written}{near}")
     return parser(node)
 
 
@@ -153,51 +166,50 @@ def parse_trigger(text: str, *, classic: bool = True) -> Instruction:
     return parse(dockerfile.parse_line(text), classic=classic)
 
 
-def _flags(node: Node, known: dict[str, bool]) -> dict[str, str]:
-    """{flag: value}; `known` says of each flag whether it stands without a value."""
-    found: dict[str, str] = {}
+def _flags(node: Node, known: dict[str, bool], several: Sequence[str] = ()) -> dict[str, list[str]]:
+    """{flag: values}; `known` says of each flag whether it stands without a value, `several` which may come again."""
+    found: dict[str, list[str]] = {}
     for flag in node.flags:
         name, equals, value = flag.partition("=")
-        if name not in known:
-            near = suggestion(name, [*known, *(("mount", "device") if node.word == "RUN" else ())])
-            raise InvalidParameter(f"unknown flag: --{name}{near}")
-        if known[name]:
-            value = value if equals else "true"
-            if value not in ("true", "false"):
-                raise InvalidParameter(f"expecting boolean value for flag --{name}, not: {value}")
-        elif not equals:
-            raise InvalidParameter(f"missing a value on flag: --{name}")
-        if name in found:
+        if name not in known and name not in several:
+            raise InvalidParameter(f"unknown flag: --{name}{suggestion(name, [*known, *several])}")
+        if name in found and name not in several:
             raise InvalidParameter(f"duplicate flag specified: --{name}")
-        found[name] = value
+        if known.get(name, False):
+            value = value.lower() if equals else "true"
+            if value not in ("true", "false", ""):
+                raise InvalidParameter(f"expecting boolean value for flag --{name}, not: {flag.partition('=')[2]}")
+            equals = value
+        if not equals:
+            raise InvalidParameter(f"missing a value on flag: --{name}")
+        found.setdefault(name, []).append(value)
     return found
 
 
-def _json_words(text: str) -> list[str] | None:
-    """The exec form; None when `text` is in the shell form (also when it merely begins like JSON)."""
-    if not text.startswith("["):
-        return None
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return None
-    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else None
+def _last(flags: Mapping[str, Sequence[str]], name: str) -> str:
+    return flags[name][-1] if name in flags else ""
+
+
+def _blank_split(text: str) -> tuple[str, ...]:
+    """Words in which quotes are nothing but characters."""
+    return tuple(BLANKS.split(text)) if text else ()
 
 
 def _from(node: Node) -> From:
-    flags = _flags(node, {"platform": False})
-    words = node.rest.split()
+    words = _blank_split(node.rest)
     if len(words) == 3 and words[1].lower() == "as":
         name = words[2].lower()
         if not re.fullmatch(r"[a-z][a-z0-9_.-]*", name):
             raise InvalidParameter(
-                f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols'
+                f"invalid name for build stage: {go_quoted(words[2])}, name can't start with a number or contain "
+                "symbols"
             )
     elif len(words) == 1:
         name = ""
     else:
         raise InvalidParameter("FROM requires either one or three arguments")
-    return From(node.original, words[0], name, flags.get("platform", ""))
+    flags = _flags(node, {"platform": False})
+    return From(node.original, words[0], name, _last(flags, "platform"))
 
 
 def _command(node: Node) -> Command:
@@ -208,20 +220,20 @@ def _command(node: Node) -> Command:
 
 
 def _run(node: Node) -> Command:
-    mounts = tuple(parse_mount(flag.partition("=")[2]) for flag in node.flags if flag.startswith("mount="))
-    devices = tuple(flag.partition("=")[2] for flag in node.flags if flag.startswith("device="))
-    others = tuple(flag for flag in node.flags if not flag.startswith(("mount=", "device=")))
-    flags = _flags(replace(node, flags=others), {"network": False, "security": False})
-    for name, known in (("network", NETWORKS), ("security", SECURITY)):
-        if name in flags and flags[name] not in known:
-            raise InvalidParameter(f"invalid {name} mode: {flags[name]!r}".replace("'", '"'))
+    flags = _flags(node, {"network": False, "security": False}, several=("mount", "device"))
+    command = _bare_command(node)
+    mounts = tuple(parse_mount(text) for text in flags.get("mount", ()))
+    if "network" in flags and _last(flags, "network") not in NETWORKS:
+        raise InvalidParameter(f"invalid network mode {go_quoted(_last(flags, 'network'))}")
+    if "security" in flags and _last(flags, "security") not in SECURITY:
+        raise InvalidParameter(f"security {go_quoted(_last(flags, 'security'))} is not valid")
     return replace(
-        _bare_command(node),
+        command,
         flags=node.flags,
         mounts=mounts,
-        network=flags.get("network", ""),
-        security=flags.get("security", ""),
-        devices=devices,
+        network=_last(flags, "network"),
+        security=_last(flags, "security"),
+        devices=tuple(flags.get("device", ())),
     )
 
 
@@ -229,21 +241,25 @@ def _bare_command(node: Node) -> Command:
     """The command without its flags."""
     if node.heredocs:
         return _script(node)
-    listed = _json_words(node.rest)
-    if listed is not None:
-        return Command(node.original, node.word, tuple(listed), False)
-    if not node.rest:
-        raise InvalidParameter(f"{node.word} requires at least one argument")
+    if node.listed is not None:
+        return Command(node.original, node.word, node.listed, False)
     return Command(node.original, node.word, (node.rest,), True)
 
 
 def _script(node: Node) -> Command:
     """RUN with in-line documents: the shell reads them itself, or one document alone is the whole script."""
-    if not dockerfile.without_heredocs(node.rest).strip() and len(node.heredocs) == 1:
-        script = node.heredocs[0].content
-        return Command(node.original, node.word, (script,), True, interpreter=script.startswith("#!"))
-    script = node.rest + "\n" + "".join(f"{document.content}{document.name}\n" for document in node.heredocs)
+    first = node.heredocs[0]
+    if dockerfile.heredoc(node.rest) is not None:
+        about = Script(first.name, _summary(first.content), interpreter=first.content.startswith("#!"))
+        return Command(node.original, node.word, (first.text,), True, script=about)
+    script = "".join([node.rest, *(f"\n{document.content}{document.name}" for document in node.heredocs)])
     return Command(node.original, node.word, (script,), True)
+
+
+def _summary(text: str) -> str:
+    """A script's beginning."""
+    first, *more = text.strip().replace("\r\n", "\n").split("\n")
+    return f"{first}{'...' if more else ''}"
 
 
 def refuse_buildkit_only(node: Node) -> None:
@@ -252,63 +268,83 @@ def refuse_buildkit_only(node: Node) -> None:
         name = flag.partition("=")[0]
         if node.word == "RUN" or (node.word in ("COPY", "ADD") and name in ("parents", "exclude", "unpack")):
             raise InvalidParameter(BUILDKIT_ONLY.format(name))
-    if node.word == "RUN" and node.heredocs and _script(node).interpreter:
-        raise InvalidParameter("RUN with a heredoc that names its own interpreter (#!) requires BuildKit")
+    if node.word == "RUN" and node.heredocs:
+        script = _script(node).script
+        if script is not None and script.interpreter:
+            raise InvalidParameter("RUN with a heredoc that names its own interpreter (#!) requires BuildKit")
 
 
 def _copy(node: Node) -> Copy:
+    words = node.listed if node.listed is not None else _blank_split(node.rest)
+    if len(words) < 2:
+        raise InvalidParameter(
+            f"{node.word} requires at least two arguments, but only one was provided. "
+            "Destination could not be determined"
+        )
     own = (
         {"from": False, "parents": True}
         if node.word == "COPY"
         else {"keep-git-dir": True, "checksum": False, "unpack": True}
     )
-    excludes = tuple(flag.partition("=")[2] for flag in node.flags if flag.startswith("exclude="))
-    others = tuple(flag for flag in node.flags if not flag.startswith("exclude="))
-    flags = _flags(replace(node, flags=others), {"chown": False, "chmod": False, "link": True, **own})
-    words = _json_words(node.rest)
-    if words is None:
-        words = split_words(dockerfile.without_heredocs(node.rest) if node.heredocs else node.rest)
-    if not words:
-        raise InvalidParameter(f"{node.word} requires at least one argument")
-    if len(words) < 2 and not node.heredocs:
-        raise InvalidParameter(
-            f"{node.word} requires at least two arguments, but only one was provided. "
-            "Destination could not be determined"
-        )
+    flags = _flags(node, {"chown": False, "chmod": False, "link": True, **own}, several=("exclude",))
+    if _announced(words[-1]) is not None:
+        raise InvalidParameter(f"{node.word} cannot accept a heredoc as a destination")
+    sources, documents = _told_apart(words[:-1], node.heredocs)
     return Copy(
         node.original,
         node.word,
-        tuple(words[:-1]),
+        sources,
         words[-1],
-        flags.get("from", ""),
-        flags.get("chown", ""),
-        flags.get("chmod", ""),
-        node.heredocs,
-        flags.get("link") == "true",
-        flags.get("keep-git-dir") == "true",
-        flags.get("checksum", ""),
-        flags.get("parents") == "true",
-        excludes,
-        flags["unpack"] == "true" if "unpack" in flags else None,
+        _last(flags, "from"),
+        _last(flags, "chown"),
+        _last(flags, "chmod"),
+        documents,
+        _last(flags, "link") == "true",
+        _switch(flags, "keep-git-dir"),
+        _last(flags, "checksum"),
+        _last(flags, "parents") == "true",
+        tuple(flags.get("exclude", ())),
+        _switch(flags, "unpack"),
         node.flags,
     )
 
 
+def _switch(flags: Mapping[str, Sequence[str]], name: str) -> bool | None:
+    return flags[name][-1] == "true" if name in flags else None
+
+
+def _announced(word: str) -> Heredoc | None:
+    """The document that a word announces, if it does."""
+    try:
+        return dockerfile.heredoc(word)
+    except InvalidParameter:
+        return None
+
+
+def _told_apart(words: Sequence[str], documents: Sequence[Heredoc]) -> tuple[tuple[str, ...], tuple[Heredoc, ...]]:
+    """Sources that are paths, and those that are documents."""
+    contents = {document.name: document.content for document in documents}
+    paths, found = [], []
+    for word in words:
+        document = _announced(word)
+        if document is None:
+            paths.append(word)
+        else:
+            found.append(replace(document, content=contents.get(document.name, "")))
+    return tuple(paths), tuple(found)
+
+
 def _pairs(node: Node) -> Pairs:
     _flags(node, {})
-    words = split_words(node.rest)
+    words = split_words(node.rest, node.escape)
     if not words:
         raise InvalidParameter(f"{node.word} requires at least one argument")
     if "=" not in words[0]:
-        pieces = node.rest.split(None, 1)
-        if len(pieces) < 2:
-            raise InvalidParameter(f"{node.word} must have two arguments")
-        return Pairs(node.original, node.word, ((pieces[0], pieces[1]),))
+        name, value = BLANKS.split(node.rest, maxsplit=1)
+        return Pairs(node.original, node.word, ((name, value),), old=True)
     pairs = []
     for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise InvalidParameter(f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value')
+        name, _, value = word.partition("=")
         if not name:
             raise InvalidParameter(f"{node.word} names can not be blank")
         pairs.append((name, value))
@@ -316,51 +352,53 @@ def _pairs(node: Node) -> Pairs:
 
 
 def _arg(node: Node) -> Arg:
-    words = split_words(node.rest)
+    words = split_words(node.rest, node.escape)
     if not words:
         raise InvalidParameter("ARG requires at least one argument")
     arguments: list[tuple[str, str | None]] = []
     for word in words:
         name, equals, value = word.partition("=")
-        if not name:
+        if not name and equals:
             raise InvalidParameter("ARG names can not be blank")
         arguments.append((name, value if equals else None))
     return Arg(node.original, tuple(arguments))
 
 
 def _words(node: Node) -> Words:
-    _flags(node, {})
-    values = _json_words(node.rest) if node.word != "EXPOSE" else None
-    if values is None:
-        if node.word == "SHELL" and node.rest:
-            raise InvalidParameter("SHELL requires the arguments to be in JSON form")
-        values = split_words(node.rest)
+    values = node.listed if node.listed is not None else _blank_split(node.rest)
+    if node.word == "SHELL":
+        _flags(node, {})
     if not values:
         raise InvalidParameter(f"{node.word} requires at least one argument")
+    _flags(node, {})
+    if node.word == "SHELL" and node.listed is None:
+        raise InvalidParameter("SHELL requires the arguments to be in JSON form")
     if node.word == "VOLUME" and any(not value.strip() for value in values):
         raise InvalidParameter("VOLUME specified can not be an empty string")
-    return Words(node.original, node.word, tuple(values))
+    return Words(node.original, node.word, values)
 
 
 def _text(node: Node) -> Text:
-    _flags(node, {})
     if not node.rest:
         raise InvalidParameter(f"{node.word} requires exactly one argument")
-    if node.word == "STOPSIGNAL" and len(node.rest.split()) != 1:
-        raise InvalidParameter("STOPSIGNAL requires exactly one argument")
+    if node.word != "STOPSIGNAL":
+        _flags(node, {})
     return Text(node.original, node.word, node.rest)
 
 
 def _onbuild(node: Node) -> Text:
     if not node.rest:
         raise InvalidParameter("ONBUILD requires at least one argument")
-    trigger = node.rest.split(None, 1)[0].upper()
+    _flags(node, {})
+    trigger = BLANKS.split(node.rest, maxsplit=1)[0].upper()
     if trigger == "ONBUILD":
         raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if trigger in ("FROM", "MAINTAINER"):
         raise InvalidParameter(f"{trigger} isn't allowed as an ONBUILD trigger")
     # flags belong to the trigger, so take the text as it was written
-    return Text(node.original, "ONBUILD", node.original.split(None, 1)[1].strip())
+    text = re.sub(r"(?i)^\s*ONBUILD\s*", "", node.original)
+    documents = [f"\n{document.content}{document.name}" for document in node.heredocs]
+    return Text(node.original, "ONBUILD", "".join([text, *documents]))
 
 
 _DURATION = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -380,37 +418,44 @@ def _duration(name: str, text: str) -> int:
 
 
 def _health_check(node: Node) -> HealthCheck:
-    names = ("interval", "timeout", "start-period", "start-interval", "retries")
-    flags = _flags(node, dict.fromkeys(names, False))
-    kind, _, rest = node.rest.partition(" ")
-    rest = rest.strip()
+    kind, *others = BLANKS.split(node.rest, maxsplit=1)
+    rest = others[0] if others else ""
     if not kind:
         raise InvalidParameter("HEALTHCHECK requires at least one argument")
     if kind.upper() == "NONE":
         if rest:
             raise InvalidParameter("HEALTHCHECK NONE takes no arguments")
         return HealthCheck(node.original, Healthcheck(["NONE"]))
+    names = ("interval", "timeout", "start-period", "start-interval", "retries")
+    flags = _flags(node, dict.fromkeys(names, False))
     if kind.upper() != "CMD":
-        raise InvalidParameter(f'Unknown type "{kind.upper()}" in HEALTHCHECK (try CMD)')
-    if not rest:
+        raise InvalidParameter(f"Unknown type {go_quoted(kind.upper())} in HEALTHCHECK (try CMD)")
+    if not rest or node.listed == ():
         raise InvalidParameter("Missing command after HEALTHCHECK CMD")
-    listed = _json_words(rest)
-    retries = flags.get("retries", "") or "0"
-    if not re.fullmatch(r"-?\d+", retries):
-        raise InvalidParameter(f'strconv.ParseInt: parsing "{retries}": invalid syntax')
-    if int(retries) < 0:
-        raise InvalidParameter(f"--retries cannot be negative ({retries})")
+    interval, timeout, period, between = (_duration(name, _last(flags, name)) for name in names[:4])
     return HealthCheck(
         node.original,
         Healthcheck(
-            ["CMD", *listed] if listed is not None else ["CMD-SHELL", rest],
-            interval=_duration("interval", flags.get("interval", "")),
-            timeout=_duration("timeout", flags.get("timeout", "")),
-            start_period=_duration("start-period", flags.get("start-period", "")),
-            start_interval=_duration("start-interval", flags.get("start-interval", "")),
-            retries=int(retries),
+            ["CMD", *node.listed] if node.listed is not None else ["CMD-SHELL", rest],
+            interval=interval,
+            timeout=timeout,
+            start_period=period,
+            start_interval=between,
+            retries=_retries(_last(flags, "retries")),
         ),
     )
+
+
+def _retries(text: str) -> int:
+    if not text:
+        return 0
+    number = re.fullmatch(r"[+-]?[0-9]+", text)
+    if number is None or len(text) > 11 or not -(1 << 31) <= int(text) < 1 << 31:
+        why = "invalid syntax" if number is None else "value out of range"
+        raise InvalidParameter(f'strconv.ParseInt: parsing "{text}": {why}')
+    if int(text) < 0:
+        raise InvalidParameter(f"--retries cannot be negative ({int(text)})")
+    return int(text)
 
 
 _PARSERS: dict[str, Callable[[Node], Instruction]] = {

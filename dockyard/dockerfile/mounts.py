@@ -1,116 +1,168 @@
-"""`RUN --mount=…`: what it says, before variables are replaced in it (Dockerfile reference, "RUN --mount")."""
+"""`RUN --mount=…`: what it says, and what it means once variables are replaced (Dockerfile reference, RUN)."""
 
 from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from dockyard.dockerfile.substitution import go_quoted
 from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import InvalidParameter
 
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARING = ("shared", "private", "locked")
+OWNED = ("secret", "ssh", "cache")  # kinds that have an owner and a mode
 _NAMES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
-_ALLOWED = {
-    "bind": {"source", "target", "from", "readonly", "readwrite"},
-    "cache": {"id", "target", "from", "source", "readonly", "readwrite", "sharing", "mode", "uid", "gid"},
-    "tmpfs": {"target", "size"},
-    "secret": {"id", "source", "target", "required", "mode", "uid", "gid", "env"},
-    "ssh": {"id", "target", "required", "mode", "uid", "gid"},
-}
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_KNOWN = (
+    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid", "src",
+    "dst", "destination", "ro", "rw", "readwrite", "env",
+)  # fmt: skip
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 @dataclass(frozen=True, slots=True)
+class MountFlag:
+    """What follows `--mount=`, as it is written: names and values, a name alone with None. `stage` is what `from` says.
+
+    Nothing but `from` is looked at before the step is reached: variables may be in all the others.
+    """
+
+    fields: tuple[tuple[str, str | None], ...]
+    stage: str = ""
+
+
+@dataclass(slots=True)
 class RunMount:
-    """One mount; `options` have their long names. `stage` is what `from` says."""
+    """One mount; a `mode` of None and numbers of 0 are those that nobody gave."""
 
-    kind: str
-    options: dict[str, str]
-
-    @property
-    def stage(self) -> str:
-        return self.options.get("from", "")
-
-    def flag(self, name: str) -> bool:
-        """Whether a boolean option is set. Raises InvalidParameter."""
-        return _flag(name, self.options.get(name, "false"))
-
-    def number(self, name: str) -> int:
-        """A number of 0 for none. Raises InvalidParameter."""
-        text = self.options.get(name, "")
-        if text and not re.fullmatch(r"\d{1,10}", text):
-            raise InvalidParameter(f"invalid value {text} for {name}")
-        return int(text or 0)
-
-    @property
-    def mode(self) -> int | None:
-        """Permissions; None when they are not given."""
-        text = self.options.get("mode", "")
-        if text and not re.fullmatch(r"[0-7]{1,5}", text):
-            raise InvalidParameter(f"invalid value {text} for mode")
-        return int(text, 8) if text else None
-
-    @property
-    def size(self) -> int:
-        """Of a tmpfs, bytes; 0: no limit."""
-        text = self.options.get("size", "")
-        found = re.fullmatch(r"(\d+)\s*([bkmgt]?)(?:i?b)?", text.lower())
-        if text and found is None:
-            raise InvalidParameter(f"invalid value for size: {text}")
-        return int(found[1]) * _UNITS[found[2]] if found is not None else 0
+    kind: str = "bind"
+    stage: str = ""
+    source: str = ""
+    target: str = ""
+    id: str = ""
+    sharing: str = ""
+    env: str = ""
+    writable: bool = False
+    required: bool = False
+    size: int = 0
+    mode: int | None = None
+    uid: int = 0
+    gid: int = 0
+    given: set[str] = field(default_factory=set)  # the long names of what was said
 
 
-def parse_mount(text: str) -> RunMount:
+def parse_mount(text: str) -> MountFlag:
     """What follows `--mount=`. Raises InvalidParameter."""
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error as error:
         raise InvalidParameter(f"failed to parse csv mounts: {error}") from None
-    options: dict[str, str] = {}
-    for field in fields:
-        name, equals, value = field.partition("=")
-        name = _NAMES.get(name.strip().lower(), name.strip().lower())
-        if not equals:
+    found: list[tuple[str, str | None]] = []
+    stage = ""
+    for one in fields:
+        name, equals, value = one.partition("=")
+        if name.lower() == "from" and equals:
+            if "$" in value[:-1]:
+                raise InvalidParameter("'from' doesn't support variable expansion, define alias stage instead")
+            stage = value
+        found.append((name, value if equals else None))
+    return MountFlag(tuple(found), stage)
+
+
+def settled(flag: MountFlag, expand: Callable[[str], str]) -> RunMount:
+    """The mount that a flag asks for, its variables replaced by `expand`. Raises InvalidParameter."""
+    mount = RunMount()
+    for written, value in flag.fields:
+        name = _NAMES.get(written.lower(), written.lower())
+        if value is None:
             if name not in ("readonly", "readwrite", "required"):
-                raise InvalidParameter(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
-        options[name] = value
-    kind = options.pop("type", "bind")
-    if "$" in options.get("from", ""):
-        raise InvalidParameter("'from' doesn't support variable expansion, define alias stage instead")
-    if "$" in text:  # what variables stand for is known when the step is reached
-        return RunMount(kind, options)
-    return checked_mount(kind, options)
-
-
-def checked_mount(kind: str, options: dict[str, str]) -> RunMount:
-    """A mount whose options, in their long names, are what its kind takes. Raises InvalidParameter."""
-    if kind not in KINDS:
-        raise InvalidParameter(f'unsupported mount type "{kind}"{suggestion(kind, KINDS)}')
-    for name in options:
-        if name not in _ALLOWED[kind]:
-            known = sorted({one for names in _ALLOWED.values() for one in names} | {"type"})
-            near = suggestion(name, known) if name not in known else ""
-            raise InvalidParameter(f"unexpected key '{name}' for mount type '{kind}'{near}")
-    if options.get("sharing", "shared") not in SHARING:
-        wrong = options["sharing"]
-        raise InvalidParameter(f'unsupported sharing value "{wrong}"{suggestion(wrong, SHARING)}')
-    for name in ("readonly", "readwrite", "required"):
-        if name in options:
-            _flag(name, options[name])
-    mount = RunMount(kind, options)
-    if kind == "secret" and options.get("id") and options.get("source"):
-        raise InvalidParameter("both source and id can't be set")
-    if kind == "secret" and not (options.get("id") or options.get("source") or options.get("target")):
-        raise InvalidParameter("invalid secret mount. one of source, target required")
+                raise InvalidParameter(f"invalid field '{written}' must be a key=value pair")
+            worth = "true"
+        else:
+            worth = expand(value)
+        if name not in _KNOWN:
+            near = suggestion(name, _KNOWN)
+            raise InvalidParameter(f"unexpected key '{name}' in '{written}={value}'{near}")
+        if (name == "required" and mount.kind not in ("secret", "ssh")) or (name == "size" and mount.kind != "tmpfs"):
+            raise InvalidParameter(f"unexpected key '{name}' for mount type '{mount.kind}'")
+        mount.given.add(name)
+        _set(mount, name, worth)
+    _check(mount)
+    if not mount.given & {"readonly", "readwrite"}:
+        mount.writable = mount.kind in ("cache", "tmpfs")
     return mount
 
 
+def _set(mount: RunMount, name: str, value: str) -> None:
+    """Take one option. Raises InvalidParameter."""
+    match name:
+        case "type":
+            mount.kind = _one_of(value, KINDS, "mount type")
+        case "sharing":
+            mount.sharing = _one_of(value, SHARING, "sharing value")
+        case "from":
+            mount.stage = value
+        case "source" | "target" | "id" | "env":
+            setattr(mount, name, value)
+        case "readonly":
+            mount.writable = not _flag(name, value)
+        case "readwrite":
+            mount.writable = _flag(name, value)
+        case "required":
+            mount.required = _flag(name, value)
+        case "size":
+            mount.size = _size(value)
+        case "mode":
+            mount.mode = _number(name, value, 8)
+        case "uid" | "gid":
+            setattr(mount, name, _number(name, value, 10))
+
+
+def _check(mount: RunMount) -> None:
+    """Raise InvalidParameter for what a kind has not."""
+    for name in ("mode", "uid", "gid"):
+        if name in mount.given and mount.kind not in OWNED:
+            raise InvalidParameter(f'{name} not allowed for "{mount.kind}" type mounts')
+    if mount.kind == "secret":
+        if mount.stage:
+            raise InvalidParameter("secret mount should not have a from")
+        if mount.sharing:
+            raise InvalidParameter("secret mount should not define sharing")
+        if not (mount.source or mount.target or mount.id):
+            raise InvalidParameter("invalid secret mount. one of source, target required")
+        if mount.source and mount.id:
+            raise InvalidParameter("both source and id can't be set")
+    if mount.kind == "ssh" and mount.source:
+        raise InvalidParameter("ssh does not support source")
+    if mount.sharing and mount.kind != "cache":
+        raise InvalidParameter(f"invalid cache sharing set for {mount.kind} mount")
+
+
+def _one_of(value: str, known: tuple[str, ...], what: str) -> str:
+    if value.lower() not in known:
+        raise InvalidParameter(f"unsupported {what} {go_quoted(value)}{suggestion(value, known)}")
+    return value.lower()
+
+
+def _number(name: str, text: str, base: int) -> int:
+    if not re.fullmatch("[0-7]+" if base == 8 else "[0-9]+", text) or int(text, base) >= 1 << 32:
+        raise InvalidParameter(f"invalid value {text} for {name}")
+    return int(text, base)
+
+
+def _size(text: str) -> int:
+    """Bytes, as docker/go-units reads them."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([bkmgtp]?)(?:i?b)?", text.lower(), re.ASCII)
+    if found is None:
+        raise InvalidParameter(f"invalid value for size: {text}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
 def _flag(name: str, text: str) -> bool:
-    if text.lower() in ("1", "t", "true"):
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
         return True
-    if text.lower() in ("0", "f", "false"):
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
         return False
     raise InvalidParameter(f"invalid value for {name}: {text}")

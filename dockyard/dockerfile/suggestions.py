@@ -16,6 +16,8 @@ def suggestion(word: str, known: Iterable[str], *, case: bool = True) -> str:
             return ""
         if abs(len(left) - len(right)) < least and (distance := _distance(left, right)) < least:
             nearest, least = other, distance
+    if not case and word in (word.lower(), word.upper()):  # as it would have been written
+        nearest = nearest.lower() if word == word.lower() else nearest.upper()
     return f" (did you mean {nearest}?)" if nearest else ""
 
 

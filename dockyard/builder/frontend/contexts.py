@@ -41,6 +41,7 @@ class ContextResolver:
         self._make_main = main
         self._main: Vertex | None = None
         self._locals: dict[str, Vertex] = {}
+        self.ignored: IgnoreRules | None = None  # of the main context, if it is the client's
 
     def main(self) -> Vertex:
         """The main context."""

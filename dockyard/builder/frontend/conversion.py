@@ -6,7 +6,7 @@ Only the configurations of base images are looked at, for they decide what the i
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -14,6 +14,7 @@ from dockyard.builder import stages
 from dockyard.builder.arguments import Arguments
 from dockyard.builder.frontend.bases import DEFAULT_PATH, copied, with_path
 from dockyard.builder.frontend.contexts import ContextResolver
+from dockyard.builder.frontend.linting import BaseChecks, StageChecks
 from dockyard.builder.frontend.platforms import platform_arguments
 from dockyard.builder.frontend.stage import StageBuild, Steps
 from dockyard.builder.graph.request import BuildRequest, Built
@@ -23,9 +24,10 @@ from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.stages import Plan, Stage
 from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
-from dockyard.dockerfile.checks import Violation, check, options_of, variables
+from dockyard.dockerfile.checks import CheckOptions, Findings, Violation, default_arguments, options_of
 from dockyard.dockerfile.instructions import Command, Copy, Instruction
-from dockyard.dockerfile.substitution import expand
+from dockyard.dockerfile.parser import AtLine
+from dockyard.dockerfile.substitution import expand, expansion, go_quoted
 from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.oci.descriptor import Platform
@@ -34,14 +36,6 @@ from dockyard.oci.manifest import host, normalized, parse_platform
 from dockyard.oci.reference import Reference
 
 SCRATCH = "scratch"
-
-
-class AtLine(InvalidParameter):
-    """Something is wrong with a line of the Dockerfile; `line` counts from 1."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
 
 
 class Conversion:
@@ -56,36 +50,50 @@ class Conversion:
         self._plan = Plan([], [])
         self._arguments = Arguments({}, {})
         self._done: dict[int, StageBuild] = {}
-        self.violations: list[Violation] = []
+        self._bases: list[tuple[str, str]] = []  # of each stage the name, and the platform if it says one
+        self.findings = Findings(CheckOptions())
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What the build checks have found."""
+        return self.findings.violations
 
     async def run(self) -> Built:
         """The graph of the target. Raises AtLine, InvalidParameter, and what resolving images raises."""
         request = self.request
-        self._file = dockerfile.parse(request.dockerfile, request.file_name)
-        options = options_of(request.check or self._file.check)
-        try:
-            self._plan = stages.plan(self._file, classic=False)
-        finally:  # what the checks find is told of a file that makes no sense, too
-            self.violations = check(self._file, options)
-        target = self._target(request.target)
-        self._arguments = Arguments(request.arguments, platform_arguments(request.platform))
-        self._declare_globals(target)
+        options = options_of(request.check or dockerfile.check_directive(request.dockerfile))
+        self.findings = findings = Findings(options)
+        self._file = dockerfile.parse(request.dockerfile)
+        findings.check_continuations(self._file)
+        self._plan = stages.plan(self._file, classic=False, look=findings.check_node)
+        findings.check_stages(self._file)
+        target = self._plan.target("") if not request.target else None
+        platform = platform_arguments(request.platform)
+        name = target.name if target is not None else request.target
+        self._check_defaults({**platform, "TARGETSTAGE": name or "default"})
+        self._arguments = Arguments(request.arguments, platform)
+        self._declare_globals(name)
+        self._bases = [self._base(stage) for stage in self._plan.stages]
+        target = target or self._target(request.target)
+        self._plan.check_circles()
         self._find_needs()
-        for stage in self._plan.needed(target):
-            self._done[stage.index] = await self._located(stage.line, self._stage(stage))
-        self.violations = [one for one in self.violations if one.rule not in options.skip and "all" not in options.skip]
-        if options.error and self.violations:
-            rules = ", ".join(dict.fromkeys(one.rule for one in self.violations))
-            raise AtLine(f"lint violation found for rules: {rules}", self.violations[0].line)
+        for stage in self._plan.stages if request.all_stages else self._plan.needed(target):
+            self._done[stage.index] = await self._located(stage.line, stage.end, self._stage(stage))
+        if findings.failure:
+            first = findings.violations[0]
+            raise AtLine(findings.failure, first.line, first.end)
         return self._built(self._done[target.index])
 
-    def undefined(self, name: str, known: Mapping[str, str], line: int) -> None:
-        """Note that an instruction uses a variable that nothing has defined."""
-        near = suggestion(name, known).replace("did you mean ", "did you mean $")
-        message = f"Usage of undefined variable '${name}'{near}"
-        violation = Violation("UndefinedVar", message, line)
-        if violation not in self.violations:
-            self.violations.append(violation)
+    def _check_defaults(self, predefined: dict[str, str]) -> None:
+        """See whether bases have names without arguments from the command line."""
+        known = default_arguments(self._file, predefined)
+        checks = BaseChecks(self.findings)
+        for stage in self._plan.stages if known is not None else ():
+            try:
+                worth = expand(stage.start.base, known or {}, self._file.escape)
+            except InvalidParameter:
+                return
+            checks.default(stage.start.base, worth, stage.line, stage.end)
 
     def _target(self, name: str) -> Stage:
         try:
@@ -94,48 +102,54 @@ class Conversion:
             near = suggestion(name, [stage.name for stage in self._plan.stages if stage.name])
             raise InvalidParameter(f'target stage "{name}" could not be found{near}') from None
 
-    def _declare_globals(self, target: Stage) -> None:
+    def _declare_globals(self, target: str) -> None:
         arguments = self._arguments
-        arguments.declare_global("TARGETSTAGE", target.name or "default")
-        for argument in self._plan.arguments:
+        arguments.declare_global("TARGETSTAGE", target or "default")
+        nodes = [node for node in self._file.nodes if node.word == "ARG"]
+        for argument, node in zip(self._plan.arguments, nodes, strict=False):
             for name, default in argument.arguments:
                 if default is not None and not arguments.given(name):  # (else it need not make sense)
-                    default = expand(default, arguments.global_values(), self._file.escape)
+                    try:
+                        default = expand(default, arguments.global_values(), self._file.escape)
+                    except InvalidParameter as error:
+                        raise AtLine(str(error), node.line, node.end) from None
                 arguments.declare_global(name, default)
                 if name == "SOURCE_DATE_EPOCH" and self.request.epoch is None:
                     self.request.epoch = parsed_epoch(arguments.global_values().get(name, ""))
 
-    async def _located(self, line: int, work: Awaitable[StageBuild]) -> StageBuild:
+    async def _located(self, line: int, end: int, work: Awaitable[StageBuild]) -> StageBuild:
         try:
             return await work
         except AtLine:
             raise
         except InvalidParameter as error:
-            raise AtLine(str(error), line) from error
+            raise AtLine(str(error), line, end) from error
 
-    def base_name(self, stage: Stage) -> str:
-        """What FROM names, variables replaced. Raises InvalidParameter."""
-        name = expand(stage.start.base, self._arguments.global_values(), self._file.escape)
-        if not name:
-            raise AtLine(f"base name ({stage.start.base}) should not be blank", stage.line)
-        return name
-
-    def _platform(self, stage: Stage) -> str:
-        """What --platform of FROM names, variables replaced. Raises InvalidParameter."""
-        given, known = stage.start.platform, self._arguments.global_values()
-        found = expand(given, known, self._file.escape)
-        missing = [name for name in variables(given) if name not in known]
-        near = suggestion(missing[0], known) if missing else ""
-        if given and not found:
-            raise AtLine(f"empty platform value from expression {given}{near}", stage.line)
-        if found:
+    def _base(self, stage: Stage) -> tuple[str, str]:
+        """What FROM and its --platform name, variables replaced. Raises AtLine."""
+        start, line, end = stage.start, stage.line, stage.end
+        values, checks = self._arguments.global_values(), BaseChecks(self.findings)
+        known = [*values, *self._arguments.global_names()]
+        try:
+            name = expansion(start.base, values, self._file.escape)
+            checks.arguments(name, known, line, end)
+            if not name.text:
+                raise InvalidParameter(f"base name ({start.base}) should not be blank")
+            if not start.platform:
+                return name.text, ""
+            platform = expansion(start.platform, values, self._file.escape)
+            checks.arguments(platform, known, line, end)
+            checks.platform(start.platform, platform, values, start.name, line, end)
+            near = next(filter(None, (suggestion(one, values) for one in platform.unknown)), "")
+            if not platform.text:
+                raise InvalidParameter(f"empty platform value from expression {start.platform}{near}")
             try:
-                parse_platform(found)
+                parse_platform(platform.text)
             except InvalidParameter as error:
-                if given == found:
-                    raise
-                raise AtLine(f"failed to parse platform {given}: {error}{near}", stage.line) from None
-        return found
+                raise InvalidParameter(f"failed to parse platform {start.platform}: {error}{near}") from None
+        except InvalidParameter as error:
+            raise AtLine(str(error), line, end) from None
+        return name.text, platform.text
 
     def _find_needs(self) -> None:
         """See which stages need which, now that variables in FROM are known."""
@@ -143,7 +157,7 @@ class Conversion:
             if stage.name and stage.name in self.request.contexts:
                 stage.needs.clear()
                 continue
-            base = stages.find(self._plan.stages[: stage.index], self.base_name(stage))
+            base = stages.find(self._plan.stages[: stage.index], self._bases[stage.index][0])
             if base is not None and base.name:
                 stage.needs.add(base.index)
 
@@ -153,27 +167,31 @@ class Conversion:
             own = self._arguments.stage()
             return StageBuild(stage, named.vertex, copied(named.config), list(named.history), own, 0, "")
         begun = await self._begin(stage)
+        begun.known_checks = begun.known_checks or StageChecks(self.findings)
         steps = Steps(self, begun, self._file.escape)
         triggers = begun.take_triggers()
         begun.total += len(triggers)
         begun.prefix = "ONBUILD "
         for trigger in triggers:
-            await steps.do(instructions.parse_trigger(trigger, classic=False), stage.line)
+            await self._do(steps, instructions.parse_trigger(trigger, classic=False), stage.line, stage.end)
         begun.prefix = ""
-        for step, line in zip(stage.steps, stage.lines, strict=True):
-            try:
-                await steps.do(step, line)
-            except AtLine:
-                raise
-            except InvalidParameter as error:
-                raise AtLine(str(error), line) from error
+        for step, line, end in zip(stage.steps, stage.lines, stage.ends, strict=True):
+            await self._do(steps, step, line, end)
         return begun
 
+    @staticmethod
+    async def _do(steps: Steps, step: Instruction, line: int, end: int) -> None:
+        try:
+            await steps.do(step, line, end)
+        except AtLine:
+            raise
+        except InvalidParameter as error:
+            raise AtLine(str(error), line, end) from error
+
     async def _begin(self, stage: Stage) -> StageBuild:
-        name = self.base_name(stage)
-        platform = self._platform(stage)
+        name, platform = self._bases[stage.index]
         total = sum(_counts(step) for step in stage.steps)
-        called = stage.name or (f"stage-{stage.index}" if len(self._plan.stages) > 1 else "")
+        called = (stage.name or f"stage-{stage.index}") if self._plan.several else ""
         shown = f"{called} " if called else ""
         where = self._shown_platform(platform)
         base = stages.find(self._plan.stages[: stage.index], name)
@@ -181,7 +199,7 @@ class Conversion:
             found = self._done[base.index]
             vertex, known = self.contexts.as_base(found.vertex), self._arguments.stage(found.arguments)
             begun = StageBuild(stage, vertex, copied(found.config), list(found.history), known, total, shown)
-            return begun.take_over(found)
+            return begun.take_over(found, self.findings)
         arguments = self._arguments.stage()
         if name == SCRATCH:
             empty = ImageConfig(
@@ -194,10 +212,15 @@ class Conversion:
             return StageBuild(
                 stage, vertex, with_path(copied(named.config)), list(named.history), arguments, total, shown, where
             )
+        check_name(name)
         image = await self.images.resolve(name, platform or self.request.platform)
         begun = StageBuild(stage, Scratch(), with_path(copied(image.config)), [], arguments, total + 1, shown, where)
         shown = begun.next_name(f"FROM {Reference.parse(name).or_latest().full()}")
         begun.vertex = self.images.files(name, image, shown=shown, line=stage.line)
+        wanted = platform or self.request.platform
+        made_for = Platform(image.config.architecture, image.config.os, image.config.variant)
+        asked = parse_platform(wanted) if wanted else host()
+        BaseChecks(self.findings).image(name, asked, made_for, stage.line, stage.end)
         return begun
 
     def _shown_platform(self, own: str) -> Platform | None:
@@ -216,12 +239,10 @@ class Conversion:
         earlier = stages.find(self._plan.stages[: current.index], name)
         if earlier is not None:
             if earlier.index not in self._done:  # only a build trigger of the base has named it
-                self._done[earlier.index] = await self._located(earlier.line, self._stage(earlier))
+                self._done[earlier.index] = await self._located(earlier.line, earlier.end, self._stage(earlier))
             return self._done[earlier.index].vertex
         if name.isdigit():
-            raise InvalidParameter(f"invalid from flag value {name}: index out of bounds")
-        if name.lower() == current.name and name:
-            raise InvalidParameter(f"circular dependency detected on stage: {name}")
+            raise InvalidParameter(f"invalid stage index {name}")
         if name == SCRATCH:
             return Scratch()
         named = await self.contexts.named(name, self.images, self.request)
@@ -229,7 +250,9 @@ class Conversion:
             return named.vertex
         if stages.find(self._plan.stages[current.index + 1 :], name) is not None and not name.isdigit():
             reason = "it needs to be defined before current stage"
-            raise InvalidParameter(f'cannot copy from stage "{name}", {reason} "{current.name or current.index}"')
+            here = current.name or f"stage-{current.index}"
+            raise InvalidParameter(f'cannot copy from stage "{name}", {reason} "{here}"')
+        check_name(name)
         try:
             image = await self.images.resolve(name, self.request.platform)
         except DockyardError as error:
@@ -250,6 +273,14 @@ class Conversion:
         )
         platform = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
         return Built(stage.vertex, config, stage.history, platform, self.request.epoch)
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidParameter for what no image can be called."""
+    try:
+        Reference.parse(name)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to parse stage name {go_quoted(name)}: {error}") from None
 
 
 def parsed_epoch(text: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +11,23 @@ from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.remote import Download, Repository
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.file_mode import parse_mode
+from dockyard.dockerfile.image_config import cleaned
 from dockyard.dockerfile.instructions import Copy
-from dockyard.dockerfile.substitution import expand_document
+from dockyard.dockerfile.substitution import document_expansion
 from dockyard.errors import InvalidParameter
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an instruction means depends on: how a word's variables are replaced, their values, and WORKDIR."""
+    """What an instruction means depends on: how a word's variables are replaced, their values, and WORKDIR.
+
+    `unknown` is told of variables in documents that stand for nothing.
+    """
 
     expand: Callable[[str], str]
     environment: Callable[[], Mapping[str, str]]
     folder: str
+    unknown: Callable[[Sequence[str]], None] = lambda names: None
 
 
 @dataclass(slots=True)
@@ -53,13 +57,14 @@ async def plan_copy(
 
     `symbolic`: --chmod may be in letters. Raises InvalidParameter.
     """
-    destination = around.expand(step.destination)
+    owner, mode, digest = (around.expand(word) for word in (step.owner, step.mode, step.checksum))
     words = [around.expand(word) for word in step.sources]
-    checksum = checked_checksum(around.expand(step.checksum), words)
+    destination = around.expand(step.destination)
+    checksum = checked_checksum(digest, words)
     inputs, sources, plain = [base], list[From](), list[str]()
     for word in words:
         if step.word == "ADD" and git_source.is_git(word):
-            inputs.append(Repository(word, word, keep_git=step.keep_git, commit=checksum))
+            inputs.append(Repository(word, word, keep_git=bool(step.keep_git), commit=checksum))
             sources.append(From(len(inputs) - 1, (".",), fetched=True))
         elif re.match(r"https?://", word):
             if step.word == "COPY":
@@ -76,10 +81,10 @@ async def plan_copy(
         step.word,
         tuple(sources),
         _place(destination, around.folder),
-        around.expand(step.owner),
-        around.expand(step.mode),
+        owner,
+        mode,
         step.parents,
-        tuple(around.expand(pattern) for pattern in step.excludes),
+        step.excludes,
         tuple(_documents(step, around)),
         bool(step.stage),
     )
@@ -92,16 +97,20 @@ async def plan_copy(
 
 
 def _place(destination: str, folder: str) -> str:
-    place = posixpath.join("/", folder or "/", destination)
-    if destination.endswith(("/", "/.")) or destination in (".", ".."):
-        return posixpath.normpath(place).rstrip("/") + "/"
-    return place
+    """An absolute path, which ends with a slash if it has to be a directory."""
+    place = cleaned(folder, destination)
+    into = destination.endswith(("/", "/.")) or destination in ("", ".", "..")
+    return place.rstrip("/") + "/" if into else place
 
 
 def _documents(step: Copy, around: Surroundings) -> Iterator[tuple[str, str]]:
     for document in step.documents:
-        content = document.content
-        yield document.name, expand_document(content, around.environment()) if document.expand else content
+        if not document.expand:
+            yield document.name, document.text
+            continue
+        found = document_expansion(document.text, around.environment())
+        around.unknown(found.unknown)
+        yield document.name, found.text
 
 
 def checked_checksum(text: str, sources: Sequence[str]) -> str:

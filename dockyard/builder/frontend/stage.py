@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from dockyard.builder.exec.step import Run
 from dockyard.builder.files import Copy as CopyVertex
 from dockyard.builder.files import MakeDirectory, Selection
 from dockyard.builder.frontend.copies import Surroundings, plan_copy
+from dockyard.builder.frontend.history import quoted_check
+from dockyard.builder.frontend.linting import NO_VARIABLES, StageChecks
 from dockyard.builder.frontend.platforms import crossing
 from dockyard.builder.graph.request import Line
 from dockyard.builder.graph.vertex import Vertex
@@ -24,11 +25,11 @@ from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.builder.stages import Stage
-from dockyard.dockerfile.checks import variables
-from dockyard.dockerfile.image_config import Configuring
+from dockyard.dockerfile.checks import Findings
+from dockyard.dockerfile.image_config import Configuring, cleaned, ports_of
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
-from dockyard.dockerfile.mounts import RunMount, checked_mount
-from dockyard.dockerfile.substitution import expand
+from dockyard.dockerfile.mounts import RunMount, settled
+from dockyard.dockerfile.substitution import expand, shown_command
 from dockyard.engine.containers.config import HostConfig
 from dockyard.errors import InvalidParameter
 from dockyard.oci.descriptor import Platform
@@ -38,9 +39,7 @@ from dockyard.oci.manifest import host, parse_platform
 if TYPE_CHECKING:
     from dockyard.builder.frontend.conversion import Conversion
 
-_SCRIPT = re.compile(r"""RUN\s+(?:--\S+\s+)*<<-?["']?\w+["']?""")
 SCRIPT_FOLDER = "/dev/pipes/"
-NO_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 HIDDEN = "****"  # a secret in a step's name
 
 
@@ -61,16 +60,24 @@ class StageBuild:
     count: int = 0
     prefix: str = ""  # of the names of steps at the moment
     lines: list[str] = field(default_factory=list)
+    known_checks: StageChecks | None = None  # None before its steps are looked at
 
     def __post_init__(self) -> None:
         assert self.config.config is not None
         self.variables.update(item.partition("=")[::2] for item in self.config.config.env or ())
 
-    def take_over(self, base: StageBuild) -> StageBuild:
+    def take_over(self, base: StageBuild, findings: Findings) -> StageBuild:
         """Itself, with what it has from the stage that it is based on."""
+        self.known_checks = StageChecks(findings, base.known_checks)
         self.platform = base.platform
         self.variables = {**base.variables, **self.variables}
         return self
+
+    @property
+    def checks(self) -> StageChecks:
+        """What looks for violations in its steps."""
+        assert self.known_checks is not None
+        return self.known_checks
 
     def next_name(self, text: str) -> str:
         """The name of the next step that is counted."""
@@ -118,19 +125,31 @@ class Steps:
             Words: self._configure,
         }
 
-    async def do(self, instruction: Instruction, line: int) -> None:
-        """Add one instruction. Raises InvalidParameter."""
-        trigger = isinstance(instruction, Text) and instruction.word == "ONBUILD"
-        if not trigger and not isinstance(instruction, Command | HealthCheck):
-            known = {**self._state.environment(), **self._state.arguments.declared()}
-            own = {name for name, _ in instruction.arguments} if isinstance(instruction, Arg) else set()
-            for name in variables(instruction.shown):
-                if name not in known and name not in own:
-                    self._conversion.undefined(name, known, line)
-        await self._handlers[type(instruction)](instruction, line)
+    async def do(self, instruction: Instruction, line: int, end: int) -> None:
+        """Add the instruction of these lines. Raises InvalidParameter."""
+        checks = self._state.checks
+        checks.line, checks.end = line, end
+        try:
+            await self._handlers[type(instruction)](instruction, line)
+        finally:
+            self._tell_unknown()
 
     def _expand(self, word: str) -> str:
-        return self._configuring.expand(word)
+        try:
+            return self._configuring.expand(word)
+        finally:
+            self._tell_unknown()
+
+    def _unknown(self, names: Sequence[str]) -> None:
+        self._configuring.unknown += names
+        self._tell_unknown()
+
+    def _tell_unknown(self) -> None:
+        """Have the checks know of variables that stand for nothing."""
+        unknown = self._configuring.unknown
+        if unknown:
+            self._state.checks.unknown(unknown, self._state.variables, self._state.arguments.declared())
+            unknown.clear()
 
     def _note(self, created_by: str, vertex: Vertex | None = None) -> None:
         self._state.history.append(Line(created_by, vertex))
@@ -144,22 +163,32 @@ class Steps:
 
     async def _configure(self, step: Instruction, line: int) -> None:
         created_by = self._configuring.apply(step)
+        if isinstance(step, HealthCheck):
+            self._state.checks.command(step, "HEALTHCHECK", shell=True)
+            created_by = f"HEALTHCHECK {quoted_check(step.check)}"
+        if isinstance(step, Words) and step.word == "EXPOSE":
+            words = self._configuring.expand_words(sorted(step.values))
+            self._state.checks.ports(words)
+            created_by = f"EXPOSE [{' '.join(ports_of(words))}]"
         if not (isinstance(step, Text) and step.word == "ONBUILD"):
             self._note(created_by)
 
     async def _pairs(self, step: Pairs, line: int) -> None:
-        names = [self._expand(name) for name, _ in step.pairs] if step.word == "ENV" else ()
         await self._configure(step, line)
-        known = dict(item.partition("=")[::2] for item in self._config.env or ())
-        self._state.variables.update({name: known[name] for name in names})
+        names = [expand(name, self._state.variables, self._escape) for name, _ in step.pairs]
+        self._state.checks.pairs(step, names)
+        if step.word == "ENV":
+            known = dict(item.partition("=")[::2] for item in self._config.env or ())
+            self._state.variables.update({name: known[name] for name in names if name in known})
 
     async def _arg(self, step: Arg, line: int) -> None:
         shown = []
         for name, value in step.arguments:
-            name = self._expand(name)
-            value = self._expand(value) if value is not None else None
+            self._state.checks.secret("ARG", name)
+            if value is not None and not self._state.arguments.given(name):  # (else it need not make sense)
+                value = self._expand(value)
             self._state.arguments.declare(name, value)
-            worth = self._state.arguments.values().get(name)
+            worth = self._state.arguments.worth(name)
             if worth is not None and name not in NO_VARIABLES:
                 self._state.variables[name] = worth
             shown.append(name if worth is None else f"{name}={worth}")
@@ -167,24 +196,33 @@ class Steps:
 
     async def _text(self, step: Text, line: int) -> None:
         if step.word == "MAINTAINER":
-            self._state.config.author = self._expand(step.text)
-            self._note(f"MAINTAINER {self._state.config.author}")
+            self._state.config.author = step.text
+            self._note(f"MAINTAINER {step.text}")
         elif step.word == "WORKDIR":
-            self._configuring.apply(step)
-            folder = self._config.working_dir
-            name = self._state.next_name(f"WORKDIR {self._expand(step.text)}")
-            vertex = MakeDirectory(name, self._state.vertex, folder, line=line)
-            vertex.ignore_cache = self._no_cache
-            self._state.vertex = vertex
-            self._note(f"WORKDIR {folder}", vertex)
+            self._folder(step, line)
         else:
             await self._configure(step, line)
+
+    def _folder(self, step: Text, line: int) -> None:
+        state = self._state
+        text = self._expand(step.text)
+        state.checks.folder(text)
+        self._config.working_dir = folder = cleaned(self._config.working_dir, text)
+        if folder == "/":  # it is there
+            self._note(f"WORKDIR {folder}")
+            return
+        name = state.next_name(self._with_values(step.shown))
+        vertex = MakeDirectory(name, state.vertex, folder, owner=self._config.user, line=line)
+        vertex.ignore_cache = self._no_cache
+        state.vertex = vertex
+        self._note(f"WORKDIR {folder}", vertex)
 
     # -- commands
 
     async def _command(self, step: Command, line: int) -> None:
         if step.word != "RUN":
             self._config.args_escaped = self._config.args_escaped or step.word == "CMD"
+            self._state.checks.command(step, step.word, shell=bool(self._config.shell))
             await self._configure(step, line)
             return
         state = self._state
@@ -195,12 +233,14 @@ class Steps:
         environment = [f"{name}={value}" for name, value in {**state.variables, **proxies}.items()]
         inputs, mounts = [state.vertex], []
         words = self._words(step)
-        if step.interpreter:
-            words = (f"{SCRIPT_FOLDER}script",)
+        if not words:
+            raise InvalidParameter("arguments are required")
+        if step.script is not None and step.script.interpreter:
+            words = (*self._configuring.shell(), f"{SCRIPT_FOLDER}{step.script.name}")
             mounts.append(self._script(step, inputs))
-        for mount in step.mounts:
+        for flag in step.mounts:
             agents = sum(other.kind == "ssh" for other in mounts)
-            mounts.append(await self._mount(mount, inputs, agents))
+            mounts.append(await self._mount(settled(flag, self._expand), inputs, agents))
         if step.devices:
             raise InvalidParameter("RUN --device is not known here")
         if step.security == "insecure" and "security.insecure" not in self._request.entitlements:
@@ -220,9 +260,10 @@ class Steps:
             self._platform(),
             self._request.hostname,
         )
-        shown = _summary(step)
-        secret = [mount.env for mount in mounts if mount.kind == "secret" and mount.env]
-        vertex = Run(state.next_name(self._with_values(shown, secret)), inputs, order, line=line)
+        shown = f"{step.shown} ({step.script.summary})" if step.script is not None else step.shown
+        secret = {mount.env: HIDDEN for mount in mounts if mount.kind == "secret" and mount.env}
+        shown = shown_command(shown, {**state.variables, **secret}, self._escape)
+        vertex = Run(state.next_name(shown), inputs, order, line=line)
         vertex.text = step.shown
         declared = state.declared()
         counted = f"|{len(declared)} {' '.join(declared)} " if declared else ""
@@ -241,33 +282,34 @@ class Steps:
     def _words(self, step: Command) -> tuple[str, ...]:
         return (*self._configuring.shell(), *step.words) if step.shell else step.words
 
-    def _with_values(self, text: str, secret: Sequence[str] = ()) -> str:
-        """A step's name, with the variables replaced that are known, but for `secret` ones."""
-        known = {**self._state.environment(), **dict.fromkeys(secret, HIDDEN)}
-        return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2], found[0]), text)
+    def _with_values(self, text: str) -> str:
+        """A step's name, with its variables replaced."""
+        try:
+            return expand(text, self._state.variables, self._escape)
+        except InvalidParameter:
+            return text
 
     def _script(self, step: Command, inputs: list[Vertex]) -> Mount:
         """A script with an interpreter of its own, mounted to be run."""
+        assert step.script is not None
+        name = step.script.name
+        if "/" in name or name in (".", ".."):
+            raise InvalidParameter(f"a document that is run can't be called {name}")
         inputs.append(Selection(Document("script", step.words[0]), "script"))
-        return Mount("bind", f"{SCRIPT_FOLDER}script", "/script", len(inputs) - 1)
+        return Mount("bind", f"{SCRIPT_FOLDER}{name}", "/script", len(inputs) - 1)
 
     async def _mount(self, mount: RunMount, inputs: list[Vertex], number: int) -> Mount:
-        options = {
-            name: expand(value, self._state.environment(), self._escape) for name, value in mount.options.items()
-        }
-        mount = checked_mount(self._expand(mount.kind), options)
-        target = options.get("target", "")
+        target = mount.target
         if target or mount.kind in ("bind", "cache", "tmpfs"):  # without one it is where the command runs
-            target = posixpath.normpath(posixpath.join("/", self._config.working_dir or "/", target))
+            target = cleaned(self._config.working_dir, target)
             if target == "/":
-                raise InvalidParameter(f'invalid mount target "{options.get("target", "")}"')
+                raise InvalidParameter('invalid mount target "/"')
         if mount.kind == "ssh":
             target = target or f"/run/buildkit/ssh_agent.{number}"
         return await getattr(self, f"_{mount.kind}_mount")(mount, target, inputs)  # type: ignore[no-any-return]
 
     async def _bind_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
-        source = mount.options.get("source", "") or "/"
-        place = posixpath.normpath(posixpath.join("/", source))
+        place = cleaned("/", mount.source)
         if mount.stage:
             vertex = await self._conversion.source(mount.stage, self._state.stage)
         else:
@@ -276,22 +318,21 @@ class Steps:
             self._conversion.contexts.want(vertex, place)
             vertex = Selection(vertex, place.lstrip("/") or ".")
             inputs.append(vertex)
-            return Mount("bind", target, "", len(inputs) - 1, writable=mount.flag("readwrite"), id=place)
+            return Mount("bind", target, "", len(inputs) - 1, writable=mount.writable, id=place)
         inputs.append(vertex)
-        return Mount("bind", target, place, len(inputs) - 1, writable=mount.flag("readwrite"))
+        return Mount("bind", target, place, len(inputs) - 1, writable=mount.writable)
 
     async def _cache_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
-        name = mount.options.get("id", "") or target
         found = Mount(
             "cache",
             target,
-            posixpath.normpath(posixpath.join("/", mount.options.get("source", ""))),
-            writable=not mount.flag("readonly"),
-            id=f"{self._request.cache_namespace}/{name}",
-            sharing=mount.options.get("sharing", "shared"),
+            cleaned("/", mount.source),
+            writable=mount.writable,
+            id=f"{self._request.cache_namespace}/{mount.id or posixpath.normpath(mount.target)}",
+            sharing=mount.sharing or "shared",
             mode=mount.mode,
-            uid=mount.number("uid"),
-            gid=mount.number("gid"),
+            uid=mount.uid,
+            gid=mount.gid,
         )
         if mount.stage:
             inputs.append(await self._conversion.source(mount.stage, self._state.stage))
@@ -302,29 +343,26 @@ class Steps:
         return Mount("tmpfs", target, size=mount.size, writable=True)
 
     async def _secret_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
-        options = mount.options
-        name = options.get("id") or posixpath.basename(options.get("source") or target)
-        env = options.get("env", "")
-        if not target and not env:
+        name = mount.id or mount.source or posixpath.basename(target)
+        if not target and not mount.env:
             target = posixpath.join("/run/secrets", posixpath.basename(name))
         return Mount(
-            "secret", target, id=name, env=env, required=mount.flag("required"),
-            mode=mount.mode, uid=mount.number("uid"), gid=mount.number("gid"),
+            "secret", target, id=name, env=mount.env, required=mount.required,
+            mode=mount.mode, uid=mount.uid, gid=mount.gid,
         )  # fmt: skip
 
     async def _ssh_mount(self, mount: RunMount, target: str, inputs: list[Vertex]) -> Mount:
-        return Mount(
-            "ssh", target, id=mount.options.get("id", ""),
-            required=mount.flag("required"), mode=mount.mode, uid=mount.number("uid"), gid=mount.number("gid"),
-        )  # fmt: skip
+        return Mount("ssh", target, id=mount.id, required=mount.required, mode=mount.mode, uid=mount.uid, gid=mount.gid)
 
     # -- files
 
     async def _copy(self, step: Copy, line: int) -> None:
         state = self._state
-        around = Surroundings(self._expand, state.environment, self._config.working_dir)
+        around = Surroundings(self._expand, state.environment, self._config.working_dir, self._unknown)
         plan = await plan_copy(step, state.vertex, around, self._tree)
         order = plan.order
+        for word in plan.words if not step.stage else ():
+            state.checks.copied(step.word, word, self._conversion.contexts.ignored)
         shown = self._with_values(step.shown)
         flags = "--parents " if order.parents else ""
         for flag, value in (("chown", order.owner), ("chmod", order.mode)):
@@ -337,7 +375,7 @@ class Steps:
 
     async def _tree(self, stage: str, words: Sequence[str]) -> Vertex:
         """Where files of the context, a stage or an image come from."""
-        if "$" in stage:
+        if expand(stage, {}) != stage:
             raise InvalidParameter(
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global "
                 "scope as a workaround"
@@ -346,11 +384,3 @@ class Steps:
         for word in words:
             self._conversion.contexts.want(vertex, word)
         return vertex
-
-
-def _summary(step: Command) -> str:
-    """A RUN as it is shown: a script by its beginning."""
-    if not _SCRIPT.fullmatch(step.shown):
-        return step.shown
-    first, *more = step.words[0].strip().splitlines() or [""]
-    return f"{step.shown} ({first}{'...' if more else ''})"

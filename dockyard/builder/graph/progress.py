@@ -50,13 +50,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a build check has found; `line` counts from 1, 0: nowhere."""
+    """Something that a build check has found; `line` counts from 1, 0: nowhere; `end` is the last one."""
 
     digest: str
     short: str
     detail: str
     url: str
     line: int
+    end: int
     file: str
     source: bytes
 

@@ -37,6 +37,7 @@ class BuildRequest:
     epoch: int | None = None
     entitlements: Sequence[str] = ()
     check: str = ""
+    all_stages: bool = False  # whatever the target needs, as for the build checks
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ from dockyard.builder.sources.remote import RemoteContext, Repository
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
+from dockyard.dockerfile.dockerignore import IgnoreRules
 from dockyard.dockerfile.includes import includes, whole
 from dockyard.errors import InvalidParameter
 from dockyard.grpc.status import CallFailed
@@ -96,6 +97,7 @@ class Build:
         self.told: dict[str, str] = {}
         self.file_name = ""
         self.text = b""
+        self._ignored: IgnoreRules | None = None
         self.remote: Vertex | None = None  # where the Dockerfile is from, if it is not the client's
 
     async def dockerfile(self, options: Mapping[str, str]) -> str:
@@ -111,6 +113,7 @@ class Build:
         await import_caches(self.job, cache_sources(options))
         platforms = platforms_of(options) or [""]
         contexts = ContextResolver(self.job, main)
+        contexts.ignored = self._ignored
         found = {}
         for platform in platforms:
             request = request_of(options, text, inputs, self.entitlements)
@@ -119,19 +122,19 @@ class Build:
             try:
                 built = await conversion.run()
             finally:
-                self._tell(conversion.violations)
+                if platform == platforms[0]:  # the others' are the same
+                    self._tell(conversion.violations)
             found[platform or built.platform] = built
         return found
 
     def _tell(self, violations: Sequence[Violation]) -> None:
         """Hand on what the build checks have found."""
         for one in violations:
-            if one not in self.violations:
-                self.violations.append(one)
-                short = f"{one.rule}: {one.message} (line {one.line})"
-                self.progress.add(
-                    Finding(self.digest, short, one.description, one.url, one.line, self.file_name, self.text)
-                )
+            self.violations.append(one)
+            short = f"{one.rule}: {one.message} (line {one.line})"
+            self.progress.add(
+                Finding(self.digest, short, one.description, one.url, one.line, one.end, self.file_name, self.text)
+            )
 
     def remember(self, built: Built) -> wire.Ref:
         """What was made, under a name by which the client may refer to it: in this build, or as an input of another."""
@@ -202,6 +205,7 @@ class Build:
                 ignored = (await self.client.files(context_name, [".dockerignore"])).get(".dockerignore", b"")
             part("transferring context:", len(ignored), len(ignored), True)
         excludes = ignore_patterns(ignored)
+        self._ignored = IgnoreRules(excludes) if excludes else None
         return content.decode(errors="replace"), lambda: LocalDirectory(
             "[internal] load build context", self.client, context_name, excludes=excludes
         )

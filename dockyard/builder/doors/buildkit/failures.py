@@ -8,9 +8,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dockyard import errors
-from dockyard.builder.frontend.conversion import AtLine
 from dockyard.builder.graph.solver import StepFailed
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.dockerfile import parser
+from dockyard.dockerfile.parser import AtLine
 from dockyard.grpc import status
 from dockyard.grpc.status import CallFailed
 
@@ -43,16 +44,14 @@ def explain(error: Exception) -> CallFailed:
 def of_build(error: Exception, build: Build) -> CallFailed:
     """The same, with what is known of the place in the Dockerfile."""
     failure = explain(error)
-    line, message, details = 0, failure.message, []
+    line, end, details = 0, 0, []
     if isinstance(error, AtLine):
-        line = error.line
-        if not message.startswith("dockerfile parse error"):
-            failure = CallFailed(failure.code, message)
+        line, end = error.line, error.end
     if isinstance(error, StepFailed):
         line = error.vertex.line
         details.append(_detail("errdefs.Vertex+json", {"digest": error.vertex.digest}))
     if line and build.text:
-        end = _last_line(build.text, line)
+        end = end or _last_line(build.text, line)
         info = {
             "filename": build.file_name,
             "data": base64.b64encode(build.text).decode(),
@@ -75,7 +74,5 @@ def _detail(name: str, value: dict[str, Any]) -> Any:
 
 def _last_line(text: bytes, line: int) -> int:
     """The last line of the instruction that begins at `line`."""
-    lines = text.decode(errors="replace").splitlines()
-    while line <= len(lines) and lines[line - 1].rstrip().endswith("\\"):
-        line += 1
-    return min(line, len(lines))
+    nodes = parser.parse(text.decode(errors="replace")).nodes
+    return next((node.end for node in nodes if node.line == line), line)

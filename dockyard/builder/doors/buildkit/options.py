@@ -15,6 +15,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.oci.manifest import normalized, parse_platform
 
 EXPLAIN = "DOCKYARD_EXPLAIN_CACHE"  # a build argument: every step says why it was in the cache or not
+LINT = "frontend.lint"  # the request that is answered with what the build checks find
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 _OURS = re.compile(r"(?:docker\.io/)?(?:docker/dockerfile|docker/dockerfile-upstream|dockyard/dockerfile)(?:[:@].*)?$")
 
@@ -103,6 +104,7 @@ def request_of(
         epoch=int(epoch) if epoch else None,
         entitlements=entitlements,
         check=options.get("build-arg:BUILDKIT_DOCKERFILE_CHECK", ""),
+        all_stages=options.get("requestid") == LINT and not options.get("target"),
     )
 
 

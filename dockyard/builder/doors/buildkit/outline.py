@@ -13,14 +13,16 @@ from dockyard.builder.stages import Plan, Stage
 from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.checks import PLATFORM_ARGUMENTS
 from dockyard.dockerfile.instructions import Arg, Command
+from dockyard.dockerfile.mounts import settled
 from dockyard.dockerfile.substitution import expand
 
 Row = dict[str, Any]
 
 
-def location(line: int) -> Row:
-    """A place in the only source."""
-    return {"ranges": [{"start": {"line": line}, "end": {"line": line}}]}
+def location(line: int, end: int = 0) -> Row:
+    """A place in the only source, a range for each line."""
+    numbers = range(line, max(line, end) + 1)
+    return {"ranges": [{"start": {"line": number}, "end": {"line": number}} for number in numbers]}
 
 
 class Outline:
@@ -29,7 +31,7 @@ class Outline:
     def __init__(self, text: str, name: str, given: Mapping[str, str]) -> None:
         """`given`: the build's arguments."""
         self._lines = text.splitlines()
-        self._file = dockerfile.parse(text, name)
+        self._file = dockerfile.parse(text)
         self._plan: Plan = stages.plan(self._file, classic=False)
         self._given = given
 
@@ -97,15 +99,15 @@ class Outline:
     def _mounts(
         self, step: Command, line: int, known: Mapping[str, str], secrets: dict[str, Row], agents: dict[str, Row]
     ) -> None:
-        for mount in step.mounts:
+        for flag in step.mounts:
+            mount = settled(flag, lambda value: expand(value, known, self._file.escape))
             if mount.kind not in ("secret", "ssh"):
                 continue
-            options = {key: expand(value, known, self._file.escape) for key, value in mount.options.items()}
-            target = options.get("target", "").rpartition("/")[2] if mount.kind == "secret" else ""
-            name = options.get("id") or options.get("source") or target or "default"
+            target = mount.target.rpartition("/")[2] if mount.kind == "secret" else ""
+            name = mount.id or mount.source or target or "default"
             rows = secrets if mount.kind == "secret" else agents
             row = rows.setdefault(name, {"name": name, "location": location(line)})
-            if options.get("required", "false") == "true":
+            if mount.required:
                 row["required"] = True
 
     def _described(self, name: str, line: int) -> str:

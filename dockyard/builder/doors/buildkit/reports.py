@@ -58,8 +58,8 @@ def response_of(events: Iterable[Event]) -> wire.StatusResponse:
 def _warning(event: Finding) -> wire.VertexWarning:
     ranges = []
     if event.line:
-        place = wire.Position(line=event.line)
-        ranges = [wire.Range(start=place, end=place)]
+        places = [wire.Position(line=number) for number in range(event.line, max(event.line, event.end) + 1)]
+        ranges = [wire.Range(start=place, end=place) for place in places]
     return wire.VertexWarning(
         vertex=event.digest,
         level=1,

@@ -9,18 +9,15 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
+from dockyard.builder.doors.buildkit.options import LINT
 from dockyard.builder.doors.buildkit.outline import Outline, location, outline_text, targets_text
+from dockyard.dockerfile.parser import AtLine
 from dockyard.errors import DockyardError, InvalidParameter
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.build import Build
 
-LINT, TARGETS, OUTLINE, DESCRIBE = (
-    "frontend.lint",
-    "frontend.targets",
-    "frontend.outline",
-    "frontend.subrequests.describe",
-)
+TARGETS, OUTLINE, DESCRIBE = "frontend.targets", "frontend.outline", "frontend.subrequests.describe"
 
 
 async def answer(build: Build, options: dict[str, str], frontend: str) -> dict[str, bytes]:
@@ -43,19 +40,20 @@ async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[st
     try:
         await build.convert(frontend, options, {})
     except DockyardError as failure:
-        line = getattr(failure, "line", 0)
-        if not line:
+        if not build.text:  # there is nothing to tell of
             raise
-        error = {"message": str(failure), "location": location(line)}
+        error = {"message": str(failure), "location": {}}
+        if isinstance(failure, AtLine):
+            error["location"] = location(failure.line, failure.end)
     warnings = [
         {
             "ruleName": one.rule,
             "description": one.description,
             "url": one.url,
             "detail": one.message,
-            "location": location(one.line),
+            "location": location(one.line, one.end),
         }
-        for one in build.violations
+        for one in sorted(build.violations, key=lambda one: one.line)
     ]
     source = {"filename": build.file_name, "language": "Dockerfile", "data": base64.b64encode(build.text).decode()}
     found: dict[str, Any] = {"warnings": warnings, "sources": [source]}
