@@ -11,8 +11,10 @@ from dockyard.api import logins
 from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
-from dockyard.builder.builder import Builder, BuildOptions, Output, check_tags
+from dockyard.builder.builder import Builder
 from dockyard.builder.cache.usage import PruneOrder
+from dockyard.builder.doors.classic.options import BuildOptions, check_tags
+from dockyard.builder.doors.classic.output import Output
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.oci.manifest import parse_platform
 from dockyard.timestamps import duration
@@ -53,7 +55,7 @@ class Build:
 
         async def work() -> None:
             try:
-                image = await self._builder.build(source or call.chunks(), options, output)
+                image = await self._builder.classic.build(source or call.chunks(), options, output)
             except errors.DockyardError:
                 if quiet and output.unsaid:
                     progress.send({"stream": "".join(output.unsaid)})
@@ -100,7 +102,7 @@ class Build:
         build_id = call.text("id")
         if not build_id:
             raise errors.InvalidParameter("build ID not provided")
-        self._builder.cancel(build_id)
+        self._builder.classic.cancel(build_id)
         building = self._sessions_builds.get(build_id)
         if building is not None:
             building.cancel()

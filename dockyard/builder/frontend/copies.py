@@ -40,9 +40,9 @@ class CopyPlan:
     destination: str
     base: Vertex
 
-    def stacked(self, copy: Vertex) -> Vertex:
+    def stacked(self, copy: Vertex, kind: type[Stack] = Stack) -> Vertex:
         """The step whose result has the copy on top of the base: `copy` itself, unless that does not look at it."""
-        return Stack(self.base, copy) if self.order.linked else copy
+        return kind(self.base, copy) if self.order.linked else copy
 
 
 async def plan_copy(
@@ -50,12 +50,10 @@ async def plan_copy(
     base: Vertex,
     around: Surroundings,
     tree: Callable[[str, Sequence[str]], Awaitable[Vertex]],
-    *,
-    symbolic: bool = True,
 ) -> CopyPlan:
     """What an instruction wants. `tree`: of a stage or an image, "" for the context, from which paths are wanted.
 
-    `symbolic`: --chmod may be in letters. Raises InvalidParameter.
+    Raises InvalidParameter.
     """
     owner, mode, digest = (around.expand(word) for word in (step.owner, step.mode, step.checksum))
     words = [around.expand(word) for word in step.sources]
@@ -88,7 +86,7 @@ async def plan_copy(
         tuple(_documents(step, around)),
         bool(step.stage),
     )
-    parse_mode(order.mode, symbolic=symbolic)
+    parse_mode(order.mode)
     # whose name has to be looked up in the base image can't be linked: it has to wait for it
     if step.link and re.fullmatch(r"[\d:]*", order.owner):
         inputs[0] = Scratch()

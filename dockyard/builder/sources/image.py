@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
@@ -39,8 +39,14 @@ class ImageFiles(Vertex):
 class ImageResolver:
     """Resolves the images of one build, each once."""
 
-    def __init__(self, job: Job, *, pull: bool, several: bool = False) -> None:
-        """`several`: the build is for several platforms, so that it is told for which one something is done."""
+    def __init__(
+        self, job: Job, *, pull: bool, several: bool = False, told: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        """`several`: the build is for several platforms, so that it is told for which one something is done.
+
+        `told` is given a pull's messages as the API has them, beside what the job's progress is told.
+        """
+        self._told = told
         self._job = job
         self._pull = pull
         self._several = several
@@ -87,6 +93,8 @@ class ImageResolver:
 
         def progress(message: dict[str, Any]) -> None:
             nonlocal fetched
+            if self._told is not None:
+                self._told(message)
             fetched |= message.get("status") == "Pull complete"
             detail = message.get("progressDetail") or {}
             if message.get("id"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Work
 
 
+UNNAMED = "__unnamed__"  # a file behind a URL that ends without a name
 HEADER, TOKEN = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"  # secrets (BuildKit, source/git)
 
 
@@ -46,7 +47,7 @@ class Download(Vertex):
             raise InvalidParameter(f"digest mismatch sha256:{self.found}: {self.checksum}")
         tree = ArchiveTree()
         entry = Entry("", tar_format.REGULAR, 0o600, size=file.seek(0, 2), mtime_ns=time_ns)
-        tree.root.inner[name or "__unnamed__"] = ArchiveFile(entry, file, 0)
+        tree.root.inner[name or UNNAMED] = ArchiveFile(entry, file, 0)
         return Files(tree)
 
 
