@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,6 +69,7 @@ class Build:
         self._stages: list[Stage] = []
         self._base_image: Image | None = None  # what the stage is on that was begun last
         self._cancelled = False
+        self.mounted = AsyncExitStack()  # what the step at hand copies from
 
     def say(self, text: str) -> None:
         """Add to the build's log."""
@@ -77,6 +79,7 @@ class Build:
         """Its end has come, however: leave nothing of it."""
         try:
             await self.job.close()
+            await self.mounted.aclose()
             if self._cancelled and self.options.remove:
                 self.containers.remove()
             await self.containers.gone()
@@ -135,6 +138,7 @@ class Build:
             self.say(f"Step {next(numbers)}/{total} : {step.code}\n")
             try:
                 await steps.do(step)
+                await self.mounted.aclose()
             except asyncio.CancelledError:
                 self._cancelled = True  # its container, if it has one, goes when the solver has let go of it
                 raise

@@ -171,7 +171,7 @@ class Steps:
         order = plan.order
         order = replace(order, keeps_owners=order.keeps_owners and not order.owner)
         copy = ClassicCopy(instruction.shown, plan.inputs, order, plan.destination)
-        digest = await self._build.images.solved(copy.checksum(self._build.job))
+        digest = await self._build.images.solved(copy.checksum(self._build.job, self._build.mounted))
         if any(source.fetched for source in order.sources):
             self._build.say("\n")
         flags = (f"--chown={order.owner} " if order.owner else "") + (f"--chmod={order.mode} " if order.mode else "")

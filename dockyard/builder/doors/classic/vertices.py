@@ -108,6 +108,7 @@ class ClassicCopy(Copy):
         """`destination`: as it was named."""
         super().__init__(name, inputs, order)
         self._to_directory = destination.endswith("/")
+        self._found: list[Source] | None = None
 
     def key(self, inputs: Sequence[Result]) -> str:
         return ""
@@ -115,19 +116,23 @@ class ClassicCopy(Copy):
     async def content_key(self, work: Work, inputs: Sequence[Result]) -> str:
         return ""
 
-    async def checksum(self, job: Job) -> str:
-        """`file:…`, `dir:…` or `multi:…`: what tells this copy from others. Raises StepFailed, InvalidParameter."""
+    async def checksum(self, job: Job, mounted: AsyncExitStack) -> str:
+        """`file:…`, `dir:…` or `multi:…`: what tells this copy from others. Raises StepFailed, InvalidParameter.
+
+        What is copied stays `mounted`, for who then makes the copy.
+        """
         try:
             inputs = [await job.result(one) for one in self.inputs]
         except StepFailed as failure:
             if isinstance(failure.__cause__, InvalidParameter):
                 raise InvalidParameter(f"{self.order.word} failed: {failure.__cause__}") from None
             raise
-        async with AsyncExitStack() as stack:
-            sources = await self._sources(Work(job, self, Flight()), inputs, stack)
-            return await asyncio.to_thread(source_checksum, sources, owners=self.order.keeps_owners)
+        self._found = await self._sources(Work(job, self, Flight()), inputs, mounted)
+        return await asyncio.to_thread(source_checksum, self._found, owners=self.order.keeps_owners)
 
     async def _sources(self, work: Work, inputs: Sequence[Result], stack: AsyncExitStack) -> list[Source]:
+        if self._found is not None:
+            return self._found
         word = self.order.word
         try:
             found = await super()._sources(work, inputs, stack)
