@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dockyard.builder.exec.emulation import emulated, missing_emulator
+from dockyard.builder.exec.emulation import emulated, missing_emulator, native
 from dockyard.builder.frontend.platforms import crossing
 from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import host
@@ -86,7 +86,8 @@ def test_the_engine_keeps_an_index_whole_and_pushes_it(engine: EngineProcess, bu
     assert engine.inspect(f"{name}:kept")["Architecture"] == HERE.architecture
     engine.docker("push", f"{name}:kept")
     image = pushed(registry, "both", "kept")
-    assert {entry["platform"]["architecture"] for entry in image[image.top]["manifests"]} == {OTHER, HERE.architecture}
+    entries = image[image.top]["manifests"]  # (with the provenance that buildx asks for by itself)
+    assert [entry["platform"]["architecture"] for entry in entries] == [OTHER, HERE.architecture, *["unknown"] * 2]
     buildx("build", "--platform", BOTH, "--push", "-t", f"{name}:pushed", ".")
     image = pushed(registry, "both", "pushed")
     assert image.top["mediaType"] == f"{OCI}index.v1+json"
@@ -143,6 +144,17 @@ def test_emulators_are_found_where_the_kernel_lists_them(tmp_path: Path) -> None
     (tmp_path / "qemu-off").write_text(f"disabled\noffset 0\nmagic {head}02001500\n")
     (tmp_path / "status").write_text("enabled\n")
     assert {one.architecture for one in emulated(tmp_path)} == {"riscv64", "arm64"} - {HERE.architecture}
+
+
+@pytest.mark.skipif(HERE.architecture != "amd64", reason="levels are x86-64's")
+def test_levels_of_the_processor_are_told_by_what_it_can(tmp_path: Path) -> None:
+    v2 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"
+    v3 = "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
+    for flags, levels in {"fpu sse2": [""], f"fpu {v2} avx": ["", "v2"], f"fpu {v2} {v3}": ["", "v2", "v3"]}.items():
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: \n")
+        found = native(tmp_path / "cpuinfo")
+        assert [one.variant for one in found if one.architecture == "amd64"] == levels
+    assert [one.variant for one in native(tmp_path / "none") if one.architecture == "amd64"] == [""]
 
 
 def test_platforms_of_the_worker_are_listed(engine: EngineProcess, buildx: Buildx) -> None:

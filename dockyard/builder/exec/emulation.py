@@ -12,6 +12,8 @@ from dockyard.oci.descriptor import Platform
 from dockyard.oci.manifest import host, runs_on
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
+PROCESSORS = Path("/proc/cpuinfo")
+X86_32 = Path("/proc/sys/abi/vsyscall32")  # is there when the kernel runs programs of 32 bits too (sysctl/abi)
 # The machine in an ELF header (elf.h, EM_*) as Go calls it; s390 and the MIPSes come in two orders of bytes.
 _MACHINES = {
     (3, "little"): "386",
@@ -26,6 +28,30 @@ _MACHINES = {
     (258, "little"): "loong64",
 }
 _VARIANTS = {"arm": ("v7", "v6")}
+# What /proc/cpuinfo calls what a level of x86-64 adds to the one below (System V ABI, AMD64 supplement, 3.1.1).
+_LEVELS = {
+    "v2": {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+    "v3": {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"},
+    "v4": {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"},
+}
+
+
+def native(processors: Path = PROCESSORS) -> list[Platform]:
+    """The platforms that this host's processor runs: its own, each level of it, and the 32 bits of before."""
+    own = host()
+    found = [own]
+    if own.architecture != "amd64":
+        return found
+    try:
+        lines = processors.read_text().splitlines()
+    except OSError:
+        lines = []
+    features = set(next((line for line in lines if line.startswith("flags")), "").split())
+    for level, added in _LEVELS.items():
+        if not added <= features:
+            break
+        found.append(Platform(own.architecture, own.os, level))
+    return [*found, Platform("386", own.os)] if X86_32.exists() else found
 
 
 def emulated(folder: Path = BINFMT) -> list[Platform]:
@@ -41,7 +67,7 @@ def emulated(folder: Path = BINFMT) -> list[Platform]:
         fields = dict(line.split(" ", 1) for line in lines if " " in line)
         if lines[:1] == ["enabled"] and fields.get("offset", "0") == "0":
             found.add(_architecture(fields.get("magic", "")))
-    found -= {"", host().architecture}
+    found -= {"", *(one.architecture for one in native())}
     return [Platform(name, "linux", variant) for name in sorted(found) for variant in _VARIANTS.get(name, ("",))]
 
 

@@ -28,7 +28,7 @@ from dockyard.builder.doors.buildkit.reports import history_of, response_of, usa
 from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
-from dockyard.builder.exec.emulation import emulated
+from dockyard.builder.exec.emulation import emulated, native
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
@@ -43,7 +43,7 @@ from dockyard.grpc.calls import Method, Methods, request_of
 from dockyard.grpc.connection import Connection, Stream, StreamReset
 from dockyard.grpc.status import CallFailed
 from dockyard.grpc.tunnel import Tunnel
-from dockyard.oci.manifest import host, parse_platform
+from dockyard.oci.manifest import parse_platform
 from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.builder")
@@ -278,7 +278,7 @@ class Control:
             },
             platforms=[
                 wire.Platform(architecture=one.architecture, os=one.os, variant=one.variant)
-                for one in (host(), *emulated())
+                for one in (*native(), *emulated())
             ],
             version=self.version(),
         )
