@@ -1,11 +1,12 @@
 """Images in and out of engines, and registries beside each other, by turns.
 
 usage (root): python -m benchmarks.images [--engines dockyard,docker] [--megabytes 1024] [--files 20000] [--rounds 3]
-              [--only WORD] [--processor] [--json FILE]
+              [--only WORD] [--json FILE]
 
 Engines: import, load, save, push, and pull (with unpacking) of an image of one large layer and of one of 40 layers,
 with gzip and with zstd, from and to Debian's docker-registry. Registries: ours, with one and two processes, beside
-that one: manifests, large blobs, and the memory that those take. Prints medians and the ratio to the first.
+that one: manifests, large blobs, and the memory that those take. Prints medians and ratios to the first: of time
+that passes and of the processor time that engines and their helpers take, which a busy machine changes little.
 """
 
 import argparse
@@ -34,7 +35,8 @@ import zstandard
 from benchmarks import peers
 from benchmarks.peers import Engine, Failed
 
-Work = Callable[[Any], float]
+# What is measured, for one of several: a number, or the ms that passed and those of processor time.
+Work = Callable[[Any], Any]
 
 FOLDER = Path("/var/lib/dybench-images")
 LAYERS = 40
@@ -50,11 +52,6 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="only what has this word in its name")
-    parser.add_argument(
-        "--processor",
-        action="store_true",
-        help="the engines' processor time instead of the time that passes: a busy machine changes it little",
-    )
     parser.add_argument("--json", default="", help="write the medians to this file too")
     options = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -71,8 +68,7 @@ def main() -> None:
             engine.start()
         for name, (work, who) in bench.all(engines, registries).items():
             if options.only in name:
-                timed = partial(processor_time, work) if options.processor and who is engines else work
-                table[name] = measure(name, timed, who, options.rounds)
+                table |= measure(name, work, who, options.rounds)
     finally:
         for engine in engines:
             engine.stop()
@@ -83,29 +79,31 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(table, indent=1))
 
 
-def processor_time(work: Work, engine: Engine) -> float:
-    """The processor time, in ms, that the engine takes for the work, its helpers included."""
-    before = engine.processor()
-    work(engine)
-    return engine.processor() - before
-
-
-def measure(name: str, work: Callable[[Any], float], who: list[Any], rounds: int) -> dict[str, float]:
-    """Let each do the work by turns; the medians, which are printed with their ratio to the first's."""
-    samples: dict[str, list[float]] = {one.name: [] for one in who}
+def measure(name: str, work: Work, who: list[Any], rounds: int) -> dict[str, dict[str, float]]:
+    """Let each do the work by turns; the medians by name, which are printed with their ratio to the first's."""
+    samples: dict[str, list[Any]] = {one.name: [] for one in who}
     for number in range(rounds):
         for one in who if number % 2 else reversed(who):
             if one.name in samples:
                 try:
-                    samples[one.name].append(work(one))
+                    found = work(one)
+                    samples[one.name].append(found if isinstance(found, tuple) else (found,))
                 except Failed as failure:
                     print(failure, file=sys.stderr)
                     del samples[one.name]
-    medians = {one: statistics.median(found) for one, found in samples.items()}
-    first = next(iter(medians.values()), 0.0)
-    shown = "  ".join(f"{one} {value:.1f} ({first / max(value, 0.001):.2f})" for one, value in medians.items())
-    print(f"{name:<34} {shown}", flush=True)
-    return medians
+    table = {}
+    for column, title in enumerate((name, f"{name} of processor")):
+        medians = {
+            one: statistics.median(sample[column] for sample in found)
+            for one, found in samples.items()
+            if len(found[0]) > column
+        }
+        if medians:
+            table[title] = medians
+            first = next(iter(medians.values()))
+            shown = "  ".join(f"{one} {value:.1f} ({first / max(value, 0.001):.2f})" for one, value in medians.items())
+            print(f"{title:<34} {shown}", flush=True)
+    return table
 
 
 # -- registries
@@ -287,7 +285,9 @@ class Bench:
 
     # engines
 
-    def _time(self, engine: Engine, *arguments: str, output: Any = subprocess.DEVNULL) -> float:
+    def _time(self, engine: Engine, *arguments: str, output: Any = subprocess.DEVNULL) -> tuple[float, float]:
+        at_rest(engine)
+        before = engine.processor()
         begin = time.perf_counter()
         done = subprocess.run(
             ["docker", *arguments], stdout=output, stderr=subprocess.PIPE, env=engine.environment, check=False
@@ -295,21 +295,21 @@ class Bench:
         took = (time.perf_counter() - begin) * 1000
         if done.returncode != 0:
             raise Failed(f"{engine.name}: docker {' '.join(arguments)}: {done.stderr.decode()}")
-        return took
+        return took, engine.processor() - before
 
-    def _import(self, engine: Engine) -> float:
+    def _import(self, engine: Engine) -> tuple[float, float]:
         took = self._time(engine, "import", f"{FOLDER}/rootfs.tar", "imported:1")
         engine.docker("rmi", "-f", "imported:1")
         return took
 
-    def _load(self, name: str, engine: Engine) -> float:
+    def _load(self, name: str, engine: Engine) -> tuple[float, float]:
         engine.docker("rmi", "-f", f"bench-{name}:1", check=False)
         return self._time(engine, "load", "-i", f"{FOLDER}/{name}.tar")
 
-    def _save(self, name: str, engine: Engine) -> float:
+    def _save(self, name: str, engine: Engine) -> tuple[float, float]:
         return self._time(engine, "save", "-o", f"{FOLDER}/saved.tar", f"bench-{name}:1")
 
-    def _push(self, name: str, engine: Engine) -> float:
+    def _push(self, name: str, engine: Engine) -> tuple[float, float]:
         fresh = Debians("fresh", self.fresh_port)  # which has none of it
         fresh.start()
         try:
@@ -322,7 +322,7 @@ class Bench:
             shutil.rmtree(fresh.root)
         return took
 
-    def _pull(self, name: str, engine: Engine) -> float:
+    def _pull(self, name: str, engine: Engine) -> tuple[float, float]:
         engine.docker("rmi", "-f", f"bench-{name.partition('-')[0]}:1", check=False)  # or it has the layers
         place = f"{self._server.address}/{name}:1"
         took = self._time(engine, "pull", place)
@@ -359,6 +359,15 @@ class Bench:
         if received < len(self._blob):
             raise Failed(f"{registry.name}: {received} bytes came")
         return (time.perf_counter() - begin) * 1000
+
+
+def at_rest(engine: Engine) -> None:
+    """Wait until an engine has done what it does behind an answer, such as to remove the files of the image before."""
+    for _ in range(100):
+        before = engine.processor()
+        time.sleep(0.2)
+        if engine.processor() - before < 10:
+            return
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from typing import IO, BinaryIO, cast
 
 from dockyard.builder.trees import ArchiveFile
 from dockyard.content import tar_format
-from dockyard.content.extraction import decompressed
+from dockyard.content.extraction import Piece, decompressed
 from dockyard.errors import InvalidParameter
 
 # Read in pieces this small, no compressed data can grow to more than some 64 MB of memory at once.
@@ -50,7 +50,7 @@ def uncompressed(file: BinaryIO) -> BinaryIO | None:
     return cast(BinaryIO, plain)
 
 
-def _beginning(pieces: Callable[[], bytes]) -> bytes:
+def _beginning(pieces: Callable[[], Piece]) -> bytes:
     """A block and more; less when there is no more, or when it is no compressed stream after all."""
     begin = b""
     try:

@@ -5,7 +5,9 @@ mean anything outside. Every raw byte that is not a file's payload goes to a rec
 was, so that packing.py can give back the very same stream from the unpacked files.
 """
 
+import errno
 import hashlib
+import mmap
 import os
 import queue
 import stat
@@ -25,11 +27,17 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 AUFS_METADATA = ".wh..wh."
 OVERLAY_OPAQUE = "trusted.overlay.opaque"
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
+COMPRESSED = 1 << 17  # bytes that are unpacked at a time: they may grow a thousandfold
+SPLICED = 1 << 16  # bytes: what is smaller comes sooner with what is around it
+# A piece of a stream; a view where it lies in a file that is mapped.
+Piece = bytes | memoryview
 
 # What stands in a record: raw bytes; a payload by its size and path; a payload that a later entry of the same archive
 # overwrote, by the number of its reference.
 RAW, PAYLOAD, LOST = b"R", b"P", b"L"
+ROWS = 1 << 16  # bytes of rows that are compressed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Record:
         self._deflate = zlib.compressobj(1)
         self._raw: list[bytes] = []
         self._raw_size = 0
+        self._rows: list[bytes] = []  # that are still to be compressed
+        self._rows_size = 0
         self.payloads = 0
 
     def raw(self, data: bytes) -> None:
@@ -78,6 +88,7 @@ class Record:
     def close(self) -> None:
         """Finish the file."""
         self._flush()
+        self._compress()
         self._file.write(self._deflate.flush())
         self._file.close()
 
@@ -89,7 +100,15 @@ class Record:
             self._put(RAW + struct.pack("<Q", len(data)) + data)
 
     def _put(self, data: bytes) -> None:
-        self._file.write(self._deflate.compress(data))
+        self._rows.append(data)
+        self._rows_size += len(data)
+        if self._rows_size > ROWS:
+            self._compress()
+
+    def _compress(self) -> None:
+        self._file.write(self._deflate.compress(b"".join(self._rows)))
+        self._rows.clear()
+        self._rows_size = 0
 
 
 class Hasher:
@@ -97,7 +116,7 @@ class Hasher:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._queue: queue.Queue[bytes | None] = queue.Queue(8)
+        self._queue: queue.Queue[Piece | None] = queue.Queue(8)
         self._thread = threading.Thread(target=self._hash_all, daemon=True)
         self._thread.start()
 
@@ -105,7 +124,7 @@ class Hasher:
         while (piece := self._queue.get()) is not None:
             self._hash.update(piece)  # releases the interpreter lock: reading and writing go on
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: Piece) -> None:
         """More of it."""
         self._queue.put(piece)
 
@@ -122,10 +141,10 @@ class Ahead:
     Decompressors release the interpreter lock, and so does the making of files: the two go on at the same time.
     """
 
-    def __init__(self, pieces: Callable[[], bytes]) -> None:
+    def __init__(self, pieces: Callable[[], Piece]) -> None:
         self._pieces = pieces
         # few, for one may be large: a megabyte of zeros is a kilobyte in the archive
-        self._queue: queue.Queue[bytes | Exception] = queue.Queue(2)
+        self._queue: queue.Queue[Piece | Exception] = queue.Queue(2)
         threading.Thread(target=self._make, daemon=True).start()
 
     def _make(self) -> None:
@@ -136,7 +155,7 @@ class Ahead:
         except Exception as error:
             self._queue.put(error)
 
-    def next(self) -> bytes:
+    def next(self) -> Piece:
         """The next one, b"" at the end. Raises what making it has raised."""
         piece = self._queue.get()
         if isinstance(piece, Exception):
@@ -145,33 +164,49 @@ class Ahead:
 
 
 class Stream:
-    """An uncompressed byte stream read ahead in pieces; when `hashed`, as a whole in a thread beside."""
+    """An uncompressed byte stream in pieces; when `hashed`, as a whole in a thread beside."""
 
-    def __init__(self, pieces: Callable[[], bytes], *, hashed: bool = True) -> None:
-        self._pieces = Ahead(pieces).next
+    def __init__(self, pieces: Callable[[], Piece], *, hashed: bool = True, pipe: int = -1) -> None:
+        """`pipe` is where the pieces are read from as they are, by nobody else and not ahead, if that is so."""
+        self._pieces = pieces
+        self._pipe = pipe
         self._ended = False
-        self._buffer = b""
+        self._buffer: Piece = b""
         self._position = 0
         self._hasher = Hasher() if hashed else None
         self.tap: Callable[[bytes], None] | None = None
 
+    @classmethod
+    def open(cls, fd: int, *, hashed: bool) -> "Stream":
+        """What comes out of `fd`, uncompressed: a pipe, or a file, which nobody changes meanwhile."""
+        mapped = _mapped(fd)
+        read = mapped or (lambda size: os.read(fd, size))
+        pieces, plain = opened(read)
+        if plain and mapped is not None:
+            return cls(pieces, hashed=hashed)
+        if plain and not hashed:
+            return cls(pieces, hashed=False, pipe=fd)
+        return cls(Ahead(pieces).next, hashed=hashed)
+
     def _more(self) -> bool:
+        """Go on to the next piece, the one before being used up; False at the end."""
         piece = b"" if self._ended else self._pieces()
         if not piece:
             self._ended = True
             return False
         if self._hasher is not None:
             self._hasher.feed(piece)
-        self._buffer = self._buffer[self._position :] + piece if self._position < len(self._buffer) else piece
+        self._buffer = piece
         self._position = 0
         return True
 
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer only at the end; told to `tap`."""
-        while len(self._buffer) - self._position < size and self._more():
-            pass
-        data = self._buffer[self._position : self._position + size]
+        data = bytes(self._buffer[self._position : self._position + size])
         self._position += len(data)
+        while len(data) < size and self._more():
+            self._position = min(size - len(data), len(self._buffer))
+            data += self._buffer[: self._position]
         if self.tap is not None:
             self.tap(data)
         return data
@@ -187,6 +222,20 @@ class Stream:
                 done += os.write(fd, view[done:])
             self._position += len(view)
             size -= len(view)
+            if size >= SPLICED and self._pipe >= 0:
+                size -= self._splice(size, fd)
+
+    def _splice(self, size: int, fd: int) -> int:
+        """Have the kernel move up to `size` bytes that come next, all of the buffer being used up; how many it was."""
+        left = size
+        try:
+            while left > 0 and (moved := os.splice(self._pipe, fd, left)):
+                left -= moved
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._pipe = -1  # not on this file system, or it is no pipe
+        return size - left
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes, telling them to `tap`."""
@@ -203,45 +252,70 @@ class Stream:
         return "" if self._hasher is None else self._hasher.digest()
 
 
-def decompressed(read: Callable[[int], bytes]) -> Callable[[], bytes]:
+def _mapped(fd: int) -> Callable[[int], Piece] | None:
+    """`read(n)` of a file that is mapped, from its position on, which goes along; None for what is none."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return None
+    view = memoryview(mmap.mmap(fd, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ))
+
+    def read(size: int) -> Piece:
+        begin = os.lseek(fd, 0, os.SEEK_CUR)
+        piece = view[begin : begin + size]
+        os.lseek(fd, len(piece), os.SEEK_CUR)  # who shares the position sees how far this has come
+        return piece
+
+    return read
+
+
+def decompressed(read: Callable[[int], Piece]) -> Callable[[], Piece]:
     """Pieces of the uncompressed stream behind `read(n)`: gzip, zstd, bzip2, xz or none, told by its first bytes."""
-    head = b""
-    while len(head) < 6 and (piece := read(CHUNK)):
-        head += piece
+    return opened(read)[0]
+
+
+def opened(read: Callable[[int], Piece]) -> tuple[Callable[[], Piece], bool]:
+    """`decompressed`, and whether that is the stream itself."""
+    head = read(COMPRESSED)
+    while 0 < len(head) < 6 and (piece := read(COMPRESSED)):
+        head = bytes(head) + piece
     pending = [head] if head else []
 
-    def source() -> bytes:
+    def source() -> Piece:
+        return pending.pop() if pending else read(COMPRESSED)
+
+    def plain() -> Piece:
         return pending.pop() if pending else read(CHUNK)
 
     if head[:2] == b"\x1f\x8b":
         from isal import isal_zlib
 
         # what follows a member and is none is passed over, as by gzip(1), which other engines unpack with
-        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31), magic=b"\x1f\x8b")
+        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31), magic=b"\x1f\x8b"), False
     if head[:4] == b"\x28\xb5\x2f\xfd":
         import zstandard
 
-        return _inflated(source, lambda: zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj())
+        return _inflated(source, lambda: zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()), False
     if head[:3] == b"BZh":
         import bz2
 
-        return _inflated(source, bz2.BZ2Decompressor)
+        return _inflated(source, bz2.BZ2Decompressor), False
     if head[:6] == b"\xfd7zXZ\x00":
         import lzma
 
-        return _inflated(source, lambda: lzma.LZMADecompressor(memlimit=256 << 20))
-    return source
+        return _inflated(source, lambda: lzma.LZMADecompressor(memlimit=256 << 20)), False
+    return plain, True
 
 
-def _inflated(source: Callable[[], bytes], make: Callable[[], object], magic: bytes = b"") -> Callable[[], bytes]:
+def _inflated(source: Callable[[], Piece], make: Callable[[], object], magic: bytes = b"") -> Callable[[], bytes]:
     """Pieces of what a stream of one or more compressed members holds, each of which begins with `magic`."""
     state = {"inflate": make(), "rest": b""}
 
     def piece() -> bytes:
         while True:
             inflate = state["inflate"]
+            rest: Piece
             if inflate.eof:  # type: ignore[attr-defined]  # every decompressor of the standard library's shape has it
-                rest = inflate.unused_data or source()  # type: ignore[attr-defined]  # as above
+                rest = bytes(inflate.unused_data or source())  # type: ignore[attr-defined]  # as above
                 if not rest.strip(b"\0") or not rest.startswith(magic[: len(rest)]):
                     while source():  # to the end, or who sends it would be told that nobody listens
                         pass
@@ -311,7 +385,8 @@ class Extractor:
                 self._adorn(entry, path)
                 self._directories[path] = entry
             return
-        self._make_way(entry, path, folder)
+        if entry.kind != tar_format.REGULAR:
+            self._make_way(entry, path, folder)
         maker = _MAKERS.get(entry.kind)
         if maker is None:
             self._stream.skip(entry.size)
@@ -434,8 +509,12 @@ class Extractor:
 
     def _regular(self, entry: Entry, path: str) -> None:
         stream, record = self._stream, self._record
+        try:
+            fd = os.open(path, NEW_FILE, 0o600)
+        except OSError:  # which most files don't see: something is there, or has to be there first
+            self._make_way(entry, path, os.path.dirname(path))
+            fd = os.open(path, NEW_FILE, 0o600)
         # owner first, since a change of owner clears the set-id bits and capabilities
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if entry.sparse is not None:
                 self._sparse(entry.sparse, fd)

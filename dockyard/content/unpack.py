@@ -34,7 +34,8 @@ F_SETPIPE_SZ = 1031
 IDLE = 2.0
 FORK_PATIENCE = 5.0  # after which it is started in another way, s
 LAST_WORK = 10.0  # how long a child is waited for whose work is not wanted any more, s
-# A tar stream: an open file (its position is where the stream begins) or pieces as they arrive.
+# A tar stream: an open file that nobody changes meanwhile (its position is where the stream begins), or pieces as they
+# arrive.
 Source = BinaryIO | AsyncIterator[bytes]
 
 

@@ -5,6 +5,7 @@ archive's stream, the record, and a pipe for the one JSON line that it answers w
 """
 
 import array
+import ctypes
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from dockyard.content import extraction, packing
+from dockyard.content import packing
 from dockyard.content.extraction import CHUNK, Extractor, Options, Record, Stream
 from dockyard.errors import DockyardError, InvalidParameter, words
 from dockyard.linux import capabilities, imports, syscalls, userns
@@ -56,6 +57,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 # What it says when it is there.
 READY = b"ready"
+# malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (as high as it goes) and M_ARENA_MAX
+MALLOPT = {-1: 256 << 20, -3: 32 << 20, -8: 1}
 SERVE = "dockyard.content.worker:serve"  # for whoever forks it
 
 
@@ -72,6 +75,7 @@ def main() -> None:
 def serve(connection: int) -> None:
     """Serve jobs from a socket until its other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children answer through their pipe, nobody waits for them
+    _keep_freed_memory()
     jobs = socket.socket(fileno=connection)
     syscalls.set_process_name("dockyard-tar")
     jobs.send(READY)
@@ -90,6 +94,13 @@ def serve(connection: int) -> None:
             _child(data, list(fds))
         for fd in fds:
             os.close(fd)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what is freed: pieces of a megabyte come and go, and fresh pages cost more than copying there."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for option, value in MALLOPT.items():
+            mallopt(option, value)
 
 
 def _child(data: bytes, fds: list[int]) -> None:
@@ -114,7 +125,8 @@ def _child(data: bytes, fds: list[int]) -> None:
 def _work(job: Job, fds: list[int]) -> Answer:
     _, stream_fd, *others = fds
     # What is needed is imported before the root changes.
-    piece = extraction.decompressed(lambda size: os.read(stream_fd, size)) if job.action == "unpack" else None
+    # Who keeps no record of a stream, to make it again, has no use for its digest.
+    stream = Stream.open(stream_fd, hashed=job.record) if job.action == "unpack" else None
     namespace = -1 if job.ids is None else _user_namespace(*job.ids)
     imports.import_nothing_more()
     os.chroot(job.root)
@@ -127,11 +139,9 @@ def _work(job: Job, fds: list[int]) -> Answer:
         os.setresuid(0, 0, 0)
     _drop_privileges()
     if job.action == "unpack":
-        assert piece is not None
+        assert stream is not None
         options = Options(job.whiteouts, job.owner, job.keep_directories)
         base = _inside(job.inside)
-        # who keeps no record of a stream, to make it again, has no use for its digest
-        stream = Stream(piece, hashed=job.record)
         extractor = Extractor(stream, options, Record(others[0]) if job.record else None, base)
         digest = extractor.run()
         return Answer(digest, extractor.size)

@@ -9,6 +9,7 @@ from dockyard.errors import InvalidParameter
 # How much may wait for its reader before the client is no longer read from, bytes.
 HIGH_WATER = 1 << 19
 LONGEST_CHUNK_LINE = 4096
+SMALL = 4096  # bytes of a piece
 # How much more than data a chunked body may be made of (net/http/internal, chunkedReader.beginChunk).
 EXCESS_PER_CHUNK = 16
 LARGEST_EXCESS = 16 << 10
@@ -22,7 +23,7 @@ class Body:
     def __init__(self, resume: Callable[[], None], on_first_read: Callable[[], None] | None = None) -> None:
         """`resume` is called when so much has been read that more may come."""
         self.complete = False  # all of it has arrived, or no more will
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | memoryview] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -62,13 +63,13 @@ class Body:
                 await self._waiter
             finally:
                 self._waiter = None
-        data = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
+        data = b"".join(self._pieces)  # which copies no single piece of bytes
         self._pieces.clear()
         self._size = 0
         self._resume()
         return data
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """More of it."""
         self._pieces.append(data)
         self._size += len(data)
@@ -165,7 +166,9 @@ class Chunked:
     def _data(self, data: bytes, position: int) -> int:
         if position == len(data):
             return -1
-        piece = data[position : position + self._left]
+        end = min(position + self._left, len(data))
+        # a view of a large piece saves copying it; of small ones it would be larger than they are
+        piece = memoryview(data)[position:end] if end - position > SMALL else data[position:end]
         self._left -= len(piece)
         self._body.feed(piece)
         if not self._left:

@@ -21,7 +21,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -141,6 +141,9 @@ class LayerStore:
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="layers")
         self._background: set[asyncio.Future[None]] = set()
         self._discarding: set[asyncio.Future[None]] = set()
+        # Layers that wait for nobody are unpacked as many at a time as there are processors: more would only take the
+        # caches from each other.
+        self._from_files = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._closing = asyncio.Event()
         for row in self._layers.values():
             if row.parent in self._holds:
@@ -486,10 +489,12 @@ class LayerStore:
         progress: Callable[[int], None] | None,
     ) -> UnpackedLayer:
         stream = await source() if callable(source) else source
+        arriving = isinstance(stream, AsyncIterator)
         try:
-            unpacked = await self.archives.unpack(
-                stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
-            )
+            async with nullcontext() if arriving else self._from_files:
+                unpacked = await self.archives.unpack(
+                    stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
+                )
         finally:
             if not isinstance(stream, AsyncIterator):
                 stream.close()
