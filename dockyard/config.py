@@ -143,6 +143,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     cleanup_budget: Annotated[str, _about("Keep images, build cache and logs to a size, e.g. 50GB")] = ""
     cleanup_keep: Annotated[str, _about("How long nothing is removed after its last use")] = "10m"
     signature_policy: Annotated[str, _about("policy.json that says which images' signatures are demanded")] = ""
+    signature_lookaside: Annotated[
+        str, _about("Folder of files that say where signatures by GPG are (containers-registries.d)")
+    ] = "/etc/containers/registries.d"
     insecure_registries: Annotated[list[str], _about("Enable insecure registry communication")] = []
     max_concurrent_downloads: Annotated[int, _about("Set the max concurrent downloads")] = 3
     max_concurrent_uploads: Annotated[int, _about("Set the max concurrent uploads")] = 5
@@ -226,6 +229,7 @@ RELOADABLE = frozenset(
         "registry_mirrors",
         "insecure_registries",
         "signature_policy",
+        "signature_lookaside",
         "cleanup_budget",
         "cleanup_keep",
         "max_concurrent_downloads",

@@ -103,7 +103,7 @@ class Engine:
         )
         steps = StepCache(self._layers, database)  # holds its layers before the images have the rest swept away
         images = ImageService(self._layers, self._registry, database, events)
-        images.gate.configure(config.signature_policy)
+        images.gate.configure(config.signature_policy, config.signature_lookaside)
         volumes = VolumeService([LocalDriver(root / "volumes")], database, events)
         claims = AddressClaims()
         self._networks = NetworkService(exec_root, database, events, network_options(config), claims)
@@ -231,7 +231,7 @@ class Engine:
         """Take up what can change while the daemon runs."""
         self.config = config
         self._registry.configure(config.registry_mirrors, config.insecure_registries)
-        self.services.images.gate.configure(config.signature_policy)
+        self.services.images.gate.configure(config.signature_policy, config.signature_lookaside)
         self._keep_to_budget(config)
         self._containers.reload(config)
         self.services.system.reload(config)
@@ -243,7 +243,7 @@ def check(config: Config) -> None:
         seccomp_profile(seccomp_text(config.seccomp_profile), [])
     if config.userns_remap not in ("", "default"):  # which is made when it is needed
         remap_range(config.userns_remap)
-    SignatureGate(config.signature_policy).check()
+    SignatureGate(config.signature_policy, config.signature_lookaside).check()
     try:
         log_options.check(config.log_driver, config.log_opts)
     except InvalidParameter as error:

@@ -1,7 +1,7 @@
 """The gate that an image of a registry passes before anything of it is taken: the policy, and its signatures.
 
 Signatures are looked for where cosign puts them: under the tag `sha256-<digest>.sig` of the same repository, and among
-the referrers of the manifest (OCI 1.1).
+the referrers of the manifest (OCI 1.1); those by GPG beside the registry (lookaside.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from itertools import chain
 
 from dockyard.content.registry import Repository
-from dockyard.content.signatures import policy, sigstore
+from dockyard.content.signatures import lookaside, openpgp, policy, sigstore, simple
 from dockyard.content.signatures.policy import Requirement
 from dockyard.content.signatures.sigstore import PAYLOAD, SIGNATURE, Signature
 from dockyard.errors import Forbidden, InvalidParameter, NotFound, words
@@ -28,17 +29,23 @@ MOST_REFERRERS = 50
 class SignatureGate:
     """Asks the policy in the file `path`, which is read again for each image; without one everything passes."""
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: str = "", registries: str = lookaside.FOLDER) -> None:
+        """`registries`: the folder whose files say where signatures by GPG are."""
         self._path = path
+        self._registries = registries
 
-    def configure(self, path: str) -> None:
-        """Go by another file."""
+    def configure(self, path: str, registries: str = lookaside.FOLDER) -> None:
+        """Go by other files."""
         self._path = path
+        self._registries = registries
 
     def check(self) -> None:
         """Raise InvalidParameter when the file cannot be used."""
         if self._path:
-            self._policy()
+            found = self._policy()
+            if any(one.kind == "signedBy" for one in (*found.default, *chain(*found.scopes.values()))):
+                openpgp.check()
+                lookaside.read(self._registries)
 
     def _policy(self) -> policy.Policy:
         try:
@@ -61,7 +68,7 @@ class SignatureGate:
                 raise _refused(f"Running image docker:{name.full()} is rejected by policy.")
             if requirement.unmet:
                 raise _refused(requirement.unmet)
-        return [requirement for requirement in demanded if requirement.kind == "sigstoreSigned"]
+        return [requirement for requirement in demanded if requirement.kind in ("sigstoreSigned", "signedBy")]
 
     async def admit(
         self, name: Reference, digest: str, demanded: Sequence[Requirement], repository: Repository
@@ -69,13 +76,26 @@ class SignatureGate:
         """Return when the manifest `digest` of `name` meets all that is demanded. Raises Forbidden."""
         if not demanded:
             return
-        found = await signatures_of(repository, digest)
         try:
-            for requirement in demanded:
-                keys = await asyncio.to_thread(sigstore.verifiers, requirement)
-                await asyncio.to_thread(sigstore.accepted, found, keys, name, digest, requirement.identity)
+            await self._meet([one for one in demanded if one.kind == "sigstoreSigned"], name, digest, repository)
+            by_gpg = [one for one in demanded if one.kind == "signedBy"]
+            if by_gpg:
+                places = await asyncio.to_thread(lookaside.read, self._registries)
+                found = await lookaside.signatures_of(places, name, digest)
+                for requirement in by_gpg:
+                    await asyncio.to_thread(simple.accepted, found, requirement, name, digest)
         except Forbidden as error:
             raise _refused(error.message) from None
+
+    async def _meet(
+        self, demanded: Sequence[Requirement], name: Reference, digest: str, repository: Repository
+    ) -> None:
+        if not demanded:
+            return
+        found = await signatures_of(repository, digest)
+        for requirement in demanded:
+            keys = await asyncio.to_thread(sigstore.verifiers, requirement)
+            await asyncio.to_thread(sigstore.accepted, found, keys, name, digest, requirement.identity)
 
 
 def _refused(reason: str) -> Forbidden:
@@ -96,7 +116,7 @@ async def signatures_of(repository: Repository, digest: str) -> list[Signature]:
     for content in manifests:
         layers += [layer for layer in Manifest.decode(content).layers if layer.media_type == PAYLOAD]
     if len(layers) > MOST_SIGNATURES:
-        raise Forbidden(f"Source image rejected: it has more than {MOST_SIGNATURES} signatures")
+        raise Forbidden(f"it has more than {MOST_SIGNATURES} signatures")
     found = []
     for layer in layers:
         if not 0 < layer.size <= LARGEST_PAYLOAD:

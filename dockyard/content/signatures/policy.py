@@ -19,6 +19,8 @@ from dockyard.oci.reference import Reference
 TRANSPORT = "docker"  # of images that come from registries
 
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
+# Of signatures by GPG; those but the first are known by name alone, here as elsewhere.
+_KEY_TYPES = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 # What a demand may also hold that cannot be met from keys on disk alone.
 _BEYOND_KEYS = (
     "fulcio",
@@ -34,7 +36,7 @@ _BEYOND_KEYS = (
 class Requirement:
     """One demand. `unmet`: why it can't be met by any image here, if it can't.
 
-    `key_paths` are files with a public key each, `key_data` public keys: any of them may have signed.
+    `key_paths` are files with a public key each (of GPG, with any number), `key_data` public keys: any may have signed.
     """
 
     kind: str
@@ -106,16 +108,27 @@ def _requirement(value: Any) -> Requirement:
         strict_json.exact(value, ("type",), f'a requirement of type "{kind}"')
         return Requirement(kind)
     if kind == "signedBy":
-        optional = ("keyPath", "keyPaths", "keyData", "signedIdentity")
-        strict_json.exact(value, ("type", "keyType"), "a signedBy requirement", optional=optional)
-        unmet = "signatures by GPG (signedBy) are not verified by this engine: use sigstoreSigned"
-        return Requirement(kind, unmet=unmet)
+        return _signed_by(value)
     if kind == "signedBaseLayer":
         strict_json.exact(value, ("type", "baseLayerIdentity"), "a signedBaseLayer requirement")
         return Requirement(kind, unmet="signedBaseLayer is not implemented, here as elsewhere")
     if kind == "sigstoreSigned":
         return _sigstore(value)
     raise InvalidParameter(f'unknown policy requirement type "{kind}"')
+
+
+def _signed_by(value: dict[str, Any]) -> Requirement:
+    optional = ("keyPath", "keyPaths", "keyData", "signedIdentity")
+    strict_json.exact(value, ("type", "keyType"), "a signedBy requirement", optional=optional)
+    if value["keyType"] not in _KEY_TYPES:
+        raise InvalidParameter(f'invalid keyType "{value["keyType"]}"')
+    signed = identity.parse(value.get("signedIdentity"))
+    sources = [key for key in _KEYS[:3] if key in value]
+    if len(sources) != 1:
+        raise InvalidParameter("exactly one of keyPath, keyPaths and keyData must be specified")
+    paths, data = _keys_of(sources[0], value[sources[0]])
+    unmet = f'Unimplemented "keyType" value "{value["keyType"]}"' if value["keyType"] != _KEY_TYPES[0] else ""
+    return Requirement("signedBy", paths, data, signed, unmet)
 
 
 def _sigstore(value: dict[str, Any]) -> Requirement:
@@ -129,14 +142,18 @@ def _sigstore(value: dict[str, Any]) -> Requirement:
     if beyond:
         unmet = f"{beyond[0]} of sigstoreSigned is not verified by this engine, which knows keyPath and keyData"
         return Requirement("sigstoreSigned", identity=signed, unmet=unmet)
-    source, given = sources[0], value[sources[0]]
+    paths, data = _keys_of(sources[0], value[sources[0]])
+    return Requirement("sigstoreSigned", paths, data, signed)
+
+
+def _keys_of(source: str, given: Any) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    """The files with keys, and the keys, that a requirement names by its member `source`."""
     items = given if source in ("keyPaths", "keyDatas") else [given]
     if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
         raise InvalidParameter(f"{source} must not be empty")
     if source in ("keyPath", "keyPaths"):
-        return Requirement("sigstoreSigned", key_paths=tuple(items), identity=signed)
+        return tuple(items), ()
     try:
-        data = tuple(base64.b64decode(item, validate=True) for item in items)
+        return (), tuple(base64.b64decode(item, validate=True) for item in items)
     except (binascii.Error, ValueError) as error:
         raise InvalidParameter(f"{source} is not base64: {error}") from None
-    return Requirement("sigstoreSigned", key_data=data, identity=signed)

@@ -10,19 +10,18 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from dockyard.content.signatures import strict_json
+from dockyard.content.signatures import payload
 from dockyard.content.signatures.identity import SignedIdentity
+from dockyard.content.signatures.payload import one_accepted
 from dockyard.content.signatures.policy import Requirement
-from dockyard.errors import DockyardError, Forbidden, InvalidParameter, words
-from dockyard.oci.digest import is_digest
+from dockyard.errors import Forbidden, InvalidParameter, words
 from dockyard.oci.reference import Reference
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
-TYPE = "cosign container image signature"
 
 Verify = Callable[[bytes, bytes], bool]
 """(signature, payload) -> whether the key has made the one of the other."""
@@ -66,14 +65,14 @@ def _verifier(pem: bytes) -> Verify:
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
 
-    def verify(signature: bytes, payload: bytes) -> bool:
+    def verify(signature: bytes, content: bytes) -> bool:
         try:
             if isinstance(key, ec.EllipticCurvePublicKey):
-                key.verify(signature, payload, ec.ECDSA(SHA256()))
+                key.verify(signature, content, ec.ECDSA(SHA256()))
             elif isinstance(key, rsa.RSAPublicKey):
-                key.verify(signature, payload, padding.PKCS1v15(), SHA256())
+                key.verify(signature, content, padding.PKCS1v15(), SHA256())
             elif isinstance(key, ed25519.Ed25519PublicKey):
-                key.verify(signature, payload)
+                key.verify(signature, content)
         except InvalidSignature:
             return False
         return True
@@ -90,19 +89,7 @@ def accepted(
 
     Raises Forbidden, with the reason for each, when none is.
     """
-    if not signatures:
-        raise Forbidden("A signature was required, but no signature exists")
-    reasons: list[str] = []
-    for signature in signatures:
-        try:
-            _check(signature, keys, image, digest, identity)
-        except DockyardError as error:
-            reasons.append(error.message)
-        else:
-            return
-    if len(reasons) == 1:
-        raise Forbidden(reasons[0])
-    raise Forbidden(f"None of the signatures were accepted, reasons: {'; '.join(dict.fromkeys(reasons))}")
+    one_accepted(partial(_check, signature, keys, image, digest, identity) for signature in signatures)
 
 
 def _check(
@@ -114,30 +101,4 @@ def _check(
         raise InvalidParameter(f"base64 decoding: {error}") from None
     if not any(verify(signed, signature.payload) for verify in keys):
         raise InvalidParameter("cryptographic signature verification failed: invalid signature when validating")
-    named, manifest = read_payload(signature.payload)
-    if not identity.accepts(image, named):
-        raise Forbidden(f'Signature for identity "{named}" is not accepted')
-    if manifest != digest:
-        raise Forbidden(f"Signature for digest {manifest} does not match")
-
-
-def read_payload(payload: bytes) -> tuple[str, str]:
-    """(what the image is called, its manifest's digest) of a verified payload. Raises InvalidParameter."""
-    document = strict_json.exact(strict_json.parse(payload, "payload"), ("critical", "optional"), "the payload")
-    optional: Any = document["optional"]
-    if optional is not None:
-        if not isinstance(optional, dict):
-            raise InvalidParameter("optional is not an object")
-        strict_json.string(optional.get("creator", ""), "optional.creator")
-        when = optional.get("timestamp", 0)
-        if not isinstance(when, int | float) or isinstance(when, bool) or when != int(when):
-            raise InvalidParameter("Field optional.timestamp is not an integer")
-    critical = strict_json.exact(document["critical"], ("type", "image", "identity"), "critical")
-    if critical["type"] != TYPE:
-        raise InvalidParameter(f"Unrecognized signature type {critical['type']}")
-    image = strict_json.exact(critical["image"], ("docker-manifest-digest",), "critical.image")
-    digest = strict_json.string(image["docker-manifest-digest"], "docker-manifest-digest")
-    if not is_digest(digest):
-        raise InvalidParameter(f'invalid docker-manifest-digest value "{digest}"')
-    identity = strict_json.exact(critical["identity"], ("docker-reference",), "critical.identity")
-    return strict_json.string(identity["docker-reference"], "docker-reference"), digest
+    payload.check(signature.payload, payload.COSIGN, image, digest, identity)
