@@ -6,15 +6,17 @@ import asyncio
 import posixpath
 import re
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dockyard.builder import context as contexts
 from dockyard.builder.copying import excluding, find_sources, source_checksum
 from dockyard.builder.graph.vertex import Files, Result, Rootfs, Vertex, key_of
 from dockyard.builder.layer_plan import LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, Tree, components, walk
+from dockyard.content.tar_format import Entry
 from dockyard.dockerfile.dockerignore import BadPattern
 from dockyard.dockerfile.file_mode import made_directory_mode, parse_mode
 from dockyard.engine.images.layer_store import chain_of
@@ -216,15 +218,22 @@ class MakeDirectory(Vertex):
 
 
 class Stack(Vertex):
-    """The layer of the second input on top of the first, which need not be known when that is made (COPY --link)."""
+    """The layer of the second input on top of the first, which need not be known when that is made (COPY --link).
+
+    Directories on the way to the `destination` stay as the first has them.
+    """
 
     hidden = True
 
-    def __init__(self, base: Vertex, copy: Vertex) -> None:
+    def __init__(self, base: Vertex, copy: Vertex, destination: str = "/") -> None:
         super().__init__(copy.name, (base, copy))
+        self.destination = destination
+
+    def definition(self) -> str:
+        return self.destination
 
     def key(self, inputs: Sequence[Result]) -> str:
-        return key_of("stack", *(_chain(one) for one in inputs))
+        return key_of("stack", self.definition(), *(_chain(one) for one in inputs))
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
         base, copy = inputs
@@ -234,9 +243,36 @@ class Stack(Vertex):
             return base
         layers, own = work.solver.layers, copy.chain_id
         assert own is not None
+        kept = await self._kept(work, base, copy)
+        if kept:  # so it is a layer for this base alone
+            with ExitStack() as stack:
+                archive = stack.enter_context(await contexts.spool(layers.pack(own), work.solver.folder))
+                plan = stack.enter_context(closing(LayerPlan(None)))
+                await asyncio.to_thread(plan.merge, archive, below=False)
+                plan.keep_directories(kept)
+                layer = await layers.register(base.chain_id, from_thread(plan.pieces()))
+            return replace(work.keep(layer), created=copy.created)
         chain_id = chain_of(base.chain_id, copy.diff_ids[-1])
         layer = await layers.register(base.chain_id, layers.pack(own), diff_id=copy.diff_ids[-1], chain_id=chain_id)
         return replace(work.keep(layer), created=copy.created)
+
+    async def _kept(self, work: Work, base: Rootfs, copy: Rootfs) -> dict[str, Entry]:
+        """The base's directories on the way that the copy would change, by their places."""
+        found: dict[str, Entry] = {}
+        parts = components(self.destination)
+        async with work.tree(base) as below, work.tree(copy) as above:
+            for height in range(1, len(parts) + 1 if below is not None and above is not None else 0):
+                place = "/" + "/".join(parts[:height])
+                here, there = below.find(place, follow=False), above.find(place, follow=False)
+                if here is None or there is None or not (here.directory and there.directory):
+                    break
+                if _attributes(here.entry) != _attributes(there.entry):
+                    found[place] = here.entry
+        return found
+
+
+def _attributes(entry: Entry) -> tuple[int, int, int, dict[str, bytes]]:
+    return entry.mode & 0o7777, entry.uid, entry.gid, dict(entry.xattrs)
 
 
 class Selection(Vertex):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import posixpath
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -307,6 +307,12 @@ class LayerPlan:
             if parts:
                 self._merge_one(member, f"/{'/'.join(parts)}", below=below)
         self._nodes = dict(sorted(self._nodes.items(), key=lambda item: components(item[0])))
+
+    def keep_directories(self, entries: Mapping[str, Entry]) -> None:
+        """Give directories of the layer, by their places, the owner and the permissions that they have below it."""
+        for place, entry in entries.items():
+            own = self._nodes[place].entry
+            own.mode, own.uid, own.gid, own.xattrs = entry.mode, entry.uid, entry.gid, entry.xattrs
 
     def _merge_one(self, member: ArchiveFile, place: str, *, below: bool) -> None:
         folder, name = posixpath.split(place)

@@ -119,6 +119,11 @@ def hosts_text(entries: Iterable[tuple[str, str]]) -> str:
     return LOOPBACK_HOSTS + _lines(entries)
 
 
+def lone_hosts_text(name: str, entries: Iterable[tuple[str, str]]) -> str:
+    """A hosts file in which the container's own name is the loopback address, as BuildKit's steps have it."""
+    return f"127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n" + _lines(entries)
+
+
 def host_own_hosts() -> str:
     """The host's hosts file, for containers that share its network."""
     try:

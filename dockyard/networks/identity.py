@@ -35,7 +35,9 @@ def write(
     extra = [entry for text in request.extra_hosts for entry in _extra_hosts(text, gateways)]
     files.write(request.files_dir, "hostname", own_name(request) + "\n")
     _write_resolvers(request, sandbox, settings, embedded_dns)
-    if sandbox.netns_path is None:
+    if request.alone:
+        hosts = files.lone_hosts_text(own_name(request), extra)
+    elif sandbox.netns_path is None:
         hosts = files.host_own_hosts() + "".join(f"{where}\t{name}\n" for where, name in extra)
     else:
         own = [entry for state in sandbox.endpoints.values() for entry in _own_entries(request, state)]
@@ -94,6 +96,8 @@ def asks_embedded_server(request: JoinRequest) -> bool:
 
 def _write_resolvers(request: JoinRequest, sandbox: Sandbox, settings: Settings, embedded_dns: bool) -> None:
     text = _resolvers(request, sandbox, settings, embedded_dns)
+    if request.alone:  # what is made of it had better not depend on where its servers are from
+        text = "".join(f"{line}\n" for line in text.splitlines() if line and not line.startswith("#"))
     files.write(request.files_dir, "resolv.conf", text)
     sandbox.resolv_conf = _digest(text)
 

@@ -110,7 +110,7 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     `joined_netns` is, for container:<id>, the path of the other's namespace (/proc/<pid>/ns/net or its netns_path)
     and `joined_files_dir` the directory of its hosts, resolv.conf and hostname, which are then shared. `prepared_netns`
     is the path of the network namespace to use instead of a new one. `preferred` are (IPv4 or "", IPv6 or "") by the
-    ids of networks, to be had where they are free.
+    ids of networks, to be had where they are free. `alone`: its files tell of no network, as those of a build's step.
     """
 
     container_id: str
@@ -133,6 +133,7 @@ class JoinRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     joined_files_dir: str = ""
     prepared_netns: str = ""
     preferred: dict[str, tuple[str, str]] = {}
+    alone: bool = False
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):

@@ -42,7 +42,7 @@ class CopyPlan:
 
     def stacked(self, copy: Vertex, kind: type[Stack] = Stack) -> Vertex:
         """The step whose result has the copy on top of the base: `copy` itself, unless that does not look at it."""
-        return kind(self.base, copy) if self.order.linked else copy
+        return kind(self.base, copy, self.order.destination) if self.order.linked else copy
 
 
 async def plan_copy(
@@ -87,8 +87,9 @@ async def plan_copy(
         bool(step.stage),
     )
     parse_mode(order.mode)
-    # whose name has to be looked up in the base image can't be linked: it has to wait for it
-    if step.link and re.fullmatch(r"[\d:]*", order.owner):
+    # whose name has to be looked up in the base image can't be linked: it has to wait for it; nor is a copy that makes
+    # directories of another mode, as with BuildKit
+    if step.link and not order.mode and re.fullmatch(r"[\d:]*", order.owner):
         inputs[0] = Scratch()
         order = replace(order, linked=True)
     return CopyPlan(inputs, order, words, destination, base)

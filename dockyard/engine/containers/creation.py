@@ -173,7 +173,12 @@ class ContainerMaker:
         container_id, host, ids = record.id, record.host_config, record.ids
         container = Container(record, warnings=warnings)
         await self._layers.create(
-            container_id, record.chain_id, volatile=container.passing, options=host.storage_opt, ids=ids
+            container_id,
+            record.chain_id,
+            volatile=container.passing,
+            step=container.hidden,
+            options=host.storage_opt,
+            ids=ids,
         )
         folder = self._index.root / container_id
         try:

@@ -42,6 +42,9 @@ FIXTURES = (
     Fixture("/etc/mtab", "symlink", "/proc/mounts"),
 )
 
+# Those of a build's step: what it looks for is to find nothing that the image will not have.
+STEP_FIXTURES = tuple(one for one in FIXTURES if one.path not in ("/.dockerenv", "/etc/hostname", "/etc/mtab"))
+
 
 class ContainerRow(msgspec.Struct, frozen=True):
     """A container's writable layer, under the container's ID, which also names its snapshot; its document, too."""
@@ -130,13 +133,14 @@ class ContainerLayers:
         *,
         volatile: bool = False,
         bare: bool = False,
+        step: bool = False,
         options: Mapping[str, str] | None = None,
         ids: IdRange | None = None,
     ) -> None:
         """Make the writable layer of a container on the layer `chain_id` (None: on nothing).
 
         `volatile`: nobody wants its data after a power cut (`--rm`), so it need never be synced to disk.
-        `bare`: without FIXTURES, to look at an image's own files.
+        `bare`: without FIXTURES, to look at an image's own files. `step`: with a build's alone.
         `ids`: what its processes will see it with.
         `options` are `--storage-opt`'s. Raises NotFound, DamagedLayer, and InvalidParameter for an option the driver
         lacks.
@@ -150,7 +154,7 @@ class ContainerLayers:
         try:
             if not volatile:
                 await self._store.settle()  # of a build, if the image is of one that is not done yet
-            fixtures = () if bare else FIXTURES
+            fixtures = () if bare else STEP_FIXTURES if step else FIXTURES
             await self._store.create_snapshot(
                 container_id, self._create_read_write, container_id, parent, fixtures, options
             )

@@ -203,6 +203,7 @@ class ContainerRuns:
             files_dir=self._index.folder(container),
             joined_netns=joined_netns,
             joined_files_dir=joined_files,
+            alone=container.hidden,
         )
 
     def _networked(self, reference: str) -> tuple[Container, Shim]:

@@ -83,9 +83,10 @@ class SpecMaker:
             host_namespaces=frozenset(shared),
             files=[
                 (f"{files_from}/{name}", f"/etc/{name}")
-                for name in ("resolv.conf", "hostname", "hosts")
+                for name in (("resolv.conf", "hosts") if container.hidden else ("resolv.conf", "hostname", "hosts"))
                 if os.path.exists(f"{files_from}/{name}")
             ],
+            fixed_files=container.hidden,
             mounts=spec_mounts(points, dict(sources), record.ids, (user.uid, user.gid)),
             shm_source=shm,
             link_variables=link_environment(self._index, container),

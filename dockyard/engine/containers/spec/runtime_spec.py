@@ -33,7 +33,8 @@ class Surroundings:
     """What of the host and of other containers goes into a container's spec, found out by the engine.
 
     `namespaces` are paths to join by type; a type in `host_namespaces` is shared with the host, others are made anew.
-    `files` are (source, destination) of hosts, hostname, resolv.conf. `mounts` are the volumes and binds, resolved.
+    `files` are (source, destination) of hosts, hostname, resolv.conf; `fixed_files`: nothing can be written there.
+    `mounts` are the volumes and binds, resolved.
     """
 
     container_id: str
@@ -45,6 +46,7 @@ class Surroundings:
     namespaces: Mapping[str, str] = field(default_factory=dict)
     host_namespaces: frozenset[str] = frozenset()
     files: Sequence[tuple[str, str]] = ()
+    fixed_files: bool = False
     mounts: Sequence[Mount] = ()
     shm_source: str = ""
     seccomp: Seccomp | None = None
@@ -172,7 +174,7 @@ def _mounts(host: HostConfig, around: Surroundings) -> list[Mount]:
         found.append(Mount(mount.destination, type=mount.type, source=mount.source, options=options))
     for source, destination in around.files:
         if destination not in chosen:
-            options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
+            options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs or around.fixed_files else [])]
             bound = Mount(destination, type="bind", source=source, options=options)
             if around.ids is not None:
                 bound.uid_mappings, bound.gid_mappings = around.ids.uids, around.ids.gids
