@@ -70,7 +70,13 @@ class Builder:
         self.classic = ClassicBuilds(self.solver, database, architecture)
         self.contexts = ContextStore(folder / "contexts")
         self.usage = CacheUsage(
-            steps, self.solver.cache_mounts, self.contexts, layers, self._held_layers, self._image_layers
+            steps,
+            self.solver.cache_mounts,
+            self.contexts,
+            layers,
+            images.packed,
+            self._held_layers,
+            self._image_layers,
         )
         self._control: Control | None = None
         self._api_builds: ApiBuilds | None = None

@@ -176,8 +176,26 @@ def test_squashed_layers_have_the_same_files_and_nothing_of_what_is_gone(engine:
     assert "bin/.wh.yes" in names
 
 
-def test_nothing_of_an_output_stays_with_the_engine(engine: EngineProcess, buildx: Buildx) -> None:
-    assert not list((engine.data_root / "builder").glob("blobs-*"))
+def test_layers_are_packed_once_for_all_outputs_and_prune_gives_that_back(
+    engine: EngineProcess, buildx: Buildx
+) -> None:
+    def kept() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in engine.data_root.glob("image/**/packed/*")}
+
+    write(buildx, "FROM busybox\nRUN echo packed-once > /packed\n")
+    for name, more in (("a", ""), ("b", ""), ("z", ",compression=zstd,force-compression=true")):
+        before = kept()
+        buildx("build", "-o", f"type=oci,dest={name}.tar{more}", ".")
+        if name == "b":
+            assert kept() == before
+    assert (buildx.folder / "a.tar").stat().st_size == (buildx.folder / "b.tar").stat().st_size
+    made = {path.name for path in engine.data_root.glob("image/**/packed/*")}
+    told = [entry for entry in engine.api("GET", "/system/df")[1]["BuildCache"] if entry["Type"] == "internal"]
+    assert {entry["ID"] for entry in told} == {name[:25] for name in made}
+    assert any("packed with zstd 3" in entry["Description"] for entry in told)
+    assert not any(entry["InUse"] for entry in told)
+    buildx("prune", "-f", "--filter", "type=internal")
+    assert kept() == {}
 
 
 def test_the_same_files_at_the_same_time_are_the_same_bytes(engine: EngineProcess, buildx: Buildx) -> None:

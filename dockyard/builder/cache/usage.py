@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.records import StepCache
 from dockyard.engine.images.layer_store import LayerStore
+from dockyard.engine.images.packed_blobs import PackedBlobs, cache_budget
 
 if TYPE_CHECKING:
     from dockyard.builder.exec.cache_mounts import CacheMounts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dockyard.builder")
 
 COLLECT_EVERY = 300.0  # s
-STEP, MOUNT, CONTEXT = "regular", "exec.cachemount", "source.local"
+STEP, MOUNT, CONTEXT, BLOB = "regular", "exec.cachemount", "source.local", "internal"
 ID_SIZE = 25
 
 
@@ -51,7 +52,7 @@ class CacheEntry:
     @property
     def mutable(self) -> bool:
         """Whether it changes while it is used."""
-        return self.kind != STEP
+        return self.kind not in (STEP, BLOB)
 
     def fields(self) -> dict[str, Any]:
         """What filters may ask for."""
@@ -91,6 +92,7 @@ class CacheUsage:
     mounts: CacheMounts
     contexts: ContextStore
     layers: LayerStore
+    packed: PackedBlobs
     held: Callable[[], set[str]]
     shared: Callable[[], set[str]]
     _pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -98,7 +100,12 @@ class CacheUsage:
 
     async def entries(self) -> list[CacheEntry]:
         """Everything in the cache, oldest use first."""
-        found = [*self._steps(), *await asyncio.to_thread(self._mounts), *await asyncio.to_thread(self._contexts)]
+        found = [
+            *self._steps(),
+            *self._blobs(),
+            *await asyncio.to_thread(self._mounts),
+            *await asyncio.to_thread(self._contexts),
+        ]
         return sorted(found, key=lambda entry: (entry.used, -entry.depth))
 
     def _steps(self) -> list[CacheEntry]:
@@ -145,6 +152,15 @@ class CacheUsage:
             for name, row, in_use in self.mounts.rows()
         ]  # fmt: skip
 
+    def _blobs(self) -> list[CacheEntry]:
+        return [
+            CacheEntry(
+                row.digest.rpartition(":")[2][:ID_SIZE], BLOB, f"layer {row.diff_id} packed with {row.packing}",
+                row.size, row.made, row.used, row.uses, in_use, handles=(row.digest,),
+            )
+            for row, in_use in self.packed.rows()
+        ]  # fmt: skip
+
     def _contexts(self) -> list[CacheEntry]:
         return [
             CacheEntry(
@@ -176,6 +192,8 @@ class CacheUsage:
             return gone
 
     def _in_use(self, kind: str) -> set[str]:
+        if kind == BLOB:
+            return {row.digest for row, in_use in self.packed.rows() if in_use}
         rows: Iterable[tuple[Any, ...]] = self.mounts.rows() if kind == MOUNT else self.contexts.rows()
         return {name for name, *_, in_use in rows if in_use}
 
@@ -186,8 +204,7 @@ class CacheUsage:
         if moment - self._collected < COLLECT_EVERY:
             return
         self._collected = moment
-        status = os.statvfs(self.layers.scratch)
-        budget = min(max(status.f_blocks * status.f_frsize // 10, 2 << 30), 100 << 30)
+        budget = cache_budget(self.layers.scratch)
         try:
             freed = await self.prune(PruneOrder(largest=budget))
         except OSError as error:
@@ -229,7 +246,9 @@ class CacheUsage:
         if entry.kind == STEP:
             return self.steps.forget(entry.handles)
         for handle in entry.handles:
-            if entry.kind == MOUNT:
+            if entry.kind == BLOB:
+                self.packed.forget(handle)
+            elif entry.kind == MOUNT:
                 await self.mounts.remove(handle)
             elif self.contexts.release(handle):
                 await asyncio.to_thread(self.contexts.remove, handle)

@@ -1,28 +1,28 @@
-"""Layers as blobs: compressed once for all outputs of a build, in files that go with it."""
+"""Layers as blobs: compressed once for all outputs of a build and for later ones, in files of the engine's cache."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
-import shutil
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import zstandard
 from isal import isal_zlib
 
 from dockyard.builder.exporters.options import Compression
 from dockyard.builder.graph.solver import Job
+from dockyard.engine.images.packed_blobs import PackedBlob, packing_of
+from dockyard.errors import SystemFailure
 from dockyard.generators import blocks, closing
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.manifest import DOCKER_LAYER, OCI_LAYER
 
 PIECE = 1 << 20
 AT_ONCE = 2
+NO_ROOM = "it can't be written to the disk; is there room?"
 FAST = 2  # of isal's levels
 _DOCKER_LAYERS = {
     "uncompressed": DOCKER_LAYER.removesuffix(".gzip"),
@@ -40,14 +40,14 @@ def layer_type(kind: str, *, oci: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer as a blob; `path` None: its tar stream itself."""
+    """A layer as a blob; `plain`: its tar stream itself."""
 
     chain_id: str
     diff_id: str
     kind: str
     digest: str
     size: int
-    path: Path | None = None
+    plain: bool = False
 
     def descriptor(self, *, oci: bool) -> Descriptor:
         """What a manifest says of it."""
@@ -55,12 +55,13 @@ class LayerBlob:
 
 
 class PackedLayers:
-    """The blobs of one build's outputs."""
+    """The blobs of one build's outputs; what has been packed is kept for others."""
 
     def __init__(self, job: Job) -> None:
         self._layers = job.solver.layers
-        self._folder = job.solver.folder / f"blobs-{secrets.token_hex(8)}"
-        self._made: dict[tuple[str, Compression], asyncio.Task[LayerBlob]] = {}
+        self._kept = job.solver.images.packed
+        self._held: list[str] = []
+        self._made: dict[tuple[str, str], asyncio.Task[LayerBlob]] = {}
         self._elsewhere: dict[str, Descriptor] = {}  # layers that were written without being packed, by diff ID
         self._turns = asyncio.Semaphore(AT_ONCE)
         job.closing.append(self._close)
@@ -69,8 +70,8 @@ class PackedLayers:
         """A layer, packed so. Raises NotFound, DamagedLayer."""
         diff_id = self._layers.get(chain_id).diff_id
         if compression.kind == "uncompressed":
-            return LayerBlob(chain_id, diff_id, "uncompressed", diff_id, await self._layers.packed_size(chain_id))
-        key = (diff_id, Compression(compression.kind, compression.level))
+            return LayerBlob(chain_id, diff_id, "uncompressed", diff_id, await self._layers.packed_size(chain_id), True)
+        key = (diff_id, packing_of(compression.kind, _level(compression)))
         task = self._made.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._made[key] = asyncio.ensure_future(self._pack(chain_id, diff_id, compression))
@@ -94,43 +95,58 @@ class PackedLayers:
 
     async def pieces(self, blob: LayerBlob) -> AsyncIterator[bytes]:
         """A blob's bytes."""
-        if blob.path is None:
-            async with closing(self._layers.pack(blob.chain_id)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
-        with blob.path.open("rb") as file:
-            while piece := await asyncio.to_thread(file.read, PIECE):
+        async with closing(self._layers.pack(blob.chain_id) if blob.plain else self._kept.pieces(blob.digest)) as found:
+            async for piece in found:
                 yield piece
 
     async def _pack(self, chain_id: str, diff_id: str, compression: Compression) -> LayerBlob:
+        packing = packing_of(compression.kind, _level(compression))
         async with self._turns:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._folder / secrets.token_hex(8)
-            packer, hasher, size = _packer(compression), hashlib.sha256(), 0
-            with path.open("xb") as file:
-                async with closing(blocks(self._layers.pack(chain_id), PIECE)) as pieces:
-                    async for piece in pieces:
-                        size += await asyncio.to_thread(_write, file, hasher, packer.compress(piece))
-                size += _write(file, hasher, packer.flush())
-        return LayerBlob(chain_id, diff_id, compression.kind, f"sha256:{hasher.hexdigest()}", size, path)
+            kept = self._kept.find(diff_id, packing) or await self._packed(chain_id, diff_id, packing, compression)
+            self._kept.hold(kept.digest)
+            self._held.append(kept.digest)
+        return LayerBlob(chain_id, diff_id, compression.kind, kept.digest, kept.size)
+
+    async def _packed(self, chain_id: str, diff_id: str, packing: str, compression: Compression) -> PackedBlob:
+        writing = self._kept.begin(diff_id, packing)
+        if writing is None:
+            raise SystemFailure(f"cannot pack layer {diff_id}: {NO_ROOM}")
+        packer, hasher = _packer(compression), hashlib.sha256()
+
+        def write(data: bytes) -> None:
+            hasher.update(data)
+            writing.write(data)
+
+        def add(piece: bytes) -> None:
+            write(packer.compress(piece))
+
+        try:
+            async with closing(blocks(self._layers.pack(chain_id), PIECE)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(add, piece)
+            await asyncio.to_thread(lambda: write(packer.flush()))
+            kept = writing.keep(f"sha256:{hasher.hexdigest()}")
+        finally:
+            writing.abandon()
+        if kept is None:
+            raise SystemFailure(f"cannot pack layer {diff_id}: {NO_ROOM}")
+        return kept
 
     def _close(self) -> None:
         for task in self._made.values():
             task.cancel()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for digest in self._held:
+            self._kept.drop(digest)
+        self._held.clear()
+
+
+def _level(compression: Compression) -> int | None:
+    return 3 if compression.kind == "zstd" and compression.level is None else compression.level
 
 
 def _packer(compression: Compression) -> Any:
     if compression.kind == "zstd":
-        return zstandard.ZstdCompressor(3 if compression.level is None else compression.level).compressobj()
+        return zstandard.ZstdCompressor(_level(compression) or 0).compressobj()
     if compression.level is None:
         return isal_zlib.compressobj(FAST, zlib.DEFLATED, 31)
     return zlib.compressobj(compression.level, zlib.DEFLATED, 31)
-
-
-def _write(file: BinaryIO, hasher: Any, data: bytes) -> int:
-    if data:
-        file.write(data)
-        hasher.update(data)
-    return len(data)

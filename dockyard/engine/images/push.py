@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from dockyard.engine.images.layer_blobs import BlobRow
 from dockyard.engine.images.layer_store import Layer, chains_of
 from dockyard.engine.images.manifests import ATTESTATION, REFERENCE_DIGEST, REFERENCE_TYPE, ManifestRow
 from dockyard.engine.images.names import NameRow
+from dockyard.engine.images.packed_blobs import Writing, packing_of
 from dockyard.engine.images.platforms import Listed
 from dockyard.engine.images.progress import Progress
 from dockyard.errors import SystemFailure
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from dockyard.engine.images.image import Image
     from dockyard.engine.images.service import ImageService
 
+log = logging.getLogger("dockyard.images")
+
 # What `max-concurrent-uploads` is unless set.
 CONCURRENT_UPLOADS = 5
 # Registries answer a blob mount across repositories only when both are allowed; a few tries are worth it.
@@ -35,6 +39,7 @@ MOUNT_ATTEMPTS = 4
 
 PIECE = 1 << 20  # of what is compressed at a time, on which the bytes that come of it depend
 
+FAST = packing_of("gzip")  # what `compressed` makes
 GZIP_LAYERS = (DOCKER_LAYER, OCI_LAYER_GZIP)
 
 
@@ -170,11 +175,16 @@ class Pusher:
                 if await self._repository.mount_blob(row.digest, source):
                     self._progress.stage(f"Mounted from {source}", _short(layer.diff_id))
                     return True
-            if blob.media_type not in GZIP_LAYERS or layer.diff_id in self._known:
+            kept = self._images.packed.by_digest(blob.digest) is not None
+            if not kept and (blob.media_type not in GZIP_LAYERS or layer.diff_id in self._known):
                 return False
-            made = self._known[layer.diff_id] = await self._upload(layer)
-            self._images.layer_blobs.note(layer.diff_id, made)
-            return made.digest == blob.digest
+            made = await self._upload(layer, blob.digest if kept else "")
+            if made.digest != blob.digest:
+                self._known[layer.diff_id] = made
+                return False
+            row = BlobRow(blob.digest, blob.size, blob.media_type, made.repository)
+            self._images.layer_blobs.note(layer.diff_id, row)
+            return True
 
     async def push(self, image: Image, tag: str) -> Descriptor:
         """Push `image` as `tag`; its manifest. Raises Unauthorized, Unavailable, …"""
@@ -249,21 +259,47 @@ class Pusher:
                 return BlobRow(row.digest, row.size, row.media_type, target)
         return None
 
-    async def _upload(self, layer: Layer) -> BlobRow:
+    async def _upload(self, layer: Layer, digest: str = "") -> BlobRow:
+        """Send a layer as it was packed before, as the blob `digest` or any, or else pack it."""
+        blobs = self._images.packed
         short = _short(layer.diff_id)
+        keeping: list[Writing] = []  # the last try's is the one that counts
 
         async def pieces() -> AsyncIterator[bytes]:
+            abandon()
+            kept = blobs.by_digest(digest) if digest else blobs.find(layer.diff_id, FAST)
+            if kept is not None:  # should it be damaged it is forgotten, and the next try packs
+                sent = 0
+                async with closing(blobs.pieces(kept.digest)) as known:
+                    async for piece in known:
+                        sent += len(piece)
+                        self._progress.bar("Pushing", short, sent, kept.size)
+                        yield piece
+                return
+            if (begun := blobs.begin(layer.diff_id, FAST)) is not None:
+                keeping.append(begun)
             packing = self._images.layers.pack(layer.chain_id)
             async with closing(ahead(packing)) as packed, closing(ahead(compressed(packed, progress))) as found:
                 async for piece in found:
+                    if begun is not None:
+                        await asyncio.to_thread(begun.write, piece)
                     yield piece
+
+        def abandon() -> None:
+            while keeping:
+                keeping.pop().abandon()
 
         def progress(packed: int) -> None:
             self._progress.bar("Pushing", short, packed, layer.size)
 
-        digest, size = await self._repository.upload_stream(pieces, lambda wait: self._progress.retry(wait, short))
+        try:
+            made, size = await self._repository.upload_stream(pieces, lambda wait: self._progress.retry(wait, short))
+            if keeping:
+                keeping[0].keep(made)
+        finally:
+            abandon()
         self._progress.stage("Pushed", short)
-        return BlobRow(digest, size, DOCKER_LAYER, f"{self._name.domain}/{self._name.path}")
+        return BlobRow(made, size, DOCKER_LAYER, f"{self._name.domain}/{self._name.path}")
 
 
 async def compressed(pieces: AsyncIterator[bytes], progress: Any) -> AsyncIterator[bytes]:

@@ -34,6 +34,7 @@ from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore, chains_
 from dockyard.engine.images.load import Loader
 from dockyard.engine.images.manifests import ManifestStore
 from dockyard.engine.images.names import ImageNames
+from dockyard.engine.images.packed_blobs import PackedBlobs
 from dockyard.engine.images.platforms import Platforms
 from dockyard.engine.images.progress import Progress, Send
 from dockyard.engine.images.pull import DOWNLOADED, UP_TO_DATE, Puller
@@ -91,6 +92,9 @@ class ImageService:
         self.manifests = ManifestStore(database, layers.images_root / "manifests", statements)
         self.platforms = Platforms(self)
         self.layer_blobs = LayerBlobs(database)
+        self.packed = PackedBlobs(
+            database, layers.images_root / "packed", lambda: {layer.diff_id for layer in layers.all().values()}
+        )
         self.gate = SignatureGate()
         self._uses = database.collection("image_uses", float)
         self._used: dict[str, float] = dict(self._uses.all())
@@ -121,6 +125,7 @@ class ImageService:
                 log.warning("image sha256:%s is not known to the database any more: its layers are kept", path.stem)
                 self._hold_layers_of(row)
         layers.sweep()
+        self.packed.sweep()
         if not database.unreadable:
             self.manifests.sweep(self.names.targets())
         self._documents.put_all((image_id, rows[image_id]) for image_id in self._images)
@@ -518,6 +523,7 @@ class ImageService:
     async def _freed(self) -> None:
         """Until the space of what has gone is free, and no document on the disk speaks of it."""
         self.manifests.sweep(self.names.targets())
+        self.packed.sweep()
         await self.layers.freed()
         await self._database.names.reach(self._folder)
 

@@ -91,6 +91,12 @@ class Fsck:
         found += self._image_layers(damaged)
         found += self._lost_targets()
         found += await asyncio.to_thread(lambda: list(self._statements()))
+        found += [
+            Finding(
+                "packed layer", digest, "it is missing, or not what its digest says", "removed", self._unpacker(digest)
+            )
+            for digest in await asyncio.to_thread(lambda: self._images.packed.damaged(content=content))
+        ]
         found += await asyncio.to_thread(lambda: list(self._container_files(damaged)))
         found += [
             Finding("volume", name, f"its directory {path} is missing", f"dockyard volume rm {name}")
@@ -233,6 +239,13 @@ class Fsck:
                 return "removed; the image is whole without it"
 
             yield Finding("attestation", digest, "its content is not what its digest says", "removed", forget)
+
+    def _unpacker(self, digest: str) -> Callable[[], str]:
+        def forget() -> str:
+            self._images.packed.forget(digest)
+            return "removed; it is packed again when it is wanted"
+
+        return forget
 
     def _untargeter(self, digest: str) -> Callable[[], str]:
         def forget() -> str:
