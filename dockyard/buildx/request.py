@@ -104,7 +104,7 @@ def _checked(output: Output) -> Output:
     return output
 
 
-def caches(texts: Sequence[str], *, imports: bool) -> list[tuple[str, Attributes]]:
+def caches(texts: Sequence[str]) -> list[tuple[str, Attributes]]:
     """`--cache-from` and `--cache-to`: (type, attributes). Raises InvalidRequest."""
     found: list[tuple[str, Attributes]] = []
     for text in texts:
@@ -120,8 +120,6 @@ def caches(texts: Sequence[str], *, imports: bool) -> list[tuple[str, Attributes
         kind = attributes.pop("type", "")
         if not kind:
             raise InvalidRequest(f"type required form> {json.dumps(text)}")
-        if kind == "local":
-            raise InvalidRequest(f"caches of type local are {'read' if imports else 'written'} by docker buildx only")
         found.append((kind, attributes))
     return found
 

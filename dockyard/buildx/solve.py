@@ -18,6 +18,7 @@ from dockyard.buildx.request import BuildRequest, InvalidRequest
 from dockyard.buildx.secrets import InvalidSecret, Logins, Secrets, Upload, parse
 from dockyard.buildx.session import Session
 from dockyard.buildx.ssh import Agents, InvalidAgent
+from dockyard.buildx.stores import served
 from dockyard.buildx.transport import connect
 from dockyard.client.http import Connection as Engine
 from dockyard.grpc.calls import Call, Method, call
@@ -74,14 +75,18 @@ async def solve(
     session, control = Session(shared_key), Connection()
     with ExitStack() as ending:
         _serve(session, request, config_folder, ending)
+        stores = served(request)
+        session.serve(stores.methods)
         session.serve(more or {})
         await connect(engine, "/grpc", control)
         try:
             async with session.open(engine):
-                return await _Drive(control, session, request, show, handed_on).run()
+                solved = await _Drive(control, session, request, show, handed_on).run()
+            stores.finish(solved.told)
+            return solved
         except CallFailed as failure:
             raise _failure(failure) from None
-        except StreamReset as error:
+        except (StreamReset, OSError) as error:
             raise BuildFailed(str(error)) from None
         finally:
             control.close()

@@ -144,3 +144,66 @@ def test_what_cannot_be_read_or_written_is_told(engine: EngineProcess, buildx: B
     assert "duplicate cache exports [registry]" in buildx("build", *twice, ".", check=False)
     wrong = f"type=registry,ref=127.0.0.1:{registry.port}/c:x,oci-mediatypes=false,image-manifest=true"
     assert "OCI mediatypes are required" in buildx("build", "--cache-to", wrong, ".", check=False)
+
+
+def ours(engine: EngineProcess, *arguments: str) -> str:
+    """Run our own client; what it says, when it succeeds."""
+    done = engine.dockyard(*arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode() + done.stderr.decode()
+
+
+CACHED_TWICE = "FROM busybox\nRUN date +%s%N > /made-{0} && echo made-{0}\n"
+
+
+def test_our_own_client_writes_and_reads_directories_and_the_stock_one_takes_them(
+    engine: EngineProcess, buildx: Buildx
+) -> None:
+    folder, cache = buildx.folder, buildx.folder / "ours"
+    (folder / "Dockerfile").write_text(CACHED_TWICE.format("ours"))
+    ours(engine, "build", "--cache-to", f"type=local,dest={cache},mode=max", str(folder))
+    engine.api("POST", "/build/prune?all=true")
+    said = ours(engine, "build", "--cache-from", f"type=local,src={cache}", "-t", "from-ours", str(folder))
+    assert "CACHED" in said
+    layers = engine.inspect("from-ours")["RootFS"]["Layers"]
+    for index in (cache / "index.json", cache / "oci-layout", cache / "index.json.lock"):
+        assert index.exists()
+    assert list((cache / "blobs/sha256").iterdir())
+    assert not (cache / "ingest").exists()
+    for name, client in (("stock", buildx), ("again", lambda *words: ours(engine, *words))):
+        engine.docker("rmi", "from-ours", check=False)
+        engine.api("POST", "/build/prune?all=true")
+        client("build", "--cache-from", f"type=local,src={cache}", "-t", f"from-{name}", str(folder))
+        assert engine.inspect(f"from-{name}")["RootFS"]["Layers"] == layers
+        engine.docker("rmi", f"from-{name}")
+    # another build's, under a tag of its own beside the first
+    (folder / "Dockerfile").write_text(CACHED_TWICE.format("tagged"))
+    ours(engine, "build", "--cache-to", f"type=local,dest={cache},tag=other", str(folder))
+    tags = [
+        entry["annotations"]["org.opencontainers.image.ref.name"]
+        for entry in json.loads((cache / "index.json").read_text())["manifests"]
+    ]
+    assert tags == ["latest", "other"]
+    said = ours(engine, "build", "--cache-from", f"type=local,src={folder / 'nowhere'}", str(folder))
+    assert f"WARNING: local cache import at {folder / 'nowhere'} not found" in said
+    refused = engine.dockyard("build", "--cache-from", f"type=local,src={cache},tag=none", str(folder))
+    assert b"local cache importer requires either explicit digest" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["bake", "compose"])
+def test_bake_and_compose_have_caches_in_directories(engine: EngineProcess, buildx: Buildx, command: str) -> None:
+    folder, cache = buildx.folder, buildx.folder / f"cache-of-{command}"
+    (folder / "Dockerfile").write_text(CACHED_TWICE.format(command))
+    (folder / "compose.yaml").write_text(
+        f"name: cached-{command}\nservices:\n  one:\n    image: cached-{command}\n    build:\n      context: {folder}\n"
+        f"      cache_to: ['type=local,dest={cache}']\n      cache_from: ['type=local,src={cache}']\n"
+    )
+    file = ("-f", str(folder / "compose.yaml"))
+    words = ("bake", *file, "--allow=fs=*", "--load") if command == "bake" else ("compose", *file, "build")
+    ours(engine, *words)
+    first = engine.inspect(f"cached-{command}")["RootFS"]["Layers"]
+    engine.docker("rmi", f"cached-{command}")
+    engine.api("POST", "/build/prune?all=true")
+    ours(engine, *words)
+    assert engine.inspect(f"cached-{command}")["RootFS"]["Layers"] == first
+    engine.docker("rmi", f"cached-{command}")

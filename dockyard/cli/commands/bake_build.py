@@ -73,8 +73,8 @@ def _request(session: Session, name: str, target: Target, folder: str) -> BuildR
     own = {context: value for context, value in target.get("contexts", {}).items() if not value.startswith("target:")}
     asked.contexts(made, {context: value.removeprefix("cwd://") for context, value in own.items()})
     made.options.update(asked.attestations([_csv(entry) for entry in target.get("attest", [])], "", ""))
-    made.cache_imports = asked.caches([_csv(entry) for entry in target.get("cache-from", [])], imports=True)
-    made.cache_exports = asked.caches([_csv(entry) for entry in target.get("cache-to", [])], imports=False)
+    made.cache_imports = asked.caches([_csv(entry) for entry in target.get("cache-from", [])])
+    made.cache_exports = asked.caches([_csv(entry) for entry in target.get("cache-to", [])])
     call = target.get("call", "build")
     if call == "build":
         annotations = asked.annotation_attributes(target.get("annotations", []))

@@ -35,8 +35,8 @@ Options:
       --attest stringArray      Attestations of the image (type=sbom, type=provenance,mode=max)
       --build-arg list          Variables of the build
       --build-context list      Other contexts by name (NAME=PATH, docker-image://IMAGE or an address)
-      --cache-from strings      Caches to begin with (an image, or type=registry,ref=IMAGE)
-      --cache-to stringArray    Where to export the cache to (type=inline)
+      --cache-from strings      Caches to begin with (an image, type=registry,ref=IMAGE, type=local,src=DIR)
+      --cache-to stringArray    Where to export the cache to (type=inline, type=registry,ref=…, type=local,dest=…)
       --call string             Ask the Dockerfile: build, check, outline, targets (default "build")
       --cgroup-parent string    Cgroup for the build's containers
       --check                   Check the Dockerfile and build nothing (short for --call=check)

@@ -114,8 +114,8 @@ def _request(session: Session, flags: Flags, folder: str, question: Question | N
     made.entitlements = [word for text in flags.all("allow") for word in text.split(",")]
     if options.get("force-network-mode") == "host":
         made.entitlements.append("network.host")
-    made.cache_imports = asked.caches(_entries(flags.all("cache-from")), imports=True)
-    made.cache_exports = asked.caches(flags.all("cache-to"), imports=False)
+    made.cache_imports = asked.caches(_entries(flags.all("cache-from")))
+    made.cache_exports = asked.caches(flags.all("cache-to"))
     if question is None:
         annotations = asked.annotation_attributes(flags.all("annotation"))
         made.outputs = outputs_of(

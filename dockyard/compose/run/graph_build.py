@@ -151,8 +151,8 @@ class GraphBuild:
             made.options.update(asked.attestations(attests, self._request.provenance, self._request.sbom))
         if made.options.get("force-network-mode") == "host" and "network.host" not in made.entitlements:
             made.entitlements = [*made.entitlements, "network.host"]
-        made.cache_imports = asked.caches(described.get("cache-from", []), imports=True)
-        made.cache_exports = asked.caches(described.get("cache-to", []), imports=False)
+        made.cache_imports = asked.caches(described.get("cache-from", []))
+        made.cache_exports = asked.caches(described.get("cache-to", []))
         contexts = build.get("additional_contexts") or {}
         asked.contexts(made, {key: place for key, place in contexts.items() if not place.startswith(SERVICE)})
         for key, place in contexts.items():
