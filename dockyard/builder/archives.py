@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, BinaryIO, cast
 
-from dockyard.builder.trees import ArchiveFile
+from dockyard.builder.trees import ArchiveFile, File
 from dockyard.content import tar_format
 from dockyard.content.extraction import Piece, decompressed
 from dockyard.errors import InvalidParameter
@@ -61,9 +61,10 @@ def _beginning(pieces: Callable[[], Piece]) -> bytes:
     return begin
 
 
-def spooled(file: ArchiveFile) -> BinaryIO:
-    """A file of a context as a nameless file of its own, beside the context."""
-    folder = _folder_of(file.archive) if file.archive is not None else None
+def spooled(file: File) -> BinaryIO:
+    """A file of a tree as a nameless file of its own, beside the context if it is of one."""
+    archive = file.archive if isinstance(file, ArchiveFile) else None
+    folder = _folder_of(archive) if archive is not None else None
     spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (returned open)
     try:
         for piece in file.read():

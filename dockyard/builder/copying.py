@@ -56,6 +56,42 @@ class Selected:
         yield from ()
 
 
+class Chosen:
+    """Of a directory what rules name, with the directories on the way there; a File."""
+
+    inode: Hashable = None
+    directory = True
+
+    def __init__(self, folder: File, rules: IgnoreRules, place: str = "") -> None:
+        self.entry = folder.entry
+        self._folder = folder
+        self._rules = rules
+        self._place = place
+
+    def children(self) -> Mapping[str, File]:
+        """What is named in it."""
+        found: dict[str, File] = {}
+        for name, file in self._folder.children().items():
+            place = posixpath.join(self._place, name)
+            if self._rules.excludes(place):
+                found[name] = file
+            elif file.directory and (inner := Chosen(file, self._rules, place)).children():
+                found[name] = inner
+        return found
+
+    def read(self) -> Iterator[bytes]:
+        """Nothing: it is a directory."""
+        yield from ()
+
+
+def including(sources: list[Source], patterns: Sequence[str]) -> list[Source]:
+    """Of directories only what matches `patterns`, which are relative to each. Raises BadPattern."""
+    if not patterns:
+        return sources
+    rules = IgnoreRules(patterns)
+    return [replace(one, file=Chosen(one.file, rules)) if one.file.directory else one for one in sources]
+
+
 def excluding(sources: list[Source], patterns: Sequence[str]) -> list[Source]:
     """The sources without what matches `patterns` (COPY --exclude), which are relative to each. Raises BadPattern."""
     if not patterns:

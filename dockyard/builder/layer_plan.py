@@ -87,10 +87,17 @@ class LayerPlan:
         self._base = base
         self._owner = owner
         self._mode = mode
-        self._now = time.time_ns()
+        self._time: int | None = None  # that what is put there has, whatever its own
+        self._removed: set[str] = set()
+        self._joined: dict[Hashable, Node] = {}
+        self.now = time.time_ns()
         self._nodes: dict[str, Node] = {}
         self._resolved: dict[str, str] = {}
         self._archives: list[BinaryIO] = []  # that nodes are read from
+
+    def go_on(self, owner: Owner, mode: int, time_ns: int | None) -> None:
+        """From here on directories are made so, and all is dated `time_ns` unless that is None."""
+        self._owner, self._mode, self._time = owner, mode, time_ns
 
     def close(self) -> None:
         """Close what has been unpacked into it: the layer is made, or given up."""
@@ -111,10 +118,12 @@ class LayerPlan:
 
     def _below(self, place: str) -> File | None:
         """What the image has at `place`, where the layer does not hide it."""
-        if self._base is None:
+        if self._base is None or place in self._removed:
             return None
         above = posixpath.dirname(place)
         while above != "/":
+            if above in self._removed:
+                return None
             node = self._nodes.get(above)
             if node is not None and (node.opaque or not node.directory):
                 return None
@@ -142,6 +151,33 @@ class LayerPlan:
         entry = self._at(place)
         return entry.link if entry is not None and entry.kind == tar_format.SYMLINK else None
 
+    def at(self, place: str) -> File | None:
+        """The file at `place` (resolved), in the layer or below it; None for one that is of neither, and for none."""
+        node = self._nodes.get(place)
+        return node.file if node is not None else self._below(place)
+
+    def exists(self, place: str) -> bool:
+        """Whether there is anything at `place` (resolved), in the layer or below it."""
+        return self._at(place) is not None
+
+    def entry(self, place: str) -> Entry | None:
+        """What is at `place` (resolved), in the layer or below it; not to be changed."""
+        return self._at(place)
+
+    def names(self, place: str) -> list[str]:
+        """What is in the directory at `place` (resolved), in the layer and below it, in order."""
+        found = {posixpath.basename(other) for other in self._nodes if posixpath.dirname(other) == place != other}
+        node = self._nodes.get(place)
+        below = self._base.find("/") if place == "/" and self._base is not None else self._below(place)
+        if below is not None and below.directory and not (node is not None and node.opaque):
+            found.update(name for name in below.children() if self.exists(posixpath.join(place, name)))
+        return sorted(name for name in found if not name.startswith(WHITEOUT))
+
+    @property
+    def empty(self) -> bool:
+        """Whether the layer says nothing."""
+        return not self._nodes
+
     def is_directory(self, place: str) -> bool:
         """Whether there is a directory at `place` (resolved), in the layer or below it."""
         entry = self._at(place)
@@ -158,8 +194,9 @@ class LayerPlan:
             if entry is None:
                 below = self._below(path)
                 if below is None:
-                    made = Entry("", tar_format.DIRECTORY, self._mode, self._owner.uid, self._owner.gid, 0, self._now)
-                    self._put(path, Node(made))
+                    made = Entry("", tar_format.DIRECTORY, self._mode, self._owner.uid, self._owner.gid, 0, self.now)
+                    made.mtime_ns = self.now if self._time is None else self._time
+                    self._put(path, Node(made, dated=self._time is not None))
                     continue
                 entry = replace(below.entry)
                 if entry.kind == tar_format.DIRECTORY:
@@ -172,6 +209,10 @@ class LayerPlan:
         before = self._nodes.get(place)
         if node.entry.kind == tar_format.SYMLINK or before is not None:
             self._resolved.clear()
+        if place in self._removed:  # what was there stays hidden, by the new one itself
+            self._removed.discard(place)
+            self._nodes.pop(_whiteout(place), None)
+            node.opaque = node.directory
         if before is not None and before.directory and node.directory:
             before.entry, before.dated = node.entry, node.dated
             return
@@ -185,7 +226,7 @@ class LayerPlan:
         self._nodes[place] = node
         parent = self._nodes.get(posixpath.dirname(place))
         if parent is not None and not parent.dated:
-            parent.entry.mtime_ns = self._now
+            parent.entry.mtime_ns = self.now
 
     def add_folder(self, folder: File, place: str, owner: Owner | None, mode: ModeChange | None) -> None:
         """Have a directory at `place` that is as `folder` is, but empty."""
@@ -194,13 +235,45 @@ class LayerPlan:
             self.make_directories(posixpath.dirname(target))
             self._add_one(target, folder, owner, mode, {})
 
+    def put(self, place: str, entry: Entry, file: File | None) -> None:
+        """Have exactly this at `place` (resolved), whose directory is there. `file`: what a regular one holds."""
+        self.make_directories(posixpath.dirname(place))
+        self._put(place, Node(entry, file, dated=True))
+
+    def put_as_it_is(self, place: str, file: File) -> None:
+        """Have at `place` (resolved) what `file` is, but not what is in it; names of one file stay that."""
+        self.make_directories(posixpath.dirname(place))
+        self._add_one(place, file, None, None, self._joined)
+
+    def put_tree(self, folder: File, target: str, owner: Owner | None, mode: ModeChange | None) -> None:
+        """Copy a directory with all that is in it to `target` (resolved); its own attributes only if that is new."""
+        self.make_directories(posixpath.dirname(target))
+        if target != "/" and not self.is_directory(target):
+            self._add_one(target, folder, owner, mode, {})
+        self._add_directory(folder, target, owner, mode)
+
+    def remove(self, place: str) -> None:
+        """Take away what is at `place` (the directory resolved, the last name as it is)."""
+        below = self._below(place) is not None or place in self._removed
+        for other in [other for other in self._nodes if other == place or other.startswith(f"{place}/")]:
+            del self._nodes[other]
+        self._resolved.clear()
+        if below:
+            self._removed.add(place)
+            self.hide(place)
+
+    def hide(self, place: str) -> None:
+        """Say that nothing is at `place`, whatever there is below the layer."""
+        self.make_directories(posixpath.dirname(place))
+        self._nodes[_whiteout(place)] = Node(Entry("", mode=0, mtime_ns=self.now), dated=True)
+
     def add(self, source: Source, destination: str, owner: Owner | None, mode: ModeChange | None) -> None:
         """Copy one source to `destination` (absolute; a trailing slash says it is a directory)."""
         target = self.resolve(destination)
         if source.file.directory:
             self._add_directory(source.file, target, owner, mode)
             return
-        if source.unpack and isinstance(source.file, ArchiveFile) and self._unpack(source.file, target):
+        if source.unpack and isinstance(source.file, ArchiveFile) and self.unpack(source.file, target):
             return
         if destination.endswith("/") or self.is_directory(target):
             target = self.resolve(posixpath.join(target, posixpath.basename(source.name)))
@@ -230,6 +303,8 @@ class LayerPlan:
             entry.uid, entry.gid = owner.uid, owner.gid
         if mode is not None and entry.kind != tar_format.SYMLINK:
             entry.mode = mode(entry.mode, entry.kind == tar_format.DIRECTORY)
+        if self._time is not None:
+            entry.mtime_ns = self._time
         node = Node(entry, file, dated=True)
         self._put(place, node)
         if file.inode is not None:
@@ -237,7 +312,7 @@ class LayerPlan:
 
     # -- archives
 
-    def _unpack(self, file: ArchiveFile, target: str) -> bool:
+    def unpack(self, file: File, target: str) -> bool:
         """Unpack what `file` holds into the directory `target`; whether it was an archive.
 
         Raises InvalidParameter for one that is damaged.
@@ -374,3 +449,9 @@ class LayerPlan:
                         buffer.clear()
                 buffer += bytes(tar_format.padding(entry.size))
         yield bytes(buffer + tar_format.END)
+
+
+def _whiteout(place: str) -> str:
+    """Where a layer says that there is nothing at `place`."""
+    folder, name = posixpath.split(place)
+    return posixpath.join(folder, WHITEOUT + name)

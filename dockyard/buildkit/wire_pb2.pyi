@@ -76,7 +76,7 @@ class UsageRecord(_message.Message):
     def __init__(self, id: _Optional[str] = ..., mutable: bool = ..., in_use: bool = ..., size: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage_count: _Optional[int] = ..., description: _Optional[str] = ..., record_type: _Optional[str] = ..., shared: bool = ..., parents: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ControlSolveRequest(_message.Message):
-    __slots__ = ("ref", "definition", "exporter", "exporter_attrs", "session", "frontend", "frontend_attrs", "cache", "entitlements", "frontend_inputs", "internal", "exporters", "enable_session_exporter")
+    __slots__ = ("ref", "definition", "exporter", "exporter_attrs", "session", "frontend", "frontend_attrs", "cache", "entitlements", "frontend_inputs", "internal", "source_policy", "exporters", "enable_session_exporter")
     class ExporterAttrsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class ControlSolveRequest(_message.Message):
     ENTITLEMENTS_FIELD_NUMBER: _ClassVar[int]
     FRONTEND_INPUTS_FIELD_NUMBER: _ClassVar[int]
     INTERNAL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICY_FIELD_NUMBER: _ClassVar[int]
     EXPORTERS_FIELD_NUMBER: _ClassVar[int]
     ENABLE_SESSION_EXPORTER_FIELD_NUMBER: _ClassVar[int]
     ref: str
@@ -122,9 +123,10 @@ class ControlSolveRequest(_message.Message):
     entitlements: _containers.RepeatedScalarFieldContainer[str]
     frontend_inputs: _containers.MessageMap[str, Definition]
     internal: bool
+    source_policy: SourcePolicy
     exporters: _containers.RepeatedCompositeFieldContainer[Exporter]
     enable_session_exporter: bool
-    def __init__(self, ref: _Optional[str] = ..., definition: _Optional[_Union[Definition, _Mapping]] = ..., exporter: _Optional[str] = ..., exporter_attrs: _Optional[_Mapping[str, str]] = ..., session: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., cache: _Optional[_Union[CacheOptions, _Mapping]] = ..., entitlements: _Optional[_Iterable[str]] = ..., frontend_inputs: _Optional[_Mapping[str, Definition]] = ..., internal: bool = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., enable_session_exporter: bool = ...) -> None: ...
+    def __init__(self, ref: _Optional[str] = ..., definition: _Optional[_Union[Definition, _Mapping]] = ..., exporter: _Optional[str] = ..., exporter_attrs: _Optional[_Mapping[str, str]] = ..., session: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., cache: _Optional[_Union[CacheOptions, _Mapping]] = ..., entitlements: _Optional[_Iterable[str]] = ..., frontend_inputs: _Optional[_Mapping[str, Definition]] = ..., internal: bool = ..., source_policy: _Optional[_Union[SourcePolicy, _Mapping]] = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., enable_session_exporter: bool = ...) -> None: ...
 
 class CacheOptions(_message.Message):
     __slots__ = ("exports", "imports")
@@ -163,6 +165,59 @@ class Exporter(_message.Message):
     type: str
     attrs: _containers.ScalarMap[str, str]
     def __init__(self, type: _Optional[str] = ..., attrs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SourcePolicy(_message.Message):
+    __slots__ = ("version", "rules")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    rules: _containers.RepeatedCompositeFieldContainer[SourceRule]
+    def __init__(self, version: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SourceRule, _Mapping]]] = ...) -> None: ...
+
+class SourceRule(_message.Message):
+    __slots__ = ("action", "selector", "updates")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    action: int
+    selector: SourceSelector
+    updates: SourceUpdate
+    def __init__(self, action: _Optional[int] = ..., selector: _Optional[_Union[SourceSelector, _Mapping]] = ..., updates: _Optional[_Union[SourceUpdate, _Mapping]] = ...) -> None: ...
+
+class SourceUpdate(_message.Message):
+    __slots__ = ("identifier", "attrs")
+    class AttrsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IDENTIFIER_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    identifier: str
+    attrs: _containers.ScalarMap[str, str]
+    def __init__(self, identifier: _Optional[str] = ..., attrs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SourceSelector(_message.Message):
+    __slots__ = ("identifier", "match_type", "constraints")
+    IDENTIFIER_FIELD_NUMBER: _ClassVar[int]
+    MATCH_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    identifier: str
+    match_type: int
+    constraints: _containers.RepeatedCompositeFieldContainer[AttributeConstraint]
+    def __init__(self, identifier: _Optional[str] = ..., match_type: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[AttributeConstraint, _Mapping]]] = ...) -> None: ...
+
+class AttributeConstraint(_message.Message):
+    __slots__ = ("key", "value", "condition")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    condition: int
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., condition: _Optional[int] = ...) -> None: ...
 
 class ControlSolveResponse(_message.Message):
     __slots__ = ("exporter_response",)
@@ -476,7 +531,7 @@ class Definition(_message.Message):
     def __init__(self, ops: _Optional[_Iterable[bytes]] = ..., metadata: _Optional[_Mapping[str, OpMetadata]] = ...) -> None: ...
 
 class OpMetadata(_message.Message):
-    __slots__ = ("description", "caps")
+    __slots__ = ("ignore_cache", "description", "caps", "progress_group")
     class DescriptionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -491,23 +546,215 @@ class OpMetadata(_message.Message):
         key: str
         value: bool
         def __init__(self, key: _Optional[str] = ..., value: bool = ...) -> None: ...
+    IGNORE_CACHE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     CAPS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_GROUP_FIELD_NUMBER: _ClassVar[int]
+    ignore_cache: bool
     description: _containers.ScalarMap[str, str]
     caps: _containers.ScalarMap[str, bool]
-    def __init__(self, description: _Optional[_Mapping[str, str]] = ..., caps: _Optional[_Mapping[str, bool]] = ...) -> None: ...
+    progress_group: ProgressGroup
+    def __init__(self, ignore_cache: bool = ..., description: _Optional[_Mapping[str, str]] = ..., caps: _Optional[_Mapping[str, bool]] = ..., progress_group: _Optional[_Union[ProgressGroup, _Mapping]] = ...) -> None: ...
+
+class ProgressGroup(_message.Message):
+    __slots__ = ("id", "name", "weak")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WEAK_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    weak: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., weak: bool = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("inputs", "source", "file", "platform")
+    __slots__ = ("inputs", "exec", "source", "file", "build", "merge", "diff", "platform")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    DIFF_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
+    exec: ExecOp
     source: SourceOp
     file: FileOp
+    build: BuildOp
+    merge: MergeOp
+    diff: DiffOp
     platform: Platform
-    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ..., file: _Optional[_Union[FileOp, _Mapping]] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ...) -> None: ...
+    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., exec: _Optional[_Union[ExecOp, _Mapping]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ..., file: _Optional[_Union[FileOp, _Mapping]] = ..., build: _Optional[_Union[BuildOp, _Mapping]] = ..., merge: _Optional[_Union[MergeOp, _Mapping]] = ..., diff: _Optional[_Union[DiffOp, _Mapping]] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ...) -> None: ...
+
+class BuildOp(_message.Message):
+    __slots__ = ("builder",)
+    BUILDER_FIELD_NUMBER: _ClassVar[int]
+    builder: int
+    def __init__(self, builder: _Optional[int] = ...) -> None: ...
+
+class MergeOp(_message.Message):
+    __slots__ = ("inputs",)
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[OpInput]
+    def __init__(self, inputs: _Optional[_Iterable[_Union[OpInput, _Mapping]]] = ...) -> None: ...
+
+class DiffOp(_message.Message):
+    __slots__ = ("lower", "upper")
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    lower: OpInput
+    upper: OpInput
+    def __init__(self, lower: _Optional[_Union[OpInput, _Mapping]] = ..., upper: _Optional[_Union[OpInput, _Mapping]] = ...) -> None: ...
+
+class OpInput(_message.Message):
+    __slots__ = ("input",)
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    input: int
+    def __init__(self, input: _Optional[int] = ...) -> None: ...
+
+class ExecOp(_message.Message):
+    __slots__ = ("meta", "mounts", "network", "security", "secret_env", "devices")
+    META_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_FIELD_NUMBER: _ClassVar[int]
+    SECRET_ENV_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    meta: ExecMeta
+    mounts: _containers.RepeatedCompositeFieldContainer[Mount]
+    network: int
+    security: int
+    secret_env: _containers.RepeatedCompositeFieldContainer[SecretEnv]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, meta: _Optional[_Union[ExecMeta, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., network: _Optional[int] = ..., security: _Optional[int] = ..., secret_env: _Optional[_Iterable[_Union[SecretEnv, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+
+class ExecMeta(_message.Message):
+    __slots__ = ("args", "env", "cwd", "user", "proxy_env", "extra_hosts", "hostname", "ulimit", "cgroup_parent", "remove_mount_stubs_recursive", "valid_exit_codes")
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    PROXY_ENV_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_HOSTS_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    ULIMIT_FIELD_NUMBER: _ClassVar[int]
+    CGROUP_PARENT_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_MOUNT_STUBS_RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    VALID_EXIT_CODES_FIELD_NUMBER: _ClassVar[int]
+    args: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: str
+    proxy_env: ProxyEnv
+    extra_hosts: _containers.RepeatedCompositeFieldContainer[HostAddress]
+    hostname: str
+    ulimit: _containers.RepeatedCompositeFieldContainer[Ulimit]
+    cgroup_parent: str
+    remove_mount_stubs_recursive: bool
+    valid_exit_codes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., proxy_env: _Optional[_Union[ProxyEnv, _Mapping]] = ..., extra_hosts: _Optional[_Iterable[_Union[HostAddress, _Mapping]]] = ..., hostname: _Optional[str] = ..., ulimit: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., cgroup_parent: _Optional[str] = ..., remove_mount_stubs_recursive: bool = ..., valid_exit_codes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ProxyEnv(_message.Message):
+    __slots__ = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+    HTTP_PROXY_FIELD_NUMBER: _ClassVar[int]
+    HTTPS_PROXY_FIELD_NUMBER: _ClassVar[int]
+    FTP_PROXY_FIELD_NUMBER: _ClassVar[int]
+    NO_PROXY_FIELD_NUMBER: _ClassVar[int]
+    ALL_PROXY_FIELD_NUMBER: _ClassVar[int]
+    http_proxy: str
+    https_proxy: str
+    ftp_proxy: str
+    no_proxy: str
+    all_proxy: str
+    def __init__(self, http_proxy: _Optional[str] = ..., https_proxy: _Optional[str] = ..., ftp_proxy: _Optional[str] = ..., no_proxy: _Optional[str] = ..., all_proxy: _Optional[str] = ...) -> None: ...
+
+class HostAddress(_message.Message):
+    __slots__ = ("host", "address")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    address: str
+    def __init__(self, host: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Ulimit(_message.Message):
+    __slots__ = ("name", "soft", "hard")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    soft: int
+    hard: int
+    def __init__(self, name: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
+
+class SecretEnv(_message.Message):
+    __slots__ = ("id", "name", "optional")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    optional: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., optional: bool = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("name", "optional")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    optional: bool
+    def __init__(self, name: _Optional[str] = ..., optional: bool = ...) -> None: ...
+
+class Mount(_message.Message):
+    __slots__ = ("input", "selector", "destination", "output", "readonly", "kind", "tmpfs", "cache", "secret", "ssh")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    READONLY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TMPFS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    SSH_FIELD_NUMBER: _ClassVar[int]
+    input: int
+    selector: str
+    destination: str
+    output: int
+    readonly: bool
+    kind: int
+    tmpfs: TmpfsOptions
+    cache: CacheMountOptions
+    secret: SecretOptions
+    ssh: SecretOptions
+    def __init__(self, input: _Optional[int] = ..., selector: _Optional[str] = ..., destination: _Optional[str] = ..., output: _Optional[int] = ..., readonly: bool = ..., kind: _Optional[int] = ..., tmpfs: _Optional[_Union[TmpfsOptions, _Mapping]] = ..., cache: _Optional[_Union[CacheMountOptions, _Mapping]] = ..., secret: _Optional[_Union[SecretOptions, _Mapping]] = ..., ssh: _Optional[_Union[SecretOptions, _Mapping]] = ...) -> None: ...
+
+class TmpfsOptions(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
+class CacheMountOptions(_message.Message):
+    __slots__ = ("id", "sharing")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SHARING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    sharing: int
+    def __init__(self, id: _Optional[str] = ..., sharing: _Optional[int] = ...) -> None: ...
+
+class SecretOptions(_message.Message):
+    __slots__ = ("id", "uid", "gid", "mode", "optional")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    uid: int
+    gid: int
+    mode: int
+    optional: bool
+    def __init__(self, id: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., mode: _Optional[int] = ..., optional: bool = ...) -> None: ...
 
 class FileOp(_message.Message):
     __slots__ = ("actions",)
@@ -516,58 +763,132 @@ class FileOp(_message.Message):
     def __init__(self, actions: _Optional[_Iterable[_Union[FileAction, _Mapping]]] = ...) -> None: ...
 
 class FileAction(_message.Message):
-    __slots__ = ("input", "secondary_input", "output", "copy", "make_file", "make_dir")
+    __slots__ = ("input", "secondary_input", "output", "copy", "make_file", "make_dir", "remove", "symlink")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     SECONDARY_INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     COPY_FIELD_NUMBER: _ClassVar[int]
     MAKE_FILE_FIELD_NUMBER: _ClassVar[int]
     MAKE_DIR_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    SYMLINK_FIELD_NUMBER: _ClassVar[int]
     input: int
     secondary_input: int
     output: int
     copy: FileCopy
     make_file: FileMake
     make_dir: FileMakeDir
-    def __init__(self, input: _Optional[int] = ..., secondary_input: _Optional[int] = ..., output: _Optional[int] = ..., copy: _Optional[_Union[FileCopy, _Mapping]] = ..., make_file: _Optional[_Union[FileMake, _Mapping]] = ..., make_dir: _Optional[_Union[FileMakeDir, _Mapping]] = ...) -> None: ...
+    remove: FileRemove
+    symlink: FileLink
+    def __init__(self, input: _Optional[int] = ..., secondary_input: _Optional[int] = ..., output: _Optional[int] = ..., copy: _Optional[_Union[FileCopy, _Mapping]] = ..., make_file: _Optional[_Union[FileMake, _Mapping]] = ..., make_dir: _Optional[_Union[FileMakeDir, _Mapping]] = ..., remove: _Optional[_Union[FileRemove, _Mapping]] = ..., symlink: _Optional[_Union[FileLink, _Mapping]] = ...) -> None: ...
 
 class FileCopy(_message.Message):
-    __slots__ = ("source", "destination", "mode", "contents_only", "unpack", "include", "exclude")
+    __slots__ = ("source", "destination", "owner", "mode", "follow_symlink", "contents_only", "unpack", "make_destination", "allow_wildcard", "allow_empty_wildcard", "timestamp", "include", "exclude", "replace", "mode_text")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_SYMLINK_FIELD_NUMBER: _ClassVar[int]
     CONTENTS_ONLY_FIELD_NUMBER: _ClassVar[int]
     UNPACK_FIELD_NUMBER: _ClassVar[int]
+    MAKE_DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_WILDCARD_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_EMPTY_WILDCARD_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    MODE_TEXT_FIELD_NUMBER: _ClassVar[int]
     source: str
     destination: str
+    owner: Ownership
     mode: int
+    follow_symlink: bool
     contents_only: bool
     unpack: bool
+    make_destination: bool
+    allow_wildcard: bool
+    allow_empty_wildcard: bool
+    timestamp: int
     include: _containers.RepeatedScalarFieldContainer[str]
     exclude: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, source: _Optional[str] = ..., destination: _Optional[str] = ..., mode: _Optional[int] = ..., contents_only: bool = ..., unpack: bool = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ...) -> None: ...
+    replace: bool
+    mode_text: str
+    def __init__(self, source: _Optional[str] = ..., destination: _Optional[str] = ..., owner: _Optional[_Union[Ownership, _Mapping]] = ..., mode: _Optional[int] = ..., follow_symlink: bool = ..., contents_only: bool = ..., unpack: bool = ..., make_destination: bool = ..., allow_wildcard: bool = ..., allow_empty_wildcard: bool = ..., timestamp: _Optional[int] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., replace: bool = ..., mode_text: _Optional[str] = ...) -> None: ...
 
 class FileMake(_message.Message):
-    __slots__ = ("path", "mode", "data")
+    __slots__ = ("path", "mode", "data", "owner", "timestamp")
     PATH_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     path: str
     mode: int
     data: bytes
-    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    owner: Ownership
+    timestamp: int
+    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., data: _Optional[bytes] = ..., owner: _Optional[_Union[Ownership, _Mapping]] = ..., timestamp: _Optional[int] = ...) -> None: ...
 
 class FileMakeDir(_message.Message):
-    __slots__ = ("path", "mode", "parents")
+    __slots__ = ("path", "mode", "parents", "owner", "timestamp")
     PATH_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     path: str
     mode: int
     parents: bool
-    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., parents: bool = ...) -> None: ...
+    owner: Ownership
+    timestamp: int
+    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., parents: bool = ..., owner: _Optional[_Union[Ownership, _Mapping]] = ..., timestamp: _Optional[int] = ...) -> None: ...
+
+class FileRemove(_message.Message):
+    __slots__ = ("path", "allow_missing", "allow_wildcard")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_WILDCARD_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    allow_missing: bool
+    allow_wildcard: bool
+    def __init__(self, path: _Optional[str] = ..., allow_missing: bool = ..., allow_wildcard: bool = ...) -> None: ...
+
+class FileLink(_message.Message):
+    __slots__ = ("target", "path", "owner", "timestamp")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    path: str
+    owner: Ownership
+    timestamp: int
+    def __init__(self, target: _Optional[str] = ..., path: _Optional[str] = ..., owner: _Optional[_Union[Ownership, _Mapping]] = ..., timestamp: _Optional[int] = ...) -> None: ...
+
+class Ownership(_message.Message):
+    __slots__ = ("user", "group")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    user: Owner
+    group: Owner
+    def __init__(self, user: _Optional[_Union[Owner, _Mapping]] = ..., group: _Optional[_Union[Owner, _Mapping]] = ...) -> None: ...
+
+class Owner(_message.Message):
+    __slots__ = ("by_name", "by_id")
+    BY_NAME_FIELD_NUMBER: _ClassVar[int]
+    BY_ID_FIELD_NUMBER: _ClassVar[int]
+    by_name: NamedOwner
+    by_id: int
+    def __init__(self, by_name: _Optional[_Union[NamedOwner, _Mapping]] = ..., by_id: _Optional[int] = ...) -> None: ...
+
+class NamedOwner(_message.Message):
+    __slots__ = ("name", "input")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    input: int
+    def __init__(self, name: _Optional[str] = ..., input: _Optional[int] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("digest", "index")

@@ -758,9 +758,8 @@ async def test_definitions_of_sources_and_copies_are_solved_and_read(client: Cli
     (folder / "sub" / "in" / "file").write_text("said\n")
     source = wire.Op(source=wire.SourceOp(identifier="local://context")).SerializeToString()
     digest = f"sha256:{hashlib.sha256(source).hexdigest()}"
-    copy = wire.FileAction(
-        input=-1, secondary_input=0, copy=wire.FileCopy(source="/sub/in", destination="/", contents_only=True)
-    )
+    about_copy = wire.FileCopy(source="/sub/in", destination="/", contents_only=True, mode=-1, timestamp=-1)
+    copy = wire.FileAction(input=-1, secondary_input=0, copy=about_copy)
     copied = wire.Op(inputs=[wire.Input(digest=digest)], file=wire.FileOp(actions=[copy])).SerializeToString()
     last = wire.Op(inputs=[wire.Input(digest=f"sha256:{hashlib.sha256(copied).hexdigest()}")]).SerializeToString()
     definition = wire.Definition(ops=[source, copied, last])

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One `--mount` as it is to be done; `input`: which of the step's inputs it shows (bind, and a cache's content)."""
+    """One `--mount` as it is to be done; `input`: which of the step's inputs it shows (bind, and a cache's content).
+
+    `keep`: what the command leaves there is a result of the step. `anew`: a cache begins anew.
+    """
 
     kind: str
     target: str
@@ -37,6 +40,8 @@ class Mount:
     gid: int = 0
     size: int = 0
     env: str = ""
+    keep: bool = False
+    anew: bool = False
 
     def facts(self) -> str:
         """What of it decides about the step's result: secrets and agents do not."""
@@ -44,7 +49,8 @@ class Mount:
             return repr((self.kind, self.target, self.id, self.env, self.mode, self.uid, self.gid))
         if self.kind == "cache":
             return repr((self.kind, self.target, self.id, self.source))
-        return repr((self.kind, self.target, self.source, self.writable, self.size))
+        facts = (self.kind, self.target, self.source, self.writable, self.size)
+        return repr((*facts, "kept") if self.keep else facts)
 
 
 class Mounts:
@@ -58,11 +64,12 @@ class Mounts:
         self._inputs = inputs
         self._stack = AsyncExitStack()
         self._folder: Path | None = None
+        self._kept: dict[int, str] = {}  # of mounts that results come from: the names of their layers
 
     async def __aenter__(self) -> Mounts:
         try:
-            for mount in sorted(self._mounts, key=lambda mount: mount.target.count("/")):
-                await getattr(self, f"_{mount.kind}")(mount)
+            for number, mount in sorted(enumerate(self._mounts), key=lambda item: item[1].target.count("/")):
+                await getattr(self, f"_{mount.kind}")(number, mount)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -71,10 +78,15 @@ class Mounts:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
+    async def results(self) -> dict[int, Rootfs]:
+        """What the command has left in the mounts whose content is to be kept, by their numbers."""
+        layers = self._work.solver.container_layers
+        return {number: self._work.keep(await layers.commit(name)) for number, name in self._kept.items()}
+
     def _bind_path(self, path: str, target: str, *, writable: bool) -> None:
         self.specs.append(MountSpec(type="bind", source=path, target=target, read_only=not writable))
 
-    async def _bind(self, mount: Mount) -> None:
+    async def _bind(self, number: int, mount: Mount) -> None:
         assert mount.input is not None
         rootfs = self._inputs[mount.input] or Rootfs()
         layers = self._work.solver.container_layers
@@ -82,10 +94,12 @@ class Mounts:
         await layers.create(name, rootfs.chain_id, volatile=True, bare=True)
         self._stack.push_async_callback(layers.release, name)
         tree = await self._stack.enter_async_context(layers.mounted(name))
+        if mount.keep:
+            self._kept[number] = name
         path = await asyncio.to_thread(_inside, tree.path, mount.source or _only(tree.path, mount.id))
         self._bind_path(path, mount.target, writable=mount.writable)
 
-    async def _cache(self, mount: Mount) -> None:
+    async def _cache(self, number: int, mount: Mount) -> None:
         use = self._work.solver.cache_mounts.use(
             mount.id or mount.target,
             mount.sharing,
@@ -112,7 +126,7 @@ class Mounts:
             if await copy.wait() != 0:
                 raise SystemFailure(f"cannot copy {mount.source} into the cache {mount.id}")
 
-    async def _tmpfs(self, mount: Mount) -> None:
+    async def _tmpfs(self, number: int, mount: Mount) -> None:
         # what was built there may be run there, other than on a container's own tmpfs (BuildKit, too, mounts it so)
         options = TmpfsOptions(size_bytes=mount.size, options=[["exec"]])
         self.specs.append(MountSpec(type="tmpfs", target=mount.target, tmpfs_options=options))
@@ -125,7 +139,7 @@ class Mounts:
             self._stack.callback(self._folder.rmdir)
         return self._folder
 
-    async def _secret(self, mount: Mount) -> None:
+    async def _secret(self, number: int, mount: Mount) -> None:
         value = await self._work.job.client.secret(mount.id)
         if value is None:
             if mount.required:
@@ -146,7 +160,7 @@ class Mounts:
             os.fchmod(fd, 0o400 if mount.mode is None else mount.mode)
         self._bind_path(str(path), mount.target, writable=False)
 
-    async def _ssh(self, mount: Mount) -> None:
+    async def _ssh(self, number: int, mount: Mount) -> None:
         path = self._own_folder() / f"agent-{len(self.specs)}"
         try:
             close = await self._work.job.client.ssh_agent(mount.id or "default", path)

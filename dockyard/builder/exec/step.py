@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import msgspec
 from dockyard.builder.copying import find_sources, source_checksum
 from dockyard.builder.exec.emulation import missing_emulator
 from dockyard.builder.exec.mounts import Mount, Mounts, Stubs
+from dockyard.builder.graph.solver import step_facts
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
 from dockyard.engine.containers.config import ContainerConfig, HostConfig
 from dockyard.engine.containers.creation import Origin
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 NOT_EXECUTED = 255  # what a container ends with whose program execve refuses
+ROOT = -1  # which of a command's results is its root file system; others are counted as its mounts are
 HOST_NAME = "buildkitsandbox"  # the same for every step, or it would get into what they make
 
 
@@ -43,7 +45,10 @@ class ProcessFailed(DockyardError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a RUN runs. `keyed`: the arguments that make it another step; `platform`: what its image is made for."""
+    """What a RUN runs. `keyed`: the arguments that make it another step; `platform`: what its image is made for.
+
+    `codes`: what it may end with. `keeps_root`: its root file system can be written to, and is a result.
+    """
 
     words: tuple[str, ...]
     env: tuple[str, ...]
@@ -55,6 +60,8 @@ class Command:
     host: HostConfig = field(default_factory=HostConfig)
     platform: Platform = field(default_factory=Platform)
     hostname: str = ""  # "": the same one for all steps
+    codes: tuple[int, ...] = (0,)
+    keeps_root: bool = True
 
 
 class Run(Vertex):
@@ -63,12 +70,15 @@ class Run(Vertex):
     def __init__(self, name: str, inputs: Sequence[Vertex], command: Command, *, line: int = 0) -> None:
         super().__init__(name, inputs, line=line)
         self.command = command
+        self._lock = asyncio.Lock()
+        self._results: dict[int, Rootfs] | None = None
 
     def definition(self) -> str:
         command = self.command
         mounts = [mount.facts() for mount in command.mounts]
-        facts = (command.words, command.keyed, command.folder, command.user, command.network, mounts)
-        return repr((*facts, command.hostname) if command.hostname else facts)
+        facts: tuple[object, ...] = (command.words, command.keyed, command.folder, command.user, command.network)
+        facts = (*facts, mounts, command.hostname) if command.hostname else (*facts, mounts)
+        return repr(facts if command.codes == (0,) and command.keeps_root else (*facts, command.codes, "own"))
 
     def key(self, inputs: Sequence[Result]) -> str:
         return key_of("run", self.definition(), *(_chain(one) for one in inputs))
@@ -88,7 +98,11 @@ class Run(Vertex):
                     found.append("")
                     continue
                 sources = await asyncio.to_thread(
-                    find_sources, tree, [mount.source.lstrip("/") or "."], context=False, unpack=False
+                    find_sources,
+                    tree,
+                    ["." if mount.keep else mount.source.lstrip("/") or "."],
+                    context=False,
+                    unpack=False,
                 )
                 found.append(await asyncio.to_thread(source_checksum, sources, owners=True))
         return key_of("run-content", self.definition(), _chain(inputs[0]), *found)
@@ -104,13 +118,44 @@ class Run(Vertex):
         return facts
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        return (await self.run(work, inputs))[ROOT]
+
+    async def run(self, work: Work, inputs: Sequence[Result]) -> dict[int, Rootfs]:
+        """What the command leaves: in its root file system (ROOT), and in those of its mounts that are kept.
+
+        Whoever asks for which of them first, it is run once in a build.
+        """
+        if not any(mount.keep for mount in self.command.mounts):
+            return await self._run_mounted(work, inputs)
+        async with self._lock:
+            if self._results is None:
+                self._results = await self._run_mounted(work, inputs)
+                self._keep(work, inputs, self._results)
+            return self._results
+
+    def _keep(self, work: Work, inputs: Sequence[Result], results: Mapping[int, Rootfs]) -> None:
+        """Have all results for the time of the build and in the cache: they belong together."""
+        facts = step_facts(self, inputs)
+        for number, made in results.items():
+            if made.chain_id is None:
+                continue
+            work.job.hold(made.chain_id)
+            key = Run.key(self, inputs) if number == ROOT else self._output_key(inputs, number)
+            below, top = made.diff_ids[:-1], made.diff_ids[-1]
+            work.solver.cache.put(key, Rootfs(below).chain_id, top, name=self.name, created=made.created, facts=facts)
+
+    def _output_key(self, inputs: Sequence[Result], mount: int) -> str:
+        return key_of("run-output", str(mount), Run.key(self, inputs))
+
+    async def _run_mounted(self, work: Work, inputs: Sequence[Result]) -> dict[int, Rootfs]:
         command, base = self.command, inputs[0]
         assert isinstance(base, Rootfs)
-        if base.chain_id is None:
+        if base.chain_id is None and not any(mount.kind == "bind" for mount in command.mounts):
             raise InvalidParameter("there is nothing in an empty image to run")
         shown = [one if isinstance(one, Rootfs) else None for one in inputs]
         async with work.solver.turns, Mounts(work, command.mounts, shown) as mounts:
-            return await self._run(work, base, mounts)
+            made = await self._run(work, base, mounts)
+            return {ROOT: made, **await mounts.results()}
 
     async def _run(self, work: Work, base: Rootfs, mounts: Mounts) -> Rootfs:
         runner, layers = work.solver.runner, work.solver.container_layers
@@ -122,13 +167,13 @@ class Run(Vertex):
                     targets = [spec.target for spec in mounts.specs]
                     stubs = await asyncio.to_thread(Stubs, tree.path, targets)
             code = await runner.run(container, work.say)
-            if code != 0:
+            if code not in self.command.codes:
                 await self._let_look(work, container, code)
                 raise self._failure(code)
             if stubs is not None:
                 async with layers.mounted(container) as tree:
                     await asyncio.to_thread(stubs.remove, tree.path)
-            made = work.keep(await layers.commit(container))
+            made = work.keep(await layers.commit(container)) if self.command.keeps_root else base
         except BaseException as failure:
             await self._failed(work, container, failure)
             raise
@@ -140,6 +185,7 @@ class Run(Vertex):
         command = self.command
         host = msgspec.json.decode(msgspec.json.encode(command.host), type=HostConfig)
         host.mounts = [*(host.mounts or []), *mounts.specs]
+        host.readonly_rootfs = not command.keeps_root
         if command.network:
             host.network_mode = command.network
         config = ContainerConfig(
@@ -180,6 +226,29 @@ class Run(Vertex):
                 await terminal.show(f"there is no shell: {error}\r\n".encode())
         finally:
             terminal.close()
+
+
+class RunOutput(Run):
+    """What a command leaves in one of its mounts, on top of what was there."""
+
+    def __init__(self, run: Run, mount: int) -> None:
+        """`run`: the step that leaves its root file system, whom clients do not tell this one from."""
+        super().__init__(run.name, run.inputs, run.command, line=run.line)
+        self._root = run
+        self._mount = mount
+        self.ignore_cache = run.ignore_cache
+        self.base = run.command.mounts[mount].input or 0
+        self.call(run.digest)
+
+    def key(self, inputs: Sequence[Result]) -> str:
+        return self._output_key(inputs, self._mount)
+
+    async def content_key(self, work: Work, inputs: Sequence[Result]) -> str:
+        known = await super().content_key(work, inputs)
+        return known and key_of("run-output", str(self._mount), known)
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        return (await self._root.run(work, inputs))[self._mount]
 
 
 def _chain(result: Result) -> str:

@@ -50,8 +50,11 @@ class ClientSide(Protocol):
         follow: Sequence[str],
         excludes: Sequence[str],
         told: Callable[[int], None],
+        includes: Sequence[str] = (),
     ) -> ArchiveTree:
         """The client's directory `name`: all of it or, with `follow`, those paths and what they link to.
+
+        With `includes` only what matches one of those patterns.
 
         `told` is called with the bytes that have come. The tree can be read until the job ends.
         """

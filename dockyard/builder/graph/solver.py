@@ -143,7 +143,8 @@ class Solver:
             await asyncio.shield(self.container_layers.release(name))
 
 
-def _facts(vertex: Vertex, inputs: Sequence[Result]) -> dict[str, str]:
+def step_facts(vertex: Vertex, inputs: Sequence[Result]) -> dict[str, str]:
+    """What is kept beside a step's result, to say later why it was not found."""
     return {INSTRUCTION: vertex.text or vertex.name.partition("] ")[2], **vertex.facts(inputs)}
 
 
@@ -366,7 +367,7 @@ class Job:
     def _cached(self, vertex: Vertex, key: str, inputs: Sequence[Result], started: int = 0) -> Result | None:
         row = self.solver.cache.find(key)
         if row is not None and (row.chain_id is None or row.chain_id in self.solver.layers):
-            result = self._known(row, inputs)
+            result = self._known(vertex, row, inputs)
         else:
             imported = self.imported.get(key) if vertex not in self._remade else None
             if imported is None:
@@ -396,9 +397,9 @@ class Job:
         for key, step in steps.items():
             self._aliases.setdefault(_identity(step), []).append(key)
 
-    def _known(self, row: StepRow, inputs: Sequence[Result]) -> Rootfs:
+    def _known(self, vertex: Vertex, row: StepRow, inputs: Sequence[Result]) -> Rootfs:
         """The result that a record of ours tells of."""
-        base = inputs[0] if inputs else Rootfs()
+        base = inputs[vertex.base] if inputs else Rootfs()
         if not isinstance(base, Rootfs) or base.chain_id != row.parent:
             base = self._stack(row.parent)
         return Rootfs((*base.diff_ids, row.diff_id) if row.diff_id else base.diff_ids, row.created)
@@ -490,7 +491,7 @@ class Job:
                 return found
         if self.explain:
             rows = [row for _, row in self.solver.cache.rows()]
-            said = why_missed(_facts(vertex, inputs), rows)
+            said = why_missed(step_facts(vertex, inputs), rows)
             if vertex.ignore_cache:
                 said = "cache miss: this step was to be made anew\n"
             if key or content:
@@ -550,16 +551,18 @@ class Job:
             for job, _ in flight.waiting:
                 job.hold(result.chain_id)
         if isinstance(result, Rootfs):
-            base = inputs[0] if inputs and isinstance(inputs[0], Rootfs) else Rootfs()
-            changed = len(result.diff_ids) > len(base.diff_ids)
+            parent, top = result, ""
+            base = inputs[work.vertex.base] if inputs else Rootfs()
+            if result.diff_ids and not (isinstance(base, Rootfs) and base.diff_ids == result.diff_ids):
+                parent, top = Rootfs(result.diff_ids[:-1]), result.diff_ids[-1]
             for key in keys:
                 row = self.solver.cache.put(
                     key,
-                    base.chain_id,
-                    result.diff_ids[-1] if changed else "",
+                    parent.chain_id,
+                    top,
                     name=work.vertex.name,
                     created=result.created,
-                    facts=_facts(work.vertex, inputs),
+                    facts=step_facts(work.vertex, inputs),
                 )
         return result, row
 

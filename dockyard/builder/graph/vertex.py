@@ -53,7 +53,7 @@ class Vertex:
     """A step; `name` as users see it, `line` of the Dockerfile (0: of none).
 
     `hidden`: nobody is shown it. `ready`: its result is there already; `fresh`: only since this build
-    has fetched it.
+    has fetched it. `base`: the input that the result's files lie on.
     """
 
     hidden = False
@@ -66,6 +66,7 @@ class Vertex:
         self.line = line
         self.text = ""  # the instruction as it was written, before variables were replaced
         self.ignore_cache = False
+        self.base = 0
         self._digest = ""
 
     @property
@@ -75,6 +76,10 @@ class Vertex:
             facts = "\0".join([self.name, *(vertex.digest for vertex in self.inputs), self.definition()])
             self._digest = f"sha256:{hashlib.sha256(facts.encode(errors='surrogateescape')).hexdigest()}"
         return self._digest
+
+    def call(self, digest: str) -> None:
+        """Have clients know it by a digest of theirs."""
+        self._digest = digest
 
     def definition(self) -> str:
         """What the step does, but for its inputs."""

@@ -16,9 +16,21 @@ if TYPE_CHECKING:
 class LocalDirectory(Vertex):
     """The client's directory `directory`."""
 
-    def __init__(self, name: str, client: ClientSide, directory: str, *, excludes: Sequence[str] = ()) -> None:
-        """`client`: whose directory it is, which need not be the client of the build that wants it."""
+    def __init__(
+        self,
+        name: str,
+        client: ClientSide,
+        directory: str,
+        *,
+        excludes: Sequence[str] = (),
+        includes: Sequence[str] = (),
+    ) -> None:
+        """`client`: whose directory it is, which need not be the client of the build that wants it.
+
+        `includes`: patterns of what is in it, all if there are none.
+        """
         super().__init__(name)
+        self.includes = tuple(includes)
         self._client = client
         self.directory = directory
         self.excludes = tuple(excludes)
@@ -26,7 +38,7 @@ class LocalDirectory(Vertex):
         self._whole = False
 
     def definition(self) -> str:
-        return self.directory
+        return repr((self.directory, self.includes)) if self.includes else self.directory
 
     def want(self, path: str) -> None:
         """Note that a step reads `path`, which may have wildcards."""
@@ -42,6 +54,7 @@ class LocalDirectory(Vertex):
             self.directory,
             follow=() if self._whole else sorted(self._follow),
             excludes=self.excludes,
+            includes=self.includes,
             told=lambda size: work.part_soon(what, size),
         )
         work.part(what, work.told, work.told, done=True)

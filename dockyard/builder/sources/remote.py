@@ -28,12 +28,27 @@ HEADER, TOKEN = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"  # secrets (BuildKit, source
 
 
 class Download(Vertex):
-    """The file behind a URL, called `file_name` in its tree; `checksum`: what its digest has to be, "" for anything."""
+    """The file behind a URL; `checksum`: what its digest has to be, "" for anything.
 
-    def __init__(self, name: str, url: str, checksum: str = "") -> None:
+    `file_name`: what it is called in its tree, "" for as the server calls it; `owner`: user and group.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        checksum: str = "",
+        *,
+        file_name: str = "",
+        mode: int = 0o600,
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__(name.replace(url, redacted(url)))
         self.url = url
         self.checksum = checksum
+        self._file_name = file_name
+        self._mode = mode
+        self._owner = owner
         self.found = ""  # the digest of what was there, hexadecimal
 
     def definition(self) -> str:
@@ -46,8 +61,8 @@ class Download(Vertex):
         if self.checksum and f"sha256:{self.found}" != self.checksum:
             raise InvalidParameter(f"digest mismatch sha256:{self.found}: {self.checksum}")
         tree = ArchiveTree()
-        entry = Entry("", tar_format.REGULAR, 0o600, size=file.seek(0, 2), mtime_ns=time_ns)
-        tree.root.inner[name or UNNAMED] = ArchiveFile(entry, file, 0)
+        entry = Entry("", tar_format.REGULAR, self._mode, *self._owner, size=file.seek(0, 2), mtime_ns=time_ns)
+        tree.root.inner[self._file_name or name or UNNAMED] = ArchiveFile(entry, file, 0)
         return Files(tree)
 
 

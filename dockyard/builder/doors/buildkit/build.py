@@ -85,6 +85,8 @@ class Build:
         self.job.closing.append(self.client.close)
         self.entitlements = entitlements
         self.built: dict[str, Built] = {}
+        self.vertices: dict[tuple[str, int], Vertex] = {}  # what its definitions of LLB have become
+        self.inputs: dict[str, wire.Definition] = {}  # what the client has given the frontend
         self.returned: asyncio.Future[dict[str, Built]] = asyncio.get_running_loop().create_future()
         self.began = time.time()
         self.ended = 0.0
@@ -152,7 +154,7 @@ class Build:
             text = await self._file_of_result(inputs[DOCKERFILE_INPUT], self.file_name)
             main: Callable[[], Vertex] = lambda: inputs.get("context", inputs[DOCKERFILE_INPUT]).vertex  # noqa: E731
         else:
-            text, main = await self._given_definition(options)
+            text, main = await self._given_definition(options, inputs)
         if includes(text):
             folder = posixpath.dirname(self.file_name)
             text = await whole(text, lambda path: self._fragment(posixpath.join(folder, path), options))
@@ -177,7 +179,9 @@ class Build:
             raise InvalidParameter(f"failed to read dockerfile: open {path}: no such file or directory")
         return found[path].decode(errors="replace")
 
-    async def _given_definition(self, options: Mapping[str, str]) -> tuple[str, Callable[[], Vertex]]:
+    async def _given_definition(
+        self, options: Mapping[str, str], inputs: Mapping[str, Built]
+    ) -> tuple[str, Callable[[], Vertex]]:
         context_name = options.get("contextkey", "context")
         address = options.get(context_name, "")
         file_name = options.get("filename", "Dockerfile")
@@ -198,6 +202,8 @@ class Build:
             ignored = found.get(own_ignore)
             part("transferring dockerfile:", len(content), len(content), True)
         self.text = content
+        if context_name in inputs:
+            return content.decode(errors="replace"), lambda: inputs[context_name].vertex
         if remote is not None:
             return content.decode(errors="replace"), lambda: remote
         async with self.job.shown("[internal] load .dockerignore") as part:

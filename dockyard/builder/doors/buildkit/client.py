@@ -51,7 +51,13 @@ class SessionClient:
         return await session.files(name, paths)
 
     async def directory(
-        self, name: str, *, follow: Sequence[str], excludes: Sequence[str], told: Callable[[int], None]
+        self,
+        name: str,
+        *,
+        follow: Sequence[str],
+        excludes: Sequence[str],
+        told: Callable[[int], None],
+        includes: Sequence[str] = (),
     ) -> ArchiveTree:
         session = await self._serving(name)
         return await session.directory(
@@ -59,6 +65,7 @@ class SessionClient:
             name,
             follow=follow,
             excludes=excludes,
+            includes=includes,
             told=told,
             closing=self.closing.append,
             beside=self._beside,

@@ -22,7 +22,7 @@ from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.history import History
-from dockyard.builder.doors.buildkit.llb import Translation
+from dockyard.builder.doors.buildkit.llb.translation import Translation
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.sending import stat_of
@@ -36,7 +36,6 @@ from dockyard.builder.trees import File
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile.dockerignore import match
 from dockyard.engine.images.documents import encode_config
-from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.grpc import status
 from dockyard.grpc.calls import Method, Methods, request_of
@@ -185,8 +184,6 @@ class Control:
         return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
 
     async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
-        if request.HasField("definition") and request.definition.ops:
-            raise InvalidParameter("only Dockerfiles are built here, not LLB definitions")
         exporters = [(exporter.type, dict(exporter.attrs)) for exporter in request.exporters]
         if not exporters and request.exporter:
             exporters = [(request.exporter, dict(request.exporter_attrs))]
@@ -194,7 +191,17 @@ class Control:
         if any(cache.type == "inline" for cache in caches):
             exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
         caches = [cache for cache in caches if cache.type != "inline"]
-        return await self.run_build(build, request.frontend, exporters, caches)
+        check_wishes(build.options, caches)
+        build.inputs = dict(request.frontend_inputs)
+        if request.frontend:
+            inputs = {name: await self._defined(build, one) for name, one in request.frontend_inputs.items()}
+            found = await build.convert(request.frontend, build.options, inputs)
+        elif request.HasField("definition"):
+            built = await self._defined(build, request.definition)
+            found = {built.platform: built}
+        else:
+            found = await build.returned
+        return await self.finish(build, found, exporters, caches)
 
     async def run_build(
         self,
@@ -203,9 +210,17 @@ class Control:
         exporters: Sequence[tuple[str, Mapping[str, str]]],
         caches: Sequence[CacheExport] = (),
     ) -> dict[str, str]:
-        """Build what the frontend makes of the build's options, or what the client returns; what it is to be told."""
-        check_wishes(build.options, caches)
-        found = await build.convert(frontend, build.options, {}) if frontend else await build.returned
+        """Build what the frontend makes of the build's options; what the client is to be told."""
+        return await self.finish(build, await build.convert(frontend, build.options, {}), exporters, caches)
+
+    async def finish(
+        self,
+        build: Build,
+        found: Mapping[str, Built],
+        exporters: Sequence[tuple[str, Mapping[str, str]]],
+        caches: Sequence[CacheExport] = (),
+    ) -> dict[str, str]:
+        """Do what the results need, and export them; what the client is to be told."""
         for built in found.values():
             build.job.announce(built.vertex)
         for built in found.values():
@@ -368,6 +383,8 @@ class Control:
                 return wire.SolveResponse(result=wire.Result(ref=wire.Ref(), metadata=told)).SerializeToString()
             if request.HasField("definition") and request.definition.ops:
                 built = await self._defined(build, request.definition)
+                if request.evaluate:
+                    await build.job.rootfs(built.vertex)
                 return wire.SolveResponse(result=wire.Result(ref=build.remember(built))).SerializeToString()
             inputs = {name: await self._defined(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(frontend, options, inputs)
@@ -401,7 +418,9 @@ class Control:
 
         wanted = name_in(definition) if len(definition.ops) == 2 else None
         found = result(wanted) if wanted is not None else None
-        return found if found is not None else await Translation(definition, build.job, result).built()
+        if found is not None:
+            return found
+        return await Translation(definition, build.job, result, build.vertices, build.entitlements).built()
 
     @asynccontextmanager
     async def _look(self, stream: Stream, ref: str, path: str) -> AsyncIterator[File]:
@@ -457,7 +476,8 @@ class Control:
         return b""
 
     async def _inputs(self, stream: Stream, message: bytes) -> bytes:
-        return wire.InputsResponse().SerializeToString()
+        build = await self._build_of(stream)
+        return wire.InputsResponse(definitions=build.inputs).SerializeToString()
 
     async def _evaluate(self, stream: Stream, message: bytes) -> bytes:
         build = await self._build_of(stream)

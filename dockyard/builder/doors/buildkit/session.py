@@ -70,6 +70,7 @@ class Session:
         *,
         follow: Sequence[str] = (),
         excludes: Sequence[str] = (),
+        includes: Sequence[str] = (),
         told: Callable[[int], None] = lambda size: None,
         closing: Callable[[Callable[[], object]], None],
         beside: Callable[..., None],
@@ -79,7 +80,7 @@ class Session:
         context = store.open(f"{name}:{self.shared_key or self.id}")
         closing(lambda: store.close(context))
         receiver = Receiver(context, told)
-        await self._receive(receiver, name, follow, excludes)
+        await self._receive(receiver, name, follow, excludes, includes)
         context.listing = receiver.listing()
         kept = receiver.kept()
         if kept is not context.known and kept != context.known:
@@ -94,8 +95,16 @@ class Session:
             beside(save())
         return receiver.tree
 
-    async def _receive(self, receiver: Receiver, name: str, follow: Sequence[str], excludes: Sequence[str]) -> None:
+    async def _receive(
+        self,
+        receiver: Receiver,
+        name: str,
+        follow: Sequence[str],
+        excludes: Sequence[str],
+        includes: Sequence[str] = (),
+    ) -> None:
         metadata: dict[str, str | Sequence[str]] = {"dir-name": name}
+        _put(metadata, "include-patterns", includes)
         _put(metadata, "exclude-patterns", excludes)
         _put(metadata, "followpaths", follow)
         call = Call(self.connection, DIFF_COPY, metadata)

@@ -24,7 +24,13 @@ class SentBefore:
         return {path: b"".join(file.read()) for path, file in found.items() if file is not None and not file.directory}
 
     async def directory(
-        self, name: str, *, follow: Sequence[str], excludes: Sequence[str], told: Callable[[int], None]
+        self,
+        name: str,
+        *,
+        follow: Sequence[str],
+        excludes: Sequence[str],
+        told: Callable[[int], None],
+        includes: Sequence[str] = (),
     ) -> ArchiveTree:
         return self._context
 

@@ -1,0 +1,1 @@
+"""LLB: graphs of low-level steps, as clients put them together themselves."""
