@@ -173,7 +173,7 @@ async def git_archive(
 ) -> tuple[BinaryIO, str]:
     """The files at a git address as a nameless tar archive, those of submodules too, and the commit; by the host's git.
 
-    With `keep_git` those of git itself too, unless the address says so; `commit`: what has to be checked out, "" for
+    With `keep_git`, or where the address says so, those of git itself too; `commit`: what has to be checked out, "" for
     anything; `authorization`: the HTTP header of that name for the repository's server. Raises InvalidParameter.
     """
     try:
@@ -204,8 +204,7 @@ async def git_archive(
                 top = await asyncio.to_thread(git_source.top, clone, source.directory)
             except ValueError as error:
                 raise InvalidParameter(str(error)) from None
-            kept = keep_git if source.keep_git is None else source.keep_git
-            return await _packed(top, folder, keep_git=kept), head
+            return await _packed(top, folder, keep_git=keep_git or bool(source.keep_git)), head
     except TimeoutError:
         raise Unavailable(f"cannot fetch {source.repository}: it has not ended for {bounds.whole:.0f} s") from None
     finally:

@@ -100,7 +100,7 @@ def excluding(sources: list[Source], patterns: Sequence[str]) -> list[Source]:
     found = []
     for source in sources:
         if source.file.directory:
-            found.append(replace(source, file=Selected(source.file, rules)))
+            found.append(replace(source, file=Selected(source.file, rules), identity=""))
         elif not rules.excludes(posixpath.basename(source.name)):
             found.append(source)
     return found
@@ -187,7 +187,8 @@ def source_checksum(sources: list[Source], *, owners: bool) -> str:
     facts: list[object] = []
     for source in sources:
         name = "" if source.file.directory else posixpath.basename(source.name)
-        fact = (name, source.unpack, source.file.directory, checksum(source.file, owners=owners))
+        digest = source.identity or checksum(source.file, owners=owners)
+        fact = (name, source.unpack, source.file.directory, digest)
         above = [(place, folder.entry.mode, folder.entry.uid, folder.entry.gid) for place, folder in source.above]
         facts.append((*fact, source.place, above) if source.place else fact)
     if not sources:

@@ -103,7 +103,8 @@ class Copy(Vertex):
         for source in self.order.sources:
             if source.input not in trees:
                 trees[source.input] = await self._tree(work, inputs[source.input], stack)
-            found += await asyncio.to_thread(_find, trees[source.input], source, self.order)
+            sources = await asyncio.to_thread(_find, trees[source.input], source, self.order)
+            found += _identified(sources, inputs[source.input])
         try:
             found = excluding(found, self.order.excludes)
         except BadPattern as error:
@@ -154,6 +155,13 @@ def _digests(sources: list[Source]) -> dict[str, str]:
             if isinstance(file, ArchiveFile) and file.digest is not None:
                 found[f"file {posixpath.normpath(posixpath.join(source.name, place))}"] = file.digest.hex()[:12]
     return found
+
+
+def _identified(sources: list[Source], result: Result) -> list[Source]:
+    """Those that are all that a context is, known by what that is known by."""
+    if not isinstance(result, Files) or not result.identity:
+        return sources
+    return [replace(one, identity=result.identity) if one.file is result.tree.root else one for one in sources]
 
 
 def _find(tree: Tree, source: From, order: CopyOrder) -> list[Source]:

@@ -39,7 +39,8 @@ ROOT = Entry("", tar_format.DIRECTORY, 0o755)
 class Source:
     """One file or directory to copy; `name` is what it is called, `unpack`: it may be an archive to unpack.
 
-    `place`: where below the destination it goes, `above`: the directories on the way there, as they are to be.
+    `place`: where below the destination it goes, `above`: the directories on the way there, as they are to be;
+    `identity`: what tells it from others, if its contents do not.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     unpack: bool = False
     place: str = ""
     above: tuple[tuple[str, File], ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

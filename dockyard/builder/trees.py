@@ -133,9 +133,12 @@ def members(archive: BinaryIO) -> Iterator[ArchiveFile]:
 class ArchiveTree:
     """The files of an uncompressed tar archive in a seekable file, which stays open as long as the tree is used."""
 
-    def __init__(self, archive: BinaryIO | None = None) -> None:
-        """Index `archive`; without one the tree begins empty. Raises InvalidParameter when it is no tar."""
-        self._root = _new_directory()
+    def __init__(self, archive: BinaryIO | None = None, root: ArchiveFile | None = None) -> None:
+        """Index `archive`; without one the tree begins empty, or is what is below `root`, a directory of another one.
+
+        Raises InvalidParameter when it is no tar.
+        """
+        self._root = root or _new_directory()
         if archive is not None:
             self._index(archive)
 

@@ -6,6 +6,7 @@ import os
 import re
 from typing import NamedTuple
 
+_SWITCHES = ("keep-git-dir", "submodules")
 _GIT = re.compile(r"git://|git@|ssh://|github\.com/|https?://[^?#]*\.git(?:[?#].*)?$")
 
 
@@ -38,31 +39,39 @@ def parse(url: str) -> GitSource:
     repository, mark, query = place.partition("?")
     if repository.startswith("github.com/"):
         repository = f"https://{repository}"
-    commit, keep_git, submodules = "", None, True
-    for name, value in _fields(query) if mark else ():
-        if name in ("ref", "tag", "branch"):
-            wanted = {"tag": "refs/tags/", "branch": "refs/heads/"}.get(name, "") + value
-            reference = _agreed("ref", reference, wanted)
+    asked = _fields(query) if mark else {}
+    for name, value in asked.items():
+        if name == "ref":
+            reference = _agreed("ref", reference, value)
         elif name == "subdir":
             directory = _agreed("subdir", directory, value)
-        elif name in ("commit", "checksum"):
-            commit = _agreed("checksum", commit, value)
-        elif name == "keep-git-dir":
-            keep_git = _switch(name, value)
-        elif name == "submodules":
-            submodules = _switch(name, value)
-        else:
-            raise ValueError(f'unexpected query "{name}"')
+    if "tag" in asked and "branch" in asked:
+        raise ValueError("branch conflicts with tag")
+    for name, prefix in (("tag", "refs/tags/"), ("branch", "refs/heads/")):
+        if name in asked:
+            reference = _agreed("ref", reference, prefix + asked[name].removeprefix(prefix))
+    commit = asked.get("commit", asked.get("checksum", ""))
+    keep_git = _switch("keep-git-dir", asked["keep-git-dir"]) if "keep-git-dir" in asked else None
+    submodules = _switch("submodules", asked.get("submodules", ""))
     for part in (repository, reference, commit):
         if part.startswith("-"):
             raise ValueError(f"invalid git reference: {part}")
     return GitSource(repository, reference, directory.lstrip("/"), commit, keep_git, submodules)
 
 
-def _fields(query: str) -> list[tuple[str, str]]:
+def _fields(query: str) -> dict[str, str]:
     from urllib.parse import parse_qsl
 
-    return parse_qsl(query, keep_blank_values=True)
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in ("ref", "tag", "branch", "commit", "checksum", "subdir", *_SWITCHES):
+            raise ValueError(f'unexpected query "{name}"')
+        if name in found:
+            raise ValueError(f'query "{name}" has multiple values')
+        if not value and name not in _SWITCHES:
+            raise ValueError(f'query "{name}" has no value')
+        found[name] = value
+    return found
 
 
 def _agreed(what: str, said: str, wanted: str) -> str:
@@ -72,9 +81,11 @@ def _agreed(what: str, said: str, wanted: str) -> str:
 
 
 def _switch(name: str, value: str) -> bool:
-    if value.lower() not in ("", "1", "t", "true", "0", "f", "false"):
-        raise ValueError(f'invalid {name} value: "{value}"')
-    return value.lower() in ("", "1", "t", "true")
+    if value in ("", "1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise ValueError(f'invalid {name} value: "{value}"')
 
 
 def top(clone: str | os.PathLike[str], directory: str) -> str:

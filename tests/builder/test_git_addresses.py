@@ -14,6 +14,8 @@ import pytest
 from dockyard.builder import context
 from dockyard.dockerfile import git_source
 from dockyard.errors import InvalidParameter
+from tests.buildkit_client import Client
+from tests.engine_process import EngineProcess
 
 
 class _Silent(SimpleHTTPRequestHandler):
@@ -94,6 +96,9 @@ async def test_refs_folders_and_submodules(repository: tuple[str, Path], tmp_pat
         ("#nowhere", "repository does not contain ref nowhere"),
         ("?tag=v1&commit=0123456", "expected checksum to match 0123456, got"),
         ("?tag=v1#other", 'ref conflicts: "other" vs "refs/tags/v1"'),
+        ("?tag=v1&tag=v2", 'query "tag" has multiple values'),
+        ("?tag=v1&branch=other", "branch conflicts with tag"),
+        ("?ref=", 'query "ref" has no value'),
         ("?what=1", 'unexpected query "what"'),
         ("?submodules=maybe", "invalid submodules value"),
     ],
@@ -114,3 +119,44 @@ def test_a_login_goes_to_the_repositorys_server_alone() -> None:
     assert settings["GIT_CONFIG_VALUE_0"] == "Authorization: basic abc"
     assert context.git_header("git@host:a.git", "basic abc") == {}
     assert context.git_header("https://host/a.git", "basic\nX: y") == {}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=44) as process:
+        yield process
+
+
+async def test_a_context_can_be_a_folder_of_one_from_elsewhere_and_keep_what_git_has(
+    engine: EngineProcess, repository: tuple[str, Path], tmp_path: Path
+) -> None:
+    client = Client(engine.socket, tmp_path, key=str(tmp_path))
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /d/\nRUN cat /d/file; echo; ls -A /d\n")
+    asked = {"context": repository[0], "dockerfilekey": "dockerfile"}
+    built = await client.build({**asked, "contextsubdir": "folder"})
+    assert built.image
+    assert built.log == b"within\nfile\n"
+    built = await client.build({**asked, "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1"})
+    assert built.image
+    assert set(built.log.decode().split()) >= {".git", "folder", "sub"}
+    missing = await client.build({**asked, "contextsubdir": "nowhere"})
+    assert missing.failure is not None
+    assert "nowhere: not found" in missing.failure.message
+
+
+async def test_a_repository_that_is_added_with_what_git_has_is_known_by_its_commit(
+    engine: EngineProcess, repository: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, folder = repository
+    client = Client(engine.socket, tmp_path, key=str(tmp_path))
+    commit = git(folder, "rev-parse v1")
+    for flags in ("", f"--checksum={commit} "):
+        text = f"FROM busybox\nADD --keep-git-dir {flags}{url}#v1 /d\nRUN cat /d/.git/HEAD\n"
+        (tmp_path / "Dockerfile").write_text(text)
+        built = await client.build()
+        assert built.image
+    assert built.cached("RUN cat")
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nADD --keep-git-dir=false {url}?keep-git-dir=true /d\n")
+    refused = await client.build()
+    assert refused.failure is not None
+    assert refused.failure.message == "inconsistent keep-git-dir configuration"

@@ -14,7 +14,7 @@ from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.layout import layout_image
 from dockyard.builder.sources.local import LocalDirectory
-from dockyard.builder.sources.remote import Download, Repository
+from dockyard.builder.sources.remote import Download, Inside, Repository
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.dockerignore import BadPattern, IgnoreRules
 from dockyard.errors import InvalidParameter
@@ -56,7 +56,7 @@ class ContextResolver:
 
     def as_base(self, vertex: Vertex) -> Vertex:
         """A named context as what a stage begins with: files of a directory or an address as a layer."""
-        if not isinstance(vertex, LocalDirectory | Repository | Download):
+        if not isinstance(vertex, LocalDirectory | Repository | Download | Inside):
             return vertex
         self.want(vertex, "/")
         return Selection(vertex, ".")

@@ -13,7 +13,7 @@ from dockyard.dockerfile import git_source
 from dockyard.dockerfile.file_mode import parse_mode
 from dockyard.dockerfile.image_config import cleaned
 from dockyard.dockerfile.instructions import Copy
-from dockyard.dockerfile.substitution import document_expansion
+from dockyard.dockerfile.substitution import document_expansion, go_quoted
 from dockyard.errors import InvalidParameter
 
 
@@ -61,8 +61,10 @@ async def plan_copy(
     checksum = checked_checksum(digest, words)
     inputs, sources, plain = [base], list[From](), list[str]()
     for word in words:
-        if step.word == "ADD" and git_source.is_git(word):
-            inputs.append(Repository(word, word, keep_git=bool(step.keep_git), commit=checksum))
+        if git_source.is_git(word) and not word.startswith("github.com/"):
+            if step.word == "COPY":
+                raise InvalidParameter("source can't be a git ref for COPY")
+            inputs.append(_repository(word, step, checksum))
             sources.append(From(len(inputs) - 1, (".",), fetched=True))
         elif re.match(r"https?://", word):
             if step.word == "COPY":
@@ -93,6 +95,19 @@ async def plan_copy(
         inputs[0] = Scratch()
         order = replace(order, linked=True)
     return CopyPlan(inputs, order, words, destination, base)
+
+
+def _repository(url: str, step: Copy, commit: str) -> Repository:
+    """What ADD takes from a git address. Raises InvalidParameter where that says another thing than a flag."""
+    try:
+        said = git_source.parse(url)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    if step.keep_git is not None and said.keep_git not in (None, step.keep_git):
+        raise InvalidParameter("inconsistent keep-git-dir configuration")
+    if commit and said.commit and commit != said.commit:
+        raise InvalidParameter(f"checksum mismatch {go_quoted(commit)} != {go_quoted(said.commit)}")
+    return Repository(url, url, keep_git=bool(step.keep_git), commit=commit)
 
 
 def _place(destination: str, folder: str) -> str:

@@ -23,7 +23,7 @@ from dockyard.builder.graph.request import Line
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.memory import Document
-from dockyard.builder.sources.remote import Download, RemoteContext, Repository
+from dockyard.builder.sources.remote import Download, Inside, RemoteContext, Repository
 from dockyard.builder.stages import Stage
 from dockyard.dockerfile.checks import Findings
 from dockyard.dockerfile.image_config import Configuring, cleaned, ports_of
@@ -314,7 +314,7 @@ class Steps:
             vertex = await self._conversion.source(mount.stage, self._state.stage)
         else:
             vertex = self._conversion.contexts.main()
-        if isinstance(vertex, LocalDirectory | Download | RemoteContext | Repository):
+        if isinstance(vertex, LocalDirectory | Download | RemoteContext | Repository | Inside):
             self._conversion.contexts.want(vertex, place)
             vertex = Selection(vertex, place.lstrip("/") or ".")
             inputs.append(vertex)

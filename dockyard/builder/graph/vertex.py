@@ -41,9 +41,13 @@ def _top(diff_ids: tuple[str, ...]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files that are no layers (yet): a context, what a URL or a git repository leads to."""
+    """Files that are no layers (yet): a context, what a URL or a git repository leads to.
+
+    `identity`: what tells all of them from others where their contents do not, "" where they do.
+    """
 
     tree: ArchiveTree
+    identity: str = ""
 
 
 Result = Rootfs | Files

@@ -16,6 +16,7 @@ from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.trees import ArchiveFile, ArchiveTree
 from dockyard.content import tar_format
 from dockyard.content.tar_format import Entry
+from dockyard.dockerfile import git_source
 from dockyard.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
@@ -128,7 +129,35 @@ class Repository(Vertex):
             authorization=await _authorization(work.job.client, self.url),
         )
         work.job.closing.append(archive.close)
-        return Files(await asyncio.to_thread(ArchiveTree, archive))
+        return Files(await asyncio.to_thread(ArchiveTree, archive), self._identity())
+
+    def _identity(self) -> str:
+        """The commit and what was asked of it, where git's own files are among what was: no two clones are the same."""
+        asked = git_source.parse(self.url)
+        if not (self.keep_git or asked.keep_git):
+            return ""
+        return repr(("git", self.found, asked.directory, asked.submodules))
+
+
+class Inside(Vertex):
+    """A directory of a context from elsewhere, as a context."""
+
+    hidden = True
+
+    def __init__(self, context: Vertex, directory: str) -> None:
+        super().__init__(f"[internal] {directory} of {context.name}", (context,))
+        self.directory = directory
+
+    def definition(self) -> str:
+        return self.directory
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        files = inputs[0]
+        assert isinstance(files, Files)
+        found = files.tree.find(self.directory.strip("/"))
+        if found is None or not found.directory:
+            raise InvalidParameter(f"failed to solve: {self.directory}: not found")
+        return Files(ArchiveTree(root=found), files.identity and f"{files.identity} {self.directory}")
 
 
 async def _authorization(client: ClientSide, url: str) -> str:

@@ -30,7 +30,7 @@ from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Files, Vertex
 from dockyard.builder.sources.local import LocalDirectory
-from dockyard.builder.sources.remote import RemoteContext, Repository
+from dockyard.builder.sources.remote import Inside, RemoteContext, Repository
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dockyard.builder")
 
 DOCKERFILE_INPUT = "dockerfile"  # an input in which the Dockerfile is, and the context if there is no other
+KEEP_GIT = "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 UPLOAD = "http://buildkit-session/"  # where buildx says that it has what is on its standard input
 
 
@@ -186,11 +187,11 @@ class Build:
         address = options.get(context_name, "")
         file_name = options.get("filename", "Dockerfile")
         self.file_name = file_name
-        remote = self._remote(address)
+        remote = self._remote(address, options)
         if remote is not None and "dockerfilekey" not in options:
             self.remote = remote
             text = await self._file_of(remote, file_name)
-            return text, lambda: remote
+            return text, _below(remote, options)
         directory = options.get("dockerfilekey", "dockerfile")
         ignored: bytes | None = None
         async with self.job.shown(f"[internal] load build definition from {file_name}", self.digest) as part:
@@ -205,7 +206,7 @@ class Build:
         if context_name in inputs:
             return content.decode(errors="replace"), lambda: inputs[context_name].vertex
         if remote is not None:
-            return content.decode(errors="replace"), lambda: remote
+            return content.decode(errors="replace"), _below(remote, options)
         async with self.job.shown("[internal] load .dockerignore") as part:
             if ignored is None:
                 ignored = (await self.client.files(context_name, [".dockerignore"])).get(".dockerignore", b"")
@@ -216,10 +217,11 @@ class Build:
             "[internal] load build context", self.client, context_name, excludes=excludes
         )
 
-    def _remote(self, address: str) -> Vertex | None:
+    def _remote(self, address: str, options: Mapping[str, str]) -> Vertex | None:
         """The context at an address; None for a directory of the client's."""
         if git_source.is_git(address):
-            return Repository(f"[internal] load git source {address}", address)
+            keep = options.get(KEEP_GIT, "") in ("1", "t", "T", "true", "TRUE", "True")
+            return Repository(f"[internal] load git source {address}", address, keep_git=keep)
         if address.startswith(UPLOAD):
             return RemoteContext(
                 "[internal] load remote build context", self.client, address, address.removeprefix(UPLOAD)
@@ -249,3 +251,10 @@ class Build:
         self.progress.end()
         if not self.returned.done():
             self.returned.cancel()
+
+
+def _below(remote: Vertex, options: Mapping[str, str]) -> Callable[[], Vertex]:
+    """The context in one from elsewhere: all of it, or a directory."""
+    directory = options.get("contextsubdir", "")
+    context = Inside(remote, directory) if directory else remote
+    return lambda: context
