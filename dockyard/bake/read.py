@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dockyard.bake import compose_file, json_syntax, syntax, tree
@@ -60,8 +60,13 @@ class Project:
 
     # -- what is wanted
 
-    def plan(self, wanted: Sequence[str], overrides: Sequence[str]) -> Plan:
-        """What the words of the command line name, with `--set`. Raises BakeError."""
+    def plan(
+        self, wanted: Sequence[str], overrides: Sequence[str], located: Callable[[Target], None] = lambda target: None
+    ) -> Plan:
+        """What the words of the command line name, with `--set`. Raises BakeError.
+
+        `located` has the contexts of a target mean what they mean where the files are from.
+        """
         names = list(
             dict.fromkeys(found for one in wanted for found in self._matching(one.replace(".", "_"), groups=True))
         )
@@ -83,6 +88,7 @@ class Project:
         for name in list(targets):
             self._link(name, targets, changes, [], linked)
         for one in targets.values():
+            located(one)
             settled(one)
         return Plan(targets, groups, linked)
 
@@ -215,7 +221,7 @@ def settled(target: Target) -> None:
     if context == "-" or target["dockerfile"] == "-":
         what = "context" if context == "-" else "dockerfile"
         raise BakeError(f"{what} from stdin not allowed in bake")
-    if not remote(context):
+    if not remote(context) and "://" not in context.removeprefix("cwd://"):
         target["context"] = cleaned(context.removeprefix("cwd://"))
     for secret in target.get("secret", []):
         path = secret.get("src") or (

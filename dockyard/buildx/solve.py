@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -31,6 +31,7 @@ BUILD_ID = "buildkit-controlapi-buildid"
 FRONTEND = "dockerfile.v0"
 UPLOADED = "http://buildkit-session/"
 
+Ask = Callable[[str, bytes], Awaitable[bytes]]  # a method of the gateway, and its message
 Show = Callable[[wire.StatusResponse], None]
 
 
@@ -65,10 +66,11 @@ async def solve(
     show: Show,
     handed_on: Callable[[wire.Result], None] | None = None,
     more: Mapping[str, Method] | None = None,
+    look: Callable[[Ask], Awaitable[object]] | None = None,
 ) -> Solved:
     """Build; progress goes to `show`. `handed_on` gets the result as soon as others can build with it.
 
-    `more`: what the session serves besides.
+    `more`: what the session serves besides. `look`: what is done with the gateway instead of building a Dockerfile.
 
     Raises BuildFailed, InvalidRequest, APIError, Unreachable.
     """
@@ -81,7 +83,7 @@ async def solve(
         await connect(engine, "/grpc", control)
         try:
             async with session.open(engine):
-                solved = await _Drive(control, session, request, show, handed_on).run()
+                solved = await _Drive(control, session, request, show, handed_on, look).run()
             stores.finish(solved.told)
             return solved
         except CallFailed as failure:
@@ -127,7 +129,9 @@ class _Drive:
         request: BuildRequest,
         show: Show,
         handed_on: Callable[[wire.Result], None] | None,
+        look: Callable[[Ask], Awaitable[object]] | None,
     ) -> None:
+        self._only = look
         self._control = control
         self._session = session
         self._request = request
@@ -178,6 +182,23 @@ class _Drive:
     async def _convert(self) -> None:
         """Have the Dockerfile solved, and hand the result back, to be exported."""
         about = {BUILD_ID: self._solved.ref}
+
+        async def ask(method: str, message: bytes) -> bytes:
+            return await call(self._control, f"{BRIDGE}{method}", message, about)
+
+        returned = wire.ReturnRequest()
+        try:
+            if self._only is not None:
+                await self._only(ask)
+            else:
+                returned.result.CopyFrom(await self._dockerfile(ask))
+        except CallFailed as failure:
+            # Solve fails with it, and so the build has one end
+            returned.error.CopyFrom(_status(failure))
+        await ask("Return", returned.SerializeToString())
+
+    async def _dockerfile(self, ask: Ask) -> wire.Result:
+        """What the Dockerfile leads to. Raises CallFailed."""
         options = dict(self._request.options)
         if self._request.cache_imports:
             imports = [{"Type": kind, "Attrs": attributes} for kind, attributes in self._request.cache_imports]
@@ -189,19 +210,12 @@ class _Drive:
             allow_result_return=True,
             allow_result_array_ref=True,
         )
-        returned = wire.ReturnRequest()
-        try:
-            answer = await call(self._control, f"{BRIDGE}Solve", message.SerializeToString(), about)
-            result = wire.SolveResponse.FromString(answer).result
-            if "requestid" in options:
-                self._solved.answers = dict(result.metadata)
-            elif self._handed_on is not None:
-                self._handed_on(result)
-            returned.result.CopyFrom(result)
-        except CallFailed as failure:
-            # Solve fails with it, and so the build has one end
-            returned.error.CopyFrom(_status(failure))
-        await call(self._control, f"{BRIDGE}Return", returned.SerializeToString(), about)
+        result = wire.SolveResponse.FromString(await ask("Solve", message.SerializeToString())).result
+        if "requestid" in options:
+            self._solved.answers = dict(result.metadata)
+        elif self._handed_on is not None:
+            self._handed_on(result)
+        return result
 
     async def _look(self) -> None:
         watching = Call(self._control, f"{CONTROL}Status", {})

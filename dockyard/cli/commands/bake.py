@@ -11,15 +11,16 @@ from dockyard.cli.usage import usage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dockyard.bake.read import File, Plan
+    from dockyard.cli.commands.bake_remote import Remote
     from dockyard.cli.session import Session
     from dockyard.cli.usage import Flags
 
 
 @usage(
     """
-dockyard bake [OPTIONS] [TARGET...]
+dockyard bake [OPTIONS] [URL [CMD_URL]] [TARGET...]
 
-Build from a file
+Build from a file, here or at a git or HTTP address
 
 Options:
       --allow stringArray          Allow what is privileged: network.host, security.insecure, fs=PATH
@@ -49,14 +50,16 @@ def bake(session: Session, flags: Flags) -> int:
     if flags.on("print") and flags.given("list"):
         raise Failure("ERROR: --print and --list are mutually exclusive")
     try:
-        project = Project(_files(flags), _builtin(), os.environ)
+        words, remote, here = _addresses(flags)
+        project = Project(_files(session, flags, remote), {**_builtin(), "BAKE_CMD_CONTEXT": here}, os.environ)
         if flags.given("list"):
             kind, _, form = flags.text("list").removeprefix("type=").partition(",")
             if kind not in ("targets", "variables"):
                 raise BakeError(f"invalid list type {kind}")
             sys.stdout.write(list_text(project, kind, as_json=form == "format=json"))
             return 0
-        plan = project.plan(flags.arguments or ["default"], _overrides(flags))
+        located = (remote.locate,) if remote is not None else ()
+        plan = project.plan(words or ["default"], _overrides(flags), *located)
     except BakeError as error:
         raise Failure(f"ERROR: {error}") from None
     _date(plan)
@@ -65,7 +68,20 @@ def bake(session: Session, flags: Flags) -> int:
         return 0
     from dockyard.cli.commands.bake_build import build_all
 
-    return build_all(session, flags, plan)
+    return build_all(session, flags, plan, remote)
+
+
+def _addresses(flags: Flags) -> tuple[list[str], Remote | None, str]:
+    """(the targets, what the first word is if it is an address, the second such word or this folder)."""
+    from dockyard.bake.read import remote
+
+    words = list(flags.arguments)
+    if not words or not remote(words[0]):
+        return words, None, "cwd://"
+    from dockyard.cli.commands.bake_remote import Remote
+
+    found = Remote(words.pop(0))
+    return words, found, words.pop(0) if words and remote(words[0]) else "cwd://"
 
 
 def _builtin() -> dict[str, str]:
@@ -73,18 +89,27 @@ def _builtin() -> dict[str, str]:
 
     machine = platform.machine()
     name = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}.get(machine, machine)
-    return {"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": f"linux/{name}"}
+    return {"BAKE_LOCAL_PLATFORM": f"linux/{name}"}
 
 
-def _files(flags: Flags) -> list[File]:
-    """The files with their text. Raises Failure."""
+def _files(session: Session, flags: Flags, remote: Remote | None) -> list[File]:
+    """The files with their text: those at an address, and ours, which `cwd://` tells of then. Raises Failure."""
     from dockyard.bake.read import default_files
 
     names = flags.all("file")
     if not names and os.environ.get("BUILDX_BAKE_FILE"):
         names = os.environ["BUILDX_BAKE_FILE"].split(os.environ.get("BUILDX_BAKE_PATH_SEPARATOR", os.pathsep))
-    found = []
-    for name in names or default_files():
+    found: list[File] = []
+    if remote is not None:
+        from dockyard.cli.commands.build_graph import mode_of
+
+        there = [name for name in names if not name.startswith("cwd://")]
+        if there or not names:
+            found = remote.files(session, there, mode_of(flags))
+        names = [name for name in names if name.startswith("cwd://")]
+    else:
+        names = names or default_files()
+    for name in (name.removeprefix("cwd://") for name in names):
         try:
             if name == "-":
                 found.append((name, sys.stdin.read()))

@@ -7,6 +7,7 @@ import sys
 
 from dockyard.cli import values
 from dockyard.cli.commands import build_graph
+from dockyard.cli.commands.bake_remote import PART
 from dockyard.cli.errors import Failure
 
 TYPE_CHECKING = False
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from dockyard.bake.read import Plan
     from dockyard.buildx.request import BuildRequest
     from dockyard.buildx.solve import Solved
+    from dockyard.cli.commands.bake_remote import Remote
     from dockyard.cli.session import Session
     from dockyard.cli.usage import Flags
 
     Target = dict[str, Any]
 
 
-def build_all(session: Session, flags: Flags, plan: Plan) -> int:
-    """Build the targets of a plan. Raises Failure."""
+def build_all(session: Session, flags: Flags, plan: Plan, source: Remote | None) -> int:
+    """Build the targets of a plan, which is of the address `source` if it is given. Raises Failure."""
     import tempfile
 
     from dockyard.buildx.request import InvalidRequest
@@ -36,7 +38,7 @@ def build_all(session: Session, flags: Flags, plan: Plan) -> int:
     with tempfile.TemporaryDirectory(prefix="dockyard-bake") as folder:
         try:
             requests = {
-                name: _request(session, name, target, os.path.join(folder, name))
+                name: _request(session, name, target, os.path.join(folder, name), source)
                 for name, target in plan.targets.items()
             }
             solved = build_graph.solve_all(session, requests, _links(plan), mode, debug=build_graph.debugged(flags))
@@ -58,7 +60,7 @@ def _links(plan: Plan) -> dict[str, dict[str, str]]:
     }
 
 
-def _request(session: Session, name: str, target: Target, folder: str) -> BuildRequest:
+def _request(session: Session, name: str, target: Target, folder: str, source: Remote | None) -> BuildRequest:
     from dockyard.buildx import request as asked
 
     made = asked.BuildRequest(
@@ -70,7 +72,11 @@ def _request(session: Session, name: str, target: Target, folder: str) -> BuildR
         entitlements=list(target.get("entitlements", [])),
     )
     _options(session, target, made.options)
-    own = {context: value for context, value in target.get("contexts", {}).items() if not value.startswith("target:")}
+    own = {
+        context: value
+        for context, value in target.get("contexts", {}).items()
+        if not value.startswith(("target:", PART))
+    }
     asked.contexts(made, {context: value.removeprefix("cwd://") for context, value in own.items()})
     made.options.update(asked.attestations([_csv(entry) for entry in target.get("attest", [])], "", ""))
     made.cache_imports = asked.caches([_csv(entry) for entry in target.get("cache-from", [])])
@@ -84,7 +90,10 @@ def _request(session: Session, name: str, target: Target, folder: str) -> BuildR
         from dockyard.buildx.answers import Question
 
         made.options["requestid"] = Question(call).request_id
-    _context(target, made, folder)
+    if source is not None:
+        source.take_part(target, made)
+    if not target["context"].startswith(PART):
+        _context(target, made, folder)
     return made
 
 
@@ -188,7 +197,7 @@ def _read(target: Target) -> list[str]:
     ]
     found = [path for path in found if not path.startswith("target:")]
     dockerfile = target["dockerfile"].removeprefix("cwd://")
-    if not remote(target["context"]) and not target.get("dockerfile-inline"):
+    if not remote(target["context"]) and not target["context"].startswith(PART) and not target.get("dockerfile-inline"):
         found.append(os.path.join(target["context"], dockerfile))
     found += [secret["src"] for secret in target.get("secret", []) if secret.get("src")]
     found += [path for agent in target.get("ssh", []) for path in agent.get("paths", [])]
