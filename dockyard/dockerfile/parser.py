@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dockyard.dockerfile.substitution import go_quoted, heredoc_name, heredoc_words, split_words
-from dockyard.errors import InvalidParameter
+from dockyard.errors import DockyardError, InvalidParameter
 
 # The words that start an instruction, in the order in which an error lists them.
 INSTRUCTIONS = (
@@ -38,6 +38,24 @@ class AtLine(InvalidParameter):
         super().__init__(message)
         self.line = line
         self.end = end
+
+
+def at_line(error: DockyardError, line: int, end: int) -> DockyardError:
+    """An error with the lines at which it has come up, unless it has some."""
+    if isinstance(error, AtLine):
+        return error
+    if isinstance(error, InvalidParameter):
+        return AtLine(str(error), line, end)
+    error.__dict__.setdefault("lines", (line, end))
+    return error
+
+
+def lines_of(error: Exception) -> tuple[int, int]:
+    """The lines of a Dockerfile at which an error has come up; 0 for none."""
+    if isinstance(error, AtLine):
+        return error.line, error.end
+    found: tuple[int, int] = error.__dict__.get("lines", (0, 0))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

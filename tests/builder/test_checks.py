@@ -121,3 +121,10 @@ def test_every_rule_has_its_page_but_one() -> None:
     pages = {rule: Violation(rule, "", 1).url for rule in DESCRIPTIONS}
     assert pages["JSONArgsRecommended"] == "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
     assert [rule for rule, page in pages.items() if not page] == ["InvalidBaseImagePlatform"]
+
+
+async def test_a_base_for_another_platform_is_told_of(engine: EngineProcess, client: Client) -> None:
+    (client.directories["context"] / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    assert (await client.build({"platform": "linux/s390x"}, names="localhost:1/other:1")).image
+    assert await found(client, "FROM localhost:1/other:1") == [("InvalidBaseImagePlatform", 1)]
+    assert await found(client, "FROM --platform=linux/s390x localhost:1/other:1 AS s390x") == []

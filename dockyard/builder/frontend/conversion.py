@@ -26,7 +26,7 @@ from dockyard.dockerfile import instructions
 from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.checks import CheckOptions, Findings, Violation, default_arguments, options_of
 from dockyard.dockerfile.instructions import Command, Copy, Instruction
-from dockyard.dockerfile.parser import AtLine
+from dockyard.dockerfile.parser import AtLine, at_line
 from dockyard.dockerfile.substitution import expand, expansion, go_quoted
 from dockyard.dockerfile.suggestions import suggestion
 from dockyard.errors import DockyardError, InvalidParameter
@@ -45,7 +45,7 @@ class Conversion:
         self.job = job
         self.request = request
         self.contexts = contexts
-        self.images = ImageResolver(job, pull=request.pull, several=request.several_platforms)
+        self.images = ImageResolver(job, pull=request.pull, several=request.several_platforms, exact=True)
         self._file = dockerfile.Dockerfile()
         self._plan = Plan([], [])
         self._arguments = Arguments({}, {})
@@ -120,10 +120,8 @@ class Conversion:
     async def _located(self, line: int, end: int, work: Awaitable[StageBuild]) -> StageBuild:
         try:
             return await work
-        except AtLine:
-            raise
-        except InvalidParameter as error:
-            raise AtLine(str(error), line, end) from error
+        except DockyardError as error:
+            raise at_line(error, line, end) from error.__cause__
 
     def _base(self, stage: Stage) -> tuple[str, str]:
         """What FROM and its --platform name, variables replaced. Raises AtLine."""
@@ -183,10 +181,8 @@ class Conversion:
     async def _do(steps: Steps, step: Instruction, line: int, end: int) -> None:
         try:
             await steps.do(step, line, end)
-        except AtLine:
-            raise
-        except InvalidParameter as error:
-            raise AtLine(str(error), line, end) from error
+        except DockyardError as error:
+            raise at_line(error, line, end) from error.__cause__
 
     async def _begin(self, stage: Stage) -> StageBuild:
         name, platform = self._bases[stage.index]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
 from dockyard.engine.images.image import Image
-from dockyard.errors import NotFound
-from dockyard.oci.manifest import parse_platform
+from dockyard.errors import DockyardError, NotFound
+from dockyard.oci.manifest import host, parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -40,16 +40,24 @@ class ImageResolver:
     """Resolves the images of one build, each once."""
 
     def __init__(
-        self, job: Job, *, pull: bool, several: bool = False, told: Callable[[dict[str, Any]], None] | None = None
+        self,
+        job: Job,
+        *,
+        pull: bool,
+        several: bool = False,
+        exact: bool = False,
+        told: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """`several`: the build is for several platforms, so that it is told for which one something is done.
 
+        `exact`: where none is asked for, a name means an image for this host, not whatever it last stood for.
         `told` is given a pull's messages as the API has them, beside what the job's progress is told.
         """
         self._told = told
         self._job = job
         self._pull = pull
         self._several = several
+        self._exact = exact
         self._known: dict[tuple[str, str], Image] = {}
         self._fetched: set[str] = set()  # images of which layers came only now
 
@@ -85,10 +93,23 @@ class ImageResolver:
         wanted = parse_platform(platform) if platform else None
         if not self._pull:
             try:
-                return images.platforms.choose(name, wanted)
+                return images.platforms.choose(name, wanted or (host() if self._exact else None))
             except NotFound:
                 pass
+        try:
+            return await self._pulled(name, reference, platform, part)
+        except DockyardError:
+            if not self._exact or self._pull or wanted is not None:
+                raise
+            try:  # what is here for another platform is better than nothing; the checks tell of it
+                return images.platforms.choose(name, None)
+            except NotFound:
+                pass
+            raise
 
+    async def _pulled(self, name: str, reference: Reference, platform: str, part: Any) -> Image:
+        images = self._job.solver.images
+        wanted = parse_platform(platform) if platform else None
         fetched = False
 
         def progress(message: dict[str, Any]) -> None:

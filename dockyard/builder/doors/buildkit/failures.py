@@ -11,7 +11,6 @@ from dockyard import errors
 from dockyard.builder.graph.solver import StepFailed
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import parser
-from dockyard.dockerfile.parser import AtLine
 from dockyard.grpc import status
 from dockyard.grpc.status import CallFailed
 
@@ -44,9 +43,8 @@ def explain(error: Exception) -> CallFailed:
 def of_build(error: Exception, build: Build) -> CallFailed:
     """The same, with what is known of the place in the Dockerfile."""
     failure = explain(error)
-    line, end, details = 0, 0, []
-    if isinstance(error, AtLine):
-        line, end = error.line, error.end
+    line, end = parser.lines_of(error)
+    details = []
     if isinstance(error, StepFailed):
         line = error.vertex.line
         details.append(_detail("errdefs.Vertex+json", {"digest": error.vertex.digest}))

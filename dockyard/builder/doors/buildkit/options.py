@@ -10,6 +10,7 @@ import msgspec
 
 from dockyard.builder.attributes import flag
 from dockyard.builder.graph.request import BuildRequest, Built
+from dockyard.dockerfile.parser import AtLine
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
 from dockyard.oci.manifest import normalized, parse_platform
@@ -34,9 +35,8 @@ def check_syntax(text: str) -> None:
     """Raise InvalidParameter when the Dockerfile's `# syntax=` names a frontend that is not ours."""
     found = re.match(r"(?:\ufeff)?(?:#!.*\n)?\s*(?:#|//)\s*syntax\s*=\s*(\S+)", text, re.IGNORECASE)
     if found is not None and not _OURS.match(found[1]):
-        raise InvalidParameter(
-            f"frontend image {found[1]} is not run here: docker/dockerfile is built in, in any version"
-        )
+        message = f"frontend image {found[1]} is not run here: docker/dockerfile is built in, in any version"
+        raise AtLine(message, text.count("\n", 0, found.start(1)) + 1)
 
 
 class CacheEntry(msgspec.Struct, rename="pascal"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dockyard.builder.doors.buildkit.options import LINT
 from dockyard.builder.doors.buildkit.outline import Outline, location, outline_text, targets_text
-from dockyard.dockerfile.parser import AtLine
+from dockyard.dockerfile.parser import lines_of
 from dockyard.errors import DockyardError, InvalidParameter
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[st
         if not build.text:  # there is nothing to tell of
             raise
         error = {"message": str(failure), "location": {}}
-        if isinstance(failure, AtLine):
-            error["location"] = location(failure.line, failure.end)
+        line, end = lines_of(failure)
+        if line:
+            error["location"] = location(line, end)
     warnings = [
         {
             "ruleName": one.rule,
