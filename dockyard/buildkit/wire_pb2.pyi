@@ -410,7 +410,7 @@ class HistoryEvent(_message.Message):
     def __init__(self, type: _Optional[int] = ..., record: _Optional[_Union[HistoryRecord, _Mapping]] = ...) -> None: ...
 
 class HistoryRecord(_message.Message):
-    __slots__ = ("ref", "frontend", "frontend_attrs", "exporters", "error", "created_at", "completed_at", "logs", "exporter_response", "result", "results", "generation", "pinned", "cached_steps", "total_steps", "completed_steps", "warnings")
+    __slots__ = ("ref", "frontend", "frontend_attrs", "exporters", "error", "created_at", "completed_at", "logs", "exporter_response", "result", "results", "generation", "trace", "pinned", "cached_steps", "total_steps", "completed_steps", "external_error", "warnings")
     class FrontendAttrsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -444,10 +444,12 @@ class HistoryRecord(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     CACHED_STEPS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_ERROR_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     ref: str
     frontend: str
@@ -461,12 +463,14 @@ class HistoryRecord(_message.Message):
     result: ResultInfo
     results: _containers.MessageMap[str, ResultInfo]
     generation: int
+    trace: Descriptor
     pinned: bool
     cached_steps: int
     total_steps: int
     completed_steps: int
+    external_error: Descriptor
     warnings: int
-    def __init__(self, ref: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., error: _Optional[_Union[RpcStatus, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logs: _Optional[_Union[Descriptor, _Mapping]] = ..., exporter_response: _Optional[_Mapping[str, str]] = ..., result: _Optional[_Union[ResultInfo, _Mapping]] = ..., results: _Optional[_Mapping[str, ResultInfo]] = ..., generation: _Optional[int] = ..., pinned: bool = ..., cached_steps: _Optional[int] = ..., total_steps: _Optional[int] = ..., completed_steps: _Optional[int] = ..., warnings: _Optional[int] = ...) -> None: ...
+    def __init__(self, ref: _Optional[str] = ..., frontend: _Optional[str] = ..., frontend_attrs: _Optional[_Mapping[str, str]] = ..., exporters: _Optional[_Iterable[_Union[Exporter, _Mapping]]] = ..., error: _Optional[_Union[RpcStatus, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logs: _Optional[_Union[Descriptor, _Mapping]] = ..., exporter_response: _Optional[_Mapping[str, str]] = ..., result: _Optional[_Union[ResultInfo, _Mapping]] = ..., results: _Optional[_Mapping[str, ResultInfo]] = ..., generation: _Optional[int] = ..., trace: _Optional[_Union[Descriptor, _Mapping]] = ..., pinned: bool = ..., cached_steps: _Optional[int] = ..., total_steps: _Optional[int] = ..., completed_steps: _Optional[int] = ..., external_error: _Optional[_Union[Descriptor, _Mapping]] = ..., warnings: _Optional[int] = ...) -> None: ...
 
 class Descriptor(_message.Message):
     __slots__ = ("media_type", "digest", "size", "annotations")
@@ -960,7 +964,7 @@ class PongResponse(_message.Message):
     def __init__(self, frontend: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., llb: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
 
 class SolveRequest(_message.Message):
-    __slots__ = ("definition", "frontend", "frontend_opt", "allow_result_return", "allow_result_array_ref", "cache_imports", "frontend_inputs", "evaluate")
+    __slots__ = ("definition", "frontend", "frontend_opt", "allow_result_return", "allow_result_array_ref", "cache_imports", "frontend_inputs", "evaluate", "source_policies")
     class FrontendOptEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -983,6 +987,7 @@ class SolveRequest(_message.Message):
     CACHE_IMPORTS_FIELD_NUMBER: _ClassVar[int]
     FRONTEND_INPUTS_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICIES_FIELD_NUMBER: _ClassVar[int]
     definition: Definition
     frontend: str
     frontend_opt: _containers.ScalarMap[str, str]
@@ -991,7 +996,8 @@ class SolveRequest(_message.Message):
     cache_imports: _containers.RepeatedCompositeFieldContainer[CacheEntry]
     frontend_inputs: _containers.MessageMap[str, Definition]
     evaluate: bool
-    def __init__(self, definition: _Optional[_Union[Definition, _Mapping]] = ..., frontend: _Optional[str] = ..., frontend_opt: _Optional[_Mapping[str, str]] = ..., allow_result_return: bool = ..., allow_result_array_ref: bool = ..., cache_imports: _Optional[_Iterable[_Union[CacheEntry, _Mapping]]] = ..., frontend_inputs: _Optional[_Mapping[str, Definition]] = ..., evaluate: bool = ...) -> None: ...
+    source_policies: _containers.RepeatedCompositeFieldContainer[SourcePolicy]
+    def __init__(self, definition: _Optional[_Union[Definition, _Mapping]] = ..., frontend: _Optional[str] = ..., frontend_opt: _Optional[_Mapping[str, str]] = ..., allow_result_return: bool = ..., allow_result_array_ref: bool = ..., cache_imports: _Optional[_Iterable[_Union[CacheEntry, _Mapping]]] = ..., frontend_inputs: _Optional[_Mapping[str, Definition]] = ..., evaluate: bool = ..., source_policies: _Optional[_Iterable[_Union[SourcePolicy, _Mapping]]] = ...) -> None: ...
 
 class SolveResponse(_message.Message):
     __slots__ = ("ref", "result")
@@ -1123,14 +1129,16 @@ class EvaluateRequest(_message.Message):
     def __init__(self, ref: _Optional[str] = ...) -> None: ...
 
 class ResolveImageConfigRequest(_message.Message):
-    __slots__ = ("ref", "platform", "resolve_mode")
+    __slots__ = ("ref", "platform", "resolve_mode", "source_policies")
     REF_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_MODE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICIES_FIELD_NUMBER: _ClassVar[int]
     ref: str
     platform: Platform
     resolve_mode: str
-    def __init__(self, ref: _Optional[str] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ..., resolve_mode: _Optional[str] = ...) -> None: ...
+    source_policies: _containers.RepeatedCompositeFieldContainer[SourcePolicy]
+    def __init__(self, ref: _Optional[str] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ..., resolve_mode: _Optional[str] = ..., source_policies: _Optional[_Iterable[_Union[SourcePolicy, _Mapping]]] = ...) -> None: ...
 
 class ResolveImageConfigResponse(_message.Message):
     __slots__ = ("digest", "config", "ref")
@@ -1141,6 +1149,34 @@ class ResolveImageConfigResponse(_message.Message):
     config: bytes
     ref: str
     def __init__(self, digest: _Optional[str] = ..., config: _Optional[bytes] = ..., ref: _Optional[str] = ...) -> None: ...
+
+class ResolveSourceRequest(_message.Message):
+    __slots__ = ("source", "platform", "resolve_mode", "source_policies")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_MODE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICIES_FIELD_NUMBER: _ClassVar[int]
+    source: SourceOp
+    platform: Platform
+    resolve_mode: str
+    source_policies: _containers.RepeatedCompositeFieldContainer[SourcePolicy]
+    def __init__(self, source: _Optional[_Union[SourceOp, _Mapping]] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ..., resolve_mode: _Optional[str] = ..., source_policies: _Optional[_Iterable[_Union[SourcePolicy, _Mapping]]] = ...) -> None: ...
+
+class ResolveSourceResponse(_message.Message):
+    __slots__ = ("source", "image")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    source: SourceOp
+    image: SourceImage
+    def __init__(self, source: _Optional[_Union[SourceOp, _Mapping]] = ..., image: _Optional[_Union[SourceImage, _Mapping]] = ...) -> None: ...
+
+class SourceImage(_message.Message):
+    __slots__ = ("digest", "config")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    config: bytes
+    def __init__(self, digest: _Optional[str] = ..., config: _Optional[bytes] = ...) -> None: ...
 
 class Stat(_message.Message):
     __slots__ = ("path", "mode", "uid", "gid", "size", "mod_time", "linkname", "devmajor", "devminor", "xattrs")

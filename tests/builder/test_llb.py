@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from dockyard.builder.doors.buildkit.policies import policy_of
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.errors import InvalidParameter
 from dockyard.grpc.calls import call
 from dockyard.grpc.connection import Connection
 from dockyard.grpc.status import CallFailed
@@ -268,3 +270,70 @@ async def test_a_definition_in_a_circle_and_one_without_an_end_are_refused(clien
             await build.solve(graph.ending((f"sha256:{'0' * 64}", 0)))
         with pytest.raises(CallFailed, match="has no output 9"):
             await build.solve(graph.ending((one[0], 9)))
+
+
+def rule(action: int, pattern: str, instead: str = "") -> wire.SourceRule:
+    made = wire.SourceRule(action=action, selector=wire.SourceSelector(identifier=pattern))
+    if instead:
+        made.updates.identifier = instead
+    return made
+
+
+ALLOW, DENY, CONVERT = range(3)
+LIBRARY = "docker-image://docker.io/library/"
+
+
+async def test_a_policy_denies_sources_and_puts_others_in_their_place(client: Client, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("of the other\n")
+    client.directories["other"] = other
+    (client.directories["context"] / "file").write_text("its own\n")
+    graph = Graph()
+    mine = graph.files(None, copied("/file", "/", 0), extra=(graph.source("local://context"),))
+    image = graph.run(graph.source("docker-image://docker.io/library/none:1"), "echo $PATH > /said")
+    rules = [
+        rule(DENY, "*"),
+        rule(ALLOW, f"{LIBRARY}busybox:*"),
+        rule(ALLOW, "local://other"),
+        rule(CONVERT, "local://context", "local://other"),
+        rule(CONVERT, f"{LIBRARY}none:*", f"{LIBRARY}busybox:latest"),
+    ]
+    dockerfile = "FROM none:1 AS one\nCOPY file /f\nRUN grep other /f\n"
+    (client.directories["context"] / "Dockerfile").write_text(dockerfile)
+    async with gateway(client, source_policy=wire.SourcePolicy(rules=rules)) as build:
+        assert await build.read(await build.solve(graph.ending(mine)), "file") == "of the other\n"
+        assert "/bin" in await build.read(await build.solve(graph.ending((image, 0))), "said")
+        asked = wire.ResolveImageConfigRequest(ref="none:2").SerializeToString()
+        answer = wire.ResolveImageConfigResponse.FromString(await build.ask("ResolveImageConfig", asked))
+        assert answer.ref == "docker.io/library/busybox:latest"
+        assert b'"architecture"' in answer.config
+        asked = wire.SolveRequest(frontend="dockerfile.v0", evaluate=True).SerializeToString()
+        assert wire.SolveResponse.FromString(await build.ask("Solve", asked)).result.ref.id
+        denied = graph.source("https://example.com/x")
+        with pytest.raises(CallFailed, match=r'source "https://example\.com/x" denied by policy'):
+            await build.solve(graph.ending(graph.files(None, copied("/x", "/", 0), extra=(denied,))))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([rule(CONVERT, "a*", "ab$1")], "too many operations"),
+        ([rule(CONVERT, "a")], "missing destination for convert rule"),
+        ([rule(DENY, "**")], "invalid wildcard"),
+        ([wire.SourceRule(action=DENY, selector=wire.SourceSelector(identifier="(", match_type=2))], "invalid regex"),
+    ],
+)
+def test_policies_that_make_no_sense_are_refused(given: list[wire.SourceRule], said: str) -> None:
+    with pytest.raises(InvalidParameter, match=said):
+        policy_of([wire.SourcePolicy(rules=given)]).applied("a", {})
+
+
+def test_what_a_pattern_has_found_is_in_what_is_taken_instead() -> None:
+    selector = wire.SourceSelector(identifier=r"^https://([a-z]+)\.org/(?P<rest>.*)$", match_type=2)
+    updates = wire.SourceUpdate(identifier="https://mirror/$1/${rest}$$", attrs={"http.checksum": "sha256:1"})
+    policy = policy_of([wire.SourcePolicy(rules=[wire.SourceRule(action=CONVERT, selector=selector, updates=updates)])])
+    assert policy.applied("https://a.org/b", {"x": "y"}) == (
+        "https://mirror/a/b$",
+        {"x": "y", "http.checksum": "sha256:1"},
+    )

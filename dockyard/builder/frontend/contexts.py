@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 from dockyard.builder.files import Selection
 from dockyard.builder.graph.request import BuildRequest, Line
 from dockyard.builder.graph.vertex import Scratch, Vertex
+from dockyard.builder.source_policy import IMAGE
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.layout import layout_image
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, Inside, Repository
 from dockyard.dockerfile import git_source
 from dockyard.dockerfile.dockerignore import BadPattern, IgnoreRules
+from dockyard.engine.images.documents import decode_config, encode_config
 from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, ImageConfig
+from dockyard.oci.manifest import host, normalized, parse_platform
+from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Job
@@ -63,7 +67,9 @@ class ContextResolver:
 
     async def named(self, name: str, images: ImageResolver, request: BuildRequest) -> Named | None:
         """What the client says that `name` stands for, if anything. Raises InvalidParameter."""
-        value = request.contexts.get(name) or request.contexts.get(_full(name))
+        known = f"{name}::{normalized(parse_platform(request.platform)) if request.platform else host()}"
+        known = known if known in request.contexts else name if name in request.contexts else _full(name)
+        value = request.contexts.get(known)
         if value is None or name.lower() in ("scratch", "context"):
             return None
         kind, _, rest = value.partition(":")
@@ -71,6 +77,9 @@ class ContextResolver:
             wanted = rest.removeprefix("//")
             if wanted == "scratch":
                 return Named(Scratch())
+            other = await self._instead(wanted)
+            if other is not None:
+                return Named(other)
             image = await images.resolve(wanted, request.platform)
             return Named(images.files(wanted, image, shown=f"[context {name}] {wanted}"), image.config)
         if kind == "oci-layout":
@@ -80,6 +89,9 @@ class ContextResolver:
             built = request.inputs.get(rest)
             if built is None:
                 raise InvalidParameter(f"invalid input {rest} for {name}")
+            said = request.input_configs.get(known)
+            if said is not None and said != encode_config(built.config):
+                return Named(built.vertex, decode_config(said))
             return Named(built.vertex, built.config, list(built.history))
         if kind == "local":
             if rest not in self._locals:
@@ -90,6 +102,14 @@ class ContextResolver:
         if re.match(r"https?://", value):
             return Named(Download(f"[context {name}] {value}", value))
         raise InvalidParameter(f"unsupported context source {kind} for {name}")
+
+    async def _instead(self, name: str) -> Vertex | None:
+        """What the client's policy has in the place of an image that is none itself."""
+        job = self._job
+        if not job.policy or job.open_source is None:
+            return None
+        source = job.policy.applied(f"{IMAGE}{Reference.parse(name).or_latest().full()}", {})
+        return None if source[0].startswith(IMAGE) else await job.open_source(*source)
 
     async def _local(self, name: str, directory: str) -> Vertex:
         async with self._job.shown(f"[context {name}] load .dockerignore"):

@@ -15,8 +15,8 @@ class BuildRequest:
     """One Dockerfile and how to build it.
 
     `no_cache`: stages whose steps are done anew, [] for all of them, None for none. `contexts`: named contexts, such
-    as {"alpine": "docker-image://alpine:3"}. `epoch`: what images are said to be made at, UNIX s. `network`: of
-    every RUN that names none.
+    as {"alpine": "docker-image://alpine:3"}; `input_configs`: what those are to say as images that are inputs.
+    `epoch`: what images are said to be made at, UNIX s. `network`: of every RUN that names none.
     """
 
     dockerfile: str
@@ -29,6 +29,7 @@ class BuildRequest:
     no_cache: Sequence[str] | None = None
     contexts: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Built] = field(default_factory=dict)
+    input_configs: Mapping[str, bytes] = field(default_factory=dict)
     pull: bool = False
     network: str = ""
     hostname: str = ""

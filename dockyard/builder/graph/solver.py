@@ -25,6 +25,7 @@ from dockyard.builder.cache.records import StepCache, StepRow
 from dockyard.builder.copying import SourceNotFound
 from dockyard.builder.graph.progress import Output, Part, Progress, Step, now
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
+from dockyard.builder.source_policy import SourceDenied, SourcePolicy
 from dockyard.builder.trees import DirectoryTree
 from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.images.layer_store import EMPTY, Layer, LayerStore, chains_of
@@ -220,6 +221,9 @@ class Job:
         self.client = client
         self.progress = progress
         self.explain = False
+        self.policy = SourcePolicy()
+        # what makes a step of a source that a policy has put in another one's place
+        self.open_source: Callable[[str, Mapping[str, str]], Awaitable[Vertex]] | None = None
         # steps that caches tell of which this build has named, and how to get layers that those have
         self.imported: dict[str, ImportedStep] = {}
         self.remote_layers: dict[str, Callable[[], AsyncIterator[bytes]]] = {}
@@ -323,6 +327,8 @@ class Job:
         return True
 
     async def _solve(self, vertex: Vertex) -> Result:
+        if self.policy and (other := await self._instead(vertex)) is not None:
+            return await self._solve(other)
         inputs = await self._inputs(vertex)
         key = vertex.key(inputs)
         found = None if vertex.ignore_cache or not key else self._cached(vertex, key, inputs)
@@ -335,6 +341,21 @@ class Job:
             self._step(vertex, cached=not vertex.fresh, started=moment, completed=now())
             return result
         return await self._watched(vertex, lambda started: self._make(vertex, key, inputs, started))
+
+    async def _instead(self, vertex: Vertex) -> Vertex | None:
+        """What the client's policy puts in the place of a source; None for the source itself. Raises StepFailed."""
+        source = vertex.source()
+        if source is None:
+            return None
+        try:
+            found = self.policy.applied(*source)
+            if found == source:
+                return None
+            if self.open_source is None:
+                raise SourceDenied(f'source "{found[0]}" cannot be opened')
+            return await self.open_source(*found)
+        except DockyardError as error:
+            raise StepFailed(vertex, error) from error
 
     async def _inputs(self, vertex: Vertex) -> list[Result]:
         waiting = [asyncio.ensure_future(self.result(other)) for other in vertex.inputs]

@@ -85,6 +85,10 @@ class Vertex:
         """Have clients know it by a digest of theirs."""
         self._digest = digest
 
+    def source(self) -> tuple[str, dict[str, str]] | None:
+        """What it takes from outside of the build: an identifier as LLB has it, and attributes. None for nothing."""
+        return None
+
     def definition(self) -> str:
         """What the step does, but for its inputs."""
         return ""

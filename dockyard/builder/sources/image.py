@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
+from dockyard.builder.source_policy import IMAGE, SourceDenied
 from dockyard.engine.images.image import Image
 from dockyard.errors import DockyardError, NotFound
 from dockyard.oci.manifest import host, parse_platform
@@ -65,10 +66,11 @@ class ImageResolver:
         """The image called `name` for `platform` ("": this host's). Raises NotFound, Unauthorized, Unavailable."""
         found = self._known.get((name, platform))
         if found is None:
-            reference = Reference.parse(name).or_latest()
+            taken = self._allowed(name)
+            reference = Reference.parse(taken).or_latest()
             where = f"{platform} " if self._several and platform else ""
             async with self._job.shown(f"[{where}internal] load metadata for {reference.full()}") as part:
-                found = await self._find(name, reference, platform, part)
+                found = await self._find(taken, reference, platform, part)
             if found.chain_id is not None:
                 self._job.hold(found.chain_id)
             self._known[name, platform] = found
@@ -77,7 +79,7 @@ class ImageResolver:
 
     def files(self, name: str, image: Image, *, shown: str = "", line: int = 0) -> ImageFiles:
         """The files of an image that was resolved as `name`, as a step."""
-        reference = Reference.parse(name).or_latest()
+        reference = Reference.parse(self._allowed(name)).or_latest()
         names = self._job.solver.images.names
         row = names.row(reference)
         target = reference.digest or (row.target if row is not None else "")
@@ -87,6 +89,16 @@ class ImageResolver:
         made = ImageFiles(shown or f"FROM {reference.full()}", image, reference=reference, target=target, line=line)
         made.fresh = image.id in self._fetched
         return made
+
+    def _allowed(self, name: str) -> str:
+        """The image to take, if the client's policy has none of another kind. Raises SourceDenied."""
+        policy = self._job.policy
+        if not policy:
+            return name
+        identifier, _ = policy.applied(f"{IMAGE}{Reference.parse(name).or_latest().full()}", {})
+        if not identifier.startswith(IMAGE):
+            raise SourceDenied(f"could not resolve image due to policy: {name} is {identifier}, which is none")
+        return identifier.removeprefix(IMAGE)
 
     async def _find(self, name: str, reference: Reference, platform: str, part: Any) -> Image:
         images = self._job.solver.images

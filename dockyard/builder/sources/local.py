@@ -37,6 +37,9 @@ class LocalDirectory(Vertex):
         self._follow: set[str] = set()
         self._whole = False
 
+    def source(self) -> tuple[str, dict[str, str]]:
+        return f"local://{self.directory}", {}
+
     def definition(self) -> str:
         return repr((self.directory, self.includes)) if self.includes else self.directory
 

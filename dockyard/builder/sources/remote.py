@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -52,6 +53,9 @@ class Download(Vertex):
         self._owner = owner
         self.found = ""  # the digest of what was there, hexadecimal
 
+    def source(self) -> tuple[str, dict[str, str]]:
+        return self.url, {"http.checksum": self.checksum} if self.checksum else {}
+
     def definition(self) -> str:
         return repr((self.url, self.checksum))
 
@@ -80,6 +84,9 @@ class RemoteContext(Vertex):
         self._upload = upload
         self.alone = False  # it was a Dockerfile and no archive
         self.found = ""  # the digest of what was behind the URL, hexadecimal
+
+    def source(self) -> tuple[str, dict[str, str]] | None:
+        return (self.url, {}) if self._upload is None else None
 
     def definition(self) -> str:
         return self.url
@@ -116,6 +123,10 @@ class Repository(Vertex):
         self.keep_git = keep_git
         self.commit = commit
         self.found = ""  # the commit that was checked out
+
+    def source(self) -> tuple[str, dict[str, str]]:
+        place = re.sub(r"^\w+://|^git@(?=[^/]+:)", "", self.url).replace(":", "/", 1 if "://" not in self.url else 0)
+        return f"git://{place}", {"git.fullurl": self.url.partition("#")[0]}
 
     def definition(self) -> str:
         return repr((self.url, self.keep_git, self.commit))

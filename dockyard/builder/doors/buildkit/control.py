@@ -22,8 +22,11 @@ from dockyard.builder.doors.buildkit.definitions import name_in
 from dockyard.builder.doors.buildkit.exports import check_wishes, export_all
 from dockyard.builder.doors.buildkit.failures import explain, of_build
 from dockyard.builder.doors.buildkit.history import History
+from dockyard.builder.doors.buildkit.llb.resolving import resolved
+from dockyard.builder.doors.buildkit.llb.sources import Sources
 from dockyard.builder.doors.buildkit.llb.translation import Translation
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
+from dockyard.builder.doors.buildkit.policies import policy_of
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
@@ -31,6 +34,7 @@ from dockyard.builder.doors.buildkit.subrequests import answer
 from dockyard.builder.exec.emulation import emulated, native
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
+from dockyard.builder.source_policy import IMAGE, SourcePolicy
 from dockyard.builder.sources.contexts import ContextStore
 from dockyard.builder.trees import File
 from dockyard.buildkit import wire_pb2 as wire
@@ -43,6 +47,7 @@ from dockyard.grpc.connection import Connection, Stream, StreamReset
 from dockyard.grpc.status import CallFailed
 from dockyard.grpc.tunnel import Tunnel
 from dockyard.oci.manifest import parse_platform
+from dockyard.oci.reference import Reference
 from dockyard.version import VERSION
 
 log = logging.getLogger("dockyard.builder")
@@ -59,7 +64,7 @@ KEPT_BUILDS = 50
 FRONTEND_CAPABILITIES = (
     "solve.base solve.inlinereturn resolveimage resolveimage.resolvemode readfile return returnmap readdir statfile "
     "importcaches proto.refarray reference.output frontend.inputs gateway.solve.metadata frontend.caps "
-    "gateway.solve.evaluate gateway.evaluate gateway.warnings"
+    "gateway.solve.evaluate gateway.evaluate gateway.warnings source.metaresolver"
 ).split()
 LLB_CAPABILITIES = (
     "source.image source.image.resolvemode source.local source.local.unique source.local.sessionid "
@@ -102,6 +107,8 @@ class Control:
             f"{BRIDGE}Ping": self._ping,
             f"{BRIDGE}Solve": self._convert,
             f"{BRIDGE}Return": self._return,
+            f"{BRIDGE}ResolveImageConfig": self._resolve_image,
+            f"{BRIDGE}ResolveSourceMeta": self._resolve_source,
             f"{BRIDGE}Inputs": self._inputs,
             f"{BRIDGE}Evaluate": self._evaluate,
             f"{BRIDGE}ReadFile": self._read_file,
@@ -157,6 +164,8 @@ class Control:
         options = dict(request.frontend_attrs)
         build = Build(self, request.ref, request.session, options, list(request.entitlements))
         build.internal = request.internal
+        build.job.policy = policy_of([request.source_policy])
+        build.job.open_source = Sources(build.job, lambda name: None).open
         self._builds[request.ref] = build
         async with self._changed:
             self._changed.notify_all()
@@ -382,7 +391,8 @@ class Control:
                 told = await answer(build, options, frontend)
                 return wire.SolveResponse(result=wire.Result(ref=wire.Ref(), metadata=told)).SerializeToString()
             if request.HasField("definition") and request.definition.ops:
-                built = await self._defined(build, request.definition)
+                policy = policy_of(request.source_policies)
+                built = await self._defined(build, request.definition, policy)
                 if request.evaluate:
                     await build.job.rootfs(built.vertex)
                 return wire.SolveResponse(result=wire.Result(ref=build.remember(built))).SerializeToString()
@@ -405,7 +415,7 @@ class Control:
             result.metadata["refs.platforms"] = _platforms(found)
         return wire.SolveResponse(result=result).SerializeToString()
 
-    async def _defined(self, build: Build, definition: wire.Definition) -> Built:
+    async def _defined(self, build: Build, definition: wire.Definition, policy: SourcePolicy | None = None) -> Built:
         """What a definition means: the result of a build, or what it describes. Raises InvalidParameter."""
 
         def result(name: str) -> Built | None:
@@ -420,7 +430,8 @@ class Control:
         found = result(wanted) if wanted is not None else None
         if found is not None:
             return found
-        return await Translation(definition, build.job, result, build.vertices, build.entitlements).built()
+        made = build.vertices if not policy else {}
+        return await Translation(definition, build.job, result, made, build.entitlements, policy).built()
 
     @asynccontextmanager
     async def _look(self, stream: Stream, ref: str, path: str) -> AsyncIterator[File]:
@@ -474,6 +485,23 @@ class Control:
         found = {platform: build.built[ref.id] for platform, ref in refs.items() if ref.id in build.built}
         build.returned.set_result(found)
         return b""
+
+    async def _resolve_image(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.ResolveImageConfigRequest.FromString(message)
+        build = await self._build_of(stream)
+        policy = policy_of(request.source_policies)
+        asked = f"{IMAGE}{Reference.parse(request.ref).or_latest().full()}"
+        found = await resolved(build, asked, {}, request.platform, request.resolve_mode, policy)
+        return wire.ResolveImageConfigResponse(
+            digest=found.image.digest, config=found.image.config, ref=found.source.identifier.removeprefix(IMAGE)
+        ).SerializeToString()
+
+    async def _resolve_source(self, stream: Stream, message: bytes) -> bytes:
+        request = wire.ResolveSourceRequest.FromString(message)
+        build, source = await self._build_of(stream), request.source
+        policy = policy_of(request.source_policies)
+        asked = (source.identifier, dict(source.attrs), request.platform, request.resolve_mode)
+        return (await resolved(build, *asked, policy)).SerializeToString()
 
     async def _inputs(self, stream: Stream, message: bytes) -> bytes:
         build = await self._build_of(stream)

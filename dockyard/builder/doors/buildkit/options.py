@@ -96,6 +96,7 @@ def request_of(
         no_cache=None if no_cache is None else [name for name in no_cache.split(",") if name],
         contexts=_prefixed(options, "context:"),
         inputs=inputs,
+        input_configs=_input_configs(options),
         pull=options.get("image-resolve-mode") == "pull",
         network=_network(options, entitlements),
         hostname=options.get("build-arg:BUILDKIT_SANDBOX_HOSTNAME", "") or options.get("hostname", ""),
@@ -106,6 +107,19 @@ def request_of(
         check=options.get("build-arg:BUILDKIT_DOCKERFILE_CHECK", ""),
         all_stages=options.get("requestid") == LINT and not options.get("target"),
     )
+
+
+def _input_configs(options: Mapping[str, str]) -> dict[str, bytes]:
+    """What the images are to say that contexts of a client's own making are. Raises InvalidParameter."""
+    found = {}
+    for name, text in _prefixed(options, "input-metadata:").items():
+        try:
+            config = msgspec.json.decode(text, type=dict[str, bytes]).get("containerimage.config")
+        except msgspec.DecodeError as error:
+            raise InvalidParameter(f"failed to unmarshal metadata for {name}: {error}") from None
+        if config is not None:
+            found[name] = config
+    return found
 
 
 def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dockyard.builder.doors.buildkit.definitions import SCHEME
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.source_policy import SourcePolicy
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.layout import layout_image
 from dockyard.builder.sources.local import LocalDirectory
@@ -20,15 +21,21 @@ from dockyard.errors import InvalidParameter
 class Sources:
     """The sources of one definition."""
 
-    def __init__(self, job: Job, result: Callable[[str], Built | None]) -> None:
-        """`result`: what a client means by the name of a result that it was given."""
+    def __init__(self, job: Job, result: Callable[[str], Built | None], policy: SourcePolicy | None = None) -> None:
+        """`result`: what a client means by the name of a result that it was given. `policy`: besides the job's."""
         self._job = job
+        self._policy = job.policy if policy is None else policy.together(job.policy)
         self._result = result
         self._images = {pull: ImageResolver(job, pull=pull) for pull in (False, True)}
 
     async def vertex(self, op: wire.Op, name: str) -> Vertex:
         """The vertex of a source. Raises InvalidParameter, and what resolving an image raises."""
-        identifier, attributes = op.source.identifier, dict(op.source.attrs)
+        return await self.open(op.source.identifier, dict(op.source.attrs), _platform(op), name)
+
+    async def open(self, identifier: str, attributes: Mapping[str, str], platform: str = "", name: str = "") -> Vertex:
+        """The same of an identifier with attributes, as far as the client's policies allow it."""
+        if not identifier.startswith(SCHEME):
+            identifier, attributes = self._policy.applied(identifier, attributes)
         kind, _, rest = identifier.partition("://")
         if f"{kind}://" == SCHEME:
             found = self._result(rest)
@@ -42,11 +49,11 @@ class Sources:
                 return _download(identifier, attributes, name)
             case "docker-image":
                 images = self._images[attributes.get("image.resolvemode") == "pull"]
-                return images.files(rest, await images.resolve(rest, _platform(op)), shown=name)
+                return images.files(rest, await images.resolve(rest, platform), shown=name)
             case "oci-layout":
                 store = attributes.get("oci.store", "")
                 layout, _, digest = rest.rpartition("@")
-                return await layout_image(self._job, layout, f"//{store or layout}@{digest}", _platform(op))
+                return await layout_image(self._job, layout, f"//{store or layout}@{digest}", platform)
             case "local":
                 return self._local(rest, attributes, name)
         raise InvalidParameter(f"unknown source {identifier}")

@@ -17,6 +17,7 @@ from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.merging import Difference, Merge
+from dockyard.builder.source_policy import SourcePolicy
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download, RemoteContext, Repository
 from dockyard.buildkit import wire_pb2 as wire
@@ -38,6 +39,7 @@ class Translation:
         result: Callable[[str], Built | None],
         made: dict[tuple[str, int], Vertex],
         entitlements: Sequence[str] = (),
+        policy: SourcePolicy | None = None,
     ) -> None:
         """`result`: what a client means by the name of a result that it was given.
 
@@ -49,7 +51,7 @@ class Translation:
         self._last = definition.ops[-1] if definition.ops else b""
         self._about = dict(definition.metadata)
         self._made = made
-        self._sources = Sources(job, result)
+        self._sources = Sources(job, result, policy)
         self._commands = Commands(entitlements)
         self._scratch = Scratch()
 
