@@ -7,6 +7,7 @@ was, so that packing.py can give back the very same stream from the unpacked fil
 
 import errno
 import hashlib
+import importlib
 import mmap
 import os
 import queue
@@ -16,6 +17,8 @@ import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 from dockyard.content import tar_format
 from dockyard.content.sparse import Sparse
@@ -29,9 +32,9 @@ AUFS_METADATA = ".wh..wh."
 OVERLAY_OPAQUE = "trusted.overlay.opaque"
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
-COMPRESSED = 1 << 17  # bytes that are unpacked at a time: they may grow a thousandfold
+SKIPPED = b"\x2a\x4d\x18"  # what frames of zstd that hold no data begin with, after 0x50 to 0x5f (RFC 8878, 3.1.2)
 SPLICED = 1 << 16  # bytes: what is smaller comes sooner with what is around it
-# A piece of a stream; a view where it lies in a file that is mapped.
+# A part of a stream; a view where it lies in a file that is mapped.
 Piece = bytes | memoryview
 
 # What stands in a record: raw bytes; a payload by its size and path; a payload that a later entry of the same archive
@@ -116,7 +119,7 @@ class Hasher:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._queue: queue.Queue[Piece | None] = queue.Queue(8)
+        self._queue: queue.Queue[Piece | None] = queue.Queue(3)
         self._thread = threading.Thread(target=self._hash_all, daemon=True)
         self._thread.start()
 
@@ -143,7 +146,6 @@ class Ahead:
 
     def __init__(self, pieces: Callable[[], Piece]) -> None:
         self._pieces = pieces
-        # few, for one may be large: a megabyte of zeros is a kilobyte in the archive
         self._queue: queue.Queue[Piece | Exception] = queue.Queue(2)
         threading.Thread(target=self._make, daemon=True).start()
 
@@ -275,26 +277,24 @@ def decompressed(read: Callable[[int], Piece]) -> Callable[[], Piece]:
 
 def opened(read: Callable[[int], Piece]) -> tuple[Callable[[], Piece], bool]:
     """`decompressed`, and whether that is the stream itself."""
-    head = read(COMPRESSED)
-    while 0 < len(head) < 6 and (piece := read(COMPRESSED)):
+    head = read(CHUNK)
+    while 0 < len(head) < 6 and (piece := read(CHUNK)):
         head = bytes(head) + piece
     pending = [head] if head else []
 
     def source() -> Piece:
-        return pending.pop() if pending else read(COMPRESSED)
-
-    def plain() -> Piece:
         return pending.pop() if pending else read(CHUNK)
 
     if head[:2] == b"\x1f\x8b":
-        from isal import isal_zlib
+        from isal import igzip_lib
 
         # what follows a member and is none is passed over, as by gzip(1), which other engines unpack with
-        return _inflated(source, lambda: isal_zlib.decompressobj(wbits=31), magic=b"\x1f\x8b"), False
-    if head[:4] == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        return _inflated(source, lambda: zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()), False
+        make = partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP)
+        return _inflated(source, make, magic=b"\x1f\x8b"), False
+    if head[:4] == b"\x28\xb5\x2f\xfd" or (head[:1] and head[0] >> 4 == 5 and head[1:4] == SKIPPED):
+        zstd = _zstd()
+        options = {zstd.DecompressionParameter.window_log_max: 27}
+        return _inflated(source, lambda: zstd.ZstdDecompressor(options=options)), False
     if head[:3] == b"BZh":
         import bz2
 
@@ -303,30 +303,54 @@ def opened(read: Callable[[int], Piece]) -> tuple[Callable[[], Piece], bool]:
         import lzma
 
         return _inflated(source, lambda: lzma.LZMADecompressor(memlimit=256 << 20)), False
-    return plain, True
+    return source, True
 
 
-def _inflated(source: Callable[[], Piece], make: Callable[[], object], magic: bytes = b"") -> Callable[[], bytes]:
+def _zstd() -> Any:  # the one module or the other
+    """The standard library's, or what makes it up for Pythons before 3.14."""
+    try:
+        return importlib.import_module("compression.zstd")
+    except ImportError:
+        return importlib.import_module("backports.zstd")
+
+
+class _Decompressor(Protocol):
+    """What those of bz2, lzma, zstd and isal have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: Piece, max_length: int = -1) -> bytes: ...
+
+
+def _inflated(
+    source: Callable[[], Piece], make: Callable[[], _Decompressor], magic: bytes = b""
+) -> Callable[[], bytes]:
     """Pieces of what a stream of one or more compressed members holds, each of which begins with `magic`."""
-    state = {"inflate": make(), "rest": b""}
+    inflate = make()
 
     def piece() -> bytes:
+        nonlocal inflate
         while True:
-            inflate = state["inflate"]
-            rest: Piece
-            if inflate.eof:  # type: ignore[attr-defined]  # every decompressor of the standard library's shape has it
-                rest = bytes(inflate.unused_data or source())  # type: ignore[attr-defined]  # as above
-                if not rest.strip(b"\0") or not rest.startswith(magic[: len(rest)]):
+            given: Piece = b""
+            if inflate.eof:
+                given = bytes(inflate.unused_data or source())
+                if not given.strip(b"\0") or not given.startswith(magic[: len(given)]):
                     while source():  # to the end, or who sends it would be told that nobody listens
                         pass
                     return b""
-                state["inflate"] = inflate = make()
-            else:
-                rest = source()
-                if not rest:
+                inflate = make()
+            elif inflate.needs_input:
+                given = source()
+                if not given:
                     raise InvalidParameter("unexpected EOF in compressed archive")
             try:
-                data: bytes = inflate.decompress(rest)  # type: ignore[attr-defined]  # as above
+                # never what a bomb makes of a piece
+                data = inflate.decompress(given, CHUNK)
             except Exception as error:
                 raise InvalidParameter(f"archive is damaged: {error}") from error
             if data:

@@ -7,10 +7,12 @@ only; it is verified with the rest, and goes as soon as the blob has come whole.
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 log = logging.getLogger("dockyard.images")
@@ -18,6 +20,7 @@ log = logging.getLogger("dockyard.images")
 SMALLEST = 4 << 20  # bytes: a smaller blob is fetched anew
 KEPT_FOR = 86400.0  # seconds
 PIECE = 1 << 20
+MOST_VECTORS = 1024  # of one writev(2), IOV_MAX
 
 
 class KeptDownloads:
@@ -85,11 +88,10 @@ class KeptDownload:
         self._waiting.append(data)
         self._waiting_size += len(data)
         if self._waiting_size >= PIECE:
-            data = b"".join(self._waiting)
-            self._waiting.clear()
+            pieces, self._waiting = self._waiting, []
             self._waiting_size = 0
             try:
-                await asyncio.get_running_loop().run_in_executor(None, _write, self._fd, data)
+                await asyncio.get_running_loop().run_in_executor(None, _write, self._fd, pieces)
             except OSError as error:
                 log.warning("what comes of a blob is not kept any more: %s", error)
                 self.forget()
@@ -105,12 +107,16 @@ class KeptDownload:
         """It was broken off: keep it for later."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
-                _write(self._fd, b"".join(self._waiting))
+                _write(self._fd, self._waiting)
             os.close(self._fd)
             self._fd = -1
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def _write(fd: int, pieces: Sequence[bytes]) -> None:
+    views: deque[memoryview] = deque(memoryview(piece) for piece in pieces)
+    while views:
+        written = os.writev(fd, list(itertools.islice(views, MOST_VECTORS)))
+        while views and written >= len(views[0]):
+            written -= len(views.popleft())
+        if written:
+            views[0] = views[0][written:]

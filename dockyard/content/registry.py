@@ -147,6 +147,7 @@ class RegistryClient:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=120),
                 headers={"User-Agent": f"dockyard/{VERSION}"},
                 auto_decompress=False,
+                read_bufsize=1 << 18,  # what comes is passed on in larger pieces: a sixth less work for each
                 trust_env=True,
                 max_line_size=LARGEST_HEADER,
                 max_field_size=LARGEST_HEADER,

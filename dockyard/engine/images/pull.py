@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dockyard.content.embedded import embedded_image
 from dockyard.content.embedded_layer import EmbeddedImage
+from dockyard.content.kept_downloads import KeptDownload
 from dockyard.content.registry import Document, Repository
 from dockyard.content.signatures.policy import Requirement
 from dockyard.engine.images.layer_blobs import BlobRow
@@ -52,6 +53,7 @@ class Puller:
         self._progress = progress
         self._platform = platform
         self._downloads = asyncio.Semaphore(CONCURRENT_DOWNLOADS)
+        self._kept: set[KeptDownload] = set()  # of layers that have not come whole
 
     async def pull(self, name: Reference) -> str:
         """Pull the image of one tag or digest; what Docker's status line says came of it.
@@ -171,14 +173,20 @@ class Puller:
             self._progress.bar("Extracting", shorts[index], blob.size, blob.size, final=True)
             self._progress.stage("Pull complete", shorts[index])
 
-        layers = await register_layers(
-            self._images,
-            diff_ids,
-            source,
-            present=lambda index: self._progress.stage("Already exists", shorts[index]),
-            missing=lambda index: self._progress.stage("Pulling fs layer", shorts[index]),
-            done=done,
-        )
+        try:
+            layers = await register_layers(
+                self._images,
+                diff_ids,
+                source,
+                present=lambda index: self._progress.stage("Already exists", shorts[index]),
+                missing=lambda index: self._progress.stage("Pulling fs layer", shorts[index]),
+                done=done,
+            )
+        except InvalidParameter:
+            # whoever unpacks has seen that it is not what it should be before all has come to be compared
+            for kept in self._kept:
+                kept.forget()
+            raise
         try:
             await self._images.layers.settle()
             return self._images.put(raw)
@@ -191,6 +199,8 @@ class Puller:
         async with self._downloads:
             kept = self._images.downloads.begin(blob.digest, blob.size)
             known = kept.size if kept is not None else 0
+            if kept is not None:
+                self._kept.add(kept)
             try:
                 received = 0
                 waiting = partial(self._progress.retry, short=short)
@@ -203,9 +213,11 @@ class Puller:
                             await kept.add(piece)
                         yield piece
                 if kept is not None:
+                    self._kept.discard(kept)
                     kept.forget()
             except (SystemFailure, InvalidParameter):
                 if kept is not None:
+                    self._kept.discard(kept)
                     kept.forget()  # it is not what it should be
                 raise
             finally:
