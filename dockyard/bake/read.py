@@ -12,6 +12,7 @@ from dockyard.bake import compose_file, json_syntax, syntax, tree
 from dockyard.bake.definition import Definition
 from dockyard.bake.errors import BakeError
 from dockyard.bake.target import Target, merge, normalized, override
+from dockyard.dockerfile.git_source import REMOTE
 
 DEFAULT_FILES = (
     "compose.yaml compose.yml docker-compose.yml docker-compose.yaml docker-bake.json docker-bake.hcl "
@@ -239,7 +240,7 @@ def settled(target: Target) -> None:
 
 def remote(context: str) -> bool:
     """Whether a context is at an address."""
-    return bool(re.match(r"https?://|git://|ssh://|git@|github\.com/", context))
+    return context.startswith(REMOTE)
 
 
 def cleaned(path: str) -> str:

@@ -64,7 +64,8 @@ class Quiet:
 class Plain:
     """Lines of text; steps are numbered as they are first shown.
 
-    A step that is shown is shown until it ends; others are when they end, or when they have waited for long.
+    A step that is shown is shown until it ends; others are when they end, or when they have waited for long. What
+    follows later of a step has its number alone before it: its name is there once.
     """
 
     PATIENCE = 5.0  # s that the lines of a step wait for another one's end
@@ -75,6 +76,7 @@ class Plain:
         self._steps: dict[str, wire.Vertex] = {}
         self._shown = ""
         self._unfinished: dict[str, bytes] = {}
+        self._named: set[str] = set()
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._waiting: dict[str, list[str]] = {}  # lines by step
@@ -133,7 +135,9 @@ class Plain:
             if self._shown:
                 yield "\n"
             self._shown = digest
-            yield f"#{number} {self._steps[digest].name}\n"
+            if digest not in self._named:
+                self._named.add(digest)
+                yield f"#{number} {self._steps[digest].name}\n"
         yield from (f"#{number} {line}\n" for line in lines)
 
     def _end(self, step: wire.Vertex) -> Iterator[str]:

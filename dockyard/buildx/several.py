@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.buildx.request import BuildRequest
 from dockyard.buildx.solve import BuildFailed, Show, Solved, solve
 from dockyard.client.http import Connection as Engine
 from dockyard.grpc.calls import Method
+
+IMAGE_CONFIG = "containerimage.config"
 
 
 class TargetFailed(BuildFailed):
@@ -30,10 +34,11 @@ async def solve_several(
     config_folder: str,
     show: Show,
     more: Mapping[str, Method] | None = None,
+    after: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Solved]:
     """Build all; `links`: {build: {context: the build whose result that is}}. The first failure ends all others.
 
-    `more`: what the sessions serve besides.
+    `more`: what the sessions serve besides. `after`: {build: those that have to have ended before it begins}.
 
     Raises BuildFailed, InvalidRequest, APIError, Unreachable.
     """
@@ -41,8 +46,11 @@ async def solve_several(
     results: dict[str, asyncio.Future[wire.Result]] = {name: loop.create_future() for name in requests}
 
     async def one(name: str, request: BuildRequest) -> Solved:
+        before = [tasks[other] for other in (after or {}).get(name, ()) if other in tasks]
+        if before:
+            await asyncio.wait(before)
         for context, other in links.get(name, {}).items():
-            _hand_over(request, context, await asyncio.shield(results[other]))
+            hand_over(request, context, await asyncio.shield(results[other]))
         key = f"{socket.gethostname()}:{os.path.realpath(request.directories.get('context', ''))}"
 
         def told(response: wire.StatusResponse) -> None:
@@ -79,16 +87,18 @@ async def solve_several(
     return {name: task.result() for name, task in tasks.items()}
 
 
-def _hand_over(request: BuildRequest, context: str, result: wire.Result) -> None:
-    """Have a build's context be the result of another one."""
+def hand_over(request: BuildRequest, context: str, result: wire.Result) -> None:
+    """Have a build's context be the result of another one, with the configuration that its image has."""
     inputs = dict(request.inputs)
-    if result.WhichOneof("result") == "refs":
-        for platform, ref in result.refs.refs.items():
-            inputs[f"{context}::{platform}"] = ref.definition
-            request.options[f"context:{context}::{platform}"] = f"input:{context}::{platform}"
-    else:
-        inputs[context] = result.ref.definition
-        request.options[f"context:{context}"] = f"input:{context}"
+    found = dict(result.refs.refs) if result.WhichOneof("result") == "refs" else {"": result.ref}
+    for platform, ref in found.items():
+        name = f"{context}::{platform}" if platform else context
+        inputs[name] = ref.definition
+        request.options[f"context:{name}"] = f"input:{name}"
+        config = result.metadata.get(f"{IMAGE_CONFIG}/{platform}" if platform else IMAGE_CONFIG)
+        if config:
+            encoded = {IMAGE_CONFIG: base64.b64encode(config).decode()}
+            request.options[f"input-metadata:{name}"] = json.dumps(encoded)
     request.inputs = inputs
 
 

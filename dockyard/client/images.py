@@ -15,6 +15,7 @@ from dockyard.client.results import Pruned
 from dockyard.client.session import PATIENT
 from dockyard.client.streams import Stream
 from dockyard.client.urls import path
+from dockyard.dockerfile.git_source import REMOTE
 from dockyard.oci.quick_json import dumps
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Unpack
 
     from dockyard.client.session import Exchange, Session
-
-REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
 class Progress(NamedTuple):

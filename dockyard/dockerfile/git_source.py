@@ -1,4 +1,7 @@
-"""The address of a git context, `repository?query#reference:directory`. Standard library only: clients have it too."""
+"""Addresses of contexts; those of git are `repository?query#reference:directory`.
+
+Standard library only: clients have it, too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 from typing import NamedTuple
 
 _SWITCHES = ("keep-git-dir", "submodules")
+REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")  # how a context that is elsewhere begins
 _GIT = re.compile(r"git://|git@|ssh://|github\.com/|https?://[^?#]*\.git(?:[?#].*)?$")
 
 

@@ -109,3 +109,16 @@ def test_a_definition_of_an_address_may_be_of_files_here(
     engine.docker("rmi", "baked-mine")
     refused = engine.dockyard("bake", f"{published}/repo.git", "here", "--set", "here.dockerfile=Dockerfile")
     assert b"reading a dockerfile for a remote build invocation is currently not supported" in refused.stderr
+
+
+def test_what_a_target_is_built_with_brings_its_configuration(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "docker-bake.hcl").write_text(
+        f'target "base" {{\n context = "{tmp_path}"\n dockerfile-inline = "FROM busybox\\nENV WORD=of-base\\n"\n}}\n'
+        f'target "default" {{\n context = "{tmp_path}"\n contexts = {{base = "target:base"}}\n tags = ["baked-on"]\n'
+        ' dockerfile-inline = "FROM base\\nRUN echo $WORD > /word\\n"\n}\n'
+    )
+    done = engine.dockyard("bake", "-f", str(tmp_path / "docker-bake.hcl"), "--allow=fs=*")
+    assert done.returncode == 0, done.stderr.decode()
+    assert content(engine, "baked-on", "/word") == "of-base\n"
+    assert "WORD=of-base" in engine.inspect("baked-on")["Config"]["Env"]
+    engine.docker("rmi", "baked-on")

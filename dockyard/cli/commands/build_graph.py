@@ -230,7 +230,7 @@ def _context(flags: Flags, request: BuildRequest, folder: str) -> None:
     options, directories = request.options, request.directories
     if source == "-" and dockerfile == "-":
         raise Failure("ERROR: failed to build: invalid argument: can't use stdin for both build context and dockerfile")
-    from dockyard.client.images import REMOTE
+    from dockyard.dockerfile.git_source import REMOTE
 
     if source.startswith(REMOTE) and not os.path.isdir(source):
         options["context"] = source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dockyard.compose.errors import ComposeError
+from dockyard.dockerfile.git_source import REMOTE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     Tree = dict[str, Any]
-
-REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
 
 
 def joined(folder: str, path: str) -> str:

@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dockyard.client.errors import OperationFailed
-from dockyard.client.images import REMOTE
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.plan import labels
 from dockyard.compose.plan.order import Walk
 from dockyard.compose.plan.targets import SERVICE, checked_platforms
 from dockyard.compose.run.progress import DONE
+from dockyard.dockerfile.git_source import REMOTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

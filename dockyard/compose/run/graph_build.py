@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
 import re
-import socket
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,13 +14,13 @@ from dockyard.buildx import progress
 from dockyard.buildx import request as asked
 from dockyard.buildx.answers import Question
 from dockyard.buildx.excerpt import excerpt
-from dockyard.buildx.solve import BuildFailed, Solved, solve
+from dockyard.buildx.several import solve_several
+from dockyard.buildx.solve import BuildFailed, Solved
 from dockyard.client.http import Connection
-from dockyard.client.images import REMOTE
 from dockyard.compose.errors import ComposeError
 from dockyard.compose.plan.targets import SERVICE, arguments_of, target, target_names
 from dockyard.compose.run.progress import DONE
-from dockyard.dockerfile.git_source import is_git
+from dockyard.dockerfile.git_source import REMOTE, is_git
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from dockyard.compose.run.build import BuildRequest
 
 Tree = dict[str, Any]
-
-IMAGE_CONFIG = "containerimage.config"
 
 
 class GraphBuild:
@@ -50,9 +45,6 @@ class GraphBuild:
         self._wishes = wishes
         self._described = {name: target(project, name, self._targets, wishes, one=request.one) for name in names}
         self._trace = progress.Trace()
-        self._results: dict[str, asyncio.Future[wire.Result]] = {}
-        self._ended: dict[str, asyncio.Event] = {}
-        self._failed = ""
 
     def run(self) -> dict[str, str]:
         """Build them; the IDs by image. Raises ComposeError."""
@@ -61,7 +53,7 @@ class GraphBuild:
         with self._application.progress.aside(), tempfile.TemporaryDirectory(prefix="compose-build-") as folder:
             display = display_of("quiet" if self._request.quiet or self._request.check else self._request.mode)
             try:
-                solved = asyncio.run(self._all(display, folder))
+                solved = self._solved(display, folder)
             finally:
                 display.end()
         if self._request.check:
@@ -69,64 +61,52 @@ class GraphBuild:
             return {}
         return self._ids(solved)
 
-    async def _all(self, display: Display, folder: str) -> dict[str, Solved]:
-        loop = asyncio.get_running_loop()
-        self._results = {name: loop.create_future() for name in self._names}
-        self._ended = {name: asyncio.Event() for name in self._names}
-        tasks = {name: asyncio.ensure_future(self._one(name, display, folder)) for name in self._names}
-        try:
-            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
-            failed = next((task for task in tasks.values() if task.done() and task.exception() is not None), None)
-            if failed is not None:
-                failed.result()
-            return {name: task.result() for name, task in tasks.items()}
-        finally:
-            for future in self._results.values():
-                future.cancel()
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
-
-    async def _one(self, name: str, display: Display, folder: str) -> Solved:
-        several = len(self._names) > 1
+    def _solved(self, display: Display, folder: str) -> dict[str, Solved]:
+        """What has come of each service's build. Raises ComposeError."""
 
         def show(response: wire.StatusResponse) -> None:
-            if several:
-                for step in response.vertexes:
-                    step.name = prefixed(self._targets[name], step.name)
             self._trace.take(response)
             display.show(response)
 
-        def handed_on(result: wire.Result) -> None:
-            if not self._results[name].done():
-                self._results[name].set_result(result)
-
-        await self._dependencies(name)
+        targets = {self._targets[name]: name for name in self._names}
         try:
-            request = await self._asked(name, os.path.join(folder, self._targets[name]))
-            solved = await solve(
-                self._engine(),
-                request,
-                config_folder=self._application.engine.client._session.config_folder,
-                shared_key=f"{socket.gethostname()}:{os.path.realpath(request.directories.get('context', ''))}",
-                show=show,
-                handed_on=handed_on,
+            requests = {one: self._asked(name, os.path.join(folder, one)) for one, name in targets.items()}
+            solved = asyncio.run(
+                solve_several(
+                    self._engine(),
+                    requests,
+                    {one: self._links(name) for one, name in targets.items()},
+                    config_folder=self._application.engine.client._session.config_folder,
+                    show=show,
+                    after={one: self._before(name) for one, name in targets.items()},
+                )
             )
-            self._ended[name].set()
-            return solved
         except asked.InvalidRequest as error:
             raise ComposeError(str(error)) from None
         except BuildFailed as error:
+            failed = getattr(error, "target", next(iter(targets)))
             text = self._trace.failures(last=10) + "".join(map(excerpt, error.sources))
-            raise ComposeError(f"{text}target {self._targets[name]}: failed to solve: {error}") from None
+            raise ComposeError(f"{text}target {failed}: failed to solve: {error}") from None
+        return {targets[one]: found for one, found in solved.items()}
 
-    async def _dependencies(self, name: str) -> None:
-        """With COMPOSE_BAKE=false wait for what the service depends on: its Dockerfile may name the images."""
+    def _links(self, name: str) -> dict[str, str]:
+        """The targets that named contexts of a service are the results of: none where nothing is built."""
+        contexts = self._contexts_of(name) if not self._request.check else {}
+        return {
+            key: self._targets[place.removeprefix(SERVICE)]
+            for key, place in contexts.items()
+            if place.startswith(SERVICE)
+        }
+
+    def _contexts_of(self, name: str) -> dict[str, str]:
+        return self._application.project.all_services()[name]["build"].get("additional_contexts") or {}
+
+    def _before(self, name: str) -> list[str]:
+        """With COMPOSE_BAKE=false, what the service depends on: its Dockerfile may name the images."""
         if os.environ.get("COMPOSE_BAKE", "").lower() not in ("0", "f", "false"):
-            return
-        for other in self._application.project.all_services()[name].get("depends_on") or ():
-            if other in self._ended:
-                await self._ended[other].wait()
+            return []
+        depends = self._application.project.all_services()[name].get("depends_on") or ()
+        return [self._targets[other] for other in depends if other in self._names]
 
     def _engine(self) -> Connection:
         address = self._application.engine.client._session.address
@@ -134,7 +114,7 @@ class GraphBuild:
 
     # -- what is asked for
 
-    async def _asked(self, name: str, folder: str) -> asked.BuildRequest:
+    def _asked(self, name: str, folder: str) -> asked.BuildRequest:
         """The request for a service. Raises ComposeError, InvalidRequest."""
         project, described = self._application.project, self._described[name]
         build: Tree = project.all_services()[name]["build"]
@@ -153,12 +133,14 @@ class GraphBuild:
             made.entitlements = [*made.entitlements, "network.host"]
         made.cache_imports = asked.caches(described.get("cache-from", []))
         made.cache_exports = asked.caches(described.get("cache-to", []))
-        contexts = build.get("additional_contexts") or {}
+        contexts = self._contexts_of(name)
         asked.contexts(made, {key: place for key, place in contexts.items() if not place.startswith(SERVICE)})
-        for key, place in contexts.items():
-            if place.startswith(SERVICE):
-                await self._built_with(made, key, place.removeprefix(SERVICE))
         if self._request.check:
+            # nothing is built then: what another service is built to is the image that there is
+            for key, place in contexts.items():
+                if place.startswith(SERVICE):
+                    image = project.image_of(place.removeprefix(SERVICE))
+                    made.options[f"context:{key}"] = f"docker-image://{image}"
             made.options["requestid"] = Question("check").request_id
         else:
             made.outputs = [asked.Output("moby", {"name": ",".join(described["tags"])})]
@@ -227,26 +209,6 @@ class GraphBuild:
             if remote:
                 made.options["dockerfilekey"] = "dockerfile"
 
-    async def _built_with(self, made: asked.BuildRequest, key: str, other: str) -> None:
-        """Let the named context `key` be what the service `other` is built to, as soon as that is known.
-
-        Nothing is built where Dockerfiles are only checked: then it is the image that there is.
-        """
-        if self._request.check:
-            made.options[f"context:{key}"] = f"docker-image://{self._application.project.image_of(other)}"
-            return
-        result = await asyncio.shield(self._results[other])
-        name = self._targets[other]
-        found = {"": result.ref} if result.WhichOneof("result") == "ref" else dict(result.refs.refs)
-        for platform, ref in found.items():
-            suffix = f"::{platform}" if platform else ""
-            made.inputs[f"{name}{suffix}"] = ref.definition
-            made.options[f"context:{key}{suffix}"] = f"input:{name}{suffix}"
-            config = result.metadata.get(f"{IMAGE_CONFIG}/{platform}" if platform else IMAGE_CONFIG)
-            if config:
-                encoded = {IMAGE_CONFIG: base64.b64encode(config).decode()}
-                made.options[f"input-metadata:{name}{suffix}"] = json.dumps(encoded)
-
     # -- what has come of it
 
     def _ids(self, solved: Mapping[str, Solved]) -> dict[str, str]:
@@ -273,11 +235,6 @@ class GraphBuild:
         sys.stdout.flush()
         if errors or status:
             raise ComposeError("\n".join(errors))
-
-
-def prefixed(target_: str, name: str) -> str:
-    """The name of a step of one of several builds: `[web 1/2] FROM …`."""
-    return f"[{target_} {name[1:]}" if name.startswith("[") else f"[{target_}] {name}"
 
 
 def _both_limits(text: str) -> str:
