@@ -142,7 +142,7 @@ class Copy(Vertex):
                     plan.add(source, place, own, mode)
 
             await asyncio.to_thread(lay_out)
-            return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+            return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())), base)
 
 
 def _digests(sources: list[Source]) -> dict[str, str]:
@@ -222,7 +222,7 @@ class MakeDirectory(Vertex):
                 if plan.is_directory(target):
                     return base
                 plan.make_directories(target)
-                return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+                return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())), base)
 
 
 class Stack(Vertex):

@@ -173,7 +173,7 @@ class Run(Vertex):
             if stubs is not None:
                 async with layers.mounted(container) as tree:
                     await asyncio.to_thread(stubs.remove, tree.path)
-            made = work.keep(await layers.commit(container)) if self.command.keeps_root else base
+            made = work.keep(await layers.commit(container), base) if self.command.keeps_root else base
         except BaseException as failure:
             await self._failed(work, container, failure)
             raise

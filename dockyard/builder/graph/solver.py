@@ -200,17 +200,12 @@ class Work:
         """See Solver.tree."""
         return self.solver.tree(rootfs)
 
-    def keep(self, layer: Layer) -> Rootfs:
-        """Take over the hold on a new layer; the root file system with it on top."""
+    def keep(self, layer: Layer, base: Rootfs | None = None) -> Rootfs:
+        """Take over the hold on a new layer; the root file system with it on top. `base`: what is below, if known."""
         self._flight.holds.append(layer.chain_id)
-        below: list[str] = []
-        parent = layer.parent
-        while parent is not None:
-            known = self.solver.layers.get(parent)
-            below.append(known.diff_id)
-            parent = known.parent
+        below = base if base is not None else self.job.stack(layer.parent)
         own = () if layer.diff_id == EMPTY else (layer.diff_id,)
-        return Rootfs((*reversed(below), *own), timestamp())
+        return Rootfs((*below.diff_ids, *own), timestamp())
 
 
 class Job:
@@ -237,7 +232,7 @@ class Job:
         self.elders: list[Job] = []
         self._users = 1  # itself, and those
         solver.jobs.add(self)
-        self._tasks: dict[Vertex, asyncio.Task[Result]] = {}
+        self._tasks: dict[Vertex, asyncio.Future[Result]] = {}
         self._told: set[str] = set()
 
     async def result(self, vertex: Vertex) -> Result:
@@ -246,7 +241,12 @@ class Job:
         if task is None:
             work = self._inherited(vertex) or self._solve(vertex)
             task = self._tasks[vertex] = asyncio.ensure_future(work)
-        return await asyncio.shield(task)
+        return task.result() if task.done() else await asyncio.shield(task)
+
+    def know(self, vertex: Vertex, result: Result) -> None:
+        """Take this for what comes of a step, which then is not done."""
+        self._tasks[vertex] = known = asyncio.get_running_loop().create_future()
+        known.set_result(result)
 
     def done(self, vertex: Vertex) -> Result | None:
         """What has come of a step; None when it was not done."""
@@ -271,7 +271,7 @@ class Job:
                 return self._inherit(vertex, elder, task)
         return None
 
-    async def _inherit(self, vertex: Vertex, elder: Job, task: asyncio.Task[Result]) -> Result:
+    async def _inherit(self, vertex: Vertex, elder: Job, task: asyncio.Future[Result]) -> Result:
         try:
             result = await asyncio.shield(task)
             if isinstance(result, Rootfs) and result.chain_id is not None:
@@ -358,6 +358,9 @@ class Job:
             raise StepFailed(vertex, error) from error
 
     async def _inputs(self, vertex: Vertex) -> list[Result]:
+        done = [self.done(other) for other in vertex.inputs]
+        if all(done):
+            return [one for one in done if one is not None]
         waiting = [asyncio.ensure_future(self.result(other)) for other in vertex.inputs]
         try:
             return list(await asyncio.gather(*waiting))
@@ -422,7 +425,7 @@ class Job:
         """The result that a record of ours tells of."""
         base = inputs[vertex.base] if inputs else Rootfs()
         if not isinstance(base, Rootfs) or base.chain_id != row.parent:
-            base = self._stack(row.parent)
+            base = self.stack(row.parent)
         return Rootfs((*base.diff_ids, row.diff_id) if row.diff_id else base.diff_ids, row.created)
 
     def _note_key(self, vertex: Vertex, key: str) -> None:
@@ -430,7 +433,8 @@ class Job:
         if key and key not in known:
             known.append(key)
 
-    def _stack(self, chain_id: str | None) -> Rootfs:
+    def stack(self, chain_id: str | None) -> Rootfs:
+        """The root file system whose topmost layer this is."""
         found: list[str] = []
         while chain_id is not None:
             layer = self.solver.layers.get(chain_id)

@@ -33,8 +33,12 @@ class ImageFiles(Vertex):
     def definition(self) -> str:
         return self.image.id
 
-    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+    def rootfs(self) -> Rootfs:
+        """What comes of it."""
         return Rootfs(tuple(self.image.config.rootfs.diff_ids), self.image.config.created or "")
+
+    async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
+        return self.rootfs()
 
 
 class ImageResolver:

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -91,6 +92,7 @@ class LayerDocument(msgspec.Struct, frozen=True):
     parent: str | None
 
 
+@lru_cache(maxsize=2048)  # asked of every layer of an image, again and again
 def chain_of(parent: str | None, diff_id: str) -> str:
     """The chain ID of the layer `diff_id` on `parent` (OCI image-spec, config.md, "Layer ChainID")."""
     if parent is None:

@@ -81,9 +81,11 @@ class StepImages:
         """The files of an image, None for no image."""
         if image is None:
             return Scratch()
-        if image.id not in self._files:
-            self._files[image.id] = ImageFiles(image.id, image)
-        return self._files[image.id]
+        files = self._files.get(image.id)
+        if files is None:
+            files = self._files[image.id] = ImageFiles(image.id, image)
+            self._job.know(files, files.rootfs())
+        return files
 
     async def add(self, state: StageState, step: Step) -> None:
         """Go on to the step's image: the one that is known, or a new one. Raises what goes wrong in the step."""

@@ -122,7 +122,7 @@ class ClassicCopy(Copy):
         What is copied stays `mounted`, for who then makes the copy.
         """
         try:
-            inputs = [await job.result(one) for one in self.inputs]
+            inputs = [Rootfs(), *[await job.result(one) for one in self.inputs[1:]]]  # whatever it is copied to
         except StepFailed as failure:
             if isinstance(failure.__cause__, InvalidParameter):
                 raise InvalidParameter(f"{self.order.word} failed: {failure.__cause__}") from None
