@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dockyard.builder import context as contexts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MOST_FILES_NAMED = 200
+_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,16 @@ class Copy(Vertex):
         for source in self.order.sources:
             if source.input not in trees:
                 trees[source.input] = await self._tree(work, inputs[source.input], stack)
-            sources = await asyncio.to_thread(_find, trees[source.input], source, self.order)
-            found += _identified(sources, inputs[source.input])
+            tree = trees[source.input]
+            # what a received context has under a name is known at once: a thread would take longer
+            known = isinstance(tree, ArchiveTree) and not any(map(_WILD.search, source.patterns))
+            look = partial(_find, tree, source, self.order)
+            found += _identified(look() if known else await asyncio.to_thread(look), inputs[source.input])
         try:
             found = excluding(found, self.order.excludes)
         except BadPattern as error:
             raise InvalidParameter(str(error)) from None
-        wild = any(re.search(r"[*?\[]", pattern) for source in self.order.sources for pattern in source.patterns)
+        wild = any(_WILD.search(pattern) for source in self.order.sources for pattern in source.patterns)
         if not found and not self.order.excludes and not wild:  # a wildcard may match nothing (AllowEmptyWildcard)
             raise InvalidParameter("no source files were specified")
         return found

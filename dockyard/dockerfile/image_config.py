@@ -17,6 +17,7 @@ from dockyard.oci.image_config import ContainerConfig, Healthcheck
 from dockyard.signals import parse_signal
 from dockyard.timestamps import duration_text
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=,*?+-]*")
 DEFAULT_SHELL = ("/bin/sh", "-c")
 # moby daemon/builder/dockerfile, validCommitCommands
 CHANGES = frozenset("CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD STOPSIGNAL USER VOLUME WORKDIR".split())
@@ -37,6 +38,8 @@ class Configuring:
 
     def expand(self, word: str) -> str:
         """The word with variables replaced. Raises InvalidParameter."""
+        if _PLAIN.fullmatch(word):  # as most are
+            return word
         try:
             found = expansion(word, self._environment(), self._escape)
         except BadSubstitution as error:
