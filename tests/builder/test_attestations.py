@@ -284,3 +284,33 @@ def test_an_archive_of_an_index_brings_what_is_said_about_its_images(buildx: Bui
     assert [(one["Kind"], one["Available"]) for one in image["Manifests"]] == [("image", True), ("attestation", True)]
     assert image["Manifests"][1]["Size"]["Content"] > image["Manifests"][1]["Descriptor"]["size"]
     engine.docker("rmi", "told-in-archive:1")
+
+
+@needs_buildx
+def test_an_archive_that_is_saved_has_what_is_said_about_its_image(buildx: Buildx, registry: Server) -> None:
+    write(buildx, "FROM busybox\nRUN echo saved > /saved\n")
+    name = f"127.0.0.1:{registry.port}/saved:1"
+    metadata = buildx.folder / "metadata"
+    buildx("build", "--provenance=mode=max", "-t", name, "--metadata-file", str(metadata), ".")
+    engine = buildx.engine
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+    engine.docker("save", "-o", str(buildx.folder / "saved.tar"), name)
+    image = archived(buildx.folder / "saved.tar")
+    assert image.top["digest"] == digest
+    assert set(statements(image)) == {"https://slsa.dev/provenance/v0.2"}
+    image_id = engine.inspect(name)["Id"]
+    engine.docker("rmi", name)
+    engine.docker("load", "-q", "-i", str(buildx.folder / "saved.tar"))
+    assert engine.inspect(name)["Id"] == image_id
+    assert engine.docker("run", "--rm", name, "cat", "/saved") == "saved\n"
+    engine.docker("push", "-q", name)
+    assert pushed(registry, "saved", "1").top["digest"] == digest
+    assert set(statements(pushed(registry, "saved", "1")))
+    # without the layers as the manifest names them, what is said would be about something else
+    engine.api("POST", "/build/prune?all=true")
+    engine.docker("save", "-o", str(buildx.folder / "again.tar"), name)
+    assert archived(buildx.folder / "again.tar").top["digest"] != digest
+    engine.docker("rmi", name)
+    engine.docker("load", "-q", "-i", str(buildx.folder / "again.tar"))
+    assert engine.inspect(name)["Id"] == image_id
+    engine.docker("rmi", name)
