@@ -34,6 +34,7 @@ class Outcome:
     steps: dict[str, wire.Vertex] = field(default_factory=dict)
     log: bytes = b""
     warnings: list[str] = field(default_factory=list)
+    metadata: dict[str, bytes] = field(default_factory=dict)
     failure: CallFailed | None = None
 
     @property
@@ -117,7 +118,7 @@ class Client:
                 looking = asyncio.ensure_future(self._look(control, ref, outcome))
                 if meanwhile is not None:
                     meanwhile(control, solving)
-                await self._drive(control, ref, options or {})
+                outcome.metadata = await self._drive(control, ref, options or {})
                 try:
                     answer = await solving
                     outcome.told = dict(wire.ControlSolveResponse.FromString(answer).exporter_response)
@@ -128,7 +129,7 @@ class Client:
             control.close()
         return outcome
 
-    async def _drive(self, control: Connection, ref: str, options: dict[str, str]) -> None:
+    async def _drive(self, control: Connection, ref: str, options: dict[str, str]) -> dict[str, bytes]:
         about = {"buildkit-controlapi-buildid": ref}
         message = wire.SolveRequest(frontend="dockerfile.v0", frontend_opt=options)
         returned = wire.ReturnRequest()
@@ -138,6 +139,7 @@ class Client:
         except CallFailed as failure:
             returned.error.code, returned.error.message = failure.code, failure.message
         await call(control, f"{BRIDGE}Return", returned.SerializeToString(), about)
+        return dict(returned.result.metadata)
 
     @staticmethod
     async def _look(control: Connection, ref: str, outcome: Outcome) -> None:
