@@ -203,13 +203,18 @@ def _with_parents(tree: Tree, source: Source, depth: int) -> Source:
 class MakeDirectory(Vertex):
     """WORKDIR: a directory that is there afterwards. `owner`: as USER says it, of what is made; "" for root."""
 
-    def __init__(self, name: str, base: Vertex, path: str, *, owner: str = "", line: int = 0) -> None:
+    def __init__(
+        self, name: str, base: Vertex, path: str, *, owner: str = "", line: int = 0, epoch: int | None = None
+    ) -> None:
+        """`epoch`: what it is dated, UNIX s; None for the time of its making."""
         super().__init__(name, (base,), line=line)
         self.path = path
         self.owner = owner
+        self._time = None if epoch is None else epoch * 10**9
 
     def definition(self) -> str:
-        return f"{self.path} {self.owner}".rstrip()
+        dated = "" if self._time is None else f" @{self._time}"
+        return f"{self.path} {self.owner}".rstrip() + dated
 
     def key(self, inputs: Sequence[Result]) -> str:
         return key_of("mkdir", self.definition(), _chain(inputs[0]))
@@ -223,6 +228,7 @@ class MakeDirectory(Vertex):
         async with work.tree(base) as below:
             owner = find_owner(self.owner, below) if self.owner else Owner(0, 0)
             with closing(LayerPlan(below, owner)) as plan:
+                plan.go_on(owner, 0o755, self._time)
                 target = plan.resolve(self.path)
                 if plan.is_directory(target):
                     return base

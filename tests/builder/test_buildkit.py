@@ -1,7 +1,9 @@
 """BuildKit's door, with a client of our own that does what buildx does."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -684,6 +686,33 @@ async def history(client: Client, **asked: object) -> list[wire.HistoryRecord]:
     return found
 
 
+async def content(client: Client, digest: str) -> bytes:
+    """What a record names."""
+    connection = Connection()
+    await connect(client.path, "/grpc", connection)
+    reading = Call(connection, "/containerd.services.content.v1.Content/Read", {})
+    await reading.send(wire.ReadContentRequest(digest=digest).SerializeToString())
+    reading.half_close()
+    found = b""
+    while (message := await reading.receive()) is not None:
+        found += wire.ReadContentResponse.FromString(message).data
+    connection.close()
+    return found
+
+
+async def test_the_history_says_how_a_build_was_made_that_has_wanted_no_provenance(client: Client) -> None:
+    known = {record.ref for record in await history(client)}
+    write(client, "FROM busybox\nCOPY <<one /one\nsaid\none\n")
+    assert (await client.build()).image
+    (record,) = (record for record in await history(client) if record.ref not in known)
+    assert [exporter.type for exporter in record.exporters] == ["moby"]
+    (about,) = record.result.attestations
+    predicate = json.loads(await content(client, about.digest))
+    (source,) = predicate["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["source"]["infos"]
+    assert base64.b64decode(source["data"]).startswith(b"FROM busybox")
+    assert source["llbDefinition"][0]["op"]["Op"]["source"]["identifier"] == "local://dockerfile"
+
+
 async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, client: Client) -> None:
     known = {record.ref for record in await history(client)}
     write(client, "FROM busybox\nRUN echo kept\n")
@@ -701,6 +730,9 @@ async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, 
     after = {record.ref: record for record in await history(client)}
     assert after[good.ref].exporter_response == good.exporter_response
     assert after[bad.ref].error.message == bad.error.message
+    in_full = wire.RpcStatus.FromString(await content(client, bad.external_error.digest))
+    assert in_full.message == bad.error.message
+    assert any(b"Dockerfile" in detail.value for detail in in_full.details)
     connection = Connection()
     await connect(client.path, "/grpc", connection)
     told = Call(connection, "/moby.buildkit.v1.Control/Status", {})
@@ -749,6 +781,37 @@ async def test_contexts_of_nothing_and_patterns_of_nothing(client: Client) -> No
     failure = (await client.build()).failure
     assert failure is not None
     assert 'illegal exclusion pattern: "!"' in failure.message
+
+
+async def test_a_dockerfile_that_needs_no_context_is_built_without_one(client: Client) -> None:
+    write(client, "FROM busybox AS one\nRUN true\nFROM busybox\nCOPY file /\n")
+    del client.directories["context"]
+    assert (await client.build({"target": "one"})).image
+    failure = (await client.build()).failure
+    assert failure is not None
+    assert "the client's files can't be read" in failure.message
+
+
+async def test_a_cache_of_a_mode_of_its_own_begins_anew_without_the_cache(
+    engine: EngineProcess, client: Client
+) -> None:
+    write(
+        client, "FROM busybox\nARG N\nRUN --mount=type=cache,target=/anew,mode=0773 touch /anew/$N && ls /anew > /out\n"
+    )
+
+    async def listed(number: str, **more: str) -> list[str]:
+        assert (await client.build({"build-arg:N": number, **more}, names="anew")).image
+        return engine.docker("run", "--rm", "anew", "cat", "/out").split()
+
+    assert await listed("1") == ["1"]
+    assert await listed("2", **{"no-cache": ""}) == ["2"]
+    assert await listed("3") == ["2", "3"]
+
+
+async def test_a_working_directory_is_dated_as_the_build_is(client: Client, engine: EngineProcess) -> None:
+    write(client, "FROM busybox\nWORKDIR /dated\nCMD stat -c %Y /dated\n")
+    assert (await client.build({"build-arg:SOURCE_DATE_EPOCH": "1000000000"}, names="dated")).image
+    assert engine.docker("run", "--rm", "dated").strip() == "1000000000"
 
 
 async def test_definitions_of_sources_and_copies_are_solved_and_read(client: Client, tmp_path: Path) -> None:

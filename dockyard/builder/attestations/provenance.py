@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockyard.builder.attestations.statements import digest_set, purl_of
-from dockyard.builder.attestations.steps import definition, steps_of
+from dockyard.builder.attestations.steps import definition, operation, steps_of
 from dockyard.builder.attestations.wanted import ProvenanceOptions
 from dockyard.builder.exec.step import Run
 from dockyard.builder.graph.request import Built
@@ -239,13 +239,29 @@ class Provenance:
         text = base64.b64encode(self._request.text).decode()
         buildkit["source"] = {
             "locations": locations,
-            "infos": [{"filename": self._request.file_name, "language": "Dockerfile", "data": text}],
+            "infos": [
+                {
+                    "filename": self._request.file_name,
+                    "language": "Dockerfile",
+                    "data": text,
+                    "llbDefinition": self._of_dockerfile(),
+                }
+            ],
         }
+        if not self._request.text:  # the client has made the steps itself
+            del buildkit["source"]
         layers = {f"{name}:0": [list(found)] for vertex, name in names.items() if (found := self._layers(vertex))}
         if layers:
             buildkit["layers"] = layers
         digests = {vertex.digest: name for vertex, name in names.items()}
         return {"llbDefinition": steps, "digestMapping": dict(sorted(digests.items()))}
+
+    def _of_dockerfile(self) -> list[dict[str, Any]]:
+        """The steps by which the Dockerfile itself was had."""
+        remote, name = self._request.remote, self._request.options.get("dockerfilekey", "dockerfile")
+        source = operation(remote) if remote is not None else {"source": {"identifier": f"local://{name}"}}
+        first = {"id": "step0", "op": {"Op": source, "constraints": {}}}
+        return [first, {"id": "step1", "op": {"Op": {}}, "inputs": ["step0:0"]}]
 
 
 def _commit(commit: str) -> dict[str, str]:

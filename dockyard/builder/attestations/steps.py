@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import posixpath
 from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
 from dockyard.builder.exec.step import Run
+from dockyard.builder.file_actions import Act, CopyFiles, FileActions, MakeFile, MakeFolder, MakeLink, Remove
 from dockyard.builder.files import Copy, MakeDirectory
 from dockyard.builder.graph.vertex import Vertex
+from dockyard.builder.merging import Difference, Merge
 from dockyard.builder.sources.addresses import redacted
 from dockyard.builder.sources.image import ImageFiles
 from dockyard.builder.sources.layout import LayoutImage
@@ -131,11 +134,43 @@ def _(vertex: Run) -> dict[str, Any]:
 
 
 @operation.register
+def _(vertex: FileActions) -> dict[str, Any]:
+    return {"file": {"actions": [{"Action": act_of(act)} for act in vertex.acts]}}
+
+
+def act_of(act: Act) -> dict[str, Any]:
+    """One thing done to files."""
+    match act:
+        case CopyFiles():
+            return {"copy": {"src": act.source, "dest": act.destination, **({"modeStr": act.mode} if act.mode else {})}}
+        case MakeFile():
+            return {"mkfile": {"path": act.path, "mode": act.mode, "data": base64.b64encode(act.content).decode()}}
+        case MakeFolder():
+            return {"mkdir": {"path": act.path, "mode": act.mode, **({"makeParents": True} if act.ways else {})}}
+        case MakeLink():
+            return {"symlink": {"oldpath": act.target, "newpath": act.path}}
+        case Remove():
+            return {"rm": {"path": act.path}}
+    return {}
+
+
+@operation.register
+def _(vertex: Merge) -> dict[str, Any]:
+    return {"merge": {"inputs": [{"input": number} for number in range(len(vertex.inputs))]}}
+
+
+@operation.register
+def _(vertex: Difference) -> dict[str, Any]:
+    return {"diff": {"lower": {"input": 0}, "upper": {"input": 1}}}
+
+
+@operation.register
 def _(vertex: Copy) -> dict[str, Any]:
     order = vertex.order
     actions: list[dict[str, Any]] = []
     for name, content in order.documents:
-        actions.append({"Action": {"mkfile": {"path": posixpath.join("/", name), "data": content}}})
+        data = base64.b64encode(content.encode(errors="surrogateescape")).decode()
+        actions.append({"Action": {"mkfile": {"path": posixpath.join("/", name), "data": data}}})
     for source in order.sources:
         for pattern in source.patterns:
             copy: dict[str, Any] = {"src": posixpath.join("/", pattern), "dest": order.destination}

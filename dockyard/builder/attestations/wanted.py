@@ -26,6 +26,10 @@ class ProvenanceOptions:
     inline_only: bool
 
 
+# what the history of builds tells of one that has wanted none
+OF_HISTORY = ProvenanceOptions(True, VERSIONS[0], "provenance.json", "", False, False)
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is wanted; None: not at all."""

@@ -48,22 +48,27 @@ class CacheMounts:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @asynccontextmanager
-    async def use(self, id: str, sharing: str, *, mode: int, uid: int, gid: int) -> AsyncIterator[tuple[Path, bool]]:
-        """The directory of `id` for the time of the block, and whether it is new (then empty, `mode` and owned so)."""
+    async def use(
+        self, id: str, sharing: str, *, mode: int, uid: int, gid: int, anew: bool = False
+    ) -> AsyncIterator[tuple[Path, bool]]:
+        """The directory of `id` for the time of the block, and whether it is new (then empty, `mode` and owned so).
+
+        `anew`: it has to be. What was there before stays until it is pruned, but the new one is used from here on.
+        """
         key = hashlib.sha256(id.encode()).hexdigest()
         if sharing != "locked":
-            async with self._using(key, id, sharing == "private", mode, uid, gid) as found:
+            async with self._using(key, id, sharing == "private", mode, uid, gid, anew) as found:
                 yield found
             return
         lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock, self._using(key, id, False, mode, uid, gid) as found:
+        async with lock, self._using(key, id, False, mode, uid, gid, anew) as found:
             yield found
 
     @asynccontextmanager
     async def _using(
-        self, key: str, id: str, private: bool, mode: int, uid: int, gid: int
+        self, key: str, id: str, private: bool, mode: int, uid: int, gid: int, anew: bool
     ) -> AsyncIterator[tuple[Path, bool]]:
-        name = self._choose(key, private)
+        name = None if anew else self._choose(key, private)
         fresh = name is None
         if name is None:
             name = secrets.token_hex(16)
@@ -84,10 +89,12 @@ class CacheMounts:
                 del self._users[name]
 
     def _choose(self, key: str, private: bool) -> str | None:
-        for name, row in self._known.items():
-            if row.key == key and not (private and name in self._users):
-                return name
-        return None
+        fitting = [
+            (row.made, name)
+            for name, row in self._known.items()
+            if row.key == key and not (private and name in self._users)
+        ]
+        return max(fitting)[1] if fitting else None
 
     def rows(self) -> list[tuple[str, CacheMountRow, bool]]:
         """(folder's name, row, whether it is in use) of every directory."""

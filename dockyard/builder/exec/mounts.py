@@ -106,6 +106,7 @@ class Mounts:
             mode=0o755 if mount.mode is None else mount.mode,
             uid=mount.uid,
             gid=mount.gid,
+            anew=mount.anew,
         )
         folder, fresh = await self._stack.enter_async_context(use)
         if fresh and mount.input is not None:

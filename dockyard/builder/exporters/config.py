@@ -25,6 +25,7 @@ async def image_config(job: Job, built: Built, options: ImageOptions, part: Any)
     By `options` its own layers are one, or as if nothing in them were younger than the epoch.
     """
     rootfs = await job.rootfs(built.vertex)
+    epoch = built.dated if built.epoch is None else built.epoch
     one = None
     if options.squash:
         solver = job.solver
@@ -45,14 +46,14 @@ async def image_config(job: Job, built: Built, options: ImageOptions, part: Any)
             layers = len(after.diff_ids) > len(before.diff_ids)
             created = after.created or created
         created = created or timestamp()
-        moment = not_after(created, built.epoch)
+        moment = not_after(created, epoch)
         history.append(History(created=moment, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
     if one is not None:
         history[inherited:] = [msgspec.structs.replace(line, empty_layer=True) for line in history[inherited:]]
-        history.append(History(created=not_after(created or timestamp(), built.epoch), comment=SQUASHED))
+        history.append(History(created=not_after(created or timestamp(), epoch), comment=SQUASHED))
     config = msgspec.structs.replace(
         built.config,
-        created=not_after(created or timestamp(), built.epoch),
+        created=not_after(created or timestamp(), epoch),
         history=history,
         rootfs=RootFS(diff_ids=list(rootfs.diff_ids)),
         container="",

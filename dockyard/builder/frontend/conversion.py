@@ -268,7 +268,7 @@ class Conversion:
             variant=config.variant or (where.variant if not config.architecture else ""),
         )
         platform = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
-        return Built(stage.vertex, config, stage.history, platform, self.request.epoch)
+        return Built(stage.vertex, config, stage.history, platform, self.request.epoch, self.request.epoch)
 
 
 def check_name(name: str) -> None:

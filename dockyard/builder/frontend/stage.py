@@ -212,7 +212,9 @@ class Steps:
             self._note(f"WORKDIR {folder}")
             return
         name = state.next_name(self._with_values(step.shown))
-        vertex = MakeDirectory(name, state.vertex, folder, owner=self._config.user, line=line)
+        vertex = MakeDirectory(
+            name, state.vertex, folder, owner=self._config.user, line=line, epoch=self._request.epoch
+        )
         vertex.ignore_cache = self._no_cache
         state.vertex = vertex
         self._note(f"WORKDIR {folder}", vertex)
@@ -333,6 +335,8 @@ class Steps:
             mode=mount.mode,
             uid=mount.uid,
             gid=mount.gid,
+            # what BuildKit makes of these is a step of its own, which is done anew with the others
+            anew=self._no_cache and (mount.mode is not None or bool(mount.uid) or bool(mount.gid)),
         )
         if mount.stage:
             inputs.append(await self._conversion.source(mount.stage, self._state.stage))

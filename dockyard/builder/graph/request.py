@@ -53,7 +53,8 @@ class Line:
 class Built:
     """What a conversion leads to: the step whose result is the image's files, and what the image is to say.
 
-    The configuration's own history is the base image's; `history` comes after it.
+    The configuration's own history is the base image's; `history` comes after it. `epoch`: what an output is dated,
+    UNIX s; `dated`: what the configuration says of itself if its output is not.
     """
 
     vertex: Vertex
@@ -61,3 +62,4 @@ class Built:
     history: list[Line]
     platform: str
     epoch: int | None = None
+    dated: int | None = None

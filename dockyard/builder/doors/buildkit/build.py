@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from dockyard.builder.attestations.statements import Attestation
 from dockyard.builder.context import LARGEST_DOCKERFILE
 from dockyard.builder.doors.buildkit.caches import import_caches
 from dockyard.builder.doors.buildkit.client import SessionClient
@@ -37,7 +40,7 @@ from dockyard.dockerfile import git_source
 from dockyard.dockerfile.checks import Violation
 from dockyard.dockerfile.dockerignore import IgnoreRules
 from dockyard.dockerfile.includes import includes, whole
-from dockyard.errors import InvalidParameter
+from dockyard.errors import InvalidParameter, Unavailable
 from dockyard.grpc.status import CallFailed
 from dockyard.oci.digest import digest_of
 
@@ -96,6 +99,8 @@ class Build:
         self.digest = f"sha256:{secrets.token_hex(32)}"  # of the step that has read the Dockerfile
         self.internal = False
         self.pinned = False
+        self.untold: dict[str, Attestation] = {}  # how the results were made, if nobody has wanted to know
+        self.exporters: list[wire.Exporter] = []
         self.predicates: dict[str, Predicate] = {}  # how each platform's result was made, "" for the only one
         self.failure: CallFailed | None = None
         self.told: dict[str, str] = {}
@@ -103,6 +108,18 @@ class Build:
         self.text = b""
         self._ignored: IgnoreRules | None = None
         self.remote: Vertex | None = None  # where the Dockerfile is from, if it is not the client's
+
+    async def tell_provenance(self) -> None:
+        """Have the predicates of a build that has wanted none, for whoever asks for its history."""
+        untold, self.untold = self.untold, {}
+        for platform, said in untold.items():
+            content = msgspec.json.encode(await said.predicate())
+            self.predicates[platform] = Predicate(said.predicate_type, content)
+
+    def said(self) -> list[bytes]:
+        """What its record in the history names only: provenance, and the error in full."""
+        error = [self.failure.details] if self.failure is not None and self.failure.details else []
+        return [*(predicate.content for predicate in self.predicates.values()), *error]
 
     async def dockerfile(self, options: Mapping[str, str]) -> str:
         """The text of the Dockerfile that the options name."""
@@ -210,8 +227,11 @@ class Build:
         if remote is not None:
             return content.decode(errors="replace"), _below(remote, options)
         async with self.job.shown("[internal] load .dockerignore") as part:
-            if ignored is None:
-                ignored = (await self.client.files(context_name, [".dockerignore"])).get(".dockerignore", b"")
+            try:
+                if ignored is None:
+                    ignored = (await self.client.files(context_name, [".dockerignore"])).get(".dockerignore", b"")
+            except Unavailable as error:  # there is no context, which not every Dockerfile needs
+                return content.decode(errors="replace"), _missing(error)
             part("transferring context:", len(ignored), len(ignored), True)
         excludes = ignore_patterns(ignored)
         self._ignored = IgnoreRules(excludes) if excludes else None
@@ -253,6 +273,15 @@ class Build:
         self.progress.end()
         if not self.returned.done():
             self.returned.cancel()
+
+
+def _missing(error: Unavailable) -> Callable[[], Vertex]:
+    """A context that can't be had."""
+
+    def fail() -> Vertex:
+        raise error
+
+    return fail
 
 
 def _below(remote: Vertex, options: Mapping[str, str]) -> Callable[[], Vertex]:

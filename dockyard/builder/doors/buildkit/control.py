@@ -40,12 +40,14 @@ from dockyard.builder.trees import File
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile.dockerignore import match
 from dockyard.engine.images.documents import encode_config
+from dockyard.errors import InvalidParameter
 from dockyard.generators import closing
 from dockyard.grpc import status
 from dockyard.grpc.calls import Method, Methods, request_of
 from dockyard.grpc.connection import Connection, Stream, StreamReset
 from dockyard.grpc.status import CallFailed
 from dockyard.grpc.tunnel import Tunnel
+from dockyard.oci.digest import digest_of
 from dockyard.oci.manifest import parse_platform
 from dockyard.oci.reference import Reference
 from dockyard.version import VERSION
@@ -188,14 +190,15 @@ class Control:
         finally:
             await build.close()
             if not build.internal:
-                told_of = (history_of(build), response_of(build.progress.events))
+                told_of = (history_of(build), response_of(build.progress.events), build.said())
                 self.solver.beside(asyncio.to_thread(self.history.keep, *told_of))
         return wire.ControlSolveResponse(exporter_response=told).SerializeToString()
 
     async def _built_and_exported(self, build: Build, request: wire.ControlSolveRequest) -> dict[str, str]:
-        exporters = [(exporter.type, dict(exporter.attrs)) for exporter in request.exporters]
-        if not exporters and request.exporter:
-            exporters = [(request.exporter, dict(request.exporter_attrs))]
+        build.exporters = list(request.exporters)
+        if not build.exporters and request.exporter:
+            build.exporters = [wire.Exporter(type=request.exporter, attrs=request.exporter_attrs)]
+        exporters = [(exporter.type, dict(exporter.attrs)) for exporter in build.exporters]
         caches = [CacheExport(cache.type, dict(cache.attrs)) for cache in request.cache.exports]
         if any(cache.type == "inline" for cache in caches):
             exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
@@ -203,7 +206,7 @@ class Control:
         check_wishes(build.options, caches)
         build.inputs = dict(request.frontend_inputs)
         if request.frontend:
-            inputs = {name: await self._defined(build, one) for name, one in request.frontend_inputs.items()}
+            inputs = {name: await self._input(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(request.frontend, build.options, inputs)
         elif request.HasField("definition"):
             built = await self._defined(build, request.definition)
@@ -269,10 +272,13 @@ class Control:
     # -- what was said about builds
 
     def _said(self, digest: str) -> bytes:
+        """Provenance, and errors with all that is known of them."""
         for build in self._builds.values():
-            for predicate in build.predicates.values():
-                if predicate.digest == digest:
-                    return predicate.content
+            for content in build.said():
+                if digest_of(content) == digest:
+                    return content
+        if (kept := self.history.said(digest)) is not None:
+            return kept
         raise CallFailed(status.NOT_FOUND, f"content {digest}: not found")
 
     async def _content_info(self, stream: Stream, message: bytes) -> bytes:
@@ -344,6 +350,9 @@ class Control:
         known = [] if request.active_only else [one for one in self.history.records() if one.ref not in self._builds]
         here = [build for build in self._builds.values() if not build.internal]
         here = [build for build in here if not (request.active_only and build.ended)]
+        for build in here:
+            if request.ref in ("", build.ref):
+                await build.tell_provenance()
         for record in [*known, *map(history_of, here)]:
             if request.ref in ("", record.ref):
                 event = wire.HistoryEvent(type=1 if record.completed_at.seconds else 0, record=record)
@@ -396,7 +405,7 @@ class Control:
                 if request.evaluate:
                     await build.job.rootfs(built.vertex)
                 return wire.SolveResponse(result=wire.Result(ref=build.remember(built))).SerializeToString()
-            inputs = {name: await self._defined(build, one) for name, one in request.frontend_inputs.items()}
+            inputs = {name: await self._input(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(frontend, options, inputs)
             if request.evaluate:
                 for built in found.values():
@@ -432,6 +441,11 @@ class Control:
             return found
         made = build.vertices if not policy else {}
         return await Translation(definition, build.job, result, made, build.entitlements, policy).built()
+
+    async def _input(self, build: Build, definition: wire.Definition) -> Built:
+        if not definition.ops:
+            raise InvalidParameter("invalid nil input definition to definition op")
+        return await self._defined(build, definition)
 
     @asynccontextmanager
     async def _look(self, stream: Stream, ref: str, path: str) -> AsyncIterator[File]:

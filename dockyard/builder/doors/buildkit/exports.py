@@ -11,7 +11,7 @@ import msgspec
 from dockyard.builder.attestations.making import attestations_of
 from dockyard.builder.attestations.provenance import Request
 from dockyard.builder.attestations.statements import PROVENANCE
-from dockyard.builder.attestations.wanted import wanted_attestations
+from dockyard.builder.attestations.wanted import OF_HISTORY, Wanted, wanted_attestations
 from dockyard.builder.doors.buildkit.build import Predicate
 from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
 from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of, several_platforms
@@ -53,6 +53,9 @@ async def export_all(
     began = int(build.began * 1e9)
     request = Request(build.ref, build.options, build.file_name, build.text, began, build.remote)
     attestations = attestations_of(build.job, found, packed.known, wanted, request)
+    if wanted.provenance is None:
+        of_history = attestations_of(build.job, found, packed.known, Wanted(provenance=OF_HISTORY), request)
+        build.untold = {platform if several else "": said[0] for platform, said in of_history.items()}
     results = Results(build.job, found, attestations, several=several)
     told: dict[str, str] = {}
     for number, (kind, attributes) in enumerate(outputs):

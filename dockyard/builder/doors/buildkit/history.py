@@ -1,6 +1,7 @@
 """Builds that have ended, on the disk: what `buildx history` tells of them, over restarts of the daemon.
 
-Two files for each: its record, and all that onlookers were told, for `history logs`.
+Up to three files for each: its record, all that onlookers were told, for `history logs`, and what the record only
+names: provenance, and errors in full.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.folders import own_folder
+from dockyard.oci.digest import digest_of
 
 log = logging.getLogger("dockyard.builder")
 
 KEPT = 50  # builds, besides pinned ones
 LARGEST = 8 << 20  # bytes of what onlookers were told
-RECORD, STATUS = ".record", ".status"
+RECORD, STATUS, SAID = ".record", ".status", ".said"
 
 
 class History:
@@ -30,13 +33,15 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._folder = own_folder(folder)
 
-    def keep(self, record: wire.HistoryRecord, told: wire.StatusResponse) -> None:
-        """Add a build that has ended; old ones go. To be called in a thread."""
+    def keep(self, record: wire.HistoryRecord, told: wire.StatusResponse, said: Sequence[bytes]) -> None:
+        """Add a build that has ended, with the contents that it names; old ones go. To be called in a thread."""
         place = self._place(record.ref)
         events = told.SerializeToString()
         try:
             if len(events) <= LARGEST:
                 _write(place.with_suffix(STATUS), zlib.compress(events, 1))
+            if said and sum(map(len, said)) <= LARGEST:
+                _write(place.with_suffix(SAID), msgspec.msgpack.encode(list(said)))
             _write(place.with_suffix(RECORD), record.SerializeToString())
             kept = [one for one in self.records() if not one.pinned]
             for old in kept[:-KEPT]:
@@ -69,6 +74,26 @@ class History:
         except (OSError, DecodeError, zlib.error):
             return None
 
+    def said(self, digest: str) -> bytes | None:
+        """A content that a record names; None when there is no such."""
+        for record in self._read():
+            named = [
+                *record.result.attestations,
+                *(one for said in record.results.values() for one in said.attestations),
+            ]
+            if digest not in (record.external_error.digest, *(one.digest for one in named)):
+                continue
+            try:
+                contents = msgspec.msgpack.decode(
+                    self._place(record.ref).with_suffix(SAID).read_bytes(), type=list[bytes]
+                )
+            except (OSError, msgspec.MsgspecError):
+                continue
+            for content in contents:
+                if digest_of(content) == digest:
+                    return content
+        return None
+
     def pin(self, record: wire.HistoryRecord, *, pinned: bool) -> None:
         """Have it stay, or no longer."""
         record.pinned = pinned
@@ -76,7 +101,7 @@ class History:
 
     def remove(self, ref: str) -> None:
         """Forget it."""
-        for suffix in (RECORD, STATUS):
+        for suffix in (RECORD, STATUS, SAID):
             self._place(ref).with_suffix(suffix).unlink(missing_ok=True)
 
     def _place(self, ref: str) -> Path:

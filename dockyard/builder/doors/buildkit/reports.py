@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dockyard.builder.cache.usage import CacheEntry
 from dockyard.builder.graph.progress import Event, Finding, Output, Part, Step
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.oci.digest import digest_of
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.build import Build, Predicate
@@ -99,6 +100,8 @@ def history_of(build: Build) -> wire.HistoryRecord:
         ref=build.ref,
         frontend="dockerfile.v0",
         frontend_attrs=build.options,
+        exporters=build.exporters,
+        external_error=_external(failure.details) if failure is not None and failure.details else None,
         error=wire.RpcStatus(code=failure.code, message=failure.message) if failure is not None else None,
         created_at=moment(int(build.began * 1e9)),
         completed_at=moment(int(build.ended * 1e9)),
@@ -109,6 +112,12 @@ def history_of(build: Build) -> wire.HistoryRecord:
         total_steps=len(steps),
         completed_steps=sum(bool(step.completed) for step in steps.values()),
     )
+
+
+def _external(details: bytes) -> wire.Descriptor:
+    """An error with all that is known of it: it, too, can be read from the content service."""
+    kind = "application/vnd.googeapis.google.rpc.status+proto"  # so BuildKit spells it
+    return wire.Descriptor(media_type=kind, digest=digest_of(details), size=len(details))
 
 
 def _result(predicate: Predicate) -> wire.ResultInfo:
