@@ -160,7 +160,7 @@ async def test_no_redirection_leads_to_a_file_or_socket_of_the_hosts(host_secret
 async def test_a_login_ends(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
     monkeypatch.setattr(registry, "PATIENCE_WITH_LOGIN", 1.0)
     client = RegistryClient()
-    async with server(answer) as where, asyncio.timeout(10):
+    async with server(answer) as where, asyncio.timeout(60):
         with pytest.raises(Unavailable, match=f"login to {where} has not ended"):
             await client.login(where, Credentials("me", "secret"))
     await client.close()

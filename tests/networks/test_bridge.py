@@ -663,7 +663,7 @@ async def test_what_was_made_ahead_follows_the_hosts_settings(host: Host) -> Non
     before = setting.read_text()
 
     async def filled() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(os.listdir(host.root / "exec/netns")) < 8:  # noqa: ASYNC110  # made by threads that tell nobody
                 await asyncio.sleep(0.01)
 
@@ -679,7 +679,7 @@ async def test_what_was_made_ahead_follows_the_hosts_settings(host: Host) -> Non
         values = [run_in(path, "cat", str(setting)) for path in (one.netns_path, other.path)]
         sandboxes.destroy(other)
         assert values[0] == values[1]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while ahead & set(os.listdir(host.root / "exec/netns")):  # noqa: ASYNC110  # removed by such threads, too
                 await asyncio.sleep(0.01)
         await filled()
