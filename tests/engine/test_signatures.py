@@ -348,8 +348,6 @@ def test_a_policy_that_is_not_understood_is_refused(text: str, reason: str) -> N
     "requirement",
     [
         {"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/x"},
-        {"type": "sigstoreSigned", "keyPath": "/x", "rekorPublicKeyPath": "/y"},
-        {"type": "sigstoreSigned", "fulcio": {"caPath": "/x"}},
         {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchRepository"}},
     ],
     ids=lambda requirement: requirement["type"],

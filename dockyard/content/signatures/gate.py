@@ -14,7 +14,7 @@ from itertools import chain
 from dockyard.content.registry import Repository
 from dockyard.content.signatures import lookaside, openpgp, policy, sigstore, simple
 from dockyard.content.signatures.policy import Requirement
-from dockyard.content.signatures.sigstore import PAYLOAD, SIGNATURE, Signature
+from dockyard.content.signatures.sigstore import BUNDLE, CERTIFICATE, CHAIN, PAYLOAD, SIGNATURE, Signature
 from dockyard.errors import Forbidden, InvalidParameter, NotFound, words
 from dockyard.oci.descriptor import Descriptor
 from dockyard.oci.manifest import Manifest
@@ -94,8 +94,8 @@ class SignatureGate:
             return
         found = await signatures_of(repository, digest)
         for requirement in demanded:
-            keys = await asyncio.to_thread(sigstore.verifiers, requirement)
-            await asyncio.to_thread(sigstore.accepted, found, keys, name, digest, requirement.identity)
+            trust = await asyncio.to_thread(sigstore.trusted, requirement)
+            await asyncio.to_thread(sigstore.accepted, found, trust, name, digest, requirement.identity)
 
 
 def _refused(reason: str) -> Forbidden:
@@ -121,5 +121,6 @@ async def signatures_of(repository: Repository, digest: str) -> list[Signature]:
     for layer in layers:
         if not 0 < layer.size <= LARGEST_PAYLOAD:
             continue
-        found.append(Signature(await repository.blob_bytes(layer), layer.annotations.get(SIGNATURE, "")))
+        notes = [layer.annotations.get(name, "") for name in (SIGNATURE, CERTIFICATE, CHAIN, BUNDLE)]
+        found.append(Signature(await repository.blob_bytes(layer), *notes))
     return found

@@ -5,13 +5,12 @@ Strict, as containers-image is: a member that nobody knows may be a misspelt dem
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dockyard.content.signatures import identity, strict_json
+from dockyard.content.signatures import certificates, identity, strict_json
+from dockyard.content.signatures.certificates import Authority
 from dockyard.content.signatures.identity import SignedIdentity
 from dockyard.errors import InvalidParameter
 from dockyard.oci.reference import Reference
@@ -21,15 +20,8 @@ TRANSPORT = "docker"  # of images that come from registries
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 # Of signatures by GPG; those but the first are known by name alone, here as elsewhere.
 _KEY_TYPES = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
-# What a demand may also hold that cannot be met from keys on disk alone.
-_BEYOND_KEYS = (
-    "fulcio",
-    "pki",
-    "rekorPublicKeyPath",
-    "rekorPublicKeyPaths",
-    "rekorPublicKeyData",
-    "rekorPublicKeyDatas",
-)
+# The keys of a log that must have taken the signature in.
+_REKOR = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,8 @@ class Requirement:
     """One demand. `unmet`: why it can't be met by any image here, if it can't.
 
     `key_paths` are files with a public key each (of GPG, with any number), `key_data` public keys: any may have signed.
+    `log_paths` and `log_data` are those of a log (Rekor) that must have taken the signature in, if there are any.
+    `authority` stands instead of keys: of whom a certificate comes with the signature.
     """
 
     kind: str
@@ -44,6 +38,9 @@ class Requirement:
     key_data: tuple[bytes, ...] = ()
     identity: SignedIdentity = field(default_factory=SignedIdentity)
     unmet: str = ""
+    log_paths: tuple[str, ...] = ()
+    log_data: tuple[bytes, ...] = ()
+    authority: Authority | None = None
 
 
 @dataclass(frozen=True)
@@ -132,28 +129,31 @@ def _signed_by(value: dict[str, Any]) -> Requirement:
 
 
 def _sigstore(value: dict[str, Any]) -> Requirement:
-    optional = (*_KEYS, *_BEYOND_KEYS, "signedIdentity")
+    optional = (*_KEYS, *_REKOR, "fulcio", "pki", "signedIdentity")
     strict_json.exact(value, ("type",), "a sigstoreSigned requirement", optional=optional)
     signed = identity.parse(value.get("signedIdentity"))
     sources = [key for key in (*_KEYS, "fulcio", "pki") if key in value]
     if len(sources) != 1:
         raise InvalidParameter("exactly one of keyPath, keyPaths, keyData, keyDatas, fulcio, and pki must be specified")
-    beyond = [key for key in _BEYOND_KEYS if key in value]
-    if beyond:
-        unmet = f"{beyond[0]} of sigstoreSigned is not verified by this engine, which knows keyPath and keyData"
-        return Requirement("sigstoreSigned", identity=signed, unmet=unmet)
-    paths, data = _keys_of(sources[0], value[sources[0]])
-    return Requirement("sigstoreSigned", paths, data, signed)
+    logs = [key for key in _REKOR if key in value]
+    if len(logs) > 1:
+        raise InvalidParameter(f"at most one of {', '.join(_REKOR)} can be used simultaneously")
+    source = sources[0]
+    if source == "fulcio" and not logs:
+        raise InvalidParameter(f"At least one of {', '.join(_REKOR)} must be specified if fulcio is used")
+    if source == "pki" and logs:
+        raise InvalidParameter(f"{logs[0]} is not supported for pki")
+    log_paths, log_data = _keys_of(logs[0], value[logs[0]]) if logs else ((), ())
+    authority = certificates.parse(source, value[source]) if source in ("fulcio", "pki") else None
+    paths, data = _keys_of(source, value[source]) if authority is None else ((), ())
+    return Requirement("sigstoreSigned", paths, data, signed, "", log_paths, log_data, authority)
 
 
 def _keys_of(source: str, given: Any) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
     """The files with keys, and the keys, that a requirement names by its member `source`."""
-    items = given if source in ("keyPaths", "keyDatas") else [given]
+    items = given if source.endswith("s") else [given]
     if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
         raise InvalidParameter(f"{source} must not be empty")
-    if source in ("keyPath", "keyPaths"):
+    if "Path" in source:
         return tuple(items), ()
-    try:
-        return (), tuple(base64.b64decode(item, validate=True) for item in items)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"{source} is not base64: {error}") from None
+    return (), tuple(strict_json.binary(item, source) for item in items)

@@ -1,5 +1,7 @@
 """JSON of which every member counts: what one reader may overlook or read otherwise than another is refused."""
 
+import base64
+import binascii
 import json
 from collections.abc import Collection
 from typing import Any
@@ -40,3 +42,11 @@ def string(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise InvalidParameter(f"{what} is not a string")
     return value
+
+
+def binary(value: Any, what: str) -> bytes:
+    """What `value`, base64, stands for. Raises InvalidParameter."""
+    try:
+        return base64.b64decode(string(value, what), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameter(f"{what} is not base64: {error}") from None
