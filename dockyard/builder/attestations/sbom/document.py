@@ -71,7 +71,11 @@ def _moment(epoch: int | None) -> str:
 def _package(package: Package) -> tuple[dict[str, Any], str]:
     """A package as SPDX has it, and its licence as it was written."""
     digest = hashlib.sha256(f"{package.purl}\0{package.source}".encode(errors="replace")).hexdigest()[:16]
-    name = f"{package.namespace}/{package.name}" if package.kind == "npm" and package.namespace else package.name
+    name = (
+        f"{package.namespace}/{package.name}"
+        if package.kind in ("npm", "golang") and package.namespace
+        else package.name
+    )
     found = {
         "name": name,
         "SPDXID": f"SPDXRef-Package-{package.kind}-{re.sub(r'[^A-Za-z0-9.-]', '-', package.name)}-{digest}",
@@ -97,6 +101,6 @@ def _license(kind: str, text: str) -> str:
     text = text.strip()
     if not text:
         return NOTHING
-    if kind in ("apk", "npm") and _EXPRESSION.fullmatch(text):  # whose makers agree on SPDX's names
+    if kind in ("apk", "npm", "golang") and _EXPRESSION.fullmatch(text):  # whose makers agree on SPDX's names
         return text
     return f"LicenseRef-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"

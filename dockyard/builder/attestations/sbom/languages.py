@@ -1,4 +1,4 @@
-"""Packages of Python and Node.js, wherever they lie: each has a file that says what it is."""
+"""Packages of Python, Node.js and Ruby, wherever they lie: each has a file that says what it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dockyard.builder.attestations.sbom.package import Package, paragraphs, read
 from dockyard.builder.trees import File
 
 _PYTHON = re.compile(r"[^/]+\.(?:dist-info/METADATA|egg-info(?:/PKG-INFO)?)$")
+_RUBY = re.compile(r"(?:^|/)specifications/(?:[^/]+/)*[^/]+\.gemspec$")
+_RUBY_FIELD = re.compile(r"""\s*\w+\.(name|version|homepage|licenses?|authors?)\s*=\s*(.*)""")
 _NODE = re.compile(r"(?:^|/)node_modules/(?:@[^/]+/)?[^/]+/package\.json$")
 
 
@@ -18,6 +20,8 @@ def package_of(place: str, file: File) -> Package | None:
     """The package that a file tells of, if it does."""
     if place.endswith("/package.json"):
         return _node(place, file) if _NODE.search(place) else None
+    if place.endswith(".gemspec"):
+        return _ruby(place, file) if _RUBY.search(place) else None
     if "-info" in place[-40:] and _PYTHON.search(place):
         return _python(place, file)
     return None
@@ -56,6 +60,24 @@ def _node(place: str, file: File) -> Package | None:
         _word(found.get("author"), "name"),
         _word(found.get("homepage"), "url"),
     )
+
+
+def _ruby(place: str, file: File) -> Package | None:
+    """A specification as RubyGems installs it: Ruby's source, of which the lines with literals are read."""
+    found: dict[str, str] = {}
+    for line in read(file).decode(errors="replace").splitlines():
+        field = _RUBY_FIELD.match(line)
+        if field is None:
+            continue
+        texts = [first or second for first, second in re.findall(r"\"([^\"]*)\"|'([^']*)'", field[2])]
+        several = " AND " if field[1].startswith("license") else ", "
+        found.setdefault(field[1].rstrip("s"), several.join(texts))
+    name, version = found.get("name", ""), found.get("version", "")
+    if not name or not version or "#{" in name + version:
+        return None
+    home = found.get("homepage", "").replace("#{s.name}", name).replace("#{s.version}", version)
+    home = "" if "#{" in home else home
+    return Package("gem", name, version, place, "", found.get("license", ""), found.get("author", ""), home)
 
 
 def _word(value: Any, key: str) -> str:

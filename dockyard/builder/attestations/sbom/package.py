@@ -31,10 +31,11 @@ class Package:
     @property
     def purl(self) -> str:
         """Its package URL."""
-        place = f"{quote(self.namespace, safe='')}/" if self.namespace else ""
+        place = f"{quote(self.namespace, safe='/')}/" if self.namespace else ""
         found = f"pkg:{self.kind}/{place}{quote(self.name, safe='')}"
         if self.version:
-            found += f"@{quote(self.version, safe=':')}"
+            library = self.kind == "golang" and self.name == "stdlib"
+            found += f"@{quote(self.version.removeprefix('go') if library else self.version, safe=':')}"
         wanted = "&".join(f"{key}={quote(value, safe=':')}" for key, value in sorted(self.qualifiers.items()) if value)
         return found + (f"?{wanted}" if wanted else "")
 
