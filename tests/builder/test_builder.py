@@ -16,7 +16,7 @@ from dockyard.builder.builder import Builder
 from dockyard.builder.cache.records import StepCache
 from dockyard.builder.cache.usage import PruneOrder
 from dockyard.builder.doors.classic.options import BuildOptions, check_tags
-from dockyard.builder.doors.classic.output import Output
+from dockyard.builder.doors.classic.output import LaterOutput, Output
 from dockyard.builder.exec.run import Runner
 from dockyard.content.unpack import Worker
 from dockyard.engine.containers.layers import ContainerLayers
@@ -340,6 +340,23 @@ async def test_with_pull_a_base_by_its_id_is_the_one_that_is_here(room: Room) ->
     base = await room.build("FROM scratch\nCOPY f /f\n", {"f": b"1"})
     image = await room.build(f"FROM {base.id}\nENV a=b\n", pull=True)
     assert image.parent == base.id
+
+
+def test_what_a_stage_says_before_its_turn_is_kept_up_to_a_bound(tmp_path: Path) -> None:
+    said: list[dict[str, Any]] = []
+    later = LaterOutput(Output(said.append), tmp_path)
+    later.text("first\n")
+    later.message({"status": "Pulling"})
+    for _ in range(20):
+        later.text("x" * (1 << 20))
+    assert said == []
+    later.release()
+    later.text("last\n")
+    assert said[:2] == [{"stream": "first\n"}, {"status": "Pulling"}]
+    assert "output clipped" in said[-2]["stream"]
+    assert said[-1] == {"stream": "last\n"}
+    assert sum(len(one.get("stream", "")) for one in said) < 17 << 20
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

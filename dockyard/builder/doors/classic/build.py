@@ -1,44 +1,37 @@
-"""One build that came through the classic API's door: its context, its options, what it has made so far."""
+"""One build that came through the classic API's door: from a context and options to an image with its names.
+
+Stages that do not wait for each other are built side by side; what they say is told in the order of the Dockerfile.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dockyard.builder import stages
 from dockyard.builder.arguments import Arguments
-from dockyard.builder.doors.classic.cache import BuildCache
 from dockyard.builder.doors.classic.client import SentBefore
-from dockyard.builder.doors.classic.images import StepImages
-from dockyard.builder.doors.classic.output import CommandOutput, Output
-from dockyard.builder.doors.classic.steps import StageState, Steps, base_config
-from dockyard.builder.doors.classic.vertices import Containers
+from dockyard.builder.doors.classic.output import LaterOutput, Output
+from dockyard.builder.doors.classic.stage import SCRATCH, StageBuild, Surroundings
 from dockyard.builder.frontend.platforms import platform_arguments
-from dockyard.builder.graph.solver import Job, Solver
-from dockyard.builder.sources.image import ImageResolver
-from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.squashing import squashed
 from dockyard.dockerfile import parser as dockerfile
 from dockyard.dockerfile.instructions import Pairs
 from dockyard.dockerfile.substitution import expand
-from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import History, ImageConfig
-from dockyard.oci.manifest import parse_platform
 
 if TYPE_CHECKING:
-    from dockyard.builder.context import Context
-    from dockyard.builder.doors.classic.options import BuildOptions
-    from dockyard.builder.graph.vertex import Vertex
-    from dockyard.builder.stages import Stage
-    from dockyard.engine.images.image import Image
+    from collections.abc import Sequence
 
-SCRATCH = "scratch"
-_WHOLE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
+    from dockyard.builder.context import Context
+    from dockyard.builder.doors.classic.cache import BuildCache
+    from dockyard.builder.doors.classic.options import BuildOptions
+    from dockyard.builder.graph.solver import Solver
+    from dockyard.builder.stages import Plan, Stage
+    from dockyard.engine.images.image import Image
 
 
 class Build:
@@ -54,177 +47,129 @@ class Build:
         architecture: str,
     ) -> None:
         """`architecture`: of images that are built from scratch."""
-        self.options = options
+        self.in_use: set[str] = set()
+        self._options = options
         self._solver = solver
+        self._cache = cache
+        self._architecture = architecture
         self._context = context
         self._output = output
-        said = CommandOutput(output)
-        client = SentBefore(context.tree, options.credentials)
-        self.job = Job(solver, client, said)
-        self.containers = Containers(solver, output, said)
-        self.images = StepImages(self.job, cache, options, architecture, self.say)
-        self._resolver = ImageResolver(self.job, pull=options.pull, told=output.message)
-        self._files = LocalDirectory("the build context", client, "context")
-        self._results: dict[int, Image | None] = {}
-        self._stages: list[Stage] = []
-        self._base_image: Image | None = None  # what the stage is on that was begun last
-        self._cancelled = False
-        self.mounted = AsyncExitStack()  # what the step at hand copies from
-
-    def say(self, text: str) -> None:
-        """Add to the build's log."""
-        self._output.text(text)
+        self._stages: list[StageBuild] = []
+        self._results: dict[int, asyncio.Task[Image | None]] = {}
 
     async def close(self) -> None:
         """Its end has come, however: leave nothing of it."""
         try:
-            await self.job.close()
-            await self.mounted.aclose()
-            if self._cancelled and self.options.remove:
-                self.containers.remove()
-            await self.containers.gone()
+            for task in self._results.values():
+                task.cancel()
+            await asyncio.gather(*self._results.values(), return_exceptions=True)
+            await asyncio.gather(*(stage.close() for stage in self._stages))
         finally:
+            for stage in self._stages:
+                stage.output.close()
             self._context.close()  # whatever still looks at its files, nothing can be read there any more
-
-    # -- the story
 
     async def run(self) -> Image:
         """Build everything that is wanted; the last stage's image. Raises what the user did wrong, or CommandFailed."""
-        options = self.options
+        options = self._options
         file = dockerfile.parse(self._context.dockerfile, self._context.dockerfile_name)
         plan = stages.plan(file)
         target = plan.target(options.target)
+        arguments = self._arguments(plan, file.escape)
         wanted = plan.needed(target) if options.target else plan.stages
-        self._stages = plan.stages
         for name in sorted(options.labels):
             value = options.labels[name]
             target.steps.append(Pairs(f"LABEL {name}={value}", "LABEL", ((name, value),), literal=True))
         for warning in file.warnings:
-            self.say(warning)
+            self._output.text(warning)
         total = len(plan.arguments) + sum(1 + len(stage.steps) for stage in wanted)
-        numbers = iter(range(1, total + 1))
-        arguments = Arguments(options.arguments, platform_arguments(options.platform))
-        for argument in plan.arguments:
-            self.say(f"Step {next(numbers)}/{total} : {argument.code}\n")
-            for name, default in argument.arguments:
-                if default is not None:
-                    default = expand(default, arguments.global_values(), file.escape)
-                arguments.declare_global(name, default)
-        image: Image | None = None
-        for stage in wanted:
-            image = await self._stage(stage, arguments, file.escape, numbers, total)
+        for number, argument in enumerate(plan.arguments, 1):
+            self._output.text(f"Step {number}/{total} : {argument.code}\n")
+        image = await self._build(plan, wanted, arguments, file.escape, total)
         unused = arguments.unused()
         if unused:
-            self.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
-        await self.containers.gone()
+            self._output.text(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+        for stage in self._stages:
+            await stage.containers.gone()
         if image is None:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
         if options.squash:
-            image = await self._squash(image)
+            image = await self._squash(image, self._stages[-1].base)
         await self._finish(image)
         return image
 
-    async def _stage(
-        self, stage: Stage, arguments: Arguments, escape: str, numbers: Iterator[int], total: int
+    def _arguments(self, plan: Plan, escape: str) -> Arguments:
+        """What is known before the first stage; by that it is seen which stages need which."""
+        arguments = Arguments(self._options.arguments, platform_arguments(self._options.platform))
+        for argument in plan.arguments:
+            for name, default in argument.arguments:
+                if default is not None:
+                    default = expand(default, arguments.global_values(), escape)
+                arguments.declare_global(name, default)
+        for stage in plan.stages:
+            base = expand(stage.start.base, arguments.global_values(), escape).lower()
+            stage.needs |= {one.index for one in plan.stages[: stage.index] if one.name and one.name == base}
+        return arguments
+
+    async def _build(
+        self, plan: Plan, wanted: Sequence[Stage], arguments: Arguments, escape: str, total: int
     ) -> Image | None:
-        self.say(f"Step {next(numbers)}/{total} : {stage.start.code}\n")
-        self.images.begin_stage()
-        image = self._base_image = await self._base(stage, arguments, escape)
-        state = StageState(image, base_config(image), arguments.stage())
-        steps = Steps(self, state, escape)
-        await steps.run_triggers()
-        self._tell(state.image)
-        for step in stage.steps:
-            self.say(f"Step {next(numbers)}/{total} : {step.code}\n")
-            try:
-                await steps.do(step)
-                await self.mounted.aclose()
-            except asyncio.CancelledError:
-                self._cancelled = True  # its container, if it has one, goes when the solver has let go of it
-                raise
-            except Exception:
-                if self.options.force_remove:
-                    self.containers.remove()
-                raise
-            if self.options.remove:
-                self.containers.remove()
-            self._tell(state.image)
-        self._results[stage.index] = state.image
-        if state.image is not None:
-            await self._solver.images.on_disk()
-            self._output.image(state.image.id)
-        return state.image
+        """Build stages, all at once as far as they let each other; the last one's image."""
+        around = Surroundings(
+            self._solver,
+            self._cache,
+            self._architecture,
+            self._options,
+            SentBefore(self._context.tree, self._options.credentials),
+            arguments,
+            escape,
+            plan.stages,
+            total,
+            self.in_use,
+            self._results,
+        )
+        number = len(plan.arguments) + 1
+        for stage in wanted:
+            self._stages.append(StageBuild(around, stage, number, LaterOutput(self._output, self._solver.folder)))
+            number += 1 + len(stage.steps)
+        twins: dict[tuple[str, ...], asyncio.Task[Image | None]] = {}
+        for build in self._stages:
+            # a stage that begins as one before it did has from the cache what that makes: it is the earlier that runs
+            begin = build.stage.start
+            same = (begin.base.lower(), begin.platform, *(step.code for step in build.stage.steps[:1]))
+            twin = None if self._options.no_cache else twins.get(same)
+            twins[same] = self._results[build.stage.index] = asyncio.ensure_future(build.run(twin))
+        image = None
+        for build in self._stages:
+            build.output.release()
+            image = await asyncio.shield(self._results[build.stage.index])
+        return image
 
-    def _tell(self, image: Image | None) -> None:
-        self.say(f" ---> {image.id.removeprefix('sha256:')[:12] if image is not None else ''}\n")
-
-    async def _squash(self, image: Image) -> Image:
+    async def _squash(self, image: Image, base: Image | None) -> Image:
         """The image with its own layers as one; itself when it has fewer than two."""
-        base = list(self._base_image.config.rootfs.diff_ids) if self._base_image is not None else []
+        below = list(base.config.rootfs.diff_ids) if base is not None else []
         images, layers = self._solver.images, self._solver.layers
-        one = await squashed(layers, image.config.rootfs.diff_ids, base, self._solver.folder)
+        one = await squashed(layers, image.config.rootfs.diff_ids, below, self._solver.folder)
         if one is None:
             return image
         try:
             config = msgspec.json.decode(image.raw, type=ImageConfig)
-            inherited = len(self._base_image.config.history or []) if self._base_image is not None else 0
+            inherited = len(base.config.history or []) if base is not None else 0
             history = config.history or []
             own = [msgspec.structs.replace(line, empty_layer=True) for line in history[inherited:]]
-            what = f"merge {image.id} to {self._base_image.id if self._base_image is not None else SCRATCH}"
+            what = f"merge {image.id} to {base.id if base is not None else SCRATCH}"
             merged = History(created=config.created or "", comment=what)
             config.history = [*history[:inherited], *own, merged]
-            config.rootfs.diff_ids = [*base, one.diff_id]
+            config.rootfs.diff_ids = [*below, one.diff_id]
             return images.find(images.put(msgspec.json.encode(config)))
         finally:
             layers.drop(one.chain_id)
 
     async def _finish(self, image: Image) -> None:
-        self.say(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
+        self._output.text(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
         images = self._solver.images
-        for tag in self.options.tags:
+        for tag in self._options.tags:
             images.tag(image.id, tag)
         await images.on_disk()
-        for tag in self.options.tags:
-            self.say(f"Successfully tagged {tag.familiar()}\n")
-
-    # -- where stages and copies come from
-
-    async def _base(self, stage: Stage, arguments: Arguments, escape: str) -> Image | None:
-        name = expand(stage.start.base, arguments.global_values(), escape)
-        if not name:
-            raise InvalidParameter(f"base name ({stage.start.base}) should not be blank")
-        platform = expand(stage.start.platform, arguments.global_values(), escape) or self.options.platform
-        earlier = next((one for one in self._stages[: stage.index] if one.name and one.name == name.lower()), None)
-        if earlier is not None:
-            image = self._results.get(earlier.index)
-            if image is None:
-                raise InvalidParameter(f"stage {name} is empty")
-            return image
-        return None if name == SCRATCH else await self._image(name, platform)
-
-    async def source(self, stage: str) -> Vertex:
-        """What COPY reads from: the context, or with `--from` the files of a stage or an image."""
-        if not stage:
-            return self._files
-        earlier = stages.find(self._stages, stage)
-        if earlier is not None:
-            if earlier.index not in self._results:
-                raise InvalidParameter(f"invalid from flag value {stage}: refers to current build stage")
-            return self.images.files(self._results[earlier.index])
-        if stage.isdigit() and int(stage) >= len(self._results):
-            raise InvalidParameter(f"invalid from flag value {stage}: index out of bounds")
-        try:
-            return self.images.files(await self._image(stage, self.options.platform))
-        except DockyardError as error:
-            raise type(error)(f"invalid from flag value {stage}: {error}") from None
-
-    async def _image(self, name: str, platform: str) -> Image:
-        """The image `name`, pulled when it is not here or when asked to."""
-        if _WHOLE_ID.fullmatch(name):  # which is here, or nowhere
-            wanted = parse_platform(platform) if platform else None
-            image = self._solver.images.platforms.choose(name, wanted)
-            self._solver.images.note_use(image.id)
-        else:
-            image = await self._resolver.resolve(name, platform)
-        self.images.use(image)
-        return image
+        for tag in self._options.tags:
+            self._output.text(f"Successfully tagged {tag.familiar()}\n")

@@ -38,7 +38,7 @@ class ClassicBuilds:
 
     def _users(self, image_id: str) -> Sequence[ImageUser]:
         """Builds under way keep what they have made and stand on."""
-        return [ImageUser(name, True) for name, (one, _) in self._under_way.items() if image_id in one.images.in_use]
+        return [ImageUser(name, True) for name, (one, _) in self._under_way.items() if image_id in one.in_use]
 
     async def build(self, source: AsyncIterator[bytes] | str, options: BuildOptions, output: Output) -> Image:
         """Build from a tar stream or, when `source` is a string, from where that URL leads.

@@ -6,8 +6,10 @@ checksum), and the configuration that results. So a hit needs no comparing of im
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -36,6 +38,7 @@ class BuildCache:
     def __init__(self, images: ImageService, database: Database) -> None:
         self._images = images
         self._rows = database.collection("build_cache", CacheRow)
+        self._making: dict[str, asyncio.Event] = {}
 
     def find(self, key: str) -> Image | None:
         """The image that this step made before, if it is still here."""
@@ -53,6 +56,27 @@ class BuildCache:
     def put(self, key: str, image_id: str) -> None:
         """Remember what a step made."""
         self._rows.put(key, CacheRow(image_id))
+
+    @contextmanager
+    def making(self, key: str) -> Iterator[None]:
+        """Tell others that the step is being made, for the time of the block."""
+        if key in self._making:  # by a build that takes nothing from the cache
+            yield
+            return
+        made = self._making[key] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._making[key]
+            made.set()
+
+    async def made_elsewhere(self, key: str) -> bool:
+        """Wait for who is making the step; False when nobody is."""
+        made = self._making.get(key)
+        if made is None:
+            return False
+        await made.wait()
+        return True
 
     def prune(self) -> int:
         """Forget everything; how many steps were known."""

@@ -43,11 +43,18 @@ class Step:
 
 
 class StepImages:
-    """Finds and makes the images of one build's steps."""
+    """Finds and makes the images of one stage's steps."""
 
     def __init__(
-        self, job: Job, cache: BuildCache, options: BuildOptions, architecture: str, say: Callable[[str], None]
+        self,
+        job: Job,
+        cache: BuildCache,
+        options: BuildOptions,
+        architecture: str,
+        in_use: set[str],
+        say: Callable[[str], None],
     ) -> None:
+        """`in_use`: the IDs of images that the build stands on."""
         self._job = job
         self._images = job.solver.images
         self._cache = cache
@@ -56,9 +63,9 @@ class StepImages:
         self._say = say
         self._sources = CacheSources(self._known(options.cache_from))
         # after a step that was not in the cache, none of the stage's can be
-        self._cache_on = True
+        self._cache_on = not options.no_cache
+        self._in_use = in_use
         self._files: dict[str, Vertex] = {}
-        self.in_use: set[str] = set()
 
     def _known(self, names: Sequence[str]) -> list[Image]:
         found = []
@@ -69,13 +76,9 @@ class StepImages:
                 log.debug("no image %s to take cached steps from", name)
         return found
 
-    def begin_stage(self) -> None:
-        """The next step is the first one of a stage."""
-        self._cache_on = not self._options.no_cache
-
     def use(self, image: Image) -> None:
         """Keep an image until the end of the build."""
-        self.in_use.add(image.id)
+        self._in_use.add(image.id)
 
     def files(self, image: Image | None) -> Vertex:
         """The files of an image, None for no image."""
@@ -90,19 +93,24 @@ class StepImages:
     async def add(self, state: StageState, step: Step) -> None:
         """Go on to the step's image: the one that is known, or a new one. Raises what goes wrong in the step."""
         key = key_of(state.image.id if state.image is not None else "", step.created_by, state.config)
-        image = self._cached(state, key, step.created_by) if self._cache_on else None
+        image = self._cached(state, key, step.created_by)
+        while image is None and self._cache_on and await self._cache.made_elsewhere(key):
+            image = self._cached(state, key, step.created_by)
         if image is not None:
             self._say(" ---> Using cache\n")
         else:
             self._cache_on = False
-            image = await self._made(state, step)
-            self._cache.put(key, image.id)
+            with self._cache.making(key):
+                image = await self._made(state, step)
+                self._cache.put(key, image.id)
         state.image = image
         self.use(image)
 
     # -- from the cache
 
     def _cached(self, state: StageState, key: str, created_by: str) -> Image | None:
+        if not self._cache_on:
+            return None
         image = self._cache.find(key)
         if self._options.cache_from and image is not None and not self._sources.descend_from(image, self._images):
             image = None  # who names sources wants their steps and no others

@@ -22,7 +22,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.oci.image_config import ContainerConfig, Healthcheck, ImageConfig
 
 if TYPE_CHECKING:
-    from dockyard.builder.doors.classic.build import Build
+    from dockyard.builder.doors.classic.stage import StageBuild
     from dockyard.engine.images.image import Image
 
 
@@ -53,8 +53,8 @@ def base_config(image: Image | None) -> ContainerConfig:
 class Steps:
     """Does the instructions of one stage."""
 
-    def __init__(self, build: Build, state: StageState, escape: str) -> None:
-        self._build = build
+    def __init__(self, stage: StageBuild, state: StageState, escape: str) -> None:
+        self._stage = stage
         self.state = state
         self._configuring = Configuring(state.config, state.environment, escape)
         self._handlers: dict[type[Instruction], Callable[[Any], Awaitable[Step]]] = {
@@ -69,7 +69,7 @@ class Steps:
 
     async def do(self, instruction: Instruction) -> None:
         """Do one instruction. Raises what the user did wrong, or CommandFailed."""
-        await self._build.images.add(self.state, await self._handlers[type(instruction)](instruction))
+        await self._stage.images.add(self.state, await self._handlers[type(instruction)](instruction))
 
     async def run_triggers(self) -> None:
         """Do what the base image asks of its children (ONBUILD)."""
@@ -77,12 +77,12 @@ class Steps:
         if not triggers:
             return
         self.state.config.on_build = None
-        self._build.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        self._stage.output.text(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
         for trigger in triggers:
             await self.do(instructions.parse_trigger(trigger))
 
     def _files(self) -> Vertex:
-        return self._build.images.files(self.state.image)
+        return self._stage.images.files(self.state.image)
 
     # -- configuration alone
 
@@ -107,7 +107,7 @@ class Steps:
     async def _health_check(self, instruction: HealthCheck) -> Step:
         before = self.state.config.healthcheck
         if before is not None and before.test and before.test[0] != "NONE":
-            self._build.say(f"Note: overriding previous HEALTHCHECK: [{' '.join(before.test)}]\n")
+            self._stage.output.text(f"Note: overriding previous HEALTHCHECK: [{' '.join(before.test)}]\n")
         return await self._configure(instruction)
 
     async def _text(self, instruction: Text) -> Step:
@@ -150,7 +150,7 @@ class Steps:
             on_build=None,
             image=state.image.id,
         )
-        run = ClassicRun(self._files(), config, self._build.options.host, self._build.containers)
+        run = ClassicRun(self._files(), config, self._stage.options.host, self._stage.containers)
         return Step(" ".join([f"|{len(keyed)}", *keyed, *words] if keyed else words), run)
 
     # -- files
@@ -158,7 +158,7 @@ class Steps:
     async def _copy(self, instruction: Copy) -> Step:
         expand = self._configuring.expand
         parse_mode(expand(instruction.mode), symbolic=False)
-        source = await self._build.source(instruction.stage)
+        source = await self._stage.source(instruction.stage)
 
         async def tree(stage: str, words: Sequence[str]) -> Vertex:
             return source
@@ -171,9 +171,9 @@ class Steps:
         order = plan.order
         order = replace(order, keeps_owners=order.keeps_owners and not order.owner)
         copy = ClassicCopy(instruction.shown, plan.inputs, order, plan.destination)
-        digest = await self._build.images.solved(copy.checksum(self._build.job, self._build.mounted))
+        digest = await self._stage.images.solved(copy.checksum(self._stage.job, self._stage.mounted))
         if any(source.fetched for source in order.sources):
-            self._build.say("\n")
+            self._stage.output.text("\n")
         flags = (f"--chown={order.owner} " if order.owner else "") + (f"--chmod={order.mode} " if order.mode else "")
         flags += "--link " if instruction.link else ""
         comment = f"{order.word} {flags}{digest} in {plan.destination} "
