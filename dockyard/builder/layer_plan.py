@@ -176,6 +176,11 @@ class LayerPlan:
         return sorted(name for name in found if not name.startswith(WHITEOUT))
 
     @property
+    def places(self) -> set[str]:
+        """Everything that the layer has an entry for."""
+        return set(self._nodes)
+
+    @property
     def empty(self) -> bool:
         """Whether the layer says nothing."""
         return not self._nodes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import posixpath
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
 from dockyard.builder.layer_plan import LayerPlan
-from dockyard.builder.trees import File
+from dockyard.builder.trees import DirectoryTree, File
 from dockyard.content import tar_format
+from dockyard.content.extraction import WHITEOUT
 from dockyard.engine.images.layer_store import chain_of, chains_of
 from dockyard.generators import from_thread
+from dockyard.snapshots.overlay_marks import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.solver import Work
@@ -53,17 +56,72 @@ class Difference(Vertex):
         assert isinstance(lower, Rootfs)
         assert isinstance(upper, Rootfs)
         shared = len(lower.diff_ids)
-        if upper.diff_ids[:shared] == lower.diff_ids:
-            return await _stacked(work, Rootfs(), upper, shared)
-        async with AsyncExitStack() as stack:
-            before = await stack.enter_async_context(work.tree(lower))
-            after = await stack.enter_async_context(work.tree(upper))
-            plan = stack.enter_context(closing(LayerPlan(None)))
-            roots = (None if before is None else before.find("/"), None if after is None else after.find("/"))
-            await asyncio.to_thread(_Comparison(plan).run, "/", *roots)
-            if plan.empty:
-                return Rootfs(created=upper.created)
-            return work.keep(await work.solver.layers.register(None, from_thread(plan.pieces())))
+        if upper.diff_ids[:shared] != lower.diff_ids:
+            return await _compared(work, Rootfs(), lower, upper)
+        if not shared:
+            return upper
+        made = Rootfs()
+        for height in range(shared, len(upper.diff_ids)):
+            below, above = Rootfs(upper.diff_ids[:height]), Rootfs(upper.diff_ids[: height + 1], upper.created)
+            if await _tells(work, below, above):
+                made = await _stacked(work, made, above, height)
+            else:
+                made = await _compared(work, made, below, above)
+        return replace(made, created=upper.created)
+
+
+async def _compared(work: Work, base: Rootfs, lower: Rootfs, upper: Rootfs) -> Rootfs:
+    """What is other in `upper` than in `lower`, on top of `base`."""
+    async with AsyncExitStack() as stack:
+        before = await stack.enter_async_context(work.tree(lower))
+        after = await stack.enter_async_context(work.tree(upper))
+        plan = stack.enter_context(closing(LayerPlan(None)))
+        roots = (None if before is None else before.find("/"), None if after is None else after.find("/"))
+        await asyncio.to_thread(_Comparison(plan).run, "/", *roots)
+        if plan.empty:
+            return base
+        return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())))
+
+
+async def _tells(work: Work, lower: Rootfs, upper: Rootfs) -> bool:
+    """Whether the topmost layer of `upper` says what is other in it, no more and no less: then it is taken as it is."""
+    folder = work.solver.layers.graph_data(upper.chain_id).get("UpperDir")
+    places = await asyncio.to_thread(_places, folder) if folder is not None else None
+    if places is None:
+        return False
+    async with work.tree(lower) as before, work.tree(upper) as after:
+        ways = {posixpath.dirname(place) for place in places}
+        return await asyncio.to_thread(lambda: all(_is_other(place, ways, before, after) for place in places))
+
+
+def _is_other(place: str, ways: set[str], before: DirectoryTree | None, after: DirectoryTree | None) -> bool:
+    """Whether what a layer says of a place makes it another one; `ways`: directories that it has to name anyway."""
+    folder, name = posixpath.split(place)
+    if name.startswith(WHITEOUT):
+        gone = posixpath.join(folder, name.removeprefix(WHITEOUT))
+        return before is not None and before.find(gone, follow=False) is not None
+    old = before.find(place, follow=False) if before is not None else None
+    new = after.find(place, follow=False) if after is not None else None
+    if new is None:
+        return False
+    if old is None or not _same(old, new):
+        return True
+    return new.directory and place in ways
+
+
+def _places(folder: str) -> set[str] | None:
+    """What a layer of overlayfs tells of; None if it hides whole directories, which has to be told otherwise."""
+    found = set[str]()
+    for parent, folders, files in os.walk(folder):
+        inside = posixpath.join("/", os.path.relpath(parent, folder)) if parent != folder else "/"
+        if is_opaque(parent):
+            return None
+        for name in folders:
+            found.add(posixpath.join(inside, name))
+        for name in files:
+            gone = is_whiteout(os.lstat(os.path.join(parent, name)))
+            found.add(posixpath.join(inside, f"{WHITEOUT}{name}" if gone else name))
+    return found
 
 
 async def _stacked(work: Work, base: Rootfs, other: Rootfs, begin: int) -> Rootfs:

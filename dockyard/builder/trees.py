@@ -264,7 +264,7 @@ class DirectoryFile:
         fd = self._tree.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             with os.scandir(fd) as entries:
-                names = sorted(entry.name for entry in entries)
+                names = sorted(entry.name for entry in entries if not _is_ghost(entry, fd))
         finally:
             os.close(fd)
         return _Children(self._tree, self._path, names)
@@ -277,6 +277,20 @@ class DirectoryFile:
                 yield piece
             if left:
                 raise InvalidParameter(f"{self._path} became shorter while it was read")
+
+
+def _is_ghost(entry: os.DirEntry[str], folder: int) -> bool:
+    """Whether there is no file although overlayfs lists one: what hides nothing is seen, but can't be looked at.
+
+    A whiteout in a directory that only one layer has, so that nothing is merged (Linux, fs/overlayfs/readdir.c).
+    """
+    if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink():
+        return False
+    try:
+        os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 class _Children(Mapping[str, DirectoryFile]):

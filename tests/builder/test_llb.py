@@ -262,6 +262,27 @@ async def test_file_systems_are_merged_and_taken_apart(client: Client) -> None:
         assert await build.read(put_back, "both") == "of two"
 
 
+async def test_a_difference_says_what_is_other_and_no_more(client: Client) -> None:
+    graph = Graph()
+    busybox = graph.source("docker-image://busybox")
+    before = graph.run(busybox, "mkdir -p /d/in /e; echo a > /d/a; echo b > /d/b; echo c > /d/in/c; ln /d/a /e/a")
+    script = "mv /d/a /x; mv /x /d/a; rm -r /d/in; mkdir /d/in; echo n > /d/in/n; rm /d/b; rm -r /e"
+    after = graph.run((before, 0), script)
+    difference = graph.difference((before, 0), (after, 0))
+    folder = wire.FileAction(make_dir=wire.FileMakeDir(path="/d/in", mode=0o755, parents=True))
+    files = [written(path, "other") for path in ("/d/b", "/d/in/c", "/d/in/kept")]
+    other = graph.files(None, folder, *files)
+    merged = graph.merge(other, difference)
+    async with gateway(client) as build:
+        alone = await build.solve(graph.ending(difference))
+        assert await build.names(alone) == ["d"]
+        assert await build.names(alone, "/d") == ["in"]
+        assert await build.names(alone, "/d/in") == ["n"]
+        ref = await build.solve(graph.ending(merged))
+        assert await build.names(ref, "/d") == ["in"]
+        assert await build.names(ref, "/d/in") == ["kept", "n"]
+
+
 async def test_a_definition_in_a_circle_and_one_without_an_end_are_refused(client: Client) -> None:
     graph = Graph()
     one = graph.files(None, written("/one", "1"))

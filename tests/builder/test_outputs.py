@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,16 @@ def test_layouts_of_the_client_are_bases_and_sources(engine: EngineProcess, buil
     buildx("build", "--build-context", f"given=oci-layout://{buildx.folder}/layout:tag", "-t", "based", ".")
     said = engine.docker("run", "--rm", "based", "sh", "-c", "cat /word; cmp /made /again && echo same")
     assert said == "kept\nsame\n"
+
+
+@pytest.mark.parametrize("output", ["type=local,dest=out", "type=tar,dest=out.tar"])
+def test_names_of_one_file_stay_that_in_what_is_written(buildx: Buildx, output: str) -> None:
+    write(buildx, "FROM busybox AS made\nRUN mkdir /d && echo x > /d/one && ln /d/one /d/two\n"
+                  "FROM scratch\nCOPY --from=made /d /d\n")  # fmt: skip
+    buildx("build", "-o", output, ".")
+    out = buildx.folder / "out"
+    if not out.exists():
+        out.mkdir()
+        subprocess.run(["tar", "-x", "-C", out, "-f", buildx.folder / "out.tar"], check=True)
+    assert (out / "d" / "one").read_text() == (out / "d" / "two").read_text() == "x\n"
+    assert (out / "d" / "one").samefile(out / "d" / "two")

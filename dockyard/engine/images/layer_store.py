@@ -449,7 +449,7 @@ class LayerStore:
         try:
             target = await self.create_snapshot(snapshot, self.driver.create, snapshot, below)
             try:
-                unpacked = await self._unpack(source, target, snapshot, diff_id, progress)
+                unpacked = await self._unpack(source, target, snapshot, diff_id, progress, lowest=parent is None)
             except BaseException:
                 self.discard(snapshot)
                 raise
@@ -489,13 +489,17 @@ class LayerStore:
         snapshot: str,
         diff_id: str | None,
         progress: Callable[[int], None] | None,
+        *,
+        lowest: bool = False,
     ) -> UnpackedLayer:
+        """Unpack a layer. `lowest`: nothing is below that it could hide, and overlayfs would list what hides it."""
+        whiteouts = "plain" if lowest else self.driver.whiteouts
         stream = await source() if callable(source) else source
         arriving = isinstance(stream, AsyncIterator)
         try:
             async with nullcontext() if arriving else self._from_files:
                 unpacked = await self.archives.unpack(
-                    stream, target, record=self._record(snapshot), whiteouts=self.driver.whiteouts, progress=progress
+                    stream, target, record=self._record(snapshot), whiteouts=whiteouts, progress=progress
                 )
         finally:
             if not isinstance(stream, AsyncIterator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from dockyard.builder.doors.buildkit.file_modes import go_mode
 from dockyard.builder.trees import File, walk
@@ -86,8 +86,19 @@ async def _send_large(call: Call, number: int, file: File) -> None:
 
 
 def _listed(root: File, time_ns: int | None) -> list[tuple[wire.Stat, File]]:
-    """Everything below `root`, in the order in which a receiver wants it: by components."""
-    return [(stat_of(place, file, time_ns), file) for place, file in _walk(root)]
+    """Everything below `root`, in the order in which a receiver wants it: by components.
+
+    Further names of a file are told as such, and have no content of their own.
+    """
+    found, first = [], dict[Hashable, str]()
+    for place, file in _walk(root):
+        stat = stat_of(place, file, time_ns)
+        if file.inode is not None and file.entry.kind == tar_format.REGULAR:
+            other = first.setdefault(file.inode, place)
+            if other != place:
+                stat.linkname, stat.size = other, 0
+        found.append((stat, file))
+    return found
 
 
 def _walk(root: File) -> Iterator[tuple[str, File]]:
