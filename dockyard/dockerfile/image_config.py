@@ -123,7 +123,7 @@ class Configuring:
         text = self.expand(step.text)
         match step.word:
             case "WORKDIR":
-                config.working_dir = cleaned(config.working_dir, text)
+                config.working_dir = moved(config.working_dir, text)
                 text = config.working_dir
             case "USER":
                 config.user = text
@@ -131,6 +131,14 @@ class Configuring:
                 parse_signal(text)
                 config.stop_signal = text
         return f"{step.word} {text}"
+
+
+def moved(folder: str, path: str) -> str:
+    """WORKDIR's new folder: an absolute path as it is written (moby and BuildKit, "NormalizeWorkdir").
+
+    But one with `..` in it is made short: the steps that run there would make directories that nobody means.
+    """
+    return path if path.startswith("/") and ".." not in path.split("/") else cleaned(folder, path)
 
 
 def cleaned(folder: str, path: str) -> str:

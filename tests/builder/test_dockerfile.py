@@ -232,3 +232,47 @@ def test_a_test_of_the_shell_in_front_of_a_document_is_no_array() -> None:
     node = dockerfile.parse('FROM a\nRUN [ -f x ] && cat <<EOF\nsaid\nEOF\nRUN ["cat", "<<EOF"]\n').nodes
     assert [one.content for one in node[1].heredocs] == ["said\n"]
     assert node[2].heredocs == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # in the ways of well-known images: comments and blank lines inside a command, tabs, `;` and nested quotes
+        (
+            "#\n# NOTE: GENERATED\n#\nFROM a:1-slim\n\nRUN set -eux; \\\n\tapt-get update; \\\n# one\n\t\\\n\t# two\n\n"
+            '\tgawk \'system("[ -e " $1 " ]") == 0 { print "x" | "sort -u" }\' \\\n\t; \\\n\trm -rf /x\n'
+        ),
+        # a platform's words, defaults within defaults, stages by number and images by digest
+        (
+            "ARG V=3\nARG BASE=a:${V:-1}-alpine${V:+3.2}\nFROM --platform=$BUILDPLATFORM ${BASE} AS build-env_1.x\n"
+            f"FROM a@sha256:{'0' * 64}\nCOPY --from=0 --link --chown=9:0 /target/ /\nCOPY --from=build-env_1.x /a /b\n"
+        ),
+        # old forms, and values that look like other things
+        (
+            'FROM a\nENV PATH /usr/local/go/bin:$PATH\nENV GPG_KEY 7169\nLABEL a.b/c=\'x="y"\' d="e \\\n f"\n'
+            'ENV A="b=c" D=e\\ f G=\'h\'\nSTOPSIGNAL SIGQUIT\nVOLUME ["/data"]\nEXPOSE 4369 5671/tcp 27017\n'
+        ),
+        # JSON that is none
+        "FROM a\nRUN [ -e /x ] || { echo; }\nCMD [ \"x\", 'y' ]\nENTRYPOINT []\nRUN [[ $a == b ]] && c\n",
+        # documents in a command, in one stage after another
+        (
+            "FROM a\nRUN cat <<'EOF' | sh -eux\nfor x in 1; do\n  echo \"<<no\"\ndone\nEOF\nFROM b\n"
+            'COPY <<-"ONE" <<TWO /d/\n\tx\n\tONE\ny\nTWO\nRUN <<A cat && <<B cat\n1\nA\n2\nB\n'
+        ),
+        # Windows
+        (
+            '# escape=`\n\nFROM a\nSHELL ["powershell", "-Command", "$ErrorActionPreference = \'Stop\';"]\n'
+            "RUN Write-Host ('a {0}' -f $env:X); `\n\tRemove-Item C:\\temp\\ -Force;\nWORKDIR C:\\\\app\nENV P C:\\x`\n"
+        ),
+        # triggers, checks with flags, mounts with quotes
+        (
+            "FROM a\nONBUILD COPY --chown=1 . /app\nONBUILD RUN --mount=type=cache,target=/c x\n"
+            'HEALTHCHECK --interval=5s --start-period=1m30s CMD [ "x" ]\nHEALTHCHECK CMD x || exit 1\n'
+            'RUN --mount=type=bind,from=b,source=/x,target="/a b" --mount=type=secret,id=t --network=none true\n'
+        ),
+    ],
+)
+def test_what_dockerfiles_of_well_known_images_do_is_understood(text: str) -> None:
+    file = dockerfile.parse(text)
+    plan = stages.plan(file, classic=False)
+    assert sum(len(stage.steps) + 1 for stage in plan.stages) + len(plan.arguments) == len(file.nodes)

@@ -26,7 +26,7 @@ from dockyard.builder.sources.memory import Document
 from dockyard.builder.sources.remote import Download, Inside, RemoteContext, Repository
 from dockyard.builder.stages import Stage
 from dockyard.dockerfile.checks import Findings
-from dockyard.dockerfile.image_config import Configuring, cleaned, ports_of
+from dockyard.dockerfile.image_config import Configuring, cleaned, moved, ports_of
 from dockyard.dockerfile.instructions import Arg, Command, Copy, HealthCheck, Instruction, Pairs, Text, Words
 from dockyard.dockerfile.mounts import RunMount, settled
 from dockyard.dockerfile.substitution import expand, shown_command
@@ -207,9 +207,10 @@ class Steps:
         state = self._state
         text = self._expand(step.text)
         state.checks.folder(text)
-        self._config.working_dir = folder = cleaned(self._config.working_dir, text)
+        self._config.working_dir = written = moved(self._config.working_dir, text)
+        folder = cleaned("/", written)
         if folder == "/":  # it is there
-            self._note(f"WORKDIR {folder}")
+            self._note(f"WORKDIR {written}")
             return
         name = state.next_name(self._with_values(step.shown))
         vertex = MakeDirectory(
@@ -217,7 +218,7 @@ class Steps:
         )
         vertex.ignore_cache = self._no_cache
         state.vertex = vertex
-        self._note(f"WORKDIR {folder}", vertex)
+        self._note(f"WORKDIR {written}", vertex)
 
     # -- commands
 
@@ -253,7 +254,7 @@ class Steps:
         order = RunOrder(
             words,
             tuple(environment),
-            self._config.working_dir or "/",
+            cleaned("/", self._config.working_dir),
             self._config.user,
             tuple(variables),
             tuple(mounts),
