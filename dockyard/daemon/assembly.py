@@ -30,6 +30,7 @@ from dockyard.engine.containers.leases import LeaseService
 from dockyard.engine.containers.logs import options as log_options
 from dockyard.engine.containers.reconfigure import Reconfigurer
 from dockyard.engine.containers.service import ContainerService
+from dockyard.engine.containers.spec.cdi import DEFAULT_DIRECTORIES
 from dockyard.engine.containers.spec.security import seccomp_profile, seccomp_text
 from dockyard.engine.containers.spec.user_namespaces import UserNamespaces
 from dockyard.engine.containers.stats import StatsService
@@ -139,7 +140,7 @@ class Engine:
                 images,
                 self._layers,
                 self._container_layers,
-                Runner(self._containers),
+                Runner(self._containers, config.cdi_spec_dirs or DEFAULT_DIRECTORIES),
                 database,
                 events,
                 root / "builder",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dockyard.dockerfile import parser as dockerfile
+from dockyard.dockerfile.devices import DeviceFlag, parse_device
 from dockyard.dockerfile.mounts import MountFlag, parse_mount
 from dockyard.dockerfile.parser import BLANKS, AtLine, Heredoc, Node
 from dockyard.dockerfile.substitution import go_quoted, split_words
@@ -70,7 +71,7 @@ class Command(Instruction):
     mounts: tuple[MountFlag, ...] = ()
     network: str = ""
     security: str = ""
-    devices: tuple[str, ...] = ()
+    devices: tuple[DeviceFlag, ...] = ()
     script: Script | None = None
 
 
@@ -233,7 +234,7 @@ def _run(node: Node) -> Command:
         mounts=mounts,
         network=_last(flags, "network"),
         security=_last(flags, "security"),
-        devices=tuple(flags.get("device", ())),
+        devices=tuple(parse_device(text) for text in flags.get("device", ())),
     )
 
 

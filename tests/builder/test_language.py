@@ -128,3 +128,36 @@ async def test_stages_that_read_each_other_in_a_circle_are_refused(client: Clien
     built = await client.build()
     assert built.failure is not None
     assert built.failure.message == "circular dependency detected on stage: one"
+
+
+async def test_devices_are_given_by_name_to_whom_they_are_allowed(tmp_path: Path) -> None:
+    described = tmp_path / "cdi"
+    described.mkdir()
+    device = '{"name": "%s", "containerEdits": {"env": ["%s=given"]}, "annotations": %s}'
+    own = device % ("own", "OWN", '{"org.mobyproject.buildkit.device.autoallow": true}')
+    other = device % ("other", "OTHER", "{}")
+    text = f'{{"cdiVersion": "0.6.0", "kind": "vendor.com/kind", "devices": [{own}, {other}]}}'
+    (described / "vendor.json").write_text(text)
+    (tmp_path / "context").mkdir()
+    engine = EngineProcess(tmp_path / "engine", number=45, arguments=(f"--cdi-spec-dir={described}",))
+    try:
+        engine.start()
+        engine.docker("pull", "busybox")
+        client = Client(engine.socket, tmp_path / "context", key=str(tmp_path))
+        flags = "--device=vendor.com/kind=own,required --device=vendor.com/kind=missing"
+        write(client, f"FROM busybox\nRUN {flags} echo $OWN-$OTHER\n")
+        assert (await client.build()).log == b"given-\n"
+        write(client, "FROM busybox\nRUN --device=vendor.com/kind=* echo $OWN-$OTHER\n")
+        refused = await client.build()
+        assert refused.failure is not None
+        assert refused.failure.message == "device vendor.com/kind=other is requested by the build but not allowed"
+        for granted in ("device", "device=vendor.com/kind=other"):
+            assert (await client.build({"no-cache": ""}, entitlements=[granted])).log == b"given-given\n"
+        write(client, "FROM busybox\nRUN --device=mine,required echo $OTHER\n")
+        allowed = await client.build(entitlements=["device=vendor.com/kind=other,alias=mine"])
+        assert allowed.log == b"given\n"
+        missing = await client.build()
+        assert missing.failure is not None
+        assert missing.failure.message == 'required device "mine" is not registered'
+    finally:
+        engine.clean_up()

@@ -13,6 +13,7 @@ import msgspec
 from dockyard.engine.containers.config import ContainerConfig, HostConfig, LogSettings
 from dockyard.engine.containers.creation import Origin
 from dockyard.engine.containers.service import ContainerService
+from dockyard.engine.containers.spec.cdi import DEFAULT_DIRECTORIES
 from dockyard.errors import DockyardError, NotFound
 from dockyard.shim.orders import Attachment
 
@@ -28,8 +29,10 @@ Say = Callable[[int, bytes], None]
 class Runner:
     """Makes, runs and removes the containers of builds."""
 
-    def __init__(self, containers: ContainerService) -> None:
+    def __init__(self, containers: ContainerService, device_directories: Sequence[str] = DEFAULT_DIRECTORIES) -> None:
+        """`device_directories`: where devices are described that commands may want by name."""
         self._containers = containers
+        self.device_directories = device_directories
 
     async def create(
         self, config: ContainerConfig, host: HostConfig, origin: Origin | None = None, secrets: Sequence[str] = ()

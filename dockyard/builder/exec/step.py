@@ -16,7 +16,7 @@ from dockyard.builder.exec.emulation import missing_emulator
 from dockyard.builder.exec.mounts import Mount, Mounts, Stubs
 from dockyard.builder.graph.solver import step_facts
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
-from dockyard.engine.containers.config import ContainerConfig, HostConfig
+from dockyard.engine.containers.config import ContainerConfig, DeviceRequest, HostConfig
 from dockyard.engine.containers.creation import Origin
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.oci.descriptor import Platform
@@ -62,6 +62,7 @@ class Command:
     hostname: str = ""  # "": the same one for all steps
     codes: tuple[int, ...] = (0,)
     keeps_root: bool = True
+    devices: tuple[str, ...] = ()  # of the host, by their qualified names
 
 
 class Run(Vertex):
@@ -78,7 +79,9 @@ class Run(Vertex):
         mounts = [mount.facts() for mount in command.mounts]
         facts: tuple[object, ...] = (command.words, command.keyed, command.folder, command.user, command.network)
         facts = (*facts, mounts, command.hostname) if command.hostname else (*facts, mounts)
-        return repr(facts if command.codes == (0,) and command.keeps_root else (*facts, command.codes, "own"))
+        if command.codes != (0,) or not command.keeps_root:
+            facts = (*facts, command.codes, "own")
+        return repr((*facts, "devices", command.devices) if command.devices else facts)
 
     def key(self, inputs: Sequence[Result]) -> str:
         return key_of("run", self.definition(), *(_chain(one) for one in inputs))
@@ -188,6 +191,8 @@ class Run(Vertex):
         host.readonly_rootfs = not command.keeps_root
         if command.network:
             host.network_mode = command.network
+        if command.devices:
+            host.device_requests = [DeviceRequest(driver="cdi", device_ids=list(command.devices))]
         config = ContainerConfig(
             hostname=command.hostname or HOST_NAME,
             user=command.user,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dockyard.builder.arguments import Arguments
+from dockyard.builder.exec.devices import resolved
 from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command as RunOrder
 from dockyard.builder.exec.step import Run
@@ -244,8 +246,6 @@ class Steps:
         for flag in step.mounts:
             agents = sum(other.kind == "ssh" for other in mounts)
             mounts.append(await self._mount(settled(flag, self._expand), inputs, agents))
-        if step.devices:
-            raise InvalidParameter("RUN --device is not known here")
         if step.security == "insecure" and "security.insecure" not in self._request.entitlements:
             raise InvalidParameter("security.insecure is not allowed")
         network = "" if step.network in ("", "default") else step.network
@@ -262,6 +262,7 @@ class Steps:
             self._host(privileged=step.security == "insecure"),
             self._platform(),
             self._request.hostname,
+            devices=await self._devices(step),
         )
         shown = f"{step.shown} ({step.script.summary})" if step.script is not None else step.shown
         secret = {mount.env: HIDDEN for mount in mounts if mount.kind == "secret" and mount.env}
@@ -271,6 +272,12 @@ class Steps:
         declared = state.declared()
         counted = f"|{len(declared)} {' '.join(declared)} " if declared else ""
         self._add(vertex, f"RUN {counted}{' '.join(words)}")
+
+    async def _devices(self, step: Command) -> tuple[str, ...]:
+        if not step.devices:
+            return ()
+        directories = self._conversion.job.solver.runner.device_directories
+        return await asyncio.to_thread(resolved, step.devices, directories, self._request.entitlements)
 
     def _platform(self) -> Platform:
         """What the stage's programs are made for: its image's platform, or the one that is built for."""

@@ -30,7 +30,7 @@ Build an image from a Dockerfile
 
 Options:
       --add-host list           Name a host and its address (host:ip)
-      --allow stringArray       Allow what is privileged: network.host, security.insecure
+      --allow stringArray       Allow what is privileged: network.host, security.insecure, device
       --annotation stringArray  Annotations of the image ([TYPE:]KEY=VALUE)
       --attest stringArray      Attestations of the image (type=sbom, type=provenance,mode=max)
       --build-arg list          Variables of the build

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -82,6 +83,7 @@ class CdiDevice(Part):
 
     name: str
     container_edits: Edits = msgspec.field(default_factory=Edits)
+    annotations: dict[str, Any] = {}
 
 
 class Specification(Part):
@@ -91,6 +93,7 @@ class Specification(Part):
     devices: list[CdiDevice] = []
     container_edits: Edits = msgspec.field(default_factory=Edits)
     cdi_version: str = ""
+    annotations: dict[str, Any] = {}
 
 
 @dataclass(slots=True)

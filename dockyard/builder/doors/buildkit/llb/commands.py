@@ -5,11 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+from dockyard.builder.exec.devices import resolved
 from dockyard.builder.exec.mounts import Mount
 from dockyard.builder.exec.step import Command, Run, RunOutput
 from dockyard.builder.frontend.bases import DEFAULT_PATH
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.dockerfile.devices import DeviceFlag
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
 from dockyard.oci.descriptor import Platform
@@ -24,16 +26,16 @@ PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 class Commands:
     """Translates commands of a build with `entitlements`."""
 
-    def __init__(self, entitlements: Sequence[str]) -> None:
+    def __init__(self, entitlements: Sequence[str], device_directories: Sequence[str]) -> None:
+        """`device_directories`: where devices are described that commands may want by name."""
         self._entitlements = entitlements
+        self._device_directories = device_directories
 
     def outputs(self, op: wire.Op, name: str, given: Sequence[Vertex]) -> dict[int, Vertex]:
         """The vertices of a command, by the number of the output that each makes. Raises InvalidParameter."""
         exec_op = op.exec
         if not exec_op.meta.args:
             raise InvalidParameter("invalid LLB definition: a command without arguments")
-        if exec_op.devices and not all(device.optional for device in exec_op.devices):
-            raise InvalidParameter("devices of the container device interface are not known here")
         layout = _Layout(given)
         for mount in exec_op.mounts:
             layout.add(mount)
@@ -69,6 +71,11 @@ class Commands:
             meta.hostname,
             tuple(meta.valid_exit_codes) or (0,),
             not layout.read_only,
+            resolved(
+                [DeviceFlag(device.name, not device.optional) for device in exec_op.devices],
+                self._device_directories,
+                self._entitlements,
+            ),
         )
 
 

@@ -52,7 +52,7 @@ class Translation:
         self._about = dict(definition.metadata)
         self._made = made
         self._sources = Sources(job, result, policy)
-        self._commands = Commands(entitlements)
+        self._commands = Commands(entitlements, job.solver.runner.device_directories)
         self._scratch = Scratch()
 
     async def built(self) -> Built:
