@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ class Gateway:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
+        self.result = wire.Result()  # what is returned in the end
+        self.told: Mapping[str, str] = {}  # and what came of that
 
     async def solve(self, definition: wire.Definition) -> str:
         """The result's name."""
@@ -119,11 +122,12 @@ async def gateway(client: Client, **request: Any) -> AsyncIterator[Gateway]:
         async with client.session():
             begun = wire.ControlSolveRequest(ref=ref, session=client.id, **request)
             solving = asyncio.ensure_future(call(control, f"{CONTROL}Solve", begun.SerializeToString()))
+            build = Gateway(ask)
             try:
-                yield Gateway(ask)
+                yield build
             finally:
-                await ask("Return", b"")
-                await solving
+                await ask("Return", wire.ReturnRequest(result=build.result).SerializeToString())
+                build.told = wire.ControlSolveResponse.FromString(await solving).exporter_response
     finally:
         control.close()
 
@@ -291,6 +295,40 @@ async def test_a_definition_in_a_circle_and_one_without_an_end_are_refused(clien
             await build.solve(graph.ending((f"sha256:{'0' * 64}", 0)))
         with pytest.raises(CallFailed, match="has no output 9"):
             await build.solve(graph.ending((one[0], 9)))
+
+
+async def test_a_client_says_what_its_result_is_as_an_image(client: Client, engine: EngineProcess) -> None:
+    graph = Graph()
+    made = graph.run(graph.source("docker-image://busybox"), "echo x > /x")
+    config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["A=b"], "Cmd": ["/bin/sh", "-c", "echo $A"]}}
+    exporter = wire.Exporter(type="moby", attrs={"name": "of-metadata"})
+    async with gateway(client, exporters=[exporter]) as build:
+        result = wire.Result(ref=wire.Ref(id=await build.solve(graph.ending((made, 0)))))
+        result.metadata["containerimage.config"] = json.dumps(config).encode()
+        result.metadata["frontend.said"] = b"yes"
+        build.result = result
+    assert engine.docker("run", "--rm", "of-metadata") == "b\n"
+    assert dict(build.told)["frontend.said"] == "yes"
+    image = engine.inspect("of-metadata")
+    history = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", "of-metadata").splitlines()
+    assert history[0] == "/bin/sh -c echo x > /x"
+    assert len(history) == len(image["RootFS"]["Layers"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("containerimage.config", b"null", "invalid null image config for export"),
+        ("containerimage.config", b'{"os": "linux"}', "os and architecture must be specified together"),
+        ("refs.platforms", b"null", "invalid empty platforms index for exporter"),
+        ("refs.platforms", b'{"Platforms": [{}]}', "invalid empty platform key for exporter"),
+        ("refs.platforms", b'{"Platforms": [{"ID": "x"}]}', "invalid platform value"),
+    ],
+)
+async def test_metadata_that_make_no_sense_are_refused(client: Client, name: str, value: bytes, said: str) -> None:
+    with pytest.raises(CallFailed, match=said):
+        async with gateway(client) as build:
+            build.result = wire.Result(metadata={name: value})
 
 
 def rule(action: int, pattern: str, instead: str = "") -> wire.SourceRule:

@@ -10,13 +10,14 @@ from dockyard.builder.exporters.options import ImageOptions
 from dockyard.builder.exporters.rewriting import with_rewritten_times
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Job
-from dockyard.builder.graph.vertex import Rootfs
+from dockyard.builder.graph.vertex import Rootfs, Vertex
 from dockyard.builder.squashing import squashed
 from dockyard.oci.image_config import History, ImageConfig, RootFS
 from dockyard.timestamps import parse_time, timestamp
 
 SQUASHED = "the layers above as one"
 COMMENT = "buildkit.dockerfile.v0"
+EXPORTED = "buildkit.exporter.image.v0"
 
 
 async def image_config(job: Job, built: Built, options: ImageOptions, part: Any) -> tuple[ImageConfig, Rootfs]:
@@ -48,7 +49,10 @@ async def image_config(job: Job, built: Built, options: ImageOptions, part: Any)
         created = created or timestamp()
         moment = not_after(created, epoch)
         history.append(History(created=moment, created_by=line.created_by, comment=COMMENT, empty_layer=not layers))
-    if one is not None:
+    if one is None:
+        moment = not_after(created or rootfs.created or timestamp(), epoch)
+        history = _fitting(history, _makers(job, built, rootfs), moment)
+    else:
         history[inherited:] = [msgspec.structs.replace(line, empty_layer=True) for line in history[inherited:]]
         history.append(History(created=not_after(created or timestamp(), epoch), comment=SQUASHED))
     config = msgspec.structs.replace(
@@ -61,6 +65,32 @@ async def image_config(job: Job, built: Built, options: ImageOptions, part: Any)
         container_config=None,
     )
     return config, rootfs
+
+
+def _makers(job: Job, built: Built, rootfs: Rootfs) -> list[str]:
+    """The names of the steps that have made the layers, as far as that is known."""
+    names = [""] * len(rootfs.diff_ids)
+    vertex: Vertex | None = built.vertex
+    while vertex is not None and vertex.inputs:
+        base, made = vertex.inputs[vertex.base], job.done(vertex)
+        below = job.done(base)
+        if isinstance(made, Rootfs) and isinstance(below, Rootfs):
+            for number in range(len(below.diff_ids), min(len(made.diff_ids), len(names))):
+                names[number] = vertex.name
+        vertex = base
+    return names
+
+
+def _fitting(history: list[History], makers: list[str], moment: str) -> list[History]:
+    """History with as many lines as there are layers: a client that has made the graph itself may have given none."""
+    told = sum(not line.empty_layer for line in history)
+    more = [History(created=moment, created_by=name, comment=EXPORTED) for name in makers[told:]]
+    fitting = list(history)
+    for number, line in enumerate(fitting):
+        if told > len(makers) and not line.empty_layer:
+            fitting[number] = msgspec.structs.replace(line, empty_layer=True)
+            told -= 1
+    return fitting + more
 
 
 def not_after(moment: str, epoch: int | None) -> str:

@@ -28,6 +28,7 @@ from dockyard.builder.doors.buildkit.llb.translation import Translation
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.policies import policy_of
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
+from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, returned_results
 from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
@@ -56,7 +57,6 @@ log = logging.getLogger("dockyard.builder")
 
 CONTROL = "/moby.buildkit.v1.Control/"
 BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
-IMAGE_CONFIG = "containerimage.config"
 LARGEST_FILE = 15 << 20  # bytes that go in one message
 BUILD_ID = "buildkit-controlapi-buildid"
 SESSION_HEADER = "x-docker-expose-session-"
@@ -186,7 +186,7 @@ class Control:
             build.failure = of_build(error, build)
             raise build.failure from error
         else:
-            build.told = told
+            build.told = told = {**build.told, **told}
         finally:
             await build.close()
             if not build.internal:
@@ -494,10 +494,11 @@ class Control:
             failure = CallFailed(request.error.code, request.error.message, request.error.SerializeToString())
             build.returned.set_exception(failure)
             return b""
-        result = request.result
-        refs = dict(result.refs.refs) if result.WhichOneof("result") == "refs" else {"": result.ref}
-        found = {platform: build.built[ref.id] for platform, ref in refs.items() if ref.id in build.built}
-        build.returned.set_result(found)
+        nothing = await self._defined(build, wire.Definition())
+        try:
+            build.returned.set_result(returned_results(build, request.result, nothing))
+        except InvalidParameter as error:
+            build.returned.set_exception(error)
         return b""
 
     async def _resolve_image(self, stream: Stream, message: bytes) -> bytes:

@@ -15,6 +15,7 @@ from dockyard.builder.attestations.wanted import OF_HISTORY, Wanted, wanted_atte
 from dockyard.builder.doors.buildkit.build import Predicate
 from dockyard.builder.doors.buildkit.caches import check_exports, export_caches
 from dockyard.builder.doors.buildkit.options import CacheEntry, platforms_of, several_platforms
+from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, configured
 from dockyard.builder.exporters.archive import export_archive
 from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.files import export_directory, export_tar
@@ -59,7 +60,8 @@ async def export_all(
     results = Results(build.job, found, attestations, several=several)
     told: dict[str, str] = {}
     for number, (kind, attributes) in enumerate(outputs):
-        dated = _dated(results, attributes)
+        configs = {name: value.encode() for name, value in attributes.items() if name.startswith(IMAGE_CONFIG)}
+        dated = _dated(replace_found(results, configured(results.found, configs)), attributes)
         told.update(await _export(dated, packed, kind, attributes, number))
     for platform, said in attestations.items():
         for one in said:
@@ -74,7 +76,11 @@ def _dated(results: Results, attributes: Mapping[str, str]) -> Results:
     if "source-date-epoch" not in attributes:
         return results
     epoch = parsed_epoch(attributes["source-date-epoch"])
-    found = {platform: replace(built, epoch=epoch) for platform, built in results.found.items()}
+    return replace_found(results, {name: replace(built, epoch=epoch) for name, built in results.found.items()})
+
+
+def replace_found(results: Results, found: Mapping[str, Built]) -> Results:
+    """The same, but for what has been built."""
     return Results(results.job, found, results.attestations, several=results.several)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dockyard.builder.source_policy import Constraint, Rule, SourcePolicy
 from dockyard.buildkit import wire_pb2 as wire
+from dockyard.errors import InvalidParameter
 
 
 def policy_of(messages: Iterable[wire.SourcePolicy]) -> SourcePolicy:
@@ -14,6 +15,8 @@ def policy_of(messages: Iterable[wire.SourcePolicy]) -> SourcePolicy:
 
 
 def _rule(message: wire.SourceRule) -> Rule:
+    if not message.HasField("selector"):
+        raise InvalidParameter("invalid nil selector in policy")
     selector, updates = message.selector, message.updates
     return Rule(
         message.action,
