@@ -808,6 +808,14 @@ async def test_a_cache_of_a_mode_of_its_own_begins_anew_without_the_cache(
     assert await listed("3") == ["2", "3"]
 
 
+async def test_what_a_command_dates_itself_stays_so_beside_its_mounts(client: Client, engine: EngineProcess) -> None:
+    write(client, "FROM busybox\nRUN mkdir /own /other && touch -d @1000000000 /own /other\n"
+                  "RUN --mount=type=tmpfs,target=/own/t --mount=type=tmpfs,target=/other/t "
+                  "touch -d @1234567890 /own\nCMD stat -c %Y /own /other\n")  # fmt: skip
+    assert (await client.build(names="touched")).image
+    assert engine.docker("run", "--rm", "touched").split() == ["1234567890", "1000000000"]
+
+
 async def test_a_working_directory_is_dated_as_the_build_is(client: Client, engine: EngineProcess) -> None:
     write(client, "FROM busybox\nWORKDIR /dated\nCMD stat -c %Y /dated\n")
     assert (await client.build({"build-arg:SOURCE_DATE_EPOCH": "1000000000"}, names="dated")).image

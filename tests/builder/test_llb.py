@@ -331,6 +331,23 @@ async def test_metadata_that_make_no_sense_are_refused(client: Client, name: str
             build.result = wire.Result(metadata={name: value})
 
 
+async def test_a_dockerfile_in_a_definition_is_checked_and_built_as_any(client: Client) -> None:
+    graph = Graph()
+    context = graph.files(None, written("/Dockerfile", "from busybox\nCOPY file /\n"), written("/file", "x"))
+    inputs = {"dockerfile": graph.ending(context), "context": graph.ending(context)}
+    async with gateway(client) as build:
+        lint = {"requestid": "frontend.lint"}
+        asked = wire.SolveRequest(frontend="dockerfile.v0", frontend_inputs=inputs, frontend_opt=lint)
+        answer = wire.SolveResponse.FromString(await build.ask("Solve", asked.SerializeToString())).result
+        assert b"ConsistentInstructionCasing" in answer.metadata["result.json"]
+        asked = wire.SolveRequest(frontend="dockerfile.v0", frontend_inputs=inputs)
+        answer = wire.SolveResponse.FromString(await build.ask("Solve", asked.SerializeToString())).result
+        assert await build.read(answer.ref.id, "/file") == "x"
+        nil = wire.SolveRequest(frontend="dockerfile.v0", frontend_inputs={"context": wire.Definition()})
+        with pytest.raises(CallFailed, match="invalid nil input definition to definition op"):
+            await build.ask("Solve", nil.SerializeToString())
+
+
 def rule(action: int, pattern: str, instead: str = "") -> wire.SourceRule:
     made = wire.SourceRule(action=action, selector=wire.SourceSelector(identifier=pattern))
     if instead:

@@ -197,6 +197,9 @@ def _inside(root: str, path: str) -> str:
     return posixpath.join(root, place.lstrip("/")).rstrip("/")
 
 
+AT_ONE_TIME = 50 * 10**6  # ns between the making of a mount point and what that does to its folder
+
+
 class Stubs:
     """The mount points that were made for a RUN in its root file system, and that must not stay there.
 
@@ -227,13 +230,23 @@ class Stubs:
         """Take them away; `root` is mounted, and nothing below it any more."""
         tree = Root(root)
         try:
+            times = {place: self._time(tree, place, before) for place, before in self._times.items()}
             for place in sorted(self._missing, key=len, reverse=True):
                 _remove_if_empty(tree, place)
-            for place, time_ns in self._times.items():
+            for place, time_ns in times.items():
                 if any(posixpath.dirname(missing) == place for missing in self._missing):
                     _set_time(tree, place, time_ns)
         finally:
             tree.close()
+
+    def _time(self, tree: Root, place: str, before: int) -> int:
+        """What the folder is to be dated: as before, unless the command has changed it, too."""
+        try:
+            now = tree.lstat(place).st_mtime_ns
+            own = [tree.lstat(one).st_mtime_ns for one in self._missing if posixpath.dirname(one) == place]
+        except OSError:
+            return before  # the command has taken something away
+        return before if any(abs(now - made) < AT_ONE_TIME for made in own) else now
 
 
 def _remove_if_empty(tree: Root, place: str) -> None:

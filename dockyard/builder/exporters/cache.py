@@ -143,7 +143,7 @@ class CacheWriter:
 
 def facts_of(job: Job, vertex: Vertex, result: Rootfs) -> StepFacts:
     """What has come of a step."""
-    before = job.done(vertex.inputs[0]) if vertex.inputs else None
+    before = job.done(vertex.inputs[vertex.base]) if vertex.inputs else None
     base = before.diff_ids if isinstance(before, Rootfs) else ()
     height = len(result.diff_ids)
     below = len(base) if result.diff_ids[: len(base)] == base and height - len(base) in (0, 1) else max(height - 1, 0)

@@ -121,9 +121,9 @@ class Build:
         error = [self.failure.details] if self.failure is not None and self.failure.details else []
         return [*(predicate.content for predicate in self.predicates.values()), *error]
 
-    async def dockerfile(self, options: Mapping[str, str]) -> str:
+    async def dockerfile(self, options: Mapping[str, str], inputs: Mapping[str, Built]) -> str:
         """The text of the Dockerfile that the options name."""
-        return (await self._definition(options, {}))[0]
+        return (await self._definition(options, inputs))[0]
 
     async def convert(self, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Built]) -> dict[str, Built]:
         """What the Dockerfile that the options name leads to: {platform: …}. Nothing is built yet."""

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit.build import Build
+from dockyard.builder.doors.buildkit.caches import import_caches
 from dockyard.builder.doors.buildkit.content import PIECE
 from dockyard.builder.doors.buildkit.content import SERVICE as CONTENT
 from dockyard.builder.doors.buildkit.definitions import name_in
@@ -26,6 +27,7 @@ from dockyard.builder.doors.buildkit.llb.resolving import resolved
 from dockyard.builder.doors.buildkit.llb.sources import Sources
 from dockyard.builder.doors.buildkit.llb.translation import Translation
 from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
+from dockyard.builder.doors.buildkit.options import cache_entries
 from dockyard.builder.doors.buildkit.policies import policy_of
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
 from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, returned_results
@@ -199,7 +201,7 @@ class Control:
         if not build.exporters and request.exporter:
             build.exporters = [wire.Exporter(type=request.exporter, attrs=request.exporter_attrs)]
         exporters = [(exporter.type, dict(exporter.attrs)) for exporter in build.exporters]
-        caches = [CacheExport(cache.type, dict(cache.attrs)) for cache in request.cache.exports]
+        caches = cache_entries(request.cache.exports)
         if any(cache.type == "inline" for cache in caches):
             exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
         caches = [cache for cache in caches if cache.type != "inline"]
@@ -209,6 +211,7 @@ class Control:
             inputs = {name: await self._input(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(request.frontend, build.options, inputs)
         elif request.HasField("definition"):
+            await import_caches(build.job, cache_entries(request.cache.imports))
             built = await self._defined(build, request.definition)
             found = {built.platform: built}
         else:
@@ -397,10 +400,12 @@ class Control:
         try:
             frontend, options = request.frontend or "dockerfile.v0", dict(request.frontend_opt)
             if options.get("requestid"):
-                told = await answer(build, options, frontend)
+                inputs = {name: await self._input(build, one) for name, one in request.frontend_inputs.items()}
+                told = await answer(build, options, frontend, inputs)
                 return wire.SolveResponse(result=wire.Result(ref=wire.Ref(), metadata=told)).SerializeToString()
             if request.HasField("definition") and request.definition.ops:
                 policy = policy_of(request.source_policies)
+                await import_caches(build.job, cache_entries(request.cache_imports))
                 built = await self._defined(build, request.definition, policy)
                 if request.evaluate:
                     await build.job.rootfs(built.vertex)

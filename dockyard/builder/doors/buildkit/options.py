@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from dockyard.builder.attributes import flag
 from dockyard.builder.graph.request import BuildRequest, Built
+from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile.parser import AtLine
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.errors import InvalidParameter
@@ -44,6 +45,11 @@ class CacheEntry(msgspec.Struct, rename="pascal"):
 
     type: str = ""
     attrs: dict[str, str] = {}
+
+
+def cache_entries(messages: Iterable[wire.CacheEntry]) -> list[CacheEntry]:
+    """The same from messages."""
+    return [CacheEntry(one.type, dict(one.attrs)) for one in messages]
 
 
 def platforms_of(options: Mapping[str, str]) -> list[str]:

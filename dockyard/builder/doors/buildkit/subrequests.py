@@ -15,30 +15,33 @@ from dockyard.dockerfile.parser import lines_of
 from dockyard.errors import DockyardError, InvalidParameter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dockyard.builder.doors.buildkit.build import Build
+    from dockyard.builder.graph.request import Built
 
 TARGETS, OUTLINE, DESCRIBE = "frontend.targets", "frontend.outline", "frontend.subrequests.describe"
 
 
-async def answer(build: Build, options: dict[str, str], frontend: str) -> dict[str, bytes]:
+async def answer(build: Build, options: dict[str, str], frontend: str, inputs: Mapping[str, Built]) -> dict[str, bytes]:
     """The metadata that answer `requestid`. Raises InvalidParameter for another request."""
     kind = options["requestid"]
     if kind == LINT:
-        return await _lint(build, options, frontend)
+        return await _lint(build, options, frontend, inputs)
     if kind == TARGETS:
-        return await _targets(build, options)
+        return await _targets(build, options, inputs)
     if kind == OUTLINE:
-        return await _outline(build, options)
+        return await _outline(build, options, inputs)
     if kind == DESCRIBE:
         known = [{"name": name, "version": "1.0.0", "type": "rpc"} for name in (LINT, TARGETS, OUTLINE)]
         return _answer(known, "\n".join(str(one["name"]) for one in known))
     raise InvalidParameter(f"unsupported request {kind}")
 
 
-async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[str, bytes]:
+async def _lint(build: Build, options: dict[str, str], frontend: str, inputs: Mapping[str, Built]) -> dict[str, bytes]:
     error: dict[str, Any] | None = None
     try:
-        await build.convert(frontend, options, {})
+        await build.convert(frontend, options, inputs)
     except DockyardError as failure:
         if not build.text:  # there is nothing to tell of
             raise
@@ -66,15 +69,15 @@ async def _lint(build: Build, options: dict[str, str], frontend: str) -> dict[st
     return told
 
 
-async def _targets(build: Build, options: dict[str, str]) -> dict[str, bytes]:
-    found = Outline(await build.dockerfile(options), build.file_name, {}).targets()
+async def _targets(build: Build, options: dict[str, str], inputs: Mapping[str, Built]) -> dict[str, bytes]:
+    found = Outline(await build.dockerfile(options, inputs), build.file_name, {}).targets()
     return _answer({"targets": found, "sources": _sources(build)}, targets_text(found))
 
 
-async def _outline(build: Build, options: dict[str, str]) -> dict[str, bytes]:
+async def _outline(build: Build, options: dict[str, str], inputs: Mapping[str, Built]) -> dict[str, bytes]:
     prefix = "build-arg:"
     given = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
-    outline = Outline(await build.dockerfile(options), build.file_name, given)
+    outline = Outline(await build.dockerfile(options, inputs), build.file_name, given)
     found = outline.of(options.get("target", ""))
     return _answer({**found, "sources": _sources(build)}, outline_text(found))
 
