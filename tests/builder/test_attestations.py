@@ -262,6 +262,8 @@ def test_an_image_that_is_kept_here_keeps_what_is_said_about_it_and_takes_it_alo
     assert first.top["digest"] == digest
     kinds = {"https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document"}
     assert set(statements(first)) == kinds
+    assert "attestation-manifest" in buildx("imagetools", "inspect", name)
+    assert "buildConfig" in buildx("imagetools", "inspect", "--format", "{{json .Provenance}}", name)
     # another engine has them with the image, and hands them on
     engine.docker("rmi", name)
     engine.docker("pull", "-q", name)

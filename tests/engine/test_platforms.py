@@ -220,6 +220,15 @@ async def test_several_platforms_are_saved_and_loaded_and_each_alone(room: Conne
     with pytest.raises(NotFound, match="no suitable export target found for platform linux/riscv64"):
         room.images.save([name], [Platform("riscv64", "linux")])
 
+    familiar = "save-of-hub:1"  # which the archive's documents call by different words
+    room.images.tag(room.images.resolve(name), Reference.parse(familiar), name)
+    hub = await room.save(familiar)
+    await room.images.remove(familiar)
+    assert await room.load(hub) == f"Loaded image: {familiar}\n"
+    assert room.images.platforms.choose(familiar, host()).id == digest(IMAGES[HERE])
+    assert room.images.platforms.choose(familiar, FOREIGN).id == digest(IMAGES[OTHER])
+    await room.images.remove(familiar)
+
     await room.images.remove(name)
     assert await room.load(archive) == f"Loaded image: {name}\n"
     assert room.images.find(name).id == digest(IMAGES[OTHER])

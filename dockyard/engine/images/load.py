@@ -67,19 +67,23 @@ class Loader:
             if images and not any(item.repo_tags for item in images):  # the one that had the name is not wanted
                 images[0].repo_tags = group.tags
         self._wanted.update(file for item in saved for file in _files(archive, item.layers or ()).values())
+        indexed = {Reference.parse(tag) for group in groups for tag in group.tags}
+        later: list[tuple[Reference, str]] = []
         for item in saved:
             image_id = await self._image(archive, item)
             loaded.append(image_id)
             if self._stages:
                 continue
-            for tag in item.repo_tags or ():
-                await self._tag(Reference.parse(tag), image_id)
+            for tag in map(Reference.parse, item.repo_tags or ()):
                 named = True
+                if tag in indexed:  # a kill before all its images are here must not leave it with one of them
+                    later.append((tag, image_id))
+                else:
+                    await self._tag(tag, image_id)
             await self._images.on_disk()
             self._images.emit("load", image_id, image_id)
         if groups and not self._stages:
-            await self._stand_for(groups)
-            await self._images.on_disk()
+            await self._stand_for(groups, later)
         if not named and not self._stages:
             self._progress.stream("".join(f"Loaded image ID: {image_id}\n" for image_id in loaded))
         return loaded
@@ -91,22 +95,24 @@ class Loader:
         found = Platform(config.architecture, config.os, config.variant)
         return any(runs_on(found, wanted) for wanted in self._platforms)
 
-    async def _stand_for(self, groups: Sequence[Group]) -> None:
-        """Have the loaded names stand for the indexes that the archive has under them."""
+    async def _stand_for(self, groups: Sequence[Group], names: Sequence[tuple[Reference, str]]) -> None:
+        """Have names, with the images that they mean, stand for the indexes that the archive has under them."""
         images = self._images
-        for group in groups:
-            with images.manifests.gathering():
+        with images.manifests.gathering():
+            targets: dict[Reference, str] = {}
+            for group in groups:
                 for statement in group.statements:
                     await asyncio.to_thread(images.manifests.statements.put, statement)
                 digests = [images.manifests.put(raw, media_type) for raw, media_type in group.documents]
-            here = images.platforms.here(digests[0])
-            for tag in group.tags:
-                name = Reference.parse(tag)
-                image_id = images.names.resolve(name)
+                targets.update((Reference.parse(tag), digests[0]) for tag in group.tags)
+            for name, image_id in names:
+                here = images.platforms.here(targets[name])
                 if image_id in here:
-                    images.names.put(name, image_id, digests[0], here)
+                    await self._tag(name, image_id, targets[name], here)
+                else:
+                    await self._tag(name, image_id)
 
-    async def _tag(self, name: Reference, image_id: str) -> None:
+    async def _tag(self, name: Reference, image_id: str, target: str = "", beside: Sequence[str] = ()) -> None:
         if name.tag is None:
             raise InvalidParameter(f'invalid tag "{name.familiar()}"')
         before = self._images.names.resolve(name)
@@ -114,7 +120,7 @@ class Loader:
             self._progress.stream(
                 f"The image {name.familiar()} already exists, renaming the old one with ID {before} to empty string\n"
             )
-        self._images.names.put(name, image_id)
+        self._images.names.put(name, image_id, target, beside)
         await self._images.on_disk()
         self._progress.stream(f"Loaded image: {name.familiar()}\n")
 
