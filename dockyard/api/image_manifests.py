@@ -9,15 +9,15 @@ from dockyard.engine.images.service import ImageService
 from dockyard.oci.descriptor import Descriptor, Platform
 
 
-def manifests(images: ImageService, image_id: str) -> list[dict[str, Any]]:
-    """A summary of each manifest of the index that the image's name stands for; sizes are bytes."""
-    target = images.platforms.target_of(image_id)
+def manifests(images: ImageService, image_id: str, name: str = "") -> list[dict[str, Any]]:
+    """A summary of each manifest of the index that `name`, or a name of the image, stands for; sizes are bytes."""
+    target = images.platforms.target_of(image_id, name)
     return [_summary(images, entry) for entry in images.platforms.listed(target)]
 
 
-def descriptor(images: ImageService, image_id: str) -> dict[str, Any]:
-    """{"Descriptor": …} of the index or manifest that the image's name stands for; {} when none is kept."""
-    target = images.platforms.target_of(image_id)
+def descriptor(images: ImageService, image_id: str, name: str = "") -> dict[str, Any]:
+    """{"Descriptor": …} of the index or manifest that `name`, or a name of the image, stands for; {} for none."""
+    target = images.platforms.target_of(image_id, name)
     kept = images.manifests.get(target)
     if kept is None:
         return {}

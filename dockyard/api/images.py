@@ -149,8 +149,8 @@ class Images:
             "Metadata": {"LastTagTime": _moment(image.last_tag_ns)},
         }
         if call.flag("manifests") and call.version >= (1, 48):
-            answer |= descriptor(self._images, image.id)
-            answer["Manifests"] = manifests(self._images, image.id)
+            answer |= descriptor(self._images, image.id, call.params["name"])
+            answer["Manifests"] = manifests(self._images, image.id, call.params["name"])
         if call.version < (1, 44):
             answer["VirtualSize"] = image.size
         if call.version < (1, 45):

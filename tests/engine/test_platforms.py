@@ -145,6 +145,18 @@ async def test_a_second_platform_comes_beside_the_first_and_the_name_means_the_l
     assert descriptor(room.images, digest(IMAGES[OTHER]))["Descriptor"]["digest"] == target
 
 
+async def test_names_of_one_image_tell_of_their_own_indexes(room: Connected, registry: str) -> None:
+    first, second = f"{registry}/platforms/own:1", f"{registry}/platforms/own-too:1"
+    target, other = await publish(first), await publish(second, attested=True)
+    await room.pull(first)
+    await room.pull(second)
+    image_id = digest(IMAGES[HERE])
+    assert descriptor(room.images, image_id, first)["Descriptor"]["digest"] == target
+    assert descriptor(room.images, image_id, second)["Descriptor"]["digest"] == other
+    assert [len(manifests(room.images, image_id, name)) for name in (first, second)] == [2, 3]
+    assert descriptor(room.images, image_id, image_id[7:19]) == descriptor(room.images, image_id)
+
+
 async def test_an_index_whose_images_are_all_here_is_pushed_as_it_came(room: Connected, registry: str) -> None:
     name, copy = f"{registry}/platforms/push:1", f"{registry}/platforms/copy:1"
     target = await both(room, name)

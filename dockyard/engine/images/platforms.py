@@ -49,8 +49,11 @@ class Platforms:
             return Listed(entry, "", about, self._manifests.statements_of(entry.digest) or ())
         return Listed(entry, self._image_of(entry.digest))
 
-    def target_of(self, image_id: str) -> str:
-        """What a name of the image stands for: an index before a manifest; "" when nothing is kept."""
+    def target_of(self, image_id: str, name: str = "") -> str:
+        """What `name` stands for, or any name of the image: an index before a manifest; "" when nothing is kept."""
+        row = self._images.names.row(Reference.parse(name)) if name and not is_id(name, image_id) else None
+        if row is not None and self._manifests.get(row.target):
+            return row.target
         kept = [target for target in self._images.names.targets_of(image_id) if self._manifests.get(target)]
         return next((target for target in kept if self._manifests.index(target)), kept[0] if kept else "")
 
