@@ -112,6 +112,9 @@ class CopyFiles:
         else:
             file = _look(tree, path, self.follow)
             if file is None:
+                root = tree.find("")
+                if root is None or not root.children():
+                    raise InvalidParameter(f"lstat {path}: no such file or directory")
                 raise SourceNotFound(f"stat {path}: no such file or directory", path.lstrip("/"))
             found = [Source(path, file)]
         try:

@@ -46,7 +46,7 @@ class Graph:
     def run(self, base: Output, script: str, *mounts: wire.Mount, extra: tuple[Output, ...] = (), **about: Any) -> str:
         """A command; its digest. Output 0 is its root file system."""
         root = wire.Mount(input=0, destination="/", output=0)
-        meta = wire.ExecMeta(args=["/bin/sh", "-c", script], cwd="/", **about)
+        meta = wire.ExecMeta(args=["/bin/sh", "-c", script], cwd=about.pop("folder", "/"), **about)
         return self.add(wire.Op(exec=wire.ExecOp(meta=meta, mounts=[root, *mounts])), base, *extra)[0]
 
     def files(self, base: Output | None, *actions: wire.FileAction, extra: tuple[Output, ...] = ()) -> Output:
@@ -194,6 +194,37 @@ async def test_commands_have_secrets_caches_and_limits(client: Client) -> None:
         assert "s" not in await build.names(ref)
         with pytest.raises(CallFailed, match="did not complete successfully: exit code: 3"):
             await build.solve(graph.ending((failing, 0)))
+
+
+async def test_a_command_whose_cache_is_ignored_has_new_caches_and_relative_mounts(client: Client) -> None:
+    graph = Graph()
+    base = graph.source("docker-image://busybox")
+    cache = wire.Mount(
+        input=NOTHING, output=NOTHING, destination="c", kind=CACHE, cache=wire.CacheMountOptions(id=client.id)
+    )
+    first = graph.run(base, "touch /root/c/one && ls /root/c > /names", cache, folder="/root")
+    second = graph.run((first, 0), "touch /root/c/two && ls /root/c > /names", cache, folder="/root")
+    third = graph.run((second, 0), "ls /root/c > /names", cache, folder="/root")
+    graph.metadata[second] = wire.OpMetadata(ignore_cache=True)
+    async with gateway(client) as build:
+        assert await build.read(await build.solve(graph.ending((first, 0))), "names") == "one\n"
+        assert await build.read(await build.solve(graph.ending((third, 0))), "names") == "two\n"
+
+
+async def test_an_error_tells_where_in_the_clients_own_source_it_is(client: Client) -> None:
+    graph = Graph()
+    failing = graph.run(graph.source("docker-image://busybox"), "exit 4")
+    definition = graph.ending((failing, 0))
+    definition.source.infos.add(filename="main.go", data=b"package main", language="Go")
+    place = definition.source.locations[failing].locations.add(source_index=0)
+    place.ranges.add().start.line = 7
+    async with gateway(client) as build:
+        with pytest.raises(CallFailed) as caught:
+            await build.solve(definition)
+    told = wire.RpcStatus.FromString(caught.value.details)
+    (source,) = (json.loads(one.value) for one in told.details if "Source" in one.type_url)
+    assert source["info"]["filename"] == "main.go"
+    assert source["ranges"][0]["start"]["line"] == 7
 
 
 async def test_what_is_not_granted_is_not_done(client: Client) -> None:

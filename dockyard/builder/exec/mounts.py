@@ -106,7 +106,7 @@ class Mounts:
             mode=0o755 if mount.mode is None else mount.mode,
             uid=mount.uid,
             gid=mount.gid,
-            anew=mount.anew,
+            anew=mount.anew and self._work.job.first(f"cache {mount.id}"),
         )
         folder, fresh = await self._stack.enter_async_context(use)
         if fresh and mount.input is not None:

@@ -343,8 +343,7 @@ class Steps:
             mode=mount.mode,
             uid=mount.uid,
             gid=mount.gid,
-            # what BuildKit makes of these is a step of its own, which is done anew with the others
-            anew=self._no_cache and (mount.mode is not None or bool(mount.uid) or bool(mount.gid)),
+            anew=self._no_cache,
         )
         if mount.stage:
             inputs.append(await self._conversion.source(mount.stage, self._state.stage))

@@ -234,6 +234,7 @@ class Job:
         solver.jobs.add(self)
         self._tasks: dict[Vertex, asyncio.Future[Result]] = {}
         self._told: set[str] = set()
+        self._asked: set[str] = set()
 
     async def result(self, vertex: Vertex) -> Result:
         """What comes of a step. Raises StepFailed for the one that went wrong."""
@@ -247,6 +248,13 @@ class Job:
         """Take this for what comes of a step, which then is not done."""
         self._tasks[vertex] = known = asyncio.get_running_loop().create_future()
         known.set_result(result)
+
+    def first(self, what: str) -> bool:
+        """Whether this is asked for the first time in this build."""
+        if what in self._asked:
+            return False
+        self._asked.add(what)
+        return True
 
     def done(self, vertex: Vertex) -> Result | None:
         """What has come of a step; None when it was not done."""

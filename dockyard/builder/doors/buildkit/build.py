@@ -56,6 +56,14 @@ UPLOAD = "http://buildkit-session/"  # where buildx says that it has what is on 
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step of a client's own is from: a source of its, and ranges of that."""
+
+    source: wire.SourceInfo
+    ranges: Sequence[wire.Range]
+
+
+@dataclass(frozen=True, slots=True)
 class Predicate:
     """Provenance, for who asks after the build: its type, and its JSON."""
 
@@ -91,6 +99,7 @@ class Build:
         self.entitlements = entitlements
         self.built: dict[str, Built] = {}
         self.vertices: dict[tuple[str, int], Vertex] = {}  # what its definitions of LLB have become
+        self.places: dict[str, list[Place]] = {}  # where the client's own steps are from, by their digests
         self.inputs: dict[str, wire.Definition] = {}  # what the client has given the frontend
         self.returned: asyncio.Future[dict[str, Built]] = asyncio.get_running_loop().create_future()
         self.began = time.time()
@@ -108,6 +117,13 @@ class Build:
         self.text = b""
         self._ignored: IgnoreRules | None = None
         self.remote: Vertex | None = None  # where the Dockerfile is from, if it is not the client's
+
+    def note_places(self, definition: wire.Definition) -> None:
+        """Note where the steps of a definition are from, as its client says it."""
+        infos = definition.source.infos
+        for digest, found in definition.source.locations.items():
+            known = [one for one in found.locations if 0 <= one.source_index < len(infos)]
+            self.places[digest] = [Place(infos[one.source_index], list(one.ranges)) for one in known]
 
     async def tell_provenance(self) -> None:
         """Have the predicates of a build that has wanted none, for whoever asks for its history."""

@@ -440,6 +440,7 @@ class Control:
                     return other.built[name]
             return None
 
+        build.note_places(definition)
         wanted = name_in(definition) if len(definition.ops) == 2 else None
         found = result(wanted) if wanted is not None else None
         if found is not None:

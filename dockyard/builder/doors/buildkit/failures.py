@@ -15,7 +15,7 @@ from dockyard.grpc import status
 from dockyard.grpc.status import CallFailed
 
 if TYPE_CHECKING:
-    from dockyard.builder.doors.buildkit.build import Build
+    from dockyard.builder.doors.buildkit.build import Build, Place
 
 log = logging.getLogger("dockyard.builder")
 
@@ -48,6 +48,7 @@ def of_build(error: Exception, build: Build) -> CallFailed:
     if isinstance(error, StepFailed):
         line = error.vertex.line
         details.append(_detail("errdefs.Vertex+json", {"digest": error.vertex.digest}))
+        details += [_of_client(place) for place in build.places.get(error.vertex.digest, ())]
     if line and build.text:
         end = end or _last_line(build.text, line)
         info = {
@@ -62,6 +63,20 @@ def of_build(error: Exception, build: Build) -> CallFailed:
         return failure
     whole = wire.RpcStatus(code=failure.code, message=failure.message, details=details)
     return CallFailed(failure.code, failure.message, whole.SerializeToString())
+
+
+def _of_client(place: Place) -> Any:
+    """A place in a client's own source."""
+    source = place.source
+    info = {"filename": source.filename, "data": base64.b64encode(source.data).decode(), "language": source.language}
+    ranges = [
+        {
+            "start": {"line": one.start.line, "character": one.start.character},
+            "end": {"line": one.end.line, "character": one.end.character},
+        }
+        for one in place.ranges
+    ]
+    return _detail("errdefs.Source+json", {"info": {**info, "definition": {}}, "ranges": ranges})
 
 
 def _detail(name: str, value: dict[str, Any]) -> Any:

@@ -31,12 +31,15 @@ class Commands:
         self._entitlements = entitlements
         self._device_directories = device_directories
 
-    def outputs(self, op: wire.Op, name: str, given: Sequence[Vertex]) -> dict[int, Vertex]:
-        """The vertices of a command, by the number of the output that each makes. Raises InvalidParameter."""
+    def outputs(self, op: wire.Op, name: str, given: Sequence[Vertex], *, anew: bool = False) -> dict[int, Vertex]:
+        """The vertices of a command, by the number of the output that each makes. `anew`: its caches are.
+
+        Raises InvalidParameter.
+        """
         exec_op = op.exec
         if not exec_op.meta.args:
             raise InvalidParameter("invalid LLB definition: a command without arguments")
-        layout = _Layout(given)
+        layout = _Layout(given, exec_op.meta.cwd, anew=anew)
         for mount in exec_op.mounts:
             layout.add(mount)
         for secret in exec_op.secret_env:
@@ -82,8 +85,11 @@ class Commands:
 class _Layout:
     """The mounts of one command, and the inputs of its vertex: the root file system first."""
 
-    def __init__(self, given: Sequence[Vertex]) -> None:
+    def __init__(self, given: Sequence[Vertex], folder: str, *, anew: bool) -> None:
+        """`folder`: where the command is run, which relative mount points are relative to."""
         self._given = given
+        self._folder = folder
+        self._anew = anew
         self.inputs: list[Vertex] = [Scratch()]
         self.mounts: list[Mount] = []
         self.outputs: dict[int, int] = {}  # output: the mount's number
@@ -92,7 +98,7 @@ class _Layout:
 
     def add(self, mount: wire.Mount) -> None:
         """Take up a mount. Raises InvalidParameter."""
-        target = posixpath.normpath(posixpath.join("/", mount.destination))
+        target = posixpath.normpath(posixpath.join("/", self._folder, mount.destination))
         if target == "/":
             if mount.kind != BIND:
                 raise InvalidParameter("invalid mount for root: it has to be a bind mount")
@@ -150,6 +156,7 @@ class _Layout:
             writable=not mount.readonly,
             id=f"/{mount.cache.id}",
             sharing=SHARING[mount.cache.sharing],
+            anew=self._anew,
         )
 
     def _tmpfs(self, mount: wire.Mount, target: str) -> Mount:

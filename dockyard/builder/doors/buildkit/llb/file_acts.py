@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dockyard.builder.file_actions import Act, CopyFiles, FileActions, MakeFile, MakeFolder, MakeLink, Ownership, Remove
 from dockyard.builder.graph.vertex import Vertex
-from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Download
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.errors import InvalidParameter
@@ -91,9 +89,6 @@ class FileActs:
 
     def _copy(self, act: wire.FileAction, input_of: Callable[[int], int]) -> Act:
         copy, source = act.copy, self._at(act.secondary_input)
-        if isinstance(source, LocalDirectory):
-            # with what links lead to, which the client sees to
-            source.want(posixpath.normpath(posixpath.join("/", copy.source)))
         return CopyFiles(
             input_of(act.secondary_input),
             copy.source,

@@ -102,19 +102,19 @@ class Translation:
         about = self._about.get(digest, wire.OpMetadata())
         name = about.description.get("llb.customname", "")
         inputs = [self._output(one.digest, one.index) for one in op.inputs]
-        for number, vertex in (await self._outputs(op, name, inputs)).items():
+        for number, vertex in (await self._outputs(op, name, inputs, anew=about.ignore_cache)).items():
             vertex.ignore_cache = vertex.ignore_cache or about.ignore_cache
             self._made[digest, number] = vertex
             if not op.HasField("source"):
                 vertex.call(digest)
 
-    async def _outputs(self, op: wire.Op, name: str, inputs: Sequence[Vertex]) -> dict[int, Vertex]:
+    async def _outputs(self, op: wire.Op, name: str, inputs: Sequence[Vertex], *, anew: bool) -> dict[int, Vertex]:
         """The vertices of a step, by the number of the output that each makes."""
         match op.WhichOneof("op"):
             case "source":
                 return {0: await self._sources.vertex(op, name)}
             case "exec":
-                return self._commands.outputs(op, name, [as_layer(one) for one in inputs])
+                return self._commands.outputs(op, name, [as_layer(one) for one in inputs], anew=anew)
             case "file":
                 return FileActs(op, name, inputs, self._scratch, as_layer).outputs()
             case "merge":
@@ -136,8 +136,4 @@ class Translation:
 
 def as_layer(vertex: Vertex) -> Vertex:
     """Files of a directory or an address as a root file system."""
-    if not isinstance(vertex, CONTEXT_SOURCES):
-        return vertex
-    if isinstance(vertex, LocalDirectory):
-        vertex.want("/")
-    return Selection(vertex, ".")
+    return Selection(vertex, ".") if isinstance(vertex, CONTEXT_SOURCES) else vertex
