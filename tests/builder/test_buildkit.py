@@ -808,6 +808,17 @@ async def test_a_cache_of_a_mode_of_its_own_begins_anew_without_the_cache(
     assert await listed("3") == ["2", "3"]
 
 
+async def test_a_step_may_show_a_cache_twice_and_steps_want_locked_ones_in_any_order(client: Client) -> None:
+    cache = "--mount=type=cache,sharing=locked"
+    twice = f'RUN {cache},id=x,target=/a {cache},id=x,target=/b echo $N > /a/n && test "$(cat /b/n)" = "$N"\n'
+    one = f"FROM busybox AS one\nARG N\nRUN {cache},id=x,target=/a {cache},id=y,target=/b sleep .2; touch /one\n"
+    two = f"FROM busybox AS two\nARG N\nRUN {cache},id=y,target=/a {cache},id=x,target=/b sleep .2; touch /two\n"
+    last = "FROM busybox\nARG N\n" + twice + "COPY --from=one /one /\nCOPY --from=two /two /\n"
+    write(client, one + two + last)
+    for number in range(3):
+        assert (await asyncio.wait_for(client.build({"build-arg:N": str(number)}), 120)).image
+
+
 async def test_what_a_command_dates_itself_stays_so_beside_its_mounts(client: Client, engine: EngineProcess) -> None:
     write(client, "FROM busybox\nRUN mkdir /own /other && touch -d @1000000000 /own /other\n"
                   "RUN --mount=type=tmpfs,target=/own/t --mount=type=tmpfs,target=/other/t "

@@ -64,12 +64,17 @@ class Mounts:
         self._inputs = inputs
         self._stack = AsyncExitStack()
         self._folder: Path | None = None
+        self._caches: dict[str, Path] = {}  # by their IDs: a step may show one at several places
         self._kept: dict[int, str] = {}  # of mounts that results come from: the names of their layers
 
     async def __aenter__(self) -> Mounts:
         try:
-            for number, mount in sorted(enumerate(self._mounts), key=lambda item: item[1].target.count("/")):
+            # caches in one order for all steps, of which none then waits for another that waits for it
+            for number, mount in sorted(
+                enumerate(self._mounts), key=lambda item: (item[1].kind != "cache", item[1].id)
+            ):
                 await getattr(self, f"_{mount.kind}")(number, mount)
+            self.specs.sort(key=lambda spec: spec.target.count("/"))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -100,6 +105,12 @@ class Mounts:
         self._bind_path(path, mount.target, writable=mount.writable)
 
     async def _cache(self, number: int, mount: Mount) -> None:
+        name = mount.id or mount.target
+        if name not in self._caches:
+            self._caches[name] = await self._cache_folder(mount)
+        self._bind_path(str(self._caches[name]), mount.target, writable=mount.writable)
+
+    async def _cache_folder(self, mount: Mount) -> Path:
         use = self._work.solver.cache_mounts.use(
             mount.id or mount.target,
             mount.sharing,
@@ -111,7 +122,7 @@ class Mounts:
         folder, fresh = await self._stack.enter_async_context(use)
         if fresh and mount.input is not None:
             await self._seed(folder, mount)
-        self._bind_path(str(folder), mount.target, writable=mount.writable)
+        return folder
 
     async def _seed(self, folder: Path, mount: Mount) -> None:
         """Let a new cache begin with what another stage or an image has."""
