@@ -66,13 +66,20 @@ class CopyOrder:
 class Copy(Vertex):
     """Copies from its further inputs onto the first."""
 
+    gives_unpacked = True
+
     def __init__(self, name: str, inputs: Sequence[Vertex], order: CopyOrder, *, line: int = 0) -> None:
         super().__init__(name, inputs, line=line)
         self.order = order
         self._files: dict[str, str] = {}  # what it copies, for who asks why it was not in the cache
 
     def definition(self) -> str:
-        return repr(self.order)
+        return repr(self.order) + (" owned" if self._owns_unpacked else "")
+
+    @property
+    def _owns_unpacked(self) -> bool:
+        """Whether what an archive holds is given the owner that the copy says."""
+        return self.gives_unpacked and bool(self.order.owner) and any(source.unpack for source in self.order.sources)
 
     def key(self, inputs: Sequence[Result]) -> str:
         if any(not isinstance(one, Rootfs) for one in inputs):
@@ -87,6 +94,7 @@ class Copy(Vertex):
         order = self.order
         shape = [(source.patterns, source.unpack) for source in order.sources] if order.parents else []
         facts = repr((order.word, order.destination, order.owner, order.mode, order.parents, shape, order.linked))
+        facts += " owned" if self._owns_unpacked else ""
         return key_of("copy-content", facts, _chain(inputs[0]), digest)
 
     def facts(self, inputs: Sequence[Result]) -> dict[str, str]:
@@ -136,6 +144,7 @@ class Copy(Vertex):
             # directories on the way may be there in a base that is not looked at, where they have to stay usable
             made = 0o755 if order.linked else made_directory_mode(order.mode)
             plan = stack.enter_context(closing(LayerPlan(below, owner, made)))
+            plan.unpacked_owner = owner if self._owns_unpacked else None
             mode = parse_mode(order.mode)
             own = None if order.keeps_owners and not order.owner else owner
 

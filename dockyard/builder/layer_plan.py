@@ -96,6 +96,7 @@ class LayerPlan:
         self._nodes: dict[str, Node] = {}
         self._resolved: dict[str, str] = {}
         self._archives: list[BinaryIO] = []  # that nodes are read from
+        self.unpacked_owner: Owner | None = None  # of what archives hold; None: whoever they say
 
     def go_on(self, owner: Owner, mode: int, time_ns: int | None) -> None:
         """From here on directories are made so, and all is dated `time_ns` unless that is None."""
@@ -346,6 +347,8 @@ class LayerPlan:
         parts = components(member.entry.name)
         if not parts:
             return  # the target itself stays as it is
+        if self.unpacked_owner is not None:
+            member.entry.uid, member.entry.gid = self.unpacked_owner.uid, self.unpacked_owner.gid
         folder = self.resolve(posixpath.join(target, *parts[:-1]))
         self.make_directories(folder)
         place = posixpath.join(folder, parts[-1])

@@ -1,5 +1,7 @@
 """What instructions do to files, configurations and histories, through BuildKit's door; expectations are BuildKit's."""
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +123,21 @@ async def test_flags_are_words_with_quotes_and_documents_have_their_names(
         "EXPOSE [80/tcp 81/udp]",
         'HEALTHCHECK &{["CMD-SHELL" "true"] "2s" "0s" "0s" "0s" \'\\x03\'}',
     ]
+
+
+async def test_what_an_archive_holds_belongs_to_whom_add_says(client: Client) -> None:
+    with tarfile.open(client.directories["context"] / "held.tar", "w") as archive:
+        for name in ("d/one", "two"):
+            member = tarfile.TarInfo(name)
+            member.uid, member.gid = 5, 6
+            archive.addfile(member, io.BytesIO())
+    write(
+        client,
+        "FROM busybox\nADD held.tar /kept/\nADD --chown=7:8 held.tar /given/\n"
+        "RUN stat -c '%n %u:%g' /kept/two /given/two /given/d/one /given\n",
+    )
+    built = await client.build()
+    assert built.log.decode().splitlines() == ["/kept/two 5:6", "/given/two 7:8", "/given/d/one 7:8", "/given 7:8"]
 
 
 async def test_stages_that_read_each_other_in_a_circle_are_refused(client: Client) -> None:

@@ -104,6 +104,8 @@ class ClassicRun(Run):
 class ClassicCopy(Copy):
     """COPY and ADD, with the classic builder's complaints."""
 
+    gives_unpacked = False
+
     def __init__(self, name: str, inputs: Sequence[Vertex], order: CopyOrder, destination: str) -> None:
         """`destination`: as it was named."""
         super().__init__(name, inputs, order)
