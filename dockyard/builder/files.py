@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dockyard.builder import context as contexts
 from dockyard.builder.copying import excluding, find_sources, source_checksum
 from dockyard.builder.graph.vertex import Files, Result, Rootfs, Vertex, key_of
-from dockyard.builder.layer_plan import LayerPlan, Owner, Source
+from dockyard.builder.layer_plan import PIECE, LayerPlan, Owner, Source
 from dockyard.builder.owners import find_owner
 from dockyard.builder.trees import ArchiveFile, ArchiveTree, Tree, components, walk
 from dockyard.content.tar_format import Entry
@@ -148,15 +148,26 @@ class Copy(Vertex):
             mode = parse_mode(order.mode)
             own = None if order.keeps_owners and not order.owner else owner
 
-            def lay_out() -> None:
+            pieces = plan.pieces()
+
+            def lay_out() -> bytes:
                 for source in sources:
                     for place, folder in source.above:
                         plan.add_folder(folder, posixpath.join(order.destination, place), own, mode)
                     place = posixpath.join(order.destination, source.place) if source.place else order.destination
                     plan.add(source, place, own, mode)
+                return next(pieces)
 
-            await asyncio.to_thread(lay_out)
-            return work.keep(await work.solver.layers.register(base.chain_id, from_thread(plan.pieces())), base)
+            layer = _layer(await asyncio.to_thread(lay_out), pieces)
+            return work.keep(await work.solver.layers.register(base.chain_id, layer), base)
+
+
+async def _layer(first: bytes, others: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """A layer's archive, whose first piece is made already; a small one has no other."""
+    yield first
+    if len(first) >= PIECE:
+        async for piece in from_thread(others):
+            yield piece
 
 
 def _digests(sources: list[Source]) -> dict[str, str]:
