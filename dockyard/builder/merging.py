@@ -130,8 +130,12 @@ async def _stacked(work: Work, base: Rootfs, other: Rootfs, begin: int) -> Rootf
         return other
     layers = work.solver.layers
     made = base
-    pairs = list(zip(other.diff_ids, chains_of(other.diff_ids), strict=True))
-    for diff_id, own in pairs[begin:]:
+    for height, own in list(enumerate(chains_of(other.diff_ids)))[begin:]:
+        folder, diff_id = layers.graph_data(own).get("UpperDir"), other.diff_ids[height]
+        if folder is not None and await asyncio.to_thread(_places, folder) is None:
+            # it hides whole directories of its own base: of another's it must not hide what that base has not
+            made = await _compared(work, made, Rootfs(other.diff_ids[:height]), Rootfs(other.diff_ids[: height + 1]))
+            continue
         below = made.chain_id
         layer = await layers.register(below, layers.pack(own), diff_id=diff_id, chain_id=chain_of(below, diff_id))
         made = work.keep(layer)

@@ -314,6 +314,8 @@ async def test_a_difference_says_what_is_other_and_no_more(client: Client) -> No
         assert await build.names(alone, "/d") == ["in"]
         assert await build.names(alone, "/d/in") == ["n"]
         ref = await build.solve(graph.ending(merged))
+        whole = await build.solve(graph.ending(graph.merge(other, (after, 0))))
+        assert await build.names(whole, "/d/in") == ["kept", "n"]
         assert await build.names(ref, "/d") == ["in"]
         assert await build.names(ref, "/d/in") == ["kept", "n"]
 
@@ -333,7 +335,8 @@ async def test_a_client_says_what_its_result_is_as_an_image(client: Client, engi
     made = graph.run(graph.source("docker-image://busybox"), "echo x > /x")
     config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["A=b"], "Cmd": ["/bin/sh", "-c", "echo $A"]}}
     exporter = wire.Exporter(type="moby", attrs={"name": "of-metadata"})
-    async with gateway(client, exporters=[exporter]) as build:
+    when = {"build-arg:SOURCE_DATE_EPOCH": "1000000000"}
+    async with gateway(client, exporters=[exporter], frontend_attrs=when) as build:
         result = wire.Result(ref=wire.Ref(id=await build.solve(graph.ending((made, 0)))))
         result.metadata["containerimage.config"] = json.dumps(config).encode()
         result.metadata["frontend.said"] = b"yes"
@@ -341,6 +344,7 @@ async def test_a_client_says_what_its_result_is_as_an_image(client: Client, engi
     assert engine.docker("run", "--rm", "of-metadata") == "b\n"
     assert dict(build.told)["frontend.said"] == "yes"
     image = engine.inspect("of-metadata")
+    assert image["Created"].startswith("2001-09-09")
     history = engine.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", "of-metadata").splitlines()
     assert history[0] == "/bin/sh -c echo x > /x"
     assert len(history) == len(image["RootFS"]["Layers"])

@@ -30,7 +30,7 @@ from dockyard.builder.doors.buildkit.options import CacheEntry as CacheExport
 from dockyard.builder.doors.buildkit.options import cache_entries
 from dockyard.builder.doors.buildkit.policies import policy_of
 from dockyard.builder.doors.buildkit.reports import history_of, response_of, usage_of
-from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, returned_results
+from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, dated, returned_results
 from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
@@ -216,7 +216,7 @@ class Control:
             found = {built.platform: built}
         else:
             found = await build.returned
-        return await self.finish(build, found, exporters, caches)
+        return await self.finish(build, dated(found, build.options), exporters, caches)
 
     async def run_build(
         self,

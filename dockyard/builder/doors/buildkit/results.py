@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dockyard.builder.frontend.conversion import parsed_epoch
 from dockyard.builder.graph.request import Built
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.engine.images.documents import decode_config, encode_config
@@ -25,17 +26,21 @@ def returned_results(build: Build, result: wire.Result, nothing: Built) -> dict[
     """The results by their platforms; `nothing`: one without files. Raises InvalidParameter."""
     refs = dict(result.refs.refs) if result.WhichOneof("result") == "refs" else {"": result.ref}
     found = {platform: build.built[ref.id] for platform, ref in refs.items() if ref.id in build.built}
+    platforms = _check(result.metadata)
     if not found and build.exporters:
-        found = {nothing.platform: nothing}
-    _check(result.metadata)
+        found = {platform: replace(nothing, platform=platform) for platform in platforms or [nothing.platform]}
     for name, value in result.metadata.items():
         if name.startswith(OF_FRONTEND):
             build.told[name] = value.decode(errors="replace")
     return configured(found, result.metadata)
 
 
-def _check(metadata: Mapping[str, bytes]) -> None:
-    """Raise InvalidParameter for metadata that say nothing of use (exporter/containerimage/exptypes/parse.go)."""
+def _check(metadata: Mapping[str, bytes]) -> list[str]:
+    """The platforms that metadata name, if any (exporter/containerimage/exptypes/parse.go).
+
+    Raises InvalidParameter for what makes no sense.
+    """
+    platforms = []
     if PLATFORMS in metadata:
         try:
             listed = msgspec.json.decode(metadata[PLATFORMS] or b"null", type=_Platforms | None)
@@ -49,6 +54,7 @@ def _check(metadata: Mapping[str, bytes]) -> None:
             if not one.platform.os or not one.platform.architecture:
                 about = one.platform
                 raise InvalidParameter(f"invalid platform value {{{about.architecture} {about.os}}} for exporter")
+            platforms.append(one.id)
     for name, value in metadata.items():
         if name.partition("/")[0] != IMAGE_CONFIG:
             continue
@@ -60,6 +66,7 @@ def _check(metadata: Mapping[str, bytes]) -> None:
             raise InvalidParameter(f"failed to parse image config: {error}") from None
         if bool(where.os) != bool(where.architecture):
             raise InvalidParameter("invalid image config: os and architecture must be specified together")
+    return platforms
 
 
 class _Where(msgspec.Struct):
@@ -74,6 +81,12 @@ class _Platform(msgspec.Struct):
 
 class _Platforms(msgspec.Struct):
     platforms: list[_Platform] | None = msgspec.field(default=None, name="Platforms")
+
+
+def dated(found: Mapping[str, Built], options: Mapping[str, str]) -> dict[str, Built]:
+    """Results at the time that the options say, unless they have one of their own. Raises InvalidParameter."""
+    epoch = parsed_epoch(options.get("build-arg:SOURCE_DATE_EPOCH", ""))
+    return {name: replace(built, epoch=epoch) if built.epoch is None else built for name, built in found.items()}
 
 
 def configured(found: Mapping[str, Built], said: Mapping[str, bytes]) -> dict[str, Built]:
