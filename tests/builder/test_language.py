@@ -1,5 +1,6 @@
 """What instructions do to files, configurations and histories, through BuildKit's door; expectations are BuildKit's."""
 
+import asyncio
 import io
 import tarfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from tests.buildkit_client import Client
 from tests.engine_process import EngineProcess
+from tests.processes import eventually
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,20 @@ async def test_what_an_archive_holds_belongs_to_whom_add_says(client: Client) ->
     )
     built = await client.build()
     assert built.log.decode().splitlines() == ["/kept/two 5:6", "/given/two 7:8", "/given/d/one 7:8", "/given 7:8"]
+
+
+async def test_a_context_whose_client_has_no_key_for_it_is_not_kept(engine: EngineProcess, tmp_path: Path) -> None:
+    def kept() -> int:
+        records = engine.api("GET", "/system/df?type=build-cache")[1]["BuildCache"] or []
+        return sum(record["Type"] == "source.local" for record in records)
+
+    before = kept()
+    (tmp_path / "file").write_text("x")
+    for key in ("", "named"):
+        client = Client(engine.socket, tmp_path, key=key)
+        write(client, "FROM scratch\nCOPY file /\n")
+        assert (await client.build()).image
+        await asyncio.to_thread(eventually, lambda wanted=before + bool(key): kept() == wanted)
 
 
 async def test_stages_that_read_each_other_in_a_circle_are_refused(client: Client) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -67,8 +69,9 @@ class Listing:
 class StoredContext:
     """One directory's pack and index."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Open what is there, or begin anew."""
+    def __init__(self, folder: Path, name: str, *, passing: bool = False) -> None:
+        """Open what is there, or begin anew. `passing`: nobody will ask for it again."""
+        self.passing = passing
         self.folder = folder
         self.name = name
         self.busy = 0
@@ -131,12 +134,15 @@ class ContextStore:
         self._open: dict[str, StoredContext] = {}
         self._remembered: dict[str, asyncio.TimerHandle] = {}  # of those that no build reads, oldest first
 
-    def open(self, name: str) -> StoredContext:
-        """The directory known as `name`; give it back with `close`."""
+    def open(self, name: str, *, passing: bool = False) -> StoredContext:
+        """The directory known as `name`; give it back with `close`.
+
+        `passing`: then it goes, for it is one session's own.
+        """
         digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
         found = self._open.get(digest)
         if found is None:
-            found = self._open[digest] = StoredContext(own_folder(self._root / digest), name)
+            found = self._open[digest] = StoredContext(own_folder(self._root / digest), name, passing=passing)
         elif not found.busy:
             self._remembered.pop(digest).cancel()
         found.busy += 1
@@ -147,6 +153,9 @@ class ContextStore:
         context.busy -= 1
         if context.busy:
             return
+        if context.passing:
+            self._discard(context)
+            return
         context.tidy()
         timer = asyncio.get_running_loop().call_later(REMEMBERED_FOR, self._forget, context)
         self._remembered[context.folder.name] = timer
@@ -154,6 +163,13 @@ class ContextStore:
             self._forget(context)
         while len(self._remembered) > MOST_REMEMBERED:
             self._forget(self._open[next(iter(self._remembered))])
+
+    def _discard(self, context: StoredContext) -> None:
+        """Have nothing of it any more; another of its name may come meanwhile."""
+        self._open.pop(context.folder.name)
+        context.pack.close()
+        gone = context.folder.rename(self._root / f"gone-{secrets.token_hex(16)}")
+        asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, gone, True)
 
     def _forget(self, context: StoredContext) -> None:
         self._remembered.pop(context.folder.name).cancel()

@@ -77,7 +77,7 @@ class Session:
     ) -> ArchiveTree:
         """The client's directory `name`, of which it sends only what the store does not have."""
         self._require(DIFF_COPY, "files")
-        context = store.open(f"{name}:{self.shared_key or self.id}")
+        context = store.open(f"{name}:{self.shared_key or self.id}", passing=not self.shared_key)
         closing(lambda: store.close(context))
         receiver = Receiver(context, told)
         await self._receive(receiver, name, follow, excludes, includes)
