@@ -127,6 +127,7 @@ class CopyFiles:
         mode = parse_mode(self.mode)
         made = int(self.mode, 8) if self.mode.isdigit() else 0o755
         plan.go_on(owner or ROOT, made, self.time_ns)
+        plan.unpacked_owner = owner
         if not self.ways:
             parent = posixpath.dirname(plan.resolve(_clean(self.destination)))
             if not plan.exists(parent):

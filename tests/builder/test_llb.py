@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import secrets
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -276,6 +278,21 @@ async def test_where_a_copied_directory_goes_depends_on_what_is_there(client: Cl
         assert await build.names(await build.solve(graph.ending(chosen)), "/d") == ["in"]
         with pytest.raises(CallFailed, match="not found"):
             await build.solve(graph.ending(graph.files(None, copied("/none", "/", 0), extra=(source,))))
+
+
+async def test_what_is_unpacked_belongs_to_whom_the_copy_says(client: Client) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("one"))
+    graph = Graph()
+    source = graph.files(None, written("/held.tar", packed.getvalue().decode("ascii")))
+    owner = wire.Ownership(user=wire.Owner(by_id=7), group=wire.Owner(by_id=8))
+    given = graph.files(None, copied("/held.tar", "/out/", 0, unpack=True, owner=owner), extra=(source,))
+    kept = graph.files(None, copied("/held.tar", "/out/", 0, unpack=True), extra=(source,))
+    async with gateway(client) as build:
+        for made, who in ((given, (7, 8)), (kept, (0, 0))):
+            found = await build.stat(await build.solve(graph.ending(made)), "/out/one")
+            assert (found.uid, found.gid) == who
 
 
 async def test_file_systems_are_merged_and_taken_apart(client: Client) -> None:
