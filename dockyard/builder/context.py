@@ -146,11 +146,11 @@ async def from_url(url: str, dockerfile: str, folder: Path, say: Callable[[str],
     return _context(tree, "")
 
 
-async def fetch(url: str, folder: Path) -> tuple[BinaryIO, str, str, int]:
-    """Fetch a URL: (a file with it, its content type, the name to give it, its time in UNIX ns or 0)."""
+async def fetch(url: str, folder: Path, headers: Mapping[str, str] | None = None) -> tuple[BinaryIO, str, str, int]:
+    """Fetch a URL, with further headers: (a file with it, its content type, the name for it, UNIX ns or 0)."""
     from email.utils import parsedate_to_datetime
 
-    async with download.opened(url) as found:
+    async with download.opened(url, headers=headers) as found:
         name = posix_name(unquote(urlsplit(url).path)) or posix_name(found.file_name)
         file = await spool(found.pieces(), folder)
         time_ns = 0

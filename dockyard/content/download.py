@@ -6,7 +6,7 @@ async with download.opened("https://example.org/rootfs.tar") as found:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -89,8 +89,10 @@ class Found:
 
 
 @asynccontextmanager
-async def opened(url: str, bounds: Bounds | None = None) -> AsyncIterator[Found]:
-    """Ask for `url` and follow redirections.
+async def opened(
+    url: str, bounds: Bounds | None = None, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Found]:
+    """Ask for `url` with further `headers` and follow redirections; to another server no login goes along.
 
     Raises InvalidParameter for what is no HTTP(S) address, also further on, and for errors of the client's; NotFound,
     Forbidden and Unauthorized as the server says; Unavailable when nothing answers in time.
@@ -105,7 +107,7 @@ async def opened(url: str, bounds: Bounds | None = None) -> AsyncIterator[Found]
     async with aiohttp.ClientSession(timeout=patience, headers=identity, trust_env=True) as session:
         try:
             async with asyncio.timeout(bounds.answer):
-                response = await session.get(url, max_redirects=MOST_REDIRECTS)
+                response = await session.get(url, max_redirects=MOST_REDIRECTS, headers=headers)
         except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, UnicodeError) as error:
             # a name that no host can have, or a redirection to another scheme: file, unix
             raise InvalidParameter(

@@ -819,6 +819,29 @@ async def test_a_step_may_show_a_cache_twice_and_steps_want_locked_ones_in_any_o
         assert (await asyncio.wait_for(client.build({"build-arg:N": str(number)}), 120)).image
 
 
+async def test_the_server_of_an_address_is_told_the_clients_login_for_it_and_no_other(client: Client) -> None:
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        to = f"HTTP/1.1 302 Found\r\nLocation: http://localhost:{port}/other\r\nContent-Length: 0\r\n\r\n"
+        found = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nx\n"
+        writer.write((to if "GET /moved" in asked[-1] else found).encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client.secrets["HTTP_AUTH_TOKEN_127.0.0.1"] = b"word\n"
+    write(client, f"FROM busybox\nADD http://127.0.0.1:{port}/file /f\nADD http://127.0.0.1:{port}/moved /g\n")
+    try:
+        assert (await client.build()).image
+    finally:
+        server.close()
+    told = {head.split()[1]: "Authorization: Bearer word\r\n" in head for head in asked}
+    assert told == {"/file": True, "/moved": True, "/other": False}
+
+
 async def test_what_a_command_dates_itself_stays_so_beside_its_mounts(client: Client, engine: EngineProcess) -> None:
     write(client, "FROM busybox\nRUN mkdir /own /other && touch -d @1000000000 /own /other\n"
                   "RUN --mount=type=tmpfs,target=/own/t --mount=type=tmpfs,target=/other/t "

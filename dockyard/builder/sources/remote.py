@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from dockyard.builder import context as contexts
 from dockyard.builder.archives import uncompressed
 from dockyard.builder.graph.vertex import Files, Result, Vertex
 from dockyard.builder.sources.addresses import redacted
+from dockyard.builder.sources.http_headers import login_headers
 from dockyard.builder.trees import ArchiveFile, ArchiveTree
 from dockyard.content import tar_format
 from dockyard.content.tar_format import Entry
@@ -32,7 +33,8 @@ HEADER, TOKEN = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"  # secrets (BuildKit, source
 class Download(Vertex):
     """The file behind a URL; `checksum`: what its digest has to be, "" for anything.
 
-    `file_name`: what it is called in its tree, "" for as the server calls it; `owner`: user and group.
+    `file_name`: what it is called in its tree, "" for as the server calls it; `owner`: user and group. `secret`: which
+    one of the client's is its login for the server, "" for the one of that host.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Download(Vertex):
         file_name: str = "",
         mode: int = 0o600,
         owner: tuple[int, int] = (0, 0),
+        headers: Mapping[str, str] | None = None,
+        secret: str = "",
     ) -> None:
         super().__init__(name.replace(url, redacted(url)))
         self.url = url
@@ -51,6 +55,8 @@ class Download(Vertex):
         self._file_name = file_name
         self._mode = mode
         self._owner = owner
+        self._headers = dict(headers or {})
+        self._secret = secret
         self.found = ""  # the digest of what was there, hexadecimal
 
     def source(self) -> tuple[str, dict[str, str]]:
@@ -60,7 +66,8 @@ class Download(Vertex):
         return repr((self.url, self.checksum))
 
     async def make(self, work: Work, inputs: Sequence[Result]) -> Result:
-        file, _, name, time_ns = await contexts.fetch(self.url, work.solver.folder)
+        headers = self._headers | await login_headers(work.job.client, self.url, self._secret)
+        file, _, name, time_ns = await contexts.fetch(self.url, work.solver.folder, headers)
         work.job.closing.append(file.close)
         self.found = await asyncio.to_thread(_digest, file)
         if self.checksum and f"sha256:{self.found}" != self.checksum:
@@ -96,7 +103,8 @@ class RemoteContext(Vertex):
         if self._upload is not None:
             file = await contexts.spool(self._client.upload(self._upload), folder)
         else:
-            file = (await contexts.fetch(self.url, folder))[0]
+            headers = await login_headers(self._client, self.url)
+            file = (await contexts.fetch(self.url, folder, headers))[0]
             self.found = await asyncio.to_thread(_digest, file)
         try:
             plain = await asyncio.to_thread(uncompressed, file)

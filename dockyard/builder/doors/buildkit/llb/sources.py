@@ -17,6 +17,8 @@ from dockyard.builder.sources.remote import Download, Repository
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.errors import InvalidParameter
 
+HEADER = "http.header."
+
 
 class Sources:
     """The sources of one definition."""
@@ -104,4 +106,14 @@ def _download(identifier: str, attributes: Mapping[str, str], name: str) -> Vert
     except ValueError:
         raise InvalidParameter("invalid LLB definition: http.perm, http.uid or http.gid is no number") from None
     checksum, file_name = attributes.get("http.checksum", ""), attributes.get("http.filename", "")
-    return Download(name or identifier, identifier, checksum, file_name=file_name, mode=mode, owner=owner)
+    given = {one.removeprefix(HEADER).title(): value for one, value in attributes.items() if one.startswith(HEADER)}
+    return Download(
+        name or identifier,
+        identifier,
+        checksum,
+        file_name=file_name,
+        mode=mode,
+        owner=owner,
+        headers={one: given[one] for one in ("Accept", "User-Agent") if one in given},  # others are not sent
+        secret=attributes.get("http.authheadersecret", ""),
+    )
