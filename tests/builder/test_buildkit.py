@@ -733,6 +733,7 @@ async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, 
     in_full = wire.RpcStatus.FromString(await content(client, bad.external_error.digest))
     assert in_full.message == bad.error.message
     assert any(b"Dockerfile" in detail.value for detail in in_full.details)
+    assert any("Stack" in detail.type_url and b"dockyard/builder" in detail.value for detail in in_full.details)
     connection = Connection()
     await connect(client.path, "/grpc", connection)
     told = Call(connection, "/moby.buildkit.v1.Control/Status", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from dockyard import errors
@@ -13,6 +14,7 @@ from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import parser
 from dockyard.grpc import status
 from dockyard.grpc.status import CallFailed
+from dockyard.version import VERSION
 
 if TYPE_CHECKING:
     from dockyard.builder.doors.buildkit.build import Build, Place
@@ -61,8 +63,20 @@ def of_build(error: Exception, build: Build) -> CallFailed:
         details.append(_detail("errdefs.Source+json", {"info": info, "ranges": ranges}))
     if not details:
         return failure
+    details.append(_stack(error))
     whole = wire.RpcStatus(code=failure.code, message=failure.message, details=details)
     return CallFailed(failure.code, failure.message, whole.SerializeToString())
+
+
+def _stack(error: BaseException) -> Any:
+    """Where in the builder it went wrong, for who reports it (shown by clients with --debug)."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = [
+        {"Name": frame.name, "File": "/".join(frame.filename.split("/")[-3:]), "Line": frame.lineno}
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+    ]
+    return _detail("stack.Stack+json", {"frames": frames, "version": f"dockyard {VERSION}"})
 
 
 def _of_client(place: Place) -> Any:
