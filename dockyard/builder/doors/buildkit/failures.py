@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import posixpath
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,16 @@ def _stack(error: BaseException) -> Any:
     while error.__cause__ is not None:
         error = error.__cause__
     frames = [
-        {"Name": frame.name, "File": "/".join(frame.filename.split("/")[-3:]), "Line": frame.lineno}
+        {"Name": frame.name, "File": _inside(frame.filename), "Line": frame.lineno}
         for frame in reversed(traceback.extract_tb(error.__traceback__))
     ]
     return _detail("stack.Stack+json", {"frames": frames, "version": f"dockyard {VERSION}"})
+
+
+def _inside(path: str) -> str:
+    """A source file's place in the project, if it is of it, wherever that lies."""
+    _, found, rest = path.rpartition("/dockyard/")
+    return f"dockyard/{rest}" if found else posixpath.basename(path)
 
 
 def _of_client(place: Place) -> Any:
