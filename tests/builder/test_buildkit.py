@@ -736,6 +736,12 @@ async def test_the_history_of_builds_outlives_the_daemon(engine: EngineProcess, 
     assert any("Stack" in detail.type_url and b"dockyard/builder" in detail.value for detail in in_full.details)
     connection = Connection()
     await connect(client.path, "/grpc", connection)
+    finalize = wire.UpdateHistoryRequest(ref=bad.ref, finalize=True).SerializeToString()
+    await call(connection, "/moby.buildkit.v1.Control/UpdateBuildHistory", finalize)
+    (record,) = await history(client, ref=bad.ref)
+    spans = [json.loads(line) for line in (await content(client, record.trace.digest)).splitlines()]
+    assert {span["SpanContext"]["TraceID"] for span in spans} == {spans[0]["SpanContext"]["TraceID"]}
+    assert [span["Name"] for span in spans if span["Status"]["Code"] == 1] == ["build", "[2/2] RUN exit 9"]
     told = Call(connection, "/moby.buildkit.v1.Control/Status", {})
     await told.send(wire.StatusRequest(ref=good.ref).SerializeToString())
     told.half_close()

@@ -108,6 +108,7 @@ class Build:
         self.digest = f"sha256:{secrets.token_hex(32)}"  # of the step that has read the Dockerfile
         self.internal = False
         self.pinned = False
+        self.trace = b""  # what took how long, once somebody has asked for that
         self.untold: dict[str, Attestation] = {}  # how the results were made, if nobody has wanted to know
         self.exporters: list[wire.Exporter] = []
         self.predicates: dict[str, Predicate] = {}  # how each platform's result was made, "" for the only one
@@ -135,7 +136,8 @@ class Build:
     def said(self) -> list[bytes]:
         """What its record in the history names only: provenance, and the error in full."""
         error = [self.failure.details] if self.failure is not None and self.failure.details else []
-        return [*(predicate.content for predicate in self.predicates.values()), *error]
+        trace = [self.trace] if self.trace else []
+        return [*(predicate.content for predicate in self.predicates.values()), *error, *trace]
 
     async def dockerfile(self, options: Mapping[str, str], inputs: Mapping[str, Built]) -> str:
         """The text of the Dockerfile that the options name."""

@@ -34,6 +34,7 @@ from dockyard.builder.doors.buildkit.results import IMAGE_CONFIG, dated, returne
 from dockyard.builder.doors.buildkit.sending import stat_of
 from dockyard.builder.doors.buildkit.session import Session, Sessions
 from dockyard.builder.doors.buildkit.subrequests import answer
+from dockyard.builder.doors.buildkit.traces import trace_of
 from dockyard.builder.exec.emulation import emulated, native
 from dockyard.builder.graph.request import Built
 from dockyard.builder.graph.solver import Solver
@@ -368,16 +369,26 @@ class Control:
         build, record = self._builds.get(request.ref), self.history.record(request.ref)
         if build is None and record is None:
             raise CallFailed(status.NOT_FOUND, f"no build record {request.ref}")
-        if request.delete:
+        if request.finalize and not (request.pinned or request.delete):
+            await self._trace(build, record)
+        elif request.delete:
             if build is None or build.ended:
                 self._builds.pop(request.ref, None)
                 self.history.remove(request.ref)
-        elif request.pinned or not request.finalize:
+        else:
             if build is not None:
                 build.pinned = request.pinned
             if record is not None:
                 self.history.pin(record, pinned=request.pinned)
         return b""
+
+    async def _trace(self, build: Build | None, record: wire.HistoryRecord | None) -> None:
+        """Have a trace of a build that has ended, for whoever asks for its record."""
+        if build is not None and build.ended and not build.trace:
+            build.trace = trace_of(history_of(build), response_of(build.progress.events))
+        told = self.history.told(record.ref) if record is not None and not record.trace.digest else None
+        if record is not None and told is not None:
+            await asyncio.to_thread(self.history.add_trace, record, trace_of(record, told))
 
     async def _healthy(self, stream: Stream, message: bytes) -> bytes:
         return b"\x08\x01"  # HealthCheckResponse: SERVING

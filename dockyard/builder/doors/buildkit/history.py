@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from google.protobuf.message import DecodeError
 
+from dockyard.builder.doors.buildkit.traces import KIND
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.folders import own_folder
 from dockyard.oci.digest import digest_of
@@ -78,6 +79,7 @@ class History:
         """A content that a record names; None when there is no such."""
         for record in self._read():
             named = [
+                record.trace,
                 *record.result.attestations,
                 *(one for said in record.results.values() for one in said.attestations),
             ]
@@ -93,6 +95,17 @@ class History:
                 if digest_of(content) == digest:
                     return content
         return None
+
+    def add_trace(self, record: wire.HistoryRecord, trace: bytes) -> None:
+        """Keep a trace with a record. To be called in a thread."""
+        place = self._place(record.ref)
+        try:
+            contents = msgspec.msgpack.decode(place.with_suffix(SAID).read_bytes(), type=list[bytes])
+        except (OSError, msgspec.MsgspecError):
+            contents = []
+        _write(place.with_suffix(SAID), msgspec.msgpack.encode([*contents, trace]))
+        record.trace.CopyFrom(wire.Descriptor(media_type=KIND, digest=digest_of(trace), size=len(trace)))
+        _write(place.with_suffix(RECORD), record.SerializeToString())
 
     def pin(self, record: wire.HistoryRecord, *, pinned: bool) -> None:
         """Have it stay, or no longer."""

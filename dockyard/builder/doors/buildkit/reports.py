@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dockyard.builder.cache.usage import CacheEntry
+from dockyard.builder.doors.buildkit.traces import KIND
 from dockyard.builder.graph.progress import Event, Finding, Output, Part, Step
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.oci.digest import digest_of
@@ -101,6 +102,7 @@ def history_of(build: Build) -> wire.HistoryRecord:
         frontend="dockerfile.v0",
         frontend_attrs=build.options,
         exporters=build.exporters,
+        trace=_of_trace(build.trace) if build.trace else None,
         external_error=_external(failure.details) if failure is not None and failure.details else None,
         error=wire.RpcStatus(code=failure.code, message=failure.message) if failure is not None else None,
         created_at=moment(int(build.began * 1e9)),
@@ -112,6 +114,10 @@ def history_of(build: Build) -> wire.HistoryRecord:
         total_steps=len(steps),
         completed_steps=sum(bool(step.completed) for step in steps.values()),
     )
+
+
+def _of_trace(trace: bytes) -> wire.Descriptor:
+    return wire.Descriptor(media_type=KIND, digest=digest_of(trace), size=len(trace))
 
 
 def _external(details: bytes) -> wire.Descriptor:
