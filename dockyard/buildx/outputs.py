@@ -117,6 +117,8 @@ class _Receiver:
         elif found.linkname:
             os.link(self._place(found.linkname), place, follow_symlinks=False)
         elif not mode & (DEVICE | SOCKET):  # (no device is made for whoever builds)
+            # there at once, empty: further names of it come before its content
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             self._stats[number] = found
             return [wire.Packet(type=REQUEST, id=number).SerializeToString()]
         return []
@@ -139,8 +141,8 @@ class _Receiver:
             raise CallFailed(status.INVALID_ARGUMENT, "data of a file that was not asked for")
         fd = self._open.get(number)
         if fd is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = self._open[number] = os.open(self._place(found.path), flags, 0o600)
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = self._open[number] = os.open(self._place(found.path), flags)
         if data:
             rest = memoryview(data)
             while rest:

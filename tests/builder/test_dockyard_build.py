@@ -274,3 +274,12 @@ def test_a_base_that_has_just_been_fetched_was_not_in_the_cache(
     assert re.search(r"\[1/1\] FROM [^\n]*\n#\d+ DONE", said), said
     said = build(engine, tmp_path, text)[1]
     assert re.search(r"\[1/1\] FROM [^\n]*\n#\d+ CACHED", said), said
+
+
+def test_names_of_one_file_are_that_in_a_directory_that_is_written(engine: EngineProcess, tmp_path: Path) -> None:
+    text = "FROM busybox AS made\nRUN mkdir /out && echo one > /out/first && ln /out/first /out/second\n"
+    text += "FROM scratch\nCOPY --from=made /out /\n"
+    for _ in range(2):  # over what is there, too
+        build(engine, tmp_path, text, "-o", str(tmp_path / "out"))
+        assert (tmp_path / "out/second").read_text() == "one\n"
+        assert (tmp_path / "out/first").samefile(tmp_path / "out/second")

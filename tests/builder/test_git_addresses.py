@@ -123,7 +123,7 @@ def test_a_login_goes_to_the_repositorys_server_alone() -> None:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=44) as process:
+    with EngineProcess.with_busybox(tmp_path_factory.mktemp("engine"), number=47) as process:
         yield process
 
 
