@@ -367,6 +367,11 @@ async def test_a_client_says_what_its_result_is_as_an_image(client: Client, engi
     assert len(history) == len(image["RootFS"]["Layers"])
 
 
+async def test_a_definition_of_nothing_comes_to_nothing(client: Client) -> None:
+    async with gateway(client) as build:
+        assert await build.solve(wire.Definition()) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

@@ -421,6 +421,8 @@ class Control:
                 if request.evaluate:
                     await build.job.rootfs(built.vertex)
                 return wire.SolveResponse(result=wire.Result(ref=build.remember(built))).SerializeToString()
+            if not request.frontend:  # nothing is asked for, and that is what comes
+                return wire.SolveResponse(result=wire.Result(ref=wire.Ref())).SerializeToString()
             inputs = {name: await self._input(build, one) for name, one in request.frontend_inputs.items()}
             found = await build.convert(frontend, options, inputs)
             if request.evaluate:
