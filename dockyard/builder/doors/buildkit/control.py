@@ -17,6 +17,7 @@ from dockyard.builder.cache.filters import matcher
 from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.caches import import_caches
+from dockyard.builder.doors.buildkit.capabilities import FRONTEND_CAPABILITIES, LLB_CAPABILITIES
 from dockyard.builder.doors.buildkit.content import PIECE
 from dockyard.builder.doors.buildkit.content import SERVICE as CONTENT
 from dockyard.builder.doors.buildkit.definitions import name_in
@@ -65,24 +66,6 @@ BUILD_ID = "buildkit-controlapi-buildid"
 SESSION_HEADER = "x-docker-expose-session-"
 PATIENCE = 10.0  # s that a call waits for the build that it belongs to
 KEPT_BUILDS = 50
-
-FRONTEND_CAPABILITIES = (
-    "solve.base solve.inlinereturn resolveimage resolveimage.resolvemode readfile return returnmap readdir statfile "
-    "importcaches proto.refarray reference.output frontend.inputs gateway.solve.metadata frontend.caps "
-    "gateway.solve.evaluate gateway.evaluate gateway.warnings source.metaresolver"
-).split()
-LLB_CAPABILITIES = (
-    "source.image source.image.resolvemode source.local source.local.unique source.local.sessionid "
-    "source.local.includepatterns source.local.followpaths source.local.excludepatterns source.local.sharedkeyhint "
-    "source.git source.git.keepgitdir source.git.fullurl source.git.subdir source.git.checksum source.http "
-    "source.http.checksum source.http.perm source.buildop.llbfilename exec.meta.base exec.meta.cgroup.parent "
-    "exec.meta.network exec.meta.proxyenv exec.meta.security exec.meta.setsdefaultpath exec.meta.ulimit "
-    "exec.meta.removemountstubs.recursive exec.mount.bind exec.mount.bind.readwrite-nooutput exec.mount.cache "
-    "exec.mount.cache.sharing exec.mount.selector exec.mount.tmpfs exec.mount.tmpfs.size exec.mount.secret "
-    "exec.mount.ssh exec.cgroup exec.secretenv file.base file.rm.wildcard file.copy.includeexcludepatterns "
-    "constraints platform meta.ignorecache meta.description meta.exportcache exporter.multiple "
-    "exporter.image.annotations exporter.image.attestations exporter.sourcedateepoch"
-).split()
 
 Unary = Callable[[Stream, bytes], Awaitable[bytes]]
 
