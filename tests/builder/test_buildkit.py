@@ -852,7 +852,7 @@ async def test_the_server_of_an_address_is_told_the_clients_login_for_it_and_no_
 async def test_what_a_command_dates_itself_stays_so_beside_its_mounts(client: Client, engine: EngineProcess) -> None:
     write(client, "FROM busybox\nRUN mkdir /own /other && touch -d @1000000000 /own /other\n"
                   "RUN --mount=type=tmpfs,target=/own/t --mount=type=tmpfs,target=/other/t "
-                  "touch -d @1234567890 /own\nCMD stat -c %Y /own /other\n")  # fmt: skip
+                  "touch -d @1234567890 /own /own/t\nCMD stat -c %Y /own /other\n")  # fmt: skip
     assert (await client.build(names="touched")).image
     assert engine.docker("run", "--rm", "touched").split() == ["1234567890", "1000000000"]
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import posixpath
 import secrets
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +222,7 @@ class Stubs:
         """Look at the root before anything is mounted."""
         self._missing: list[str] = []
         self._times: dict[str, int] = {}
+        self._begun = time.time_ns()
         tree = Root(root)
         try:
             for target in targets:
@@ -257,7 +259,8 @@ class Stubs:
             own = [tree.lstat(one).st_mtime_ns for one in self._missing if posixpath.dirname(one) == place]
         except OSError:
             return before  # the command has taken something away
-        return before if any(abs(now - made) < AT_ONE_TIME for made in own) else now
+        ours = now > self._begun - AT_ONE_TIME and any(abs(now - made) < AT_ONE_TIME for made in own)
+        return before if ours else now
 
 
 def _remove_if_empty(tree: Root, place: str) -> None:
