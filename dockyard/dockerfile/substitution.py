@@ -5,10 +5,10 @@ Not a shell: there is no command substitution and no splitting except where an i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dockyard.dockerfile.wildcards import Wildcards
 from dockyard.errors import InvalidParameter
 
 _SPECIAL = "@*#?-$!"
@@ -349,7 +349,7 @@ class _Reader:
         value = self._look_up(name)
         if value is None and self._ways.keep_unknown:
             return f"${{{name}/{pattern}/{replacement}}}"
-        return _pattern(pattern).sub(lambda _: replacement, value or "", count=0 if every else 1)
+        return Wildcards(pattern).replaced(value or "", replacement, every=every)
 
 
 def _chosen(name: str, operator: str, word: str, value: str | None, *, empty_too: bool) -> str:
@@ -374,41 +374,10 @@ def _lack(value: str | None) -> str:
 def _trimmed(operator: str, pattern: str, value: str) -> str:
     """`value` without what `pattern` matches at its beginning (#) or end (%), the longest part if it is doubled."""
     longest = pattern.startswith(operator)
-    matcher = _pattern(pattern[1:] if longest else pattern)
-    lengths = range(len(value), -1, -1) if longest else range(len(value) + 1)
-    for length in lengths:
-        part = value[:length] if operator == "#" else value[len(value) - length :]
-        if matcher.fullmatch(part):
-            return value[length:] if operator == "#" else value[: len(value) - length]
-    return value
-
-
-def _pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of `*` and `?`, which a backslash takes their meaning from. Raises InvalidParameter.
-
-    As with BuildKit brackets mean nothing, and neither stands for a line's end.
-    """
-    found = ""
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        position += 1
-        if character == "*":
-            found += ".*"
-        elif character == "?":
-            found += "."
-        elif character == "\\":
-            following = pattern[position : position + 1]
-            if following in ("}", "/"):  # it was escaped for the sake of the braces
-                continue
-            if following not in ("*", "?", "\\"):
-                shown = pattern
-                raise InvalidParameter(f"invalid pattern ({shown}) in substitution: invalid escape '\\{following}'")
-            found += re.escape(following)
-            position += 1
-        else:
-            found += re.escape(character)
-    return re.compile(found)
+    matcher = Wildcards(pattern[1:] if longest else pattern)
+    if operator == "#":
+        return value[matcher.prefix(value, longest=longest) or 0 :]
+    return value[: len(value) - (matcher.suffix(value, longest=longest) or 0)]
 
 
 def go_quoted(text: str) -> str:

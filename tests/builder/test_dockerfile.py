@@ -276,3 +276,9 @@ def test_what_dockerfiles_of_well_known_images_do_is_understood(text: str) -> No
     file = dockerfile.parse(text)
     plan = stages.plan(file, classic=False)
     assert sum(len(stage.steps) + 1 for stage in plan.stages) + len(plan.arguments) == len(file.nodes)
+
+
+def test_no_pattern_takes_longer_the_more_wildcards_it_has() -> None:
+    values = {"a": "a" * 3000}
+    assert expand("${a##*a*a*a*a*a*a*b}${a//a*a*a*a*b/x}", values) == "a" * 6000
+    assert expand("${a%%a*a?a}${a/a*/x}${a//aaa/b}", values) == "x" + "b" * 1000
