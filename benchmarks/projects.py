@@ -110,7 +110,6 @@ int module_{one}(int x) {{ for (int i = 0; i < {one}; i++) x += i ^ x; return x;
 
 def _python(folder: Path, number: int, found: Path) -> None:
     dockerfile = f"""\
-# syntax=docker/dockerfile:1
 FROM bench-tools
 ENV BUILD={number} PATH=/venv/bin:$PATH
 WORKDIR /app
@@ -168,7 +167,6 @@ fs.writeFileSync('dist/bundle.js', all);
 
 def _go(folder: Path, number: int) -> None:
     dockerfile = f"""\
-# syntax=docker/dockerfile:1
 FROM bench-tools AS build
 ENV BUILD={number} CGO_ENABLED=0
 WORKDIR /src
@@ -223,7 +221,6 @@ ENTRYPOINT ["entrypoint.sh"]
 
 def _site(folder: Path, number: int) -> None:
     dockerfile = f"""\
-# syntax=docker/dockerfile:1
 FROM bench-tools AS packed
 ENV BUILD={number}
 COPY pages /pages
