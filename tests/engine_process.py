@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from dockyard.linux.nftables import Nftables, NftablesError
 
 
 class EngineProcess:
     """Starts, drives, kills and cleans up one daemon."""
+
+    _by_bridge: ClassVar[dict[str, "EngineProcess"]] = {}  # those that are not taken away yet
 
     def __init__(self, folder: Path, *, number: int, arguments: tuple[str, ...] = ()) -> None:
         """`number` tells the engines of one test run apart; runs side by side are told apart by their PID."""
@@ -64,6 +66,8 @@ class EngineProcess:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
+        other = self._by_bridge.setdefault(self.bridge, self)
+        assert other is self, f"two engines at one time have the number of {self.bridge}"
         self.run.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "daemon.log").open("ab") as log:
@@ -232,6 +236,7 @@ class EngineProcess:
             subprocess.run(["umount", namespace], check=False, capture_output=True)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
         _remove_cgroups(self.bridge)
+        self._by_bridge.pop(self.bridge, None)
         shutil.rmtree(self.run, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 

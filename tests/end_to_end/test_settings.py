@@ -189,6 +189,7 @@ def test_dockers_own_data_root_is_not_taken_for_ours(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "is a data root of Docker's: give Dockyard one of its own" in done.stderr
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["containers", "image", "overlay2", "volumes"]
+    process.run.rmdir()
 
 
 def test_the_page_on_the_daemon_has_every_key() -> None:
