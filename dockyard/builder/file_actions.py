@@ -26,7 +26,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.generators import from_thread
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 ROOT = Owner(0, 0)
 Trees = Mapping[int, Tree]  # by the number of the step's input

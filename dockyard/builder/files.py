@@ -25,7 +25,7 @@ from dockyard.errors import InvalidParameter
 from dockyard.generators import from_thread
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 MOST_FILES_NAMED = 200

@@ -25,7 +25,7 @@ from dockyard.generators import from_thread
 from dockyard.snapshots.overlay_marks import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 class Merge(Vertex):

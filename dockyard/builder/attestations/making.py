@@ -11,9 +11,9 @@ from dockyard.builder.attestations.sbom.document import spdx_document
 from dockyard.builder.attestations.sbom.scan import packages_in
 from dockyard.builder.attestations.statements import PROVENANCE, SPDX, Attestation
 from dockyard.builder.attestations.wanted import Wanted
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.progress import now
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Rootfs, Vertex
 from dockyard.engine.images.layer_store import chains_of
 from dockyard.oci.descriptor import Descriptor

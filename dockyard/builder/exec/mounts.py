@@ -18,7 +18,7 @@ from dockyard.errors import InvalidParameter, NotFound, SystemFailure
 from dockyard.linux.rooted import Root
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import msgspec
 from dockyard.builder.copying import find_sources, source_checksum
 from dockyard.builder.exec.emulation import missing_emulator
 from dockyard.builder.exec.mounts import Mount, Mounts, Stubs
-from dockyard.builder.graph.solver import step_facts
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex, key_of
+from dockyard.builder.graph.work import step_facts
 from dockyard.engine.containers.config import ContainerConfig, DeviceRequest, HostConfig
 from dockyard.engine.containers.creation import Origin
 from dockyard.errors import DockyardError, InvalidParameter
@@ -23,7 +23,7 @@ from dockyard.oci.descriptor import Platform
 from dockyard.oci.image_config import Healthcheck
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 NOT_EXECUTED = 255  # what a container ends with whose program execve refuses

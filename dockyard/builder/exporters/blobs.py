@@ -13,7 +13,7 @@ import zstandard
 from isal import isal_zlib
 
 from dockyard.builder.exporters.options import Compression
-from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.job import Job
 from dockyard.engine.images.packed_blobs import PackedBlob, packing_of
 from dockyard.errors import SystemFailure
 from dockyard.generators import blocks, closing

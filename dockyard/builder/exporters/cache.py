@@ -19,7 +19,7 @@ from dockyard.builder.cache.config import (
     CacheResult,
     StepFacts,
 )
-from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.vertex import Rootfs, Vertex, key_of
 from dockyard.engine.images.layer_store import chains_of
 from dockyard.oci import manifest as oci

@@ -8,8 +8,8 @@ import msgspec
 
 from dockyard.builder.exporters.options import ImageOptions
 from dockyard.builder.exporters.rewriting import with_rewritten_times
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Rootfs, Vertex
 from dockyard.builder.squashing import squashed
 from dockyard.oci.image_config import History, ImageConfig, RootFS

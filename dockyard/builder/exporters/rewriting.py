@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from dockyard.builder.graph.solver import Job
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.vertex import Rootfs
 from dockyard.content import tar_format
 from dockyard.content.tar_format import BLOCK

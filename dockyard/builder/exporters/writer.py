@@ -19,8 +19,8 @@ from dockyard.builder.cache.inline import with_steps
 from dockyard.builder.exporters.cache import known_steps
 from dockyard.builder.exporters.config import image_config
 from dockyard.builder.exporters.options import ImageOptions
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.engine.images.documents import encode_config
 from dockyard.engine.images.layer_store import chains_of
 from dockyard.errors import InvalidParameter

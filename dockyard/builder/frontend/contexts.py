@@ -25,7 +25,7 @@ from dockyard.oci.manifest import host, normalized, parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Job
+    from dockyard.builder.graph.job import Job
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from dockyard.builder.frontend.contexts import ContextResolver
 from dockyard.builder.frontend.linting import BaseChecks, StageChecks
 from dockyard.builder.frontend.platforms import platform_arguments
 from dockyard.builder.frontend.stage import StageBuild, Steps
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import BuildRequest, Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.stages import Plan, Stage

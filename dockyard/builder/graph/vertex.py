@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dockyard.engine.images.layer_store import chains_of
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
     from dockyard.builder.trees import ArchiveTree
 
 

@@ -13,7 +13,8 @@ from dockyard.oci.manifest import host, parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Job, Work
+    from dockyard.builder.graph.job import Job
+    from dockyard.builder.graph.work import Work
 
 
 class ImageFiles(Vertex):

@@ -16,7 +16,8 @@ from dockyard.oci.manifest import INDEXES, Index, Manifest, host, parse_platform
 from dockyard.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Job, Work
+    from dockyard.builder.graph.job import Job
+    from dockyard.builder.graph.work import Work
 
 DEEPEST = 4  # indexes in one another
 

@@ -10,7 +10,7 @@ from dockyard.builder.graph.vertex import Files, Result, Vertex
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.client import ClientSide
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 class LocalDirectory(Vertex):

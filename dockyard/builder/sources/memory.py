@@ -9,7 +9,7 @@ from dockyard.builder.graph.vertex import Files, Result, Vertex
 from dockyard.builder.trees import ArchiveTree
 
 if TYPE_CHECKING:
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 class Document(Vertex):

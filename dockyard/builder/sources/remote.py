@@ -23,7 +23,7 @@ from dockyard.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
     from dockyard.builder.graph.client import ClientSide
-    from dockyard.builder.graph.solver import Work
+    from dockyard.builder.graph.work import Work
 
 
 UNNAMED = "__unnamed__"  # a file behind a URL that ends without a name

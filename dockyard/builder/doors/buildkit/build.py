@@ -29,9 +29,9 @@ from dockyard.builder.doors.buildkit.options import (
 )
 from dockyard.builder.frontend.contexts import ContextResolver, ignore_patterns
 from dockyard.builder.frontend.conversion import Conversion
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.progress import Finding, Progress
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Files, Vertex
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.builder.sources.remote import Inside, RemoteContext, Repository

@@ -15,8 +15,8 @@ from dockyard.builder.exporters.blobs import PackedLayers
 from dockyard.builder.exporters.cache import CacheOptions, CacheWriter, cache_mode
 from dockyard.builder.exporters.destinations import ClientStore, Registry
 from dockyard.builder.exporters.options import compression_of
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.sources.caches import CacheContent, Place, RegistryPlace, StorePlace, read_cache
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 from dockyard.oci.reference import Reference

@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from dockyard import errors
-from dockyard.builder.graph.solver import StepFailed
+from dockyard.builder.graph.job import StepFailed
 from dockyard.buildkit import wire_pb2 as wire
 from dockyard.dockerfile import parser
 from dockyard.grpc import status

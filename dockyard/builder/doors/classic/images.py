@@ -14,7 +14,7 @@ import msgspec
 
 from dockyard.builder.doors.classic.cache import BuildCache, CacheSources, key_of
 from dockyard.builder.files import Copy, Stack
-from dockyard.builder.graph.solver import Job, StepFailed
+from dockyard.builder.graph.job import Job, StepFailed
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.sources.image import ImageFiles
 from dockyard.engine.images.image import Image

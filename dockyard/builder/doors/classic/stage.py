@@ -14,7 +14,8 @@ from dockyard.builder.doors.classic.images import StepImages
 from dockyard.builder.doors.classic.output import CommandOutput, LaterOutput
 from dockyard.builder.doors.classic.steps import StageState, Steps, base_config
 from dockyard.builder.doors.classic.vertices import Containers
-from dockyard.builder.graph.solver import Job, Solver
+from dockyard.builder.graph.job import Job
+from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.image import ImageResolver
 from dockyard.builder.sources.local import LocalDirectory
 from dockyard.dockerfile.substitution import expand

@@ -15,8 +15,10 @@ from dockyard.builder.copying import source_checksum
 from dockyard.builder.doors.classic.output import CommandOutput, Output
 from dockyard.builder.exec.step import Command, Run
 from dockyard.builder.files import Copy, CopyOrder, MakeDirectory, Stack
-from dockyard.builder.graph.solver import Flight, Job, Solver, StepFailed, Work
+from dockyard.builder.graph.job import Job, StepFailed
+from dockyard.builder.graph.solver import Solver
 from dockyard.builder.graph.vertex import Result, Rootfs, Vertex
+from dockyard.builder.graph.work import Flight, Work
 from dockyard.builder.layer_plan import Source
 from dockyard.builder.sources.remote import UNNAMED, Download
 from dockyard.engine.containers.config import HostConfig

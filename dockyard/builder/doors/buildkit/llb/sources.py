@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 
 from dockyard.builder.doors.buildkit.definitions import SCHEME
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Vertex
 from dockyard.builder.source_policy import SourcePolicy
 from dockyard.builder.sources.image import ImageResolver

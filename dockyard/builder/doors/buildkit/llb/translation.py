@@ -13,8 +13,8 @@ from dockyard.builder.doors.buildkit.llb.file_acts import FileActs
 from dockyard.builder.doors.buildkit.llb.sources import Sources
 from dockyard.builder.files import Selection
 from dockyard.builder.frontend.bases import DEFAULT_PATH
+from dockyard.builder.graph.job import Job
 from dockyard.builder.graph.request import Built
-from dockyard.builder.graph.solver import Job
 from dockyard.builder.graph.vertex import Scratch, Vertex
 from dockyard.builder.merging import Difference, Merge
 from dockyard.builder.source_policy import SourcePolicy
