@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from dockyard import foreign_settings, network_settings
+from dockyard.builder_settings import BuilderSettings
 from dockyard.errors import InvalidParameter
 from dockyard.timestamps import duration
 
@@ -139,6 +140,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     seccomp_profile: Annotated[str, _about('Path to seccomp profile; "unconfined" disables the default one')] = ""
     log_driver: Annotated[str, _about("Default driver for container logs")] = "json-file"
     log_opts: Annotated[dict[str, str], _about("Default log driver options for containers")] = {}
+    builder: Annotated[BuilderSettings, _about("What builds may be granted, and what of their cache is kept")] = (
+        BuilderSettings()
+    )
     registry_mirrors: Annotated[list[str], _about("Preferred registry mirror")] = []
     cleanup_budget: Annotated[str, _about("Keep images, build cache and logs to a size, e.g. 50GB")] = ""
     cleanup_keep: Annotated[str, _about("How long nothing is removed after its last use")] = "10m"
@@ -259,11 +263,12 @@ class CommandLine(msgspec.Struct):
 
 
 def _kinds() -> dict[str, tuple[Any, str]]:
-    """Every field's plain type and help text."""
+    """Every flag's field, its plain type and help text."""
     kinds = {}
     for name, hint in get_type_hints(Config, include_extras=True).items():
         plain, meta = get_args(hint)
-        kinds[name] = (plain, meta.description)
+        if plain is not BuilderSettings:  # it is daemon.json's alone
+            kinds[name] = (plain, meta.description)
     return kinds
 
 

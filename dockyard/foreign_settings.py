@@ -29,8 +29,7 @@ class Foreign:
 FOREIGN: dict[str, Foreign] = {
     # networks
     "network-diagnostic-port": Foreign("int", NOT_HERE),
-    # builds, monitoring, swarm
-    "builder": Foreign("map", f"{LATER}: `builder prune` is to be called"),
+    # monitoring, swarm
     "metrics-addr": Foreign("string", LATER),
     "network-control-plane-mtu": Foreign("int", f"{LATER}: there is no swarm"),
     "node-generic-resources": Foreign("list", f"{LATER}: there is no swarm", "node-generic-resource"),

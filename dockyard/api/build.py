@@ -1,7 +1,6 @@
 """POST /build, /build/prune and /build/cancel: the classic builder."""
 
 import asyncio
-import re
 from typing import Any
 
 import msgspec
@@ -12,12 +11,11 @@ from dockyard.api.router import Call, Route, json_response, no_content
 from dockyard.api.services import Services
 from dockyard.api.streams import ProgressStream
 from dockyard.builder.builder import Builder
-from dockyard.builder.cache.usage import PruneOrder
+from dockyard.builder.cache.orders import PruneOrder, conditions
 from dockyard.builder.doors.classic.options import BuildOptions, check_tags
 from dockyard.builder.doors.classic.output import Output
 from dockyard.engine.containers.config import HostConfig, Ulimit
 from dockyard.oci.manifest import parse_platform
-from dockyard.timestamps import duration
 
 # How soon a build whose client has gone is noticed while it says nothing.
 LOOK_AFTER_CLIENT = 1.0
@@ -148,26 +146,9 @@ def _options(call: Call) -> BuildOptions:
 
 def _prune_order(call: Call) -> PruneOrder:
     """What `POST /build/prune` asks for. Raises InvalidParameter."""
-    filters: list[str] = []
-    unused_for = 0.0
-    for name, values in call.filters().items():
-        if name in ("until", "unused-for"):
-            if len(values) != 1:
-                raise errors.InvalidParameter("filters expect only one value")
-            wanted = duration(values[0])
-            if wanted is None:
-                raise errors.InvalidParameter(
-                    f"invalid filter 'until={values[0]}': it expects a duration (e.g., '24h')"
-                )
-            unused_for = wanted / 1e9
-        elif name == "id":
-            filters += [f"id~=^{re.escape(value)}" for value in values]
-        elif name in ("type", "description", "parent", "inuse", "shared", "private", "mutable", "immutable"):
-            filters += [f"{name}=={value}" if value else name for value in values or [""]]
-        else:
-            raise errors.InvalidParameter(f"invalid filter '{name}'")
+    filters, unused_for = conditions(call.filters())
     return PruneOrder(
-        [",".join(filters)] if filters else [],
+        filters,
         unused_for,
         call.flag("all"),
         call.integer("reserved-space") or call.integer("keep-storage"),

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dockyard.builder.cache.orders import PruneOrder
 from dockyard.builder.cache.records import StepCache
-from dockyard.builder.cache.usage import CacheUsage, PruneOrder
+from dockyard.builder.cache.usage import CacheUsage
 from dockyard.builder.doors.classic.builds import ClassicBuilds
 from dockyard.builder.exec.cache_mounts import CacheMounts
 from dockyard.builder.exec.run import Runner
 from dockyard.builder.graph.solver import Solver
 from dockyard.builder.sources.contexts import ContextStore
+from dockyard.builder_settings import BuilderSettings
 from dockyard.engine.containers.layers import ContainerLayers
 from dockyard.engine.events.service import Events
 from dockyard.engine.images.layer_store import LayerStore
@@ -47,11 +49,15 @@ class Builder:
         steps: StepCache,
         exec_folder: Path,
         host_gateways: Callable[[], Sequence[str]] = tuple,
+        settings: BuilderSettings | None = None,
     ) -> None:
         """`root` is a directory for what builds keep; `architecture` in Go's words; `steps`: what is known of old.
 
         `exec_folder` is on a tmpfs, for what must not reach the disk. `host_gateways`: what host-gateway stands for.
+        `settings`: daemon.json's.
         """
+        settings = settings or BuilderSettings()
+        self._refused = settings.entitlements.refused
         self._host_gateways = host_gateways
         self._images = images
         self._layers = layers
@@ -77,6 +83,7 @@ class Builder:
             images.packed,
             self._held_layers,
             self._image_layers,
+            settings.gc,
         )
         self._control: Control | None = None
         self._api_builds: ApiBuilds | None = None
@@ -87,7 +94,7 @@ class Builder:
         if self._control is None:
             from dockyard.builder.doors.buildkit.control import Control
 
-            self._control = Control(self.solver, self.contexts, self.usage, self._host_gateways)
+            self._control = Control(self.solver, self.contexts, self.usage, self._host_gateways, self._refused)
         return self._control
 
     @property

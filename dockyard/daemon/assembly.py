@@ -148,6 +148,7 @@ class Engine:
                 steps,
                 exec_root / "builder",
                 self._networks.host_gateways,
+                config.builder,
             ),
             stats=StatsService(self._containers, self._networks),
             system=SystemService(config, database, events, self._apparmor),

@@ -91,7 +91,7 @@ def test_a_daemon_json_of_dockers_is_taken_and_what_is_not_heeded_is_said(tmp_pa
     done = run(f"--config-file={tmp_path}/daemon.json")
     assert (done.returncode, done.stdout) == (0, "configuration OK\n"), done.stderr
     told = {line.split()[1] for line in done.stderr.splitlines()}
-    assert {"builder", "metrics-addr", "containerd"} <= told
+    assert {"metrics-addr", "containerd"} <= told
     assert not told & {"ipv6", "selinux-enabled", "firewall-backend", "proxies", "features", "ip-forward-no-drop"}
 
 

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dockyard.builder.cache.filters import matcher
+from dockyard.builder.cache.orders import PruneOrder, collection_orders
 from dockyard.builder.cache.records import StepCache
+from dockyard.builder_settings import CacheCollection
 from dockyard.engine.images.layer_store import LayerStore
 from dockyard.engine.images.packed_blobs import PackedBlobs, cache_budget
 
@@ -69,21 +71,6 @@ class CacheEntry:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PruneOrder:
-    """What is to go: what has not been used for `unused_for` s, what filters mean, until the sizes (bytes) are kept.
-
-    `all`: also what images share, whose space is not freed by that.
-    """
-
-    filters: Sequence[str] = ()
-    unused_for: float = 0
-    all: bool = False
-    reserved: int = 0
-    largest: int = 0
-    least_free: int = 0
-
-
 @dataclass(slots=True)
 class CacheUsage:
     """Lists and prunes; `held` are the layers that builds under way need, `shared` those that images have."""
@@ -95,6 +82,7 @@ class CacheUsage:
     packed: PackedBlobs
     held: Callable[[], set[str]]
     shared: Callable[[], set[str]]
+    collection: CacheCollection
     _pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _collected: float = field(default_factory=time.monotonic)
 
@@ -198,20 +186,24 @@ class CacheUsage:
         return {name for name, *_, in_use in rows if in_use}
 
     async def collect(self) -> None:
-        """Keep to the budget: a tenth of the file system, between 2 and 100 GB; not more than every few minutes."""
+        """Keep to daemon.json's policy, else to the budget: a tenth of the file system, between 2 and 100 GB.
+
+        Not more than every few minutes.
+        """
         self.steps.note_uses()
         moment = time.monotonic()
         if moment - self._collected < COLLECT_EVERY:
             return
         self._collected = moment
-        budget = cache_budget(self.layers.scratch)
         try:
-            freed = await self.prune(PruneOrder(largest=budget))
+            freed = 0
+            for order in collection_orders(self.collection, cache_budget(self.layers.scratch)):
+                freed += await self.prune(order)
         except OSError as error:
             log.warning("the build cache cannot be looked through: %s", error)
             return
         if freed:
-            log.info("the build cache has given back %d bytes to keep to %d", freed, budget)
+            log.info("the build cache has given back %d bytes to keep to its size", freed)
 
     async def _prune(self, order: PruneOrder, told: Callable[[CacheEntry], None]) -> int:
         wanted, freed = matcher(order.filters), 0

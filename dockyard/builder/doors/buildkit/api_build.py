@@ -67,6 +67,7 @@ class ApiBuilds:
         elif remote and remote != CLIENT_SESSION:
             attributes["context"] = remote
         entitlements = ["network.host"] if options.get("force-network-mode") == "host" else []
+        self._control.check_granted(entitlements)
         build = Build(self._control, build_id or secrets.token_hex(16), session, attributes, entitlements)
         if remote == UPLOAD_REQUEST:
             build.client.uploads = self._uploaded

@@ -10,11 +10,12 @@ import asyncio
 import json
 import logging
 import posixpath
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from dockyard.builder.cache.filters import matcher
-from dockyard.builder.cache.usage import CacheEntry, CacheUsage, PruneOrder
+from dockyard.builder.cache.orders import PruneOrder
+from dockyard.builder.cache.usage import CacheEntry, CacheUsage
 from dockyard.builder.doors.buildkit.build import Build
 from dockyard.builder.doors.buildkit.caches import import_caches
 from dockyard.builder.doors.buildkit.capabilities import FRONTEND_CAPABILITIES, LLB_CAPABILITIES
@@ -74,10 +75,19 @@ class Control:
     """The services, for any number of clients."""
 
     def __init__(
-        self, solver: Solver, contexts: ContextStore, usage: CacheUsage, host_gateways: Callable[[], Sequence[str]]
+        self,
+        solver: Solver,
+        contexts: ContextStore,
+        usage: CacheUsage,
+        host_gateways: Callable[[], Sequence[str]],
+        refused: Collection[str],
     ) -> None:
-        """`host_gateways`: the addresses that host-gateway stands for, which clients put in its place."""
+        """`host_gateways`: the addresses that host-gateway stands for, which clients put in its place.
+
+        `refused`: entitlements that no build is granted.
+        """
         self._host_gateways = host_gateways
+        self._refused = refused
         self.solver = solver
         self.contexts = contexts
         self.usage = usage
@@ -145,6 +155,12 @@ class Control:
             raise CallFailed(status.INVALID_ARGUMENT, "no buildid found in context")
         return await self._build(ref)
 
+    def check_granted(self, entitlements: Iterable[str]) -> None:
+        """Raise InvalidParameter for what this daemon grants to no build."""
+        for one in entitlements:
+            if one in self._refused:
+                raise InvalidParameter(f"granting entitlement {one} is not allowed by build daemon configuration")
+
     async def _solve(self, stream: Stream, message: bytes) -> bytes:
         request = wire.ControlSolveRequest.FromString(message)
         if not request.ref or (request.ref in self._builds and not self._builds[request.ref].ended):
@@ -189,6 +205,7 @@ class Control:
         if any(cache.type == "inline" for cache in caches):
             exporters = [(kind, {**attributes, "inline-cache": "1"}) for kind, attributes in exporters]
         caches = [cache for cache in caches if cache.type != "inline"]
+        self.check_granted(request.entitlements)
         check_wishes(build.options, caches)
         build.inputs = dict(request.frontend_inputs)
         if request.frontend:
@@ -390,6 +407,8 @@ class Control:
 
     async def _convert(self, stream: Stream, message: bytes) -> bytes:
         build = await self._build_of(stream)
+        if build.ended:  # (it would be waited for a session that is gone)
+            raise CallFailed(status.NOT_FOUND, f"no such job {build.ref}")
         request = wire.SolveRequest.FromString(message)
         try:
             frontend, options = request.frontend or "dockerfile.v0", dict(request.frontend_opt)
