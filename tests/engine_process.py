@@ -21,7 +21,7 @@ from dockyard.linux.nftables import Nftables, NftablesError
 class EngineProcess:
     """Starts, drives, kills and cleans up one daemon."""
 
-    _by_bridge: ClassVar[dict[str, "EngineProcess"]] = {}  # those that are not taken away yet
+    _by_bridge: ClassVar[dict[str, "EngineProcess"]] = {}  # started, and not taken away yet
 
     def __init__(self, folder: Path, *, number: int, arguments: tuple[str, ...] = ()) -> None:
         """`number` tells the engines of one test run apart; runs side by side are told apart by their PID."""
@@ -66,8 +66,10 @@ class EngineProcess:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
-        other = self._by_bridge.setdefault(self.bridge, self)
-        assert other is self, f"two engines at one time have the number of {self.bridge}"
+        other = self._by_bridge.get(self.bridge, self)
+        running = other.process is not None and other.process.poll() is None
+        assert other is self or not running, f"two engines at one time have the number of {self.bridge}"
+        self._by_bridge[self.bridge] = self
         self.run.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "daemon.log").open("ab") as log:
