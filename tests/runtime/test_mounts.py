@@ -16,6 +16,7 @@ from dockyard.oci.runtime_spec import (
     Namespace,
 )
 from dockyard.runtime.lifecycle.container import RuntimeFailure
+from dockyard.runtime.rootfs.tree import Rootfs
 from tests.runtime.bundle import Bundle, bind, with_user_namespace
 
 LINUX = tuple(int(number) for number in os.uname().release.split(".")[:2])
@@ -284,3 +285,22 @@ def test_the_way_in_without_pivot_root(bundle: Bundle) -> None:
     assert "bin" in result.lines
     assert result.lines[-1] == "end"
     assert stat.S_ISDIR((bundle.root / "tmp").stat().st_mode)
+
+
+def test_a_directory_that_another_container_makes_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that begin at one time may have the same new root."""
+    make = os.mkdir
+
+    def made_already(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        make(path, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", made_already)
+    root = Rootfs.__new__(Rootfs)
+    root.fd = os.open(tmp_path, os.O_PATH)
+    made = root.make_directory("/dev/pts")
+    assert os.path.samestat(os.fstat(made), os.stat(tmp_path / "dev/pts"))
+    os.close(made)
+    os.close(root.fd)

@@ -93,9 +93,9 @@ class Rootfs:
             try:
                 os.mkdir(name, 0o755, dir_fd=directory)
             except FileExistsError:
-                # a symlink that leads nowhere yet, or made by another mount
-                if not resolve and links:
-                    target = self._link_target(directory, parent, name)
+                # a symlink that leads nowhere yet, or made meanwhile, by another mount or container of this root
+                target = self._link_target(directory, parent, name) if not resolve and links else ""
+                if target:
                     return self.make_directory(target, links=links - 1)
             return self.open(inside, resolve=resolve)
         finally:
@@ -103,11 +103,11 @@ class Rootfs:
 
     @staticmethod
     def _link_target(directory: int, parent: str, name: str) -> str:
-        """Where the symlink `name` leads, as a path in the tree. Raises FileExistsError when it is none."""
+        """Where the symlink `name` leads, as a path in the tree; "" when it is none."""
         try:
             target = os.readlink(name, dir_fd=directory)
         except OSError:
-            raise FileExistsError(17, "File exists", name) from None
+            return ""
         # .. at the top leads nowhere else, as for the kernel
         return os.path.normpath(target if target.startswith("/") else f"/{parent}/{target}")
 
@@ -124,9 +124,11 @@ class Rootfs:
             try:
                 os.close(os.open(name, flags, 0o644, dir_fd=directory))
             except FileExistsError:
-                if not links:
-                    raise
-                return self.make_file(self._link_target(directory, parent, name), links=links - 1)
+                target = self._link_target(directory, parent, name)
+                if target:
+                    if not links:
+                        raise
+                    return self.make_file(target, links=links - 1)
             return self.open(inside)
         finally:
             os.close(directory)
