@@ -25,8 +25,8 @@ class SourceNotFound(InvalidParameter):
         self.path = path
 
 
-class Selected:
-    """A directory without what is excluded from it; a File."""
+class _Part:
+    """A part of a directory, by rules; a File."""
 
     inode: Hashable = None
     directory = True
@@ -36,6 +36,18 @@ class Selected:
         self._folder = folder
         self._rules = rules
         self._place = place
+
+    def children(self) -> Mapping[str, File]:
+        """What is in it."""
+        raise NotImplementedError
+
+    def read(self) -> Iterator[bytes]:
+        """Nothing: it is a directory."""
+        yield from ()
+
+
+class Selected(_Part):
+    """A directory without what is excluded from it."""
 
     def children(self) -> Mapping[str, File]:
         """What is left in it."""
@@ -51,22 +63,9 @@ class Selected:
                 found[name] = file
         return found
 
-    def read(self) -> Iterator[bytes]:
-        """Nothing: it is a directory."""
-        yield from ()
 
-
-class Chosen:
-    """Of a directory what rules name, with the directories on the way there; a File."""
-
-    inode: Hashable = None
-    directory = True
-
-    def __init__(self, folder: File, rules: IgnoreRules, place: str = "") -> None:
-        self.entry = folder.entry
-        self._folder = folder
-        self._rules = rules
-        self._place = place
+class Chosen(_Part):
+    """Of a directory what rules name, with the directories on the way there."""
 
     def children(self) -> Mapping[str, File]:
         """What is named in it."""
@@ -78,10 +77,6 @@ class Chosen:
             elif file.directory and (inner := Chosen(file, self._rules, place)).children():
                 found[name] = inner
         return found
-
-    def read(self) -> Iterator[bytes]:
-        """Nothing: it is a directory."""
-        yield from ()
 
 
 def including(sources: list[Source], patterns: Sequence[str]) -> list[Source]:

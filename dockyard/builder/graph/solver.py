@@ -54,8 +54,6 @@ class Solver:
         self.folder = folder
         self.exec_folder = exec_folder
         shutil.rmtree(exec_folder, ignore_errors=True)  # a daemon that was killed may have left secrets there
-        for left in folder.glob("blobs-*"):
-            shutil.rmtree(left, ignore_errors=True)
         self.flights: dict[str, Flight] = {}
         self.jobs: set[Job] = set()
         self._tasks: set[asyncio.Task[None]] = set()
