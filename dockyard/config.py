@@ -551,6 +551,10 @@ def _check(config: Config) -> None:
         raise InvalidParameter(NO_SLICE)
     _check_networks(config)
     bytes_of(config.default_shm_size)
+    for rule in (config.builder.gc, *config.builder.gc.policy):
+        for name, value in msgspec.structs.asdict(rule).items():
+            if name.endswith(("_storage", "_space")):
+                bytes_of(value or 0)
     if config.cleanup_budget and bytes_of(config.cleanup_budget) < SMALLEST_BUDGET:
         raise InvalidParameter(f"cleanup-budget {config.cleanup_budget} is less than 100 MB")
     if (duration(config.cleanup_keep) or 0) < 0 or duration(config.cleanup_keep) is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dockyard.builder.cache.orders import PruneOrder
+from dockyard.builder.cache.orders import PruneOrder, collection_orders
 from dockyard.builder.cache.records import StepCache
 from dockyard.builder.cache.usage import CacheUsage
 from dockyard.builder.doors.classic.builds import ClassicBuilds
@@ -54,10 +54,11 @@ class Builder:
         """`root` is a directory for what builds keep; `architecture` in Go's words; `steps`: what is known of old.
 
         `exec_folder` is on a tmpfs, for what must not reach the disk. `host_gateways`: what host-gateway stands for.
-        `settings`: daemon.json's.
+        `settings`: daemon.json's. Raises InvalidParameter.
         """
         settings = settings or BuilderSettings()
         self._refused = settings.entitlements.refused
+        collection_orders(settings.gc, 0)  # what is wrong with it is said at the start
         self._host_gateways = host_gateways
         self._images = images
         self._layers = layers

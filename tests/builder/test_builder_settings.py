@@ -50,6 +50,26 @@ def test_a_policys_rules_are_orders_one_after_the_other() -> None:
         collection_orders(collection('{"gc": {"policy": [{"filter": ["colour=red"]}]}}'), 7)
 
 
+@pytest.mark.parametrize(
+    ("collection", "why"),
+    [
+        ({"defaultKeepStorage": "much"}, "invalid size: 'much'"),
+        ({"policy": [{"keepStorage": "1GB", "filter": ["colour=red"]}]}, "invalid filter 'colour'"),
+    ],
+)
+def test_what_the_cache_cannot_keep_to_is_refused_at_the_start(
+    collection: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "daemon.json"
+    settings.write_text(json.dumps({"builder": {"gc": collection}}))
+    engine = EngineProcess(tmp_path / "engine", number=49, arguments=(f"--config-file={settings}",))
+    engine.run.mkdir()
+    try:
+        assert why in engine.refusal()
+    finally:
+        engine.abandon()
+
+
 async def refusal(engine: EngineProcess, entitlement: str) -> str:
     """Why a build that asks for `entitlement` is not begun."""
     control = Connection()
